@@ -1,0 +1,59 @@
+# One command checks everything: `make test`. `make help` lists the rest.
+# PYTHON=python3.12 picks the interpreter; SYSTEM=no leaves apt alone; ARGS=... reaches pytest,
+# `lakefeed demo` and the benchmarks.
+PYTHON ?= python3
+SYSTEM ?= yes
+# Two test processes: enough to overlap waiting, few enough for a two-core machine.
+WORKERS ?= 2
+ARGS ?=
+export PYTHON SYSTEM
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+# The steps of one target wait for each other: system packages, then the environment, then checks.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help venv system test quick lint types format demo bench docs clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv:  ## create or refresh .venv; quick when nothing changed
+	@.ci/system build
+	@.ci/venv
+
+system:  ## install the system packages the tests use, where root and apt-get are there
+	@.ci/system all
+
+# The tests run even after ruff or mypy complained: one run shows everything that is wrong.
+test: system venv  ## everything: packages, environment, ruff, mypy, all tests
+	@checks=0; $(MAKE) --no-print-directory -k lint types || checks=1; \
+	$(PYTEST) tests $(ARGS) || exit 1; \
+	if [ $$checks -ne 0 ]; then echo "test: ruff or mypy failed, see above"; exit 1; fi
+
+quick: venv lint types  ## the same without the slow tests and the system packages
+	$(PYTEST) -m "not slow" tests $(ARGS)
+
+lint: venv  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv  ## mypy, strict
+	$(BIN)/mypy
+
+format: venv  ## rewrite the sources the way ruff wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: venv  ## regenerate docs/CLI.md
+	$(BIN)/python docs/generate_cli.py
+
+demo: venv  ## real images in, a trained model out
+	$(BIN)/lakefeed demo $(ARGS)
+
+bench: venv  ## run the benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## remove .venv and everything generated
+	rm -rf .venv .venv.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find lakefeed tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

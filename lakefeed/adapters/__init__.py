@@ -1,0 +1,1 @@
+"""Adapters: each answers to one outside library, and none imports another."""

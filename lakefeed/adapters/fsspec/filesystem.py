@@ -1,0 +1,385 @@
+"""`LakeFileSystem`: a lake for everything that speaks fsspec, the writing half.
+
+Each call is one commit and durable when it returns, however many files it concerns (`put` of a big
+tree commits in parts, so that memory stays bounded). Inside `with fs.transaction:` all calls are
+one commit at its end; until then reads, this filesystem's own included, show the lake without them.
+Copies and moves inside a lake move no bytes. A path that names a snapshot is read-only (EROFS).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.core import has_magic
+from fsspec.transaction import Transaction
+from fsspec.utils import isfilelike
+
+from lakefeed.adapters.fsspec.entries import info_of, resolve
+from lakefeed.adapters.fsspec.files import ReadFile, WriteFile
+from lakefeed.adapters.fsspec.local import chunks, download, store
+from lakefeed.adapters.fsspec.places import Place
+from lakefeed.adapters.fsspec.reading import ReadingFileSystem
+from lakefeed.adapters.fsspec.writing import IN_PARTS, TOGETHER, Group, Lanes, Sink
+from lakefeed.errors import NotFound, SnapshotExpired
+from lakefeed.format.paths import parents
+from lakefeed.format.rows import Kind
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.lake.writer import Writer, WriterOptions
+
+
+class LakeTransaction(Transaction):  # type: ignore[misc, unused-ignore]
+    """One commit for everything written inside `with fs.transaction:`."""
+
+    def __init__(self, fs: Any, **options: Any) -> None:
+        super().__init__(fs, **options)
+        self.group = Group()
+
+    def complete(self, commit: bool = True) -> None:
+        """Commit everything, or forget it."""
+        done = False
+        fs = self.fs
+        try:
+            super().complete(commit)
+            if commit:
+                self.group.commit()
+                done = True
+        finally:
+            if not done:
+                self.group.drop()
+            fs.places.forget()
+
+
+class _Current(threading.local):
+    """What the calling thread is in the middle of."""
+
+    group: Group | None = None
+    downloads: list[tuple[str, str]] | None = None
+
+
+class LakeFileSystem(ReadingFileSystem):
+    """Files of a lake (`lakefeed:///mnt/lake/…`) or of a snapshot (`lakefeed:///mnt/lake@v1/…`).
+
+    With `lake` given, paths are relative to it, and `at` may name a snapshot. `refresh_seconds`
+    lets calls share a look at the newest snapshot for so long; 0 looks each time.
+    """
+
+    transaction_type = LakeTransaction
+
+    def __init__(
+        self,
+        lake: str | None = None,
+        at: str | int | None = None,
+        refresh_seconds: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(lake, at, refresh_seconds, **options)
+        self._current = _Current()
+        self._lanes = Lanes()
+
+    # -- commits ---------------------------------------------------------------------------------
+
+    def _group(self) -> Group | None:
+        """Return the commit that the calling thread's operations belong to, if not their own."""
+        if self._intrans:
+            group: Group = self.transaction.group
+            return group
+        return self._current.group
+
+    @contextmanager
+    def _together(self, options: WriterOptions = TOGETHER) -> Iterator[Group]:
+        """Commit what the block does at its end, or with what is around it."""
+        outer = self._group()
+        if outer is not None:
+            yield outer
+            return
+        group = self._current.group = Group(options)
+        done = False
+        try:
+            yield group
+            self._current.group = None
+            group.commit()
+            done = True
+        finally:
+            self._current.group = None
+            if not done:
+                group.drop()
+            self.places.forget_newest()
+
+    @contextmanager
+    def _changing(self, path: str) -> Iterator[tuple[str, Writer]]:
+        """Yield a path in its lake, and a writer whose work is committed at the end."""
+        place = self._writable(path)
+        with self._together() as group:
+            yield place.path, group.writer(place.lake)
+
+    def _writable(self, path: str) -> Place:
+        place = self._place(path)
+        if place.at is not None:
+            raise OSError(errno.EROFS, f"snapshot {place.at} cannot be changed", path)
+        return place
+
+    def _check_target(self, path: str, *, new: bool = False) -> Place:
+        """Return where a file may be written; builtin errors say why it may not."""
+        place = self._writable(path)
+        if self._group() is not None and not new:
+            return place  # the writer checks; many files are not looked up one by one
+        kind = _kind(self.places.snapshot(place), place.path)
+        if kind is Kind.DIR:
+            raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+        if new and kind is not None:
+            raise FileExistsError(errno.EEXIST, "exists already", path)
+        return place
+
+    # -- open files and bytes --------------------------------------------------------------------
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        shape: dict[str, Any] = {
+            key: options[key] for key in ("block_size", "cache_options") if key in options
+        }
+        if mode == "rb":
+            place, snapshot = self._look(path)
+            row = resolve(snapshot, place.path)
+            if row.kind is Kind.DIR:
+                raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+            shape["cache_type"] = options.get("cache_type") or "readahead"
+            return ReadFile(self, info_of(place.name(place.path), row), (snapshot, row), **shape)
+        if mode not in ("wb", "xb", "ab"):
+            raise ValueError(f"mode {mode!r}: expected rb, wb, xb or ab")
+        place = self._check_target(path, new=mode == "xb")
+        before = self._bytes_before(place) if mode == "ab" else ()
+        group, own = self._group(), False
+        if group is None and not options.get("autocommit", True):
+            group, own = Group(), True
+        sink = Sink(place.lake, place.path, self._lanes, group, own=own)
+        file = WriteFile(self, place.name(place.path), mode, sink, **shape)
+        for chunk in before:
+            file.write(chunk)
+        return file
+
+    def _bytes_before(self, place: Place) -> Iterator[bytes]:
+        """Yield the bytes of a file that is appended to: it is rewritten, payloads never change."""
+        snapshot = self.places.snapshot(place)
+        if _kind(snapshot, place.path) is not None:
+            yield from chunks((snapshot, resolve(snapshot, place.path)))
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
+        """Store bytes under a path; with mode "create" only where there is nothing."""
+        place = self._check_target(path, new=mode == "create")
+        sink = Sink(place.lake, place.path, self._lanes, self._group())
+        sink.put(value)
+        self.places.forget_newest()
+
+    def pipe(self, path: Any, value: bytes | None = None, **options: Any) -> None:
+        """Store bytes under a path, or many files from a dictionary in one commit."""
+        if isinstance(path, str):
+            self.pipe_file(path, b"" if value is None else value, **options)
+            return
+        with self._together():
+            super().pipe(path, **options)
+
+    def touch(self, path: str, truncate: bool = True, **_: Any) -> None:
+        """Make an empty file; without `truncate` an existing one gets a new time instead."""
+        if truncate or not self.exists(path):
+            self.pipe_file(path, b"")
+            return
+        found = self._file(path)
+        with self._changing(path) as (target, writer):
+            store(writer, target, found, None)
+
+    def put_file(
+        self, lpath: Any, rpath: str, callback: Any = DEFAULT_CALLBACK, **options: Any
+    ) -> None:
+        """Store a local file, mode and time included, or make a directory for a local one."""
+        if os.path.isdir(lpath):
+            self.makedirs(rpath, exist_ok=True)
+            return
+        place = self._check_target(rpath, new=options.get("mode") == "create")
+        size = os.path.getsize(lpath)
+        callback.set_size(size)
+        with self._together(IN_PARTS) as group:
+            group.writer(place.lake).put_file(place.path, lpath)
+        callback.relative_update(size)
+
+    def put(self, *args: Any, **options: Any) -> None:
+        """Store local files; a big tree is committed in parts."""
+        with self._together(IN_PARTS):
+            super().put(*args, **options)
+
+    def get_file(
+        self,
+        rpath: str,
+        lpath: Any = None,
+        callback: Any = DEFAULT_CALLBACK,
+        outfile: Any = None,
+        **_: Any,
+    ) -> None:
+        """Copy a file to a local path or an open local file."""
+        target = lpath if outfile is None and isfilelike(lpath) else outfile
+        if target is None and self._current.downloads is not None:
+            self._current.downloads.append((rpath, lpath))
+        elif target is None:
+            self._download([(rpath, lpath)], callback)
+        else:
+            for chunk in chunks(self._file(rpath)):
+                target.write(chunk)
+
+    def get(self, rpath: Any, lpath: Any, **options: Any) -> None:
+        """Copy files to local paths, many small ones in few reads."""
+        callback = options.pop("callback", DEFAULT_CALLBACK)
+        wanted = self._current.downloads = []
+        try:
+            super().get(rpath, lpath, **options)
+        finally:
+            self._current.downloads = None
+        callback.set_size(len(wanted))
+        self._download(wanted, callback)
+
+    def _download(self, wanted: list[tuple[str, str]], callback: Any) -> None:
+        found = self._rows([remote for remote, _ in wanted], "return")
+        download(found, [local for _, local in wanted], callback)
+
+    # -- names -----------------------------------------------------------------------------------
+
+    def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
+        """Store a directory, so that it is there while nothing lies below it."""
+        self._make_directory(path, create_parents=create_parents, exist_ok=False)
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Store a directory; those above it are there because of it."""
+        self._make_directory(path, create_parents=True, exist_ok=exist_ok)
+
+    def _make_directory(self, path: str, *, create_parents: bool, exist_ok: bool) -> None:
+        with self._changing(path) as (target, writer):
+            kind = _kind(writer, target)
+            if kind is Kind.DIR and exist_ok:
+                return
+            if kind is not None:
+                raise FileExistsError(errno.EEXIST, "exists already", path)
+            parent = target.rpartition("/")[0]
+            if not create_parents and _kind(writer, parent) is None:
+                raise NotFound(f"{parent!r} in the lake", hint="make it first")
+            for above in parents(target):
+                if _kind(writer, above) not in (None, Kind.DIR):
+                    raise NotADirectoryError(errno.ENOTDIR, "is not a directory", above)
+            writer.mkdir(target)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty directory."""
+        with self._changing(path) as (target, writer):
+            if writer.stat(target).kind is not Kind.DIR:
+                raise NotADirectoryError(errno.ENOTDIR, "is not a directory", path)
+            if writer.ls(target) or not target:
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
+            writer.delete(target)
+
+    def rm_file(self, path: str) -> None:
+        """Remove a file or a link."""
+        with self._changing(path) as (target, writer):
+            if writer.stat(target).kind is Kind.DIR:
+                raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+            writer.delete(target)
+
+    def rm(self, path: Any, recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove files, or with `recursive` whole directories, in one commit."""
+        with self._together():
+            if not recursive:
+                for name in self.expand_path(path):
+                    self.rm_file(name)
+            elif maxdepth is None:
+                self._remove_trees(self.expand_path(path))
+            else:
+                names = self.expand_path(path, recursive=True, maxdepth=maxdepth)
+                for name in reversed(names):
+                    self._remove_shallow(name)
+
+    def _remove_trees(self, names: list[str]) -> None:
+        gone: set[str] = set()
+        for name in sorted(names):
+            with self._changing(name) as (target, writer):
+                if not gone.isdisjoint(["", *parents(name)]):
+                    continue
+                gone.add(name)
+                for row in writer.ls("") if not target else [writer.stat(target)]:
+                    writer.delete_tree(row.path)
+
+    def _remove_shallow(self, name: str) -> None:
+        """Remove a file, or a directory that is empty by now; what lies deeper stays."""
+        with self._changing(name) as (target, writer):
+            kind = _kind(writer, target)
+            if kind is not None and (kind is not Kind.DIR or not writer.ls(target)) and target:
+                writer.delete(target)
+
+    def cp_file(self, path1: str, path2: str, **_: Any) -> None:
+        """Show the file of one path under another too; inside a lake no bytes move."""
+        source = self._place(path1)
+        if source.at is not None or source.lake is not self._writable(path2).lake:
+            self._copy_bytes(path1, path2)
+            return
+        with self._changing(path2) as (target, writer):
+            if writer.stat(source.path).kind is Kind.DIR:
+                self.makedirs(path2, exist_ok=True)
+            elif source.path != target:
+                if _kind(writer, target) is Kind.DIR:
+                    raise IsADirectoryError(errno.EISDIR, "is a directory", path2)
+                writer.copy(source.path, target)
+
+    def _copy_bytes(self, path1: str, path2: str) -> None:
+        try:
+            found = self._file(path1)
+        except IsADirectoryError:
+            self.makedirs(path2, exist_ok=True)
+            return
+        with self._changing(path2) as (target, writer):
+            store(writer, target, found, found[1].mtime_ns)
+
+    def copy(self, *args: Any, **options: Any) -> None:
+        """Copy files or trees in one commit; inside a lake no bytes move."""
+        with self._together():
+            super().copy(*args, **options)
+
+    def mv(self, path1: Any, path2: Any, **options: Any) -> None:
+        """Move a file or a directory in one commit; inside a lake no bytes move."""
+        with self._together():
+            if not self._rename(path1, path2, options.get("maxdepth")):
+                super().mv(path1, path2, **options)
+
+    def _rename(self, path1: Any, path2: Any, maxdepth: int | None) -> bool:
+        """Move by renaming; False where that is not what was asked for."""
+        if not isinstance(path1, str) or not isinstance(path2, str) or maxdepth is not None:
+            return False
+        source = self._place(path1)
+        elsewhere = source.at is not None or source.lake is not self._writable(path2).lake
+        if elsewhere or has_magic(path1) or path1.endswith("/"):
+            return False
+        with self._changing(path2) as (target, writer):
+            kind = writer.stat(source.path).kind
+            if path2.endswith("/") or _kind(writer, target) is Kind.DIR:
+                base = source.path.rpartition("/")[2]
+                target = f"{target}/{base}" if target else base
+            if target == source.path:
+                return True
+            there = _kind(writer, target)
+            if there is Kind.DIR and kind is not Kind.DIR:
+                raise IsADirectoryError(errno.EISDIR, "is a directory", path2)
+            if there is Kind.DIR and writer.ls(target):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path2)
+            if there is not None and there is not Kind.DIR and kind is Kind.DIR:
+                raise NotADirectoryError(errno.ENOTDIR, "is not a directory", path2)
+            writer.rename(source.path, target)
+        return True
+
+
+def _kind(view: Snapshot | Writer, path: str) -> Kind | None:
+    """Return what is under a path, None if nothing."""
+    try:
+        return view.stat(path).kind
+    except SnapshotExpired:
+        raise
+    except NotFound:
+        return None

@@ -1,0 +1,90 @@
+"""Bytes between a lake and files beside it: local ones, and those of other lakes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, cast
+
+from lakefeed.adapters.fsspec.ranges import batches
+from lakefeed.adapters.fsspec.reading import Found
+from lakefeed.format.pack import Meta
+from lakefeed.format.rows import table_from_rows
+from lakefeed.lake.writer import Writer
+from lakefeed.volume.base import Buffer
+
+CHUNK_BYTES = 8 << 20
+HELD_BYTES = 64 << 20
+
+
+def chunks(found: Found) -> Iterator[bytes]:
+    """Yield a file's bytes in pieces of bounded size."""
+    snapshot, row = found
+    for start in range(0, row.size, CHUNK_BYTES):
+        yield snapshot.read_row_range(row, start, CHUNK_BYTES)
+
+
+def download(found: Sequence[Any], targets: Sequence[str], callback: Any) -> None:
+    """Write files to local paths, many small ones in few reads; directories are made.
+
+    `found` holds (snapshot, row) or what is wrong with a path, which is raised unless it only says
+    that the path is a directory.
+    """
+    files: dict[int, list[tuple[Found, str]]] = {}
+    for item, target in zip(found, targets, strict=True):
+        if isinstance(item, IsADirectoryError):
+            os.makedirs(target, exist_ok=True)
+            callback.relative_update(1)
+        elif isinstance(item, Exception):
+            raise item
+        else:
+            os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+            files.setdefault(id(item[0]), []).append((item, target))
+    for members in files.values():
+        _download_files(members, callback)
+
+
+def _download_files(members: Sequence[tuple[Found, str]], callback: Any) -> None:
+    snapshot = members[0][0][0]
+    targets = iter([target for _, target in members])
+    for batch in batches([row for (_, row), _ in members], HELD_BYTES):
+        if batch[0].size > HELD_BYTES:
+            _write(next(targets), chunks((snapshot, batch[0])))
+            callback.relative_update(1)
+            continue
+        for data in snapshot.read_rows(table_from_rows(batch)):
+            _write(next(targets), [data])
+            callback.relative_update(1)
+
+
+def _write(target: str, pieces: Sequence[bytes] | Iterator[bytes]) -> None:
+    with open(target, "wb") as stream:
+        for piece in pieces:
+            stream.write(piece)
+
+
+def store(writer: Writer, target: str, found: Found, mtime_ns: int | None) -> None:
+    """Store the bytes of a file under a path, mode and attributes kept; None: a new time."""
+    snapshot, row = found
+    if row.size <= HELD_BYTES:
+        data = snapshot.read_row(row)
+        writer.put(target, data, mtime_ns=mtime_ns, mode=row.mode, attrs=row.attrs)
+        return
+    stream = cast(BinaryIO, _Stream(found))
+    meta = None if mtime_ns is None else Meta(mtime_ns, row.mode, row.attrs)
+    writer.put_file(target, stream, meta=meta)
+
+
+class _Stream:
+    """A file of a lake as the stream that a writer pulls from."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self._position = 0
+
+    def read(self, size: int) -> Buffer:
+        """Return the next bytes; fewer than `size` only at the end."""
+        snapshot, row = self._found
+        data = snapshot.read_row_range(row, self._position, size)
+        self._position += len(data)
+        return data

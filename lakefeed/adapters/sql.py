@@ -1,0 +1,236 @@
+"""SQL over the catalogue of one snapshot, answered by DuckDB.
+
+    files      one row a path: path, kind, size, length, codec, crc32c, mtime, mtime_ns, mode,
+               attrs, pack, offset, seq, and dir, name, ext cut from the path
+    snapshots  the log up to the snapshot, newest first
+    packs      the packs that the snapshot consists of
+
+DuckDB pulls each table as a stream, anew for each time a query mentions it, so memory stays
+bounded and rows are verified before DuckDB sees them (I7). No query can change the lake: DuckDB
+gets views in a memory of its own, and may touch no file. Bytes of files are left to the readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from lakefeed.errors import Invalid, LakefeedError, NotFound
+from lakefeed.format.commit import Commit
+from lakefeed.format.rows import CODEC_NAMES, KIND_NAMES, MEMORY_SCHEMA
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.snapshot import Snapshot
+
+duckdb: Any
+try:
+    import duckdb
+except ImportError:  # an extra: said when a query is asked
+    duckdb = None
+
+# Rows handed over at a time; DuckDB itself works in vectors of 2,048.
+BATCH_ROWS = 64 << 10
+_LOG_BATCH = 1000
+
+_FILES = f"""
+CREATE VIEW files AS SELECT
+    path,
+    {KIND_NAMES}[kind + 1] AS kind,
+    size, length,
+    {CODEC_NAMES}[codec + 1] AS codec,
+    crc32c,
+    make_timestamp_ns(mtime_ns) AS mtime,
+    mtime_ns, mode, attrs, pack, "offset", seq,
+    parse_dirpath(path, 'forward_slash') AS dir,
+    parse_filename(path, false, 'forward_slash') AS name,
+    lower(regexp_extract(path, '[^/]\\.([^./]+)$', 1)) AS ext
+FROM rows_of_files
+"""
+_SNAPSHOTS = """
+CREATE VIEW snapshots AS SELECT * REPLACE (make_timestamp_ns("time") AS "time")
+FROM rows_of_snapshots
+"""
+_PACKS = "CREATE VIEW packs AS FROM rows_of_packs"
+
+_SNAPSHOTS_SCHEMA = pa.schema(
+    [
+        ("number", pa.uint64()),
+        ("time", pa.int64()),
+        ("operation", pa.string()),
+        ("author", pa.string()),
+        ("message", pa.string()),
+        ("app", pa.map_(pa.string(), pa.string())),
+        ("added_packs", pa.uint64()),
+        ("removed_packs", pa.uint64()),
+        ("added_rows", pa.uint64()),
+        ("added_bytes", pa.uint64()),
+        ("id", pa.string()),
+    ]
+)
+_PACKS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("file", pa.string()),
+        ("bytes", pa.uint64()),
+        ("payload_bytes", pa.uint64()),
+        ("rows", pa.uint64()),
+        ("tombstones", pa.uint64()),
+        ("live_bytes", pa.uint64()),
+        ("seq", pa.uint64()),
+        ("indexed", pa.bool_()),
+        ("first", pa.string()),
+        ("last", pa.string()),
+    ]
+)
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A table that DuckDB may pull as often as it likes; `failure` is what stopped it."""
+
+    schema: pa.Schema
+    batches: Callable[[], Iterator[pa.RecordBatch]]
+    failure: list[LakefeedError] = field(default_factory=list)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        reader = pa.RecordBatchReader.from_batches(self.schema, self._watched())
+        return reader.__arrow_c_stream__(requested_schema)
+
+    def _watched(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self.batches()
+        except LakefeedError as error:
+            # Through the C interface only its text would arrive.
+            self.failure.append(error)
+            raise
+
+
+class Connection:
+    """DuckDB over one snapshot. Made by `connect`."""
+
+    def __init__(self, duck: Any, streams: list[_Stream]) -> None:
+        self._duck = duck
+        self._streams = streams
+
+    def query(self, sql: str) -> pa.Table:
+        """Return the whole result. Invalid for what DuckDB does not understand."""
+        with self._translated():
+            return self._run(sql).read_all()
+
+    def stream(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """Return the columns of the result, and its rows as they come."""
+        with self._translated():
+            reader = self._run(sql)
+        return reader.schema, self._batches(reader)
+
+    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        with self._translated():
+            yield from reader
+
+    def _run(self, sql: str) -> pa.RecordBatchReader:
+        relation = self._duck.sql(sql)
+        if relation is None:
+            raise Invalid("query", expected="one that has a result", found=sql.strip() or "nothing")
+        return pa.RecordBatchReader.from_stream(relation)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        for stream in self._streams:
+            stream.failure.clear()
+        try:
+            yield
+        except (duckdb.Error, pa.ArrowInvalid, OSError) as error:
+            for stream in self._streams:
+                if stream.failure:
+                    raise stream.failure[0] from error
+            if isinstance(error, LakefeedError):
+                raise
+            raise Invalid("query", found=str(error)) from error
+
+
+@contextmanager
+def connect(lake: Lake, snapshot: Snapshot | None = None) -> Iterator[Connection]:
+    """Lend DuckDB over a snapshot, the newest one by default; Invalid if it is not installed."""
+    if duckdb is None:
+        raise Invalid("SQL", expected="DuckDB", hint='install it: pip install "lakefeed[sql]"')
+    view = snapshot or lake.snapshot()
+    streams = {
+        "rows_of_files": _Stream(MEMORY_SCHEMA, lambda: _files(view)),
+        "rows_of_snapshots": _Stream(_SNAPSHOTS_SCHEMA, lambda: _snapshots(lake, view)),
+        "rows_of_packs": _Stream(_PACKS_SCHEMA, lambda: _packs(view)),
+    }
+    with duckdb.connect() as duck:
+        for name, stream in streams.items():
+            duck.register(name, stream)
+        for view_sql in (_FILES, _SNAPSHOTS, _PACKS):
+            duck.execute(view_sql)
+        duck.execute("SET enable_external_access = false")
+        duck.execute("SET lock_configuration = true")
+        yield Connection(duck, list(streams.values()))
+
+
+def query(lake: Lake, sql: str, snapshot: Snapshot | None = None) -> pa.Table:
+    """Return the result of one query over a snapshot, the newest one by default."""
+    with connect(lake, snapshot) as connection:
+        return connection.query(sql)
+
+
+def _files(snapshot: Snapshot) -> Iterator[pa.RecordBatch]:
+    for table in snapshot.scan():
+        # One dictionary of packs for the whole stream is not known beforehand.
+        yield from table.unify_dictionaries().combine_chunks().to_batches(BATCH_ROWS)
+
+
+def _packs(snapshot: Snapshot) -> Iterator[pa.RecordBatch]:
+    rows = [
+        {
+            "id": info.sealed.id,
+            "file": layout.pack_path(info.sealed.id),
+            "bytes": info.sealed.bytes,
+            "payload_bytes": info.sealed.payload_end,
+            "rows": info.sealed.rows,
+            "tombstones": info.sealed.tombstones,
+            "live_bytes": info.live_bytes,
+            "seq": info.seq,
+            "indexed": info.indexed,
+            "first": info.sealed.first,
+            "last": info.sealed.last,
+        }
+        for info in snapshot.state.packs.values()
+    ]
+    yield pa.RecordBatch.from_pylist(rows, _PACKS_SCHEMA)
+
+
+def _snapshots(lake: Lake, snapshot: Snapshot) -> Iterator[pa.RecordBatch]:
+    commits = _history(lake, snapshot.number)
+    while batch := [_commit_row(commit) for commit in islice(commits, _LOG_BATCH)]:
+        yield pa.RecordBatch.from_pylist(batch, _SNAPSHOTS_SCHEMA)
+
+
+def _history(lake: Lake, newest: int) -> Iterator[Commit]:
+    try:
+        yield from lake.history(newest)
+    except NotFound:
+        return  # garbage collection may have shortened the log: it begins where it begins
+
+
+def _commit_row(commit: Commit) -> dict[str, Any]:
+    changes = commit.changes
+    return {
+        "number": commit.number,
+        "time": commit.time_ns,
+        "operation": commit.operation,
+        "author": commit.author,
+        "message": commit.message,
+        "app": list(commit.app.items()),
+        "added_packs": len(changes.add_packs),
+        "removed_packs": len(changes.remove_packs),
+        "added_rows": sum(pack.rows for pack in changes.add_packs),
+        "added_bytes": sum(pack.bytes for pack in changes.add_packs),
+        "id": commit.id,
+    }

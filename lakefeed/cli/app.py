@@ -1,0 +1,128 @@
+"""The root of the command tree: global options, and the modules that bring the commands.
+
+Each module in MODULES brings a `commands` Typer (see `common`). Starting must stay quick, so these
+modules import nothing heavy at their top.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, TextIO
+
+import typer
+
+from lakefeed import __version__
+from lakefeed.cli import (
+    common,
+    compaction,
+    completion,
+    demo,
+    housekeeping,
+    looking,
+    putting,
+    reading,
+    searching,
+    snapshots,
+    sql,
+    transfer,
+    writing,
+)
+from lakefeed.cli.units import duration_option
+
+# One line for each module of commands.
+MODULES = (
+    snapshots,
+    looking,
+    searching,
+    sql,
+    reading,
+    putting,
+    writing,
+    transfer,
+    housekeeping,
+    compaction,
+    demo,
+    completion,
+)
+
+# No markup: help is plain text, quick to print, the same on a terminal and in docs/CLI.md.
+app = typer.Typer(
+    name="lakefeed",
+    cls=common.Wall,
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 some files failed or a bug, 2 usage, 3 not found, 4 conflict, "
+    "5 corrupt, 6 volume failed, 130 interrupted.",
+)
+for module in MODULES:
+    app.add_typer(module.commands)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lakefeed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="LAKEFEED_DEBUG", help="Show tracebacks and the log."),
+    ] = False,
+    timeout: Annotated[
+        str,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            envvar="LAKEFEED_TIMEOUT",
+            help="Fail when the volume leaves a call unanswered for so long; 0s waits for ever.",
+        ),
+    ] = "10m",
+) -> None:
+    """A data lake for billions of small files on any mounted volume, and its GPU feed.
+
+    \b
+    lakefeed create /mnt/lake
+    lakefeed import photos/ /mnt/lake --prefix train
+    lakefeed ls -l /mnt/lake train
+    """
+    common.settings.set(common.Settings(debug, duration_option(timeout)))
+    common.start_logging()
+
+
+def main() -> None:
+    """Run the command line; ends the process with the exit code of what happened."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.stdout = _open_stdout()
+    try:
+        app(prog_name="lakefeed")
+    except Exception as error:  # noqa: BLE001 - the last wall: whatever is left is a bug
+        sys.exit(common.report_bug(error))
+
+
+def _open_stdout() -> TextIO:
+    """Return stdout for paths and bytes: UTF-8, as paths in a lake are, whatever the locale says.
+
+    It is buffered even under PYTHONUNBUFFERED, where Python takes half a write for a whole one.
+    """
+    if sys.stdout is None:  # closed by whoever started us
+        return open(os.devnull, "w", encoding="utf-8")
+    return open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    # SystemExit unwinds every `with`, so a stopped command leaves as little as an interrupted one.
+    sys.exit(common.EXIT_TERMINATED)

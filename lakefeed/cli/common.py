@@ -1,0 +1,326 @@
+"""The frame of the command line: how commands plug in, how they fail, what they share.
+
+A module of commands has one public name that `app.py` collects, and nothing heavy at its top
+(pyarrow, rich and the lake itself are imported inside the functions that need them):
+
+    commands = typer.Typer()
+
+    @commands.command("put", epilog=exit_codes(3, 6))
+    def put(lake: LakeArgument, path: PathArgument, as_json: JsonOption = False) -> None:
+        '''Store a file under PATH.
+
+        JSON keys: snapshot, path, size.
+
+        \\b
+        lakefeed put /mnt/lake cat.jpg train/cat/1.jpg
+        '''
+
+The first sentence of a docstring is the help, the `\\b` block its example, `exit_codes` the epilog;
+"JSON keys:" names what `--json` prints, so that people can rely on it.
+Add the module to `MODULES` in `app.py`, run `make docs`, and the command is there.
+
+A command parses, calls and prints. It raises LakefeedError and leaves the reporting to `Wall`,
+which turns every failure into one line on stderr and the exit code of its kind. Work where some
+files failed and the rest was done ends with `raise typer.Exit(EXIT_BUG)` after saying which ones.
+Facts go to stdout (`output`), progress and complaints to stderr; sizes and times as people write
+them are in `units`. Only this package reads the environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from lakefeed.cli.units import parse_time
+from lakefeed.errors import (
+    EXIT_BUG,
+    EXIT_CONFLICT,
+    EXIT_CORRUPT,
+    EXIT_NOT_FOUND,
+    EXIT_OK,
+    EXIT_USAGE,
+    EXIT_VOLUME,
+    Conflict,
+    Corrupt,
+    Invalid,
+    LakefeedError,
+    NotFound,
+    VolumeFailed,
+    from_os_error,
+)
+
+if TYPE_CHECKING:
+    from lakefeed.lake.lake import Lake
+    from lakefeed.lake.snapshot import Snapshot
+    from lakefeed.volume.base import Volume
+
+# An NFS server that restarts lets its clients wait for its grace period, 90 s unless configured
+# otherwise; one that is silent several times as long is gone.
+TIMEOUT_SECONDS = 600.0
+
+# What a shell reports of a process that a signal ended: 128 and the signal's number.
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+EXIT_TERMINATED = 143
+
+# More names than this nobody reads in a shell, and longer than this nobody waits for them.
+COMPLETIONS_MAX = 1000
+COMPLETION_SECONDS = 2.0
+
+EXIT_MEANINGS = {
+    EXIT_OK: "done",
+    EXIT_BUG: "some files failed or a bug",
+    EXIT_USAGE: "usage",
+    EXIT_NOT_FOUND: "not found",
+    EXIT_CONFLICT: "conflict",
+    EXIT_CORRUPT: "corrupt",
+    EXIT_VOLUME: "volume failed",
+}
+
+# What to do next, where the error itself does not know better.
+_NEXT_STEPS: dict[type[LakefeedError], str] = {
+    NotFound: 'check the name; "lakefeed ls" lists what is there',
+    Conflict: "somebody else was first; look again, then repeat",
+    Corrupt: 'see what else is damaged with "lakefeed fsck --deep"',
+    VolumeFailed: "check that the volume is mounted and answers, then repeat",
+    Invalid: "see --help",
+}
+
+
+def complete_path(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the paths in the lake on the command line that a shell may complete to."""
+    lake = ctx.params.get("lake")
+    directory = incomplete.rpartition("/")[0]
+    if not lake:
+        return []
+    settings.set(Settings(timeout_seconds=COMPLETION_SECONDS))
+    try:
+        with open_snapshot(lake, ctx.params.get("at")) as snapshot:
+            rows = snapshot.ls(directory)
+    except (LakefeedError, OSError):
+        # Nobody can read a message while pressing a key; the command itself will tell.
+        return []
+    names = (row.path + ("/" if row.kind.name == "DIR" else "") for row in rows)
+    return [name for name in names if name.startswith(incomplete)][:COMPLETIONS_MAX]
+
+
+LakeArgument = Annotated[
+    str, typer.Argument(metavar="LAKE", help="Directory of the lake.", show_default=False)
+]
+PathArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH",
+        help="Path in the lake.",
+        show_default=False,
+        autocompletion=complete_path,
+    ),
+]
+AtOption = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="SNAPSHOT",
+        help="Look at a snapshot: a number, a tag, a time (2026-01-31T12:00), or '2h ago'.",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the facts as JSON; listings one object per line.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")
+]
+MessageOption = Annotated[
+    str | None,
+    typer.Option("--message", "-m", metavar="TEXT", help="Recorded with the commit; see log."),
+]
+LongOption = Annotated[
+    bool, typer.Option("--long", "-l", help="Show mode, size in bytes and time as well.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def exit_codes(*codes: int) -> str:
+    """Return the help line on exit codes; done, bug, usage and volume are always among them."""
+    shown = sorted({EXIT_OK, EXIT_BUG, EXIT_USAGE, EXIT_VOLUME, *codes})
+    return "exit codes: " + ", ".join(f"{code} {EXIT_MEANINGS[code]}" for code in shown)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the options before the command say."""
+
+    debug: bool = False
+    timeout_seconds: float = TIMEOUT_SECONDS
+
+
+# Set by the root command, read by whatever it runs.
+settings: ContextVar[Settings] = ContextVar("settings", default=Settings())  # noqa: B039
+
+
+# -- failing ---------------------------------------------------------------------------------------
+
+
+class Wall(typer.core.TyperGroup):
+    """The root command: what its commands raise ends here as one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            drop_stdout()
+            raise typer.Exit(EXIT_PIPE_CLOSED) from None
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except LakefeedError as error:
+            raise typer.Exit(report(error)) from error
+        except OSError as error:
+            # A file or a stream of this machine, not of the lake: the world's fault all the same.
+            if error.filename is None:
+                drop_stdout()
+            raise typer.Exit(report(_local_failure(error))) from error
+        return result
+
+
+def _local_failure(error: OSError) -> LakefeedError:
+    where = os.fsdecode(error.filename) if error.filename else "stdin or stdout"
+    failure = from_os_error(error, f"{where} on this machine")
+    if failure.hint is None:
+        hint = "check the path and its permissions"
+        failure = type(failure)(
+            failure.subject, found=failure.found, hint=hint, errno=failure.errno
+        )
+    return failure
+
+
+def report(error: LakefeedError) -> int:
+    """Say on stderr what went wrong and what to do next; return the exit code."""
+    if debugging():
+        traceback.print_exception(error)
+    complain(f"error: {describe(error)}")
+    return error.exit_code
+
+
+def describe(error: LakefeedError) -> str:
+    """Return one line: the kind, the object, expected, found, and the next step."""
+    kind = re.sub(r"(?<!^)(?=[A-Z])", " ", type(error).__name__).lower()
+    hint = next((step for home, step in _NEXT_STEPS.items() if isinstance(error, home)), None)
+    text = error.text if error.hint or hint is None else f"{error.text}; {hint}"
+    return f"{kind}: " + " ".join(text.splitlines())
+
+
+def report_bug(error: BaseException) -> int:
+    """Say that this should not have happened; the traceback only for those who asked."""
+    if debugging():
+        traceback.print_exception(error)
+    complain(f"error: {type(error).__name__}: {error}")
+    complain("This is a bug in lakefeed; LAKEFEED_DEBUG=1 shows where. Please report it.")
+    return EXIT_BUG
+
+
+def complain(line: str) -> None:
+    """Print one line on stderr, if there is one."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def debugging() -> bool:
+    """Tell whether `--debug` or LAKEFEED_DEBUG asked for tracebacks."""
+    return settings.get().debug
+
+
+def start_logging() -> None:
+    """Send the library's warnings to stderr in the shape of our own complaints."""
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")
+    level = logging.DEBUG if debugging() else logging.WARNING
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=level)
+
+
+def drop_stdout() -> None:
+    """Point a stdout that failed to nowhere: flushing it again at exit would fail again."""
+    try:
+        stdout = sys.stdout.fileno()
+    except OSError:
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stdout)
+    os.close(nowhere)
+
+
+# -- lakes and snapshots ---------------------------------------------------------------------------
+
+
+class _NoPandas:
+    """An import finder in whose presence there is no pandas."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def spare_pandas() -> None:
+    """Let pyarrow of this process do without pandas.
+
+    pyarrow looks for pandas once, when it converts its first Python list, and loads it where it is
+    installed: 0.2 s and 40 MB that no command needs. Others may still import pandas afterwards.
+    """
+    import pyarrow as pa
+
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([])
+    finally:
+        sys.meta_path.remove(finder)
+
+
+def volume_at(where: str) -> Volume:
+    """Return a directory as a volume whose every call answers within `--timeout`, or fails."""
+    from lakefeed.volume.deadline import DeadlineVolume
+    from lakefeed.volume.posix import PosixVolume
+
+    seconds = settings.get().timeout_seconds
+    volume = PosixVolume(where)
+    return DeadlineVolume(volume, seconds) if seconds else volume
+
+
+@contextmanager
+def open_lake(where: str) -> Iterator[Lake]:
+    """Open a lake for one command."""
+    spare_pandas()
+    from lakefeed.lake.lake import Lake
+
+    with Lake.open(volume_at(where)) as lake:
+        yield lake
+
+
+@contextmanager
+def open_snapshot(where: str, at: str | None) -> Iterator[Snapshot]:
+    """Open what `--at` names in a lake, the newest snapshot by default."""
+    with open_lake(where) as lake:
+        yield snapshot_of(lake, at)
+
+
+def snapshot_of(lake: Lake, at: str | None) -> Snapshot:
+    """Return the snapshot that a number, a tag, a time or '2h ago' names; a tag comes first."""
+    if at is None or at.isdigit():
+        return lake.snapshot(at)
+    time_ns = parse_time(at)
+    if time_ns is None or at in {tag.name for tag in lake.refs.tags()}:
+        return lake.snapshot(at)
+    return lake.snapshot(time_ns=time_ns)

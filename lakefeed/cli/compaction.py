@@ -1,0 +1,135 @@
+"""The command that rewrites packs: compact."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lakefeed.cli.common import (
+    DryRunOption,
+    JsonOption,
+    LakeArgument,
+    QuietOption,
+    exit_codes,
+    open_lake,
+)
+from lakefeed.cli.output import print_json, print_line, shown, stages
+from lakefeed.cli.units import human_count, human_size, rate_option, size_option
+from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND
+
+if TYPE_CHECKING:
+    from lakefeed.lake.compaction import CompactionPlan
+    from lakefeed.lake.compactor import Compacted
+
+commands = typer.Typer()
+
+
+class Layout(str, Enum):
+    """The order of payloads in a new pack."""
+
+    PATH = "path"
+    SHUFFLED = "shuffled"
+
+
+@commands.command("compact", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
+def compact(
+    lake: LakeArgument,
+    target_size: Annotated[
+        int,
+        typer.Option(
+            "--target-size", metavar="SIZE", parser=size_option, help="Size of new packs."
+        ),
+    ] = "1GiB",  # type: ignore[assignment]
+    live_ratio: Annotated[
+        float,
+        typer.Option("--live-ratio", metavar="RATIO", help="Rewrite packs with less that is live."),
+    ] = 0.5,
+    layout: Annotated[
+        Layout, typer.Option("--layout", help="Order of the payloads in a new pack.")
+    ] = Layout.PATH,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="What decides --layout shuffled.")] = 0,
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", metavar="RATE", parser=rate_option, help="Copy at most 200MB/s."),
+    ] = None,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Rewrite small packs and mostly dead ones into full ones.
+
+    Files, times and snapshots stay as they are; readers and writers go on meanwhile. The old packs
+    take up room until "lakefeed gc" may delete them. One run rewrites at most 64 GiB; "left" says
+    how many packs wait for the next one. A damaged file stays where it is, is named, and makes the
+    exit code 5.
+
+    JSON keys: dry_run, snapshot, inputs (id, reason, bytes, payload_bytes, live_bytes, rows), left,
+    packs_added, packs_removed, added_bytes, removed_bytes, payloads, payload_bytes, segments,
+    damages (path, pack, expected, found).
+
+    \b
+    lakefeed compact /mnt/lake --dry-run
+    lakefeed compact /mnt/lake --rate 200MB/s
+    """
+    from lakefeed.lake.compaction import CompactionOptions
+    from lakefeed.lake.compactor import Compacted, plan_of
+    from lakefeed.lake.compactor import compact as compact_lake
+    from lakefeed.lake.repacking import CopyOptions
+
+    options = CompactionOptions(target_bytes=target_size, live_ratio=live_ratio)
+    how = CopyOptions(layout.value, seed, rate)
+    with open_lake(lake) as opened, stages(quiet=quiet or as_json) as progress:
+        if dry_run:
+            done = Compacted(plan_of(opened, options))
+        else:
+            done = compact_lake(opened, options, how, progress)
+    if as_json:
+        print_json(_facts(done, dry_run))
+    else:
+        _print_compacted(done, dry_run)
+    if done.damages:
+        raise typer.Exit(EXIT_CORRUPT)
+
+
+def _facts(done: Compacted, dry_run: bool) -> dict[str, Any]:
+    facts = asdict(done)
+    plan = facts.pop("plan")
+    return {"dry_run": dry_run, **facts, "inputs": plan["inputs"], "left": plan["left"]}
+
+
+def _print_compacted(done: Compacted, dry_run: bool) -> None:
+    plan = done.plan
+    for damage in done.damages:
+        print_line(
+            f"damaged: {shown(damage.path)} in pack {damage.pack}: expected {damage.expected}, "
+            f"found {damage.found}; restore the file and put it again, or delete it"
+        )
+    if dry_run:
+        _print_plan(plan)
+    elif plan.empty:
+        print_line("nothing to compact")
+    elif done.snapshot is None:
+        print_line("nothing changed: no pack could be given up")
+    else:
+        print_line(
+            f"{human_count(len(done.packs_removed))} packs of {human_size(done.removed_bytes)} "
+            f"became {human_count(len(done.packs_added))} of {human_size(done.added_bytes)} "
+            f"in snapshot {done.snapshot}"
+        )
+    if plan.left:
+        print_line(f"{human_count(plan.left)} packs are left for another run")
+
+
+def _print_plan(plan: CompactionPlan) -> None:
+    for pack in plan.inputs:
+        print_line(
+            f"would rewrite {pack.id}: {pack.reason} ({human_size(pack.live_bytes)} live of "
+            f"{human_size(pack.payload_bytes)}, {human_count(pack.rows)} rows)"
+        )
+    print_line(
+        f"would rewrite {human_count(len(plan.inputs))} packs of {human_size(plan.bytes)}, "
+        f"{human_size(plan.live_bytes)} live"
+    )

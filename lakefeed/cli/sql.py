@@ -1,0 +1,135 @@
+"""The sql command: questions about the catalogue of a snapshot, answered by DuckDB."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lakefeed.cli.common import (
+    AtOption,
+    JsonOption,
+    LakeArgument,
+    complain,
+    exit_codes,
+    open_lake,
+    snapshot_of,
+)
+from lakefeed.cli.output import encode_json, print_lines, print_table
+from lakefeed.cli.units import iso_time
+from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND, Invalid
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+commands = typer.Typer()
+
+# A table is for reading by people; widths are only known once all rows are.
+SHOWN_ROWS_MAX = 1000
+
+
+@commands.command("sql", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))
+def sql(
+    lake: LakeArgument,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What to ask, in DuckDB's SQL.")],
+    at: AtOption = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with a header line.")] = False,
+) -> None:
+    """Ask the catalogue of a snapshot a question in SQL; needs the sql extra.
+
+    Table files: path, kind, size, length, codec, crc32c, mtime, mtime_ns, mode, attrs, pack,
+    offset, seq, dir, name, ext. Table snapshots: the log. Table packs: what the snapshot consists
+    of. People see at most 1,000 rows; --json (one object per line) and --csv print all of them.
+
+    JSON keys: the columns of the query.
+
+    \b
+    lakefeed sql /mnt/lake "select ext, count(*), sum(size) from files group by ext"
+    lakefeed sql /mnt/lake "from files where size > 1e6 order by size desc" --at v1 --csv
+    """
+    from lakefeed.adapters.sql import connect
+
+    if as_json and as_csv:
+        raise Invalid("--json and --csv", expected="one of them")
+    with open_lake(lake) as opened, connect(opened, snapshot_of(opened, at)) as connection:
+        schema, batches = connection.stream(query)
+        if as_json:
+            for batch in batches:
+                names = batch.schema.names
+                rows = _rows(batch)
+                print_lines(encode_json(dict(zip(names, row, strict=True))) for row in rows)
+        elif as_csv:
+            _print_csv(schema, batches)
+        else:
+            _print_table(schema, batches)
+
+
+def _print_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(schema.names)
+    for batch in batches:
+        writer.writerows(_rows(batch))
+
+
+def _print_table(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    rows: list[list[Any]] = []
+    for batch in batches:
+        rows += islice(_rows(batch), SHOWN_ROWS_MAX + 1 - len(rows))
+        if len(rows) > SHOWN_ROWS_MAX:
+            complain(f"only the first {SHOWN_ROWS_MAX:,} rows are shown; --csv prints all of them")
+            break
+    shown = [["" if cell is None else cell for cell in row] for row in rows[:SHOWN_ROWS_MAX]]
+    print_table([_title(column) for column in schema], shown)
+
+
+def _title(column: pa.Field) -> str:
+    import pyarrow as pa
+
+    kind = column.type
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return f"{column.name}>" if number else str(column.name)
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[list[Any]]:
+    """Yield rows of values that JSON and people understand."""
+    for row in zip(*map(_values, batch.columns), strict=True):
+        yield list(row)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        # datetime ends at microseconds, and would refuse what has more.
+        times = column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()).to_pylist()
+        return [None if time_ns is None else iso_time(time_ns) for time_ns in times]
+    if pa.types.is_decimal(kind):
+        number = int if kind.scale == 0 else float
+        return [None if value is None else number(value) for value in column.to_pylist()]
+    if pa.types.is_map(kind) and pa.types.is_string(kind.item_type):
+        return [None if pairs is None else dict(pairs) for pairs in column.to_pylist()]
+    if pa.types.is_nested(kind):
+        return [_nested(scalar) for scalar in column]
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if plain or pa.types.is_string(kind):
+        return list(column.to_pylist())
+    return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _nested(scalar: pa.Scalar) -> Any:
+    import pyarrow as pa
+
+    if not scalar.is_valid:
+        return None
+    if pa.types.is_struct(scalar.type):
+        return {name: _values(pa.array([value]))[0] for name, value in scalar.items()}
+    if pa.types.is_map(scalar.type):
+        pairs = scalar.values
+        return dict(zip(map(str, _values(pairs.field(0))), _values(pairs.field(1)), strict=True))
+    return _values(scalar.values)

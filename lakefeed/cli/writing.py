@@ -1,0 +1,294 @@
+"""Commands that change what is there: rm, mv, cp, mkdir. Each is one commit, or none at all."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lakefeed.cli.common import (
+    DryRunOption,
+    JsonOption,
+    LakeArgument,
+    MessageOption,
+    complete_path,
+    exit_codes,
+    open_lake,
+    open_snapshot,
+)
+from lakefeed.cli.output import print_json, print_line, shown
+from lakefeed.cli.rows import print_rows
+from lakefeed.errors import (
+    EXIT_CONFLICT,
+    EXIT_CORRUPT,
+    EXIT_NOT_FOUND,
+    Conflict,
+    Invalid,
+    NotFound,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from lakefeed.format.rows import Kind
+    from lakefeed.lake.lake import Lake
+    from lakefeed.lake.snapshot import Snapshot
+    from lakefeed.lake.writer import Writer
+
+commands = typer.Typer()
+
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="Path in the lake.", show_default=False, autocompletion=complete_path
+    ),
+]
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="New path; a directory (or a name ending in '/') takes the source's name.",
+        show_default=False,
+        autocompletion=complete_path,
+    ),
+]
+PathsArgument = Annotated[
+    list[str],
+    typer.Argument(metavar="PATH", help="Paths in the lake.", autocompletion=complete_path),
+]
+
+
+@dataclass(slots=True)
+class Change:
+    """What one command changes; `snapshot` is the number of its commit once the block has ended."""
+
+    lake: Lake
+    writer: Writer
+    snapshot: int = 0
+
+
+@contextmanager
+def one_commit(
+    lake: str, operation: str, message: str | None, codec: str = "NONE"
+) -> Iterator[Change]:
+    """Give a writer that commits when the block ends well, all at once, and never before."""
+    from lakefeed.format.rows import Codec
+    from lakefeed.lake.writer import WriterOptions
+
+    options = WriterOptions(
+        flush_files=sys.maxsize,
+        flush_bytes=sys.maxsize,
+        flush_age_seconds=7 * 86400.0,
+        codec=Codec[codec],
+    )
+    with (
+        open_lake(lake) as opened,
+        opened.writer(options, operation=operation, message=message) as writer,
+    ):
+        change = Change(opened, writer)
+        yield change
+        change.snapshot = writer.flush()
+
+
+# -- removing --------------------------------------------------------------------------------------
+
+
+@commands.command("rm", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
+def rm(
+    lake: LakeArgument,
+    paths: PathsArgument,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Remove directories with all below them.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    message: MessageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove files from the newest snapshot, all in one commit.
+
+    Older snapshots keep them, and their bytes stay until garbage collection.
+    --dry-run prints the paths that would go.
+
+    JSON keys: snapshot, removed; with --dry-run those of ls.
+
+    \b
+    lakefeed rm /mnt/lake train/cat/1.jpg
+    lakefeed rm -r --dry-run /mnt/lake train/dog
+    """
+    if dry_run:
+        with open_snapshot(lake, None) as snapshot:
+            for path in paths:
+                for table in _doomed(snapshot, path, recursive):
+                    print_rows(table, as_json=as_json)
+        return
+    with one_commit(lake, "rm", message) as change:
+        snapshot = change.lake.snapshot()
+        count = sum(len(table) for path in paths for table in _doomed(snapshot, path, recursive))
+        for path in paths:
+            remove = change.writer.delete_tree if recursive else change.writer.delete
+            remove(path.rstrip("/"))
+    if as_json:
+        print_json({"snapshot": change.snapshot, "removed": count})
+    else:
+        print_line(f"removed {count:,} in snapshot {change.snapshot}")
+
+
+def _doomed(snapshot: Snapshot, path: str, recursive: bool) -> Iterator[pa.Table]:
+    """Yield the rows that removing a path takes away; refuse what it must not take."""
+    from lakefeed.format.rows import Kind
+
+    row = snapshot.stat(path.rstrip("/"))
+    if recursive:
+        yield from snapshot.scan(path)
+        return
+    if row.kind is Kind.DIR and (not row.pack or snapshot.ls(row.path)):
+        raise Invalid(
+            f"{path!r}",
+            expected="a file or an empty directory",
+            found="a directory that holds files",
+            hint="remove all of it with -r",
+        )
+    yield snapshot.locate([row.path])
+
+
+# -- moving ----------------------------------------------------------------------------------------
+
+
+@commands.command("mv", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
+def mv(
+    lake: LakeArgument,
+    source: SourceArgument,
+    target: TargetArgument,
+    message: MessageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rename a file, or a directory with all below it; no bytes move.
+
+    A file at TARGET is replaced; a directory there takes the source in.
+
+    JSON keys: snapshot, source, target.
+
+    \b
+    lakefeed mv /mnt/lake train/cta train/cat
+    """
+    with one_commit(lake, "mv", message) as change:
+        source, place = _ends(change.writer, source, target)
+        change.writer.rename(source, place)
+    _print_moved("moved", change, source, place, as_json=as_json)
+
+
+@commands.command("cp", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
+def cp(
+    lake: LakeArgument,
+    source: SourceArgument,
+    target: TargetArgument,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Copy a directory with all below it.")
+    ] = False,
+    message: MessageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a file under a second path; no bytes move, and the two go their own ways afterwards.
+
+    A file at TARGET is replaced; a directory there takes the source in.
+
+    JSON keys: snapshot, source, target.
+
+    \b
+    lakefeed cp /mnt/lake train/cat/1.jpg probe.jpg
+    lakefeed cp -r /mnt/lake train train-2026-01
+    """
+    with one_commit(lake, "cp", message) as change:
+        source, place = _ends(change.writer, source, target)
+        copy = change.writer.copy_tree if recursive else change.writer.copy
+        copy(source, place)
+    _print_moved("copied", change, source, place, as_json=as_json)
+
+
+def _ends(writer: Writer, source: str, target: str) -> tuple[str, str]:
+    """Return the path to take from and the path to make."""
+    from lakefeed.format.rows import Kind
+
+    source = source.rstrip("/")
+    is_tree = writer.stat(source).kind is Kind.DIR
+    return source, place_at(writer, source.rpartition("/")[2], target, is_tree=is_tree)
+
+
+def place_at(writer: Writer, name: str, target: str, *, is_tree: bool = False) -> str:
+    """Return the path that `name` gets at `target`: that path, or inside if it is a directory.
+
+    Conflict where a file would bury a directory, or a tree a file.
+    """
+    from lakefeed.format.rows import Kind
+
+    wanted = target.rstrip("/")
+    if name and (wanted != target or not wanted or _kind(writer, wanted) is Kind.DIR):
+        wanted = f"{wanted}/{name}" if wanted else name
+    found = _kind(writer, wanted)
+    if found is Kind.DIR or (found is not None and is_tree):
+        raise Conflict(
+            f"{wanted!r}",
+            expected="nothing there" if is_tree else "no directory there",
+            found="a directory" if found is Kind.DIR else "a file",
+            hint="move it away, or choose another name",
+        )
+    return wanted
+
+
+def _kind(writer: Writer, path: str) -> Kind | None:
+    try:
+        return writer.stat(path).kind
+    except NotFound:
+        return None
+
+
+def _print_moved(verb: str, change: Change, source: str, place: str, *, as_json: bool) -> None:
+    source = source.rstrip("/")
+    if as_json:
+        print_json({"snapshot": change.snapshot, "source": source, "target": place})
+    else:
+        where = f"{shown(source)} to {shown(place)}"
+        print_line(f"{verb} {where} in snapshot {change.snapshot}")
+
+
+@commands.command("mkdir", epilog=exit_codes(EXIT_CONFLICT))
+def mkdir(
+    lake: LakeArgument,
+    paths: PathsArgument,
+    exist_ok: Annotated[
+        bool, typer.Option("--parents", "-p", help="Accept directories that are there already.")
+    ] = False,
+    message: MessageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Store empty directories, all in one commit; those above them need no storing.
+
+    Files need no directory made for them: `put` suffices.
+
+    JSON keys: snapshot, made.
+
+    \b
+    lakefeed mkdir /mnt/lake inbox/today
+    """
+    from lakefeed.format.rows import Kind
+
+    made = []
+    with one_commit(lake, "mkdir", message) as change:
+        for path in (path.rstrip("/") for path in paths):
+            found = _kind(change.writer, path)
+            if found is Kind.DIR and exist_ok:
+                continue
+            if found is not None:
+                raise Conflict(f"{path!r}", expected="nothing there", found=found.name.lower(),
+                               hint="choose another name")  # fmt: skip
+            change.writer.mkdir(path)
+            made.append(path)
+    if as_json:
+        print_json({"snapshot": change.snapshot, "made": made})
+    else:
+        print_line(f"made {len(made):,} in snapshot {change.snapshot}")

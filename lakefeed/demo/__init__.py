@@ -1,0 +1,1 @@
+"""The demo: real images in, a trained model out. For reading, running and copying from."""

@@ -1,0 +1,1 @@
+"""The feed: from a snapshot to batches, in a seeded order."""

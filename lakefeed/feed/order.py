@@ -1,0 +1,234 @@
+"""The order of samples, as a function: which sample stands at a position of a seeded epoch.
+
+Nothing is shuffled and nothing is stored. `permute` is a keyed bijection of [0, count): a Feistel
+network on a grid that just holds `count` numbers (at least 64), applied again to whatever falls
+outside (cycle walking). It costs a constant amount of memory, works beyond 2^32, and any
+stretch of the order can be computed alone, so a position is all the state a feed needs.
+
+`Shuffle` says how far the order strays from path order: not at all, by runs of neighbours, or
+globally. `Partition` cuts an epoch into steps and each step into one share for each rank: disjoint,
+complete, and the same for the same seed, whatever the number of ranks was before (I8).
+
+The order is a promise: the same seed, epoch and count give the same order in every version, and
+golden values in the tests hold it. Knows nothing of files and snapshots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lakefeed.errors import Invalid
+
+Positions = NDArray[np.int64]
+_Words = NDArray[np.uint64]
+
+COUNT_MAX = 1 << 62
+# Six give every order of 3, 4 and 5 samples its fair share (chi-squared over 6,000 seeds).
+_ROUNDS = 6
+_NUMBERS_MIN = 64
+# A block's three work arrays stay in the processor's second-level cache.
+_BLOCK = 1 << 14
+
+# Multipliers of splitmix64 (Steele, Lea, Flood 2014); the top bits of a product are the mixed ones.
+_GOLDEN = 0x9E3779B97F4A7C15
+_MULTIPLY_1 = 0xBF58476D1CE4E5B9
+_MULTIPLY_2 = 0x94D049BB133111EB
+_WORD = (1 << 64) - 1
+
+Key = tuple[int, int]  # (seed, epoch)
+
+
+def permute(positions: Positions, count: int, key: Key) -> Positions:
+    """Return where a seeded permutation of [0, count) sends each position."""
+    cipher = _Cipher.of(count, key)
+    source = np.ascontiguousarray(positions, np.int64).view(np.uint64)
+    result = np.empty(len(source), np.uint64)
+    for start in range(0, len(source), _BLOCK):
+        block = result[start : start + _BLOCK]
+        cipher.forward(source[start : start + _BLOCK], block)
+    return result.view(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Shuffle:
+    """How samples are mixed: `run` neighbours stay together; 1 is a global shuffle, 0 is none."""
+
+    run: int
+
+    @classmethod
+    def parse(cls, text: str | None) -> Shuffle:
+        """Return what "global", "runs=K" or None asks for; Invalid for anything else."""
+        if text is None:
+            return cls(0)
+        if text == "global":
+            return cls(1)
+        word, _, number = text.partition("=")
+        if word == "runs" and number.isascii() and number.isdigit() and 0 < int(number) < COUNT_MAX:
+            return cls(int(number))
+        raise Invalid("shuffle", expected='"global", "runs=K" or None', found=repr(text))
+
+    def samples(self, positions: Positions, count: int, key: Key) -> Positions:
+        """Return the number of the sample at each position of an epoch of `count` samples."""
+        if self.run == 0 or not count:
+            return np.asarray(positions, np.int64)
+        if self.run == 1:
+            return permute(positions, count, key)
+        return self._by_runs(np.asarray(positions, np.int64), count, key)
+
+    def _by_runs(self, positions: Positions, count: int, key: Key) -> Positions:
+        """Permute whole runs. The last run may be short: behind its slot everything moves up."""
+        runs = -(-count // self.run)
+        missing = runs * self.run - count
+        short_slot = _Cipher.of(runs, key).backward(runs - 1)
+        behind = positions >= (short_slot + 1) * self.run - missing
+        padded = positions + np.where(behind, missing, 0)
+        return permute(padded // self.run, runs, key) * self.run + padded % self.run
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an epoch: this rank's positions [low, high), and where the next step begins."""
+
+    low: int
+    high: int
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """How the ranks share an epoch: `batch_size` positions each, rank after rank, step by step.
+
+    A position counts samples of all ranks together. So a feed that stopped at one world size goes
+    on at another from the same position, and nothing is repeated or left out.
+    """
+
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise Invalid("batch_size", expected="at least 1", found=self.batch_size)
+        if not 0 <= self.rank < self.world_size:
+            raise Invalid("rank", expected=f"0 to {self.world_size - 1}", found=self.rank)
+
+    def step(self, position: int, count: int) -> Step | None:
+        """Return the step that begins at a position, or None at the end of the epoch.
+
+        What is left at the end is shared evenly, so a rank's last share may be one sample smaller
+        than that of the ranks before it, and empty (never rank 0's); with `drop_last` it is left
+        out on every rank alike.
+        """
+        together = self.batch_size * self.world_size
+        left = count - position
+        if left <= 0 or (self.drop_last and left < together):
+            return None
+        stride = min(together, left)
+        low = position - (-stride * self.rank // self.world_size)
+        high = position - (-stride * (self.rank + 1) // self.world_size)
+        return Step(low, high, position + stride)
+
+    def batches(self, count: int) -> int:
+        """Return how many batches this rank gets of an epoch of `count` samples."""
+        full, rest = divmod(count, self.batch_size * self.world_size)
+        if self.drop_last or not rest:
+            return full
+        last = self.step(count - rest, count)
+        return full + (last is not None and last.high > last.low)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cipher:
+    """A Feistel network on numbers `row << right | column`, of which `rows << right` exist.
+
+    With rows counted and columns a power of two, hardly anything falls outside of `count`: with
+    powers of two alone up to half of all numbers would, and walking back costs twice the time.
+    """
+
+    count: int
+    rows: int
+    right: int
+    keys: tuple[int, ...]
+
+    @classmethod
+    def of(cls, count: int, key: Key) -> _Cipher:
+        seed, epoch = key
+        if not 0 <= count <= COUNT_MAX:
+            raise Invalid("sample count", expected=f"0 to {COUNT_MAX}", found=count)
+        if not (0 <= seed <= _WORD and 0 <= epoch <= _WORD):
+            raise Invalid("seed and epoch", expected="0 to 2^64 - 1", found=f"{seed}, {epoch}")
+        numbers = max(count, _NUMBERS_MIN)
+        right = (numbers - 1).bit_length() // 2
+        state = _mix(_mix(seed) ^ epoch)
+        keys = tuple(_mix(state + turn * _GOLDEN) for turn in range(1, _ROUNDS + 1))
+        return cls(count, -(-numbers >> right), right, keys)
+
+    def forward(self, source: _Words, result: _Words) -> None:
+        """Write the image of each number below `count` into `result`."""
+        if len(source) and int(source.max()) >= self.count:
+            raise Invalid("position", expected=f"0 to {self.count - 1}", found=int(source.max()))
+        self._once(source, result)
+        outside = np.flatnonzero(result >= self.count)
+        while len(outside):
+            walked = np.empty(len(outside), np.uint64)
+            self._once(result[outside], walked)
+            result[outside] = walked
+            outside = outside[walked >= self.count]
+
+    def _once(self, source: _Words, result: _Words) -> None:
+        rows, shift = np.uint64(self.rows), np.uint64(self.right)
+        row = source >> shift
+        column = source & np.uint64((1 << self.right) - 1)
+        work = np.empty(len(source), np.uint64)
+        spare = np.empty(len(source), np.uint64)
+        for turn, key in enumerate(self.keys):
+            np.add(column if turn % 2 == 0 else row, np.uint64(key), out=work)
+            np.multiply(work, np.uint64(_MULTIPLY_1), out=work)
+            np.right_shift(work, np.uint64(32), out=spare)
+            np.bitwise_xor(work, spare, out=work)
+            np.multiply(work, np.uint64(_MULTIPLY_2), out=work)
+            if turn % 2 == 0:
+                np.right_shift(work, np.uint64(32), out=work)
+                np.multiply(work, rows, out=work)
+                np.right_shift(work, np.uint64(32), out=work)
+                np.add(row, work, out=row)
+                # The smaller of x and x - rows is x modulo rows, because a negative one wraps.
+                np.subtract(row, rows, out=spare)
+                np.minimum(row, spare, out=row)
+            else:
+                np.right_shift(work, np.uint64(64 - self.right), out=work)
+                np.bitwise_xor(column, work, out=column)
+        np.left_shift(row, shift, out=row)
+        np.bitwise_or(row, column, out=result)
+
+    def backward(self, image: int) -> int:
+        """Return the number whose image this is."""
+        while True:
+            row, column = image >> self.right, image & ((1 << self.right) - 1)
+            for turn in reversed(range(_ROUNDS)):
+                if turn % 2 == 0:
+                    step = (_hash(column, self.keys[turn]) >> 32) * self.rows >> 32
+                    row = (row - step) % self.rows
+                else:
+                    column ^= _hash(row, self.keys[turn]) >> (64 - self.right)
+            image = row << self.right | column
+            if image < self.count:
+                return image
+
+
+def _hash(half: int, key: int) -> int:
+    """The round function of `_once`, for one number."""
+    word = (half + key) * _MULTIPLY_1 & _WORD
+    return (word ^ word >> 32) * _MULTIPLY_2 & _WORD
+
+
+def _mix(word: int) -> int:
+    """splitmix64's finaliser: every input bit changes half of the output bits."""
+    word = (word + _GOLDEN) & _WORD
+    word = ((word ^ (word >> 30)) * _MULTIPLY_1) & _WORD
+    word = ((word ^ (word >> 27)) * _MULTIPLY_2) & _WORD
+    return word ^ (word >> 31)

@@ -1,0 +1,222 @@
+"""Rows of the offset index: one line for each path, and the two shapes they have.
+
+In a file the columns are readable by any Parquet tool: kinds and codecs are words, a missing `pack`
+means "this file", a missing `length` means "as long as `size`", a missing `seq` means "the commit
+that added this pack". In memory nothing is missing and kinds and codecs are small integers.
+
+`from_file` and `to_file` are the only translators between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakefeed.errors import Corrupt
+from lakefeed.format import bridge
+
+
+class Kind(IntEnum):
+    """What a row says about its path."""
+
+    FILE = 0
+    DIR = 1
+    SYMLINK = 2
+    TOMBSTONE = 3
+
+
+class Codec(IntEnum):
+    """How a payload is stored."""
+
+    NONE = 0
+    ZSTD = 1
+
+
+_KINDS = list(Kind)
+_CODECS = list(Codec)
+KIND_NAMES = ["file", "dir", "symlink", "tombstone"]
+CODEC_NAMES = ["none", "zstd"]
+
+_ATTRS = pa.map_(pa.string(), pa.string())
+_WORDS = pa.dictionary(pa.int32(), pa.string())
+
+MEMORY_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),
+        ("kind", pa.int8()),
+        ("pack", _WORDS),
+        ("offset", pa.uint64()),
+        ("length", pa.uint64()),
+        ("size", pa.uint64()),
+        ("codec", pa.int8()),
+        ("crc32c", pa.uint32()),
+        ("mtime_ns", pa.int64()),
+        ("mode", pa.uint32()),
+        ("attrs", _ATTRS),
+        ("seq", pa.uint64()),
+    ]
+)
+COLUMNS = MEMORY_SCHEMA.names
+
+_REQUIRED = {"path", "kind", "offset", "size", "codec", "crc32c", "mtime_ns", "mode"}
+FILE_SCHEMA = pa.schema(
+    [
+        pa.field(
+            field.name,
+            pa.string() if field.name in ("kind", "pack", "codec") else field.type,
+            nullable=field.name not in _REQUIRED,
+        )
+        for field in MEMORY_SCHEMA
+    ]
+)
+
+
+# What reading a file gives: words that repeat arrive as dictionaries.
+READ_AS_DICTIONARY = ["kind", "pack", "codec"]
+READ_SCHEMA = pa.schema(
+    [
+        field.with_type(_WORDS) if field.name in READ_AS_DICTIONARY else field
+        for field in FILE_SCHEMA
+    ]
+)
+
+
+class Row(NamedTuple):
+    """One path as the index knows it; for the bytes see `pack`, `offset` and `length`.
+
+    A tuple and not a dataclass: writers make one for each file, and this is five times cheaper.
+    """
+
+    path: str
+    kind: Kind
+    pack: str
+    offset: int
+    length: int
+    size: int
+    codec: Codec
+    crc32c: int
+    mtime_ns: int
+    mode: int
+    attrs: dict[str, str] | None
+    seq: int
+
+
+def rows_from_table(table: pa.Table) -> list[Row]:
+    """Return a memory table's rows as values."""
+    if not len(table):
+        return []
+    columns = {
+        name: bridge.to_numpy(table[name]).tolist()
+        for name in COLUMNS
+        if name not in ("path", "pack", "attrs")
+    }
+    columns["kind"] = [_KINDS[kind] for kind in columns["kind"]]
+    columns["codec"] = [_CODECS[codec] for codec in columns["codec"]]
+    columns["path"] = table["path"].to_pylist()
+    pack = table["pack"].unify_dictionaries().combine_chunks()
+    names = pack.dictionary.to_pylist()
+    columns["pack"] = [names[code] for code in bridge.to_numpy(pack.indices).tolist()]
+    columns["attrs"] = _attrs_of(table["attrs"])
+    return list(map(Row, *(columns[name] for name in COLUMNS)))
+
+
+def _attrs_of(attrs: pa.ChunkedArray) -> list[dict[str, str] | None]:
+    if attrs.null_count == len(attrs):
+        return [None] * len(attrs)
+    return [None if pairs is None else dict(pairs) for pairs in attrs.to_pylist()]
+
+
+def table_from_rows(rows: list[Row]) -> pa.Table:
+    """Return values as a memory table, in the order given."""
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
+    arrays = []
+    for field, values in zip(MEMORY_SCHEMA, columns, strict=True):
+        if field.name == "attrs":
+            values = [None if attrs is None else list(attrs.items()) for attrs in values]
+        if field.name == "pack":
+            arrays.append(pa.array(values, pa.string()).dictionary_encode())
+        else:
+            arrays.append(pa.array(values, field.type))
+    return pa.table(arrays, schema=MEMORY_SCHEMA)
+
+
+def empty_table() -> pa.Table:
+    """Return a memory table without rows."""
+    return pa.Table.from_batches([], schema=MEMORY_SCHEMA)
+
+
+def to_file(table: pa.Table, own_pack: str, own_seq: int | None) -> pa.Table:
+    """Return the file shape of a memory table: what the file implies is left out.
+
+    Rows of `own_pack` or of no pack at all get none, raw payloads no length, rows of `own_seq` no
+    seq.
+    """
+    pack = table["pack"].cast(pa.string())
+    raw = pc.equal(table["length"], table["size"])
+    seq = table["seq"]
+    if own_seq is not None:
+        seq = pc.if_else(pc.equal(seq, own_seq), pa.scalar(None, pa.uint64()), seq)
+    columns = {
+        "path": table["path"],
+        "kind": pa.array(KIND_NAMES).take(table["kind"].combine_chunks()),
+        "pack": pc.if_else(
+            pc.is_in(pack, value_set=pa.array([own_pack, ""])), pa.scalar(None, pa.string()), pack
+        ),
+        "offset": table["offset"],
+        "length": pc.if_else(raw, pa.scalar(None, pa.uint64()), table["length"]),
+        "size": table["size"],
+        "codec": pa.array(CODEC_NAMES).take(table["codec"].combine_chunks()),
+        "crc32c": table["crc32c"],
+        "mtime_ns": table["mtime_ns"],
+        "mode": table["mode"],
+        "attrs": table["attrs"],
+        "seq": seq,
+    }
+    return pa.table(columns, schema=FILE_SCHEMA)
+
+
+def from_file(table: pa.Table, own_pack: str, own_seq: int, subject: str) -> pa.Table:
+    """Return the memory shape of a file table, with everything implied filled in.
+
+    `table` was read with `kind`, `pack` and `codec` as dictionaries. Raises Corrupt for a word that
+    is neither a kind nor a codec.
+    """
+    pack = table["pack"]
+    if pack.null_count == len(table):
+        pack = bridge.repeated(own_pack, len(table))
+    elif pack.null_count:
+        filled = pc.fill_null(pack.cast(pa.string()), own_pack)
+        pack = filled.dictionary_encode().unify_dictionaries()
+    seq = table["seq"]
+    if seq.null_count:
+        known = bridge.valid(seq)
+        seq = bridge.numbers(np.where(known, bridge.to_numpy(seq), np.uint64(own_seq)))
+    length = table["length"]
+    if length.null_count:
+        length = pc.coalesce(length, table["size"])
+    columns = {
+        **{name: table[name] for name in COLUMNS},
+        "kind": _codes(table["kind"], KIND_NAMES, subject),
+        "codec": _codes(table["codec"], CODEC_NAMES, subject),
+        "pack": pack,
+        "seq": seq,
+        "length": length,
+    }
+    return pa.table(columns, schema=MEMORY_SCHEMA)
+
+
+def _codes(words: pa.ChunkedArray, names: list[str], subject: str) -> pa.ChunkedArray:
+    chunks = []
+    value_set = bridge.strings(names)
+    for chunk in words.chunks:
+        known = pc.index_in(chunk.dictionary, value_set=value_set)
+        codes = known.take(chunk.indices).cast(pa.int8())
+        if codes.null_count:
+            raise Corrupt(subject, expected=f"one of {', '.join(names)}", found="another word")
+        chunks.append(codes)
+    return pa.chunked_array(chunks, pa.int8())

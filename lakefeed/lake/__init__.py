@@ -1,0 +1,1 @@
+"""The lake itself: names, log, snapshots, writers, readers, and what keeps them healthy."""

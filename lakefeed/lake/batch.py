@@ -1,0 +1,117 @@
+"""What one group commit will hold: the operations by path, and who waits for them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from lakefeed.errors import LakefeedError, VolumeFailed
+from lakefeed.format.pack import PackSealed
+from lakefeed.format.payload import Payload
+from lakefeed.format.rows import Kind, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """New bytes for a path; without `mtime_ns` the commit's time is taken."""
+
+    payload: Payload
+    kind: Kind
+    mtime_ns: int | None
+    mode: int
+    attrs: dict[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refer:
+    """The file that `origin` names shall appear under this path too; no bytes move."""
+
+    origin: str
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The path goes away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A file too big to wait in memory; its pack is complete already."""
+
+    pack: PackSealed
+    row: Row
+
+
+Operation = Put | Refer | Delete | Sealed
+
+
+@dataclass(slots=True)
+class Batch:
+    """Operations that will be committed together; the newest one for a path stands."""
+
+    opened_seconds: float
+    operations: dict[str, Operation] = field(default_factory=dict)
+    held_bytes: int = 0
+    finished: threading.Event = field(default_factory=threading.Event)
+    snapshot: int | None = None
+    error: BaseException | None = None
+    reported: bool = False
+
+    def add(self, changes: dict[str, Operation]) -> None:
+        """Take operations in; an older one for the same path is replaced."""
+        self.operations.update(changes)
+        payloads = (op.payload.stored for op in changes.values() if isinstance(op, Put))
+        self.held_bytes += sum(map(len, payloads))
+
+    def finish(self, snapshot: int | None, error: BaseException | None) -> None:
+        """Wake everybody who waits, with the commit's number or with what went wrong."""
+        self.snapshot = snapshot
+        self.error = error
+        if error is not None:
+            self.operations = {}  # a failed batch may be kept for its error, never for its bytes
+        self.finished.set()
+
+    def wait(self, timeout_seconds: float | None = None) -> int:
+        """Return the snapshot number once durable, or raise what went wrong."""
+        if not self.finished.wait(timeout_seconds):
+            raise TimeoutError(f"not durable after {timeout_seconds} s")
+        if self.error is not None:
+            self.reported = True
+            raise _again(self.error)
+        assert self.snapshot is not None
+        return self.snapshot
+
+
+def _again(error: BaseException) -> BaseException:
+    # Each waiter gets an error of its own: one object raised in many threads mixes up tracebacks.
+    if isinstance(error, LakefeedError):
+        copy = type(error)(error.subject, expected=error.expected, found=error.found,
+                           hint=error.hint, errno=error.errno)  # fmt: skip
+        copy.__cause__ = error
+        return copy
+    failure = VolumeFailed("group commit", found=repr(error), hint="repeat the write")
+    failure.__cause__ = error
+    return failure
+
+
+class PutHandle:
+    """A promise of durability for one operation."""
+
+    __slots__ = ("_batch", "path")
+
+    def __init__(self, path: str, batch: Batch) -> None:
+        self.path = path
+        self._batch = batch
+
+    def done(self) -> bool:
+        """Tell whether `wait` would return at once."""
+        return self._batch.finished.is_set()
+
+    def wait(self, timeout_seconds: float | None = None) -> int:
+        """Return the number of the snapshot that holds the change, once it is durable.
+
+        Raises what made the commit fail (then nothing of it is visible, or VolumeFailed says that
+        this is unknown), or TimeoutError.
+        """
+        return self._batch.wait(timeout_seconds)

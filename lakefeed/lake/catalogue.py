@@ -1,0 +1,184 @@
+"""The index files of a snapshot, and their rows in memory.
+
+A `Source` is one sorted run of rows: a pack whose rows are not merged yet, or a segment.
+`sources_of` lists a state's, newest first; their `seq` ranges do not overlap, so of two rows for a
+path the one from the earlier source is the newer (the merge plan keeps it so, `fsck` checks it).
+
+`Catalogue` opens sources and keeps decoded row groups up to a byte budget. Index files are
+immutable (I1), so nothing here is ever invalidated. Rows are verified before they are believed
+(I7).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from lakefeed.errors import Corrupt
+from lakefeed.format import bridge
+from lakefeed.format import rows as rows_format
+from lakefeed.format.columns import ColumnsReader
+from lakefeed.format.commit import PackInfo, SegmentInfo, State
+from lakefeed.format.pack import open_pack
+from lakefeed.lake import layout
+from lakefeed.lake.files import OpenFiles
+
+# Two million rows of the usual shape; a look-up of many random paths then decodes each group once.
+CACHE_BYTES = 256 << 20
+READERS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One sorted run of rows; `own_seq` is for rows without one, `pack_id` is "" for segments."""
+
+    id: str
+    path: str
+    footer_bytes: int
+    bytes: int
+    rows: int
+    tombstones: int
+    first: str
+    last: str
+    seq_max: int
+    own_seq: int
+    pack_id: str
+
+    def overlaps(self, low: str, high: str | None) -> bool:
+        """Tell whether the run may hold paths in [low, high)."""
+        return self.rows > 0 and low <= self.last and (high is None or self.first < high)
+
+
+def sources_of(state: State) -> list[Source]:
+    """Return the runs that together are a snapshot's rows, newest first."""
+    runs = [pack_source(info) for info in state.packs.values() if not info.indexed]
+    runs += [segment_source(info) for info in state.segments.values()]
+    return sorted(runs, key=lambda run: (-run.seq_max, run.first))
+
+
+def pack_source(info: PackInfo) -> Source:
+    """Return a pack's own rows as a run."""
+    pack = info.sealed
+    return Source(pack.id, layout.pack_path(pack.id), pack.footer_bytes, pack.bytes, pack.rows,
+                  pack.tombstones, pack.first, pack.last, info.seq, info.seq, pack.id)  # fmt: skip
+
+
+def segment_source(info: SegmentInfo) -> Source:
+    """Return a segment as a run."""
+    return Source(info.id, layout.segment_path(info.id), info.footer_bytes, info.bytes, info.rows,
+                  info.tombstones, info.first, info.last, info.seq_max, 0, "")  # fmt: skip
+
+
+class Catalogue:
+    """Opens sources and caches decoded groups. Safe for threads; the lock guards the two tables."""
+
+    def __init__(self, files: OpenFiles, cache_bytes: int = CACHE_BYTES) -> None:
+        self._files = files
+        self._cache_bytes = cache_bytes
+        self._lock = threading.Lock()
+        self._readers: OrderedDict[str, ColumnsReader] = OrderedDict()
+        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._held_bytes = 0
+
+    def reader(self, source: Source) -> ColumnsReader:
+        """Return the opened columns file of a source."""
+        with self._lock:
+            found = self._readers.get(source.id)
+            if found is not None:
+                self._readers.move_to_end(source.id)
+                return found
+        size = self._files.read(source.path, lambda file: file.size)
+        if size != source.bytes:
+            raise Corrupt(
+                source.path,
+                expected=f"{source.bytes} bytes",
+                found=f"{size}",
+                hint='run "lakefeed fsck"',
+            )
+        reader = ColumnsReader(
+            lambda offset, length: self._files.read(
+                source.path, lambda file: file.read_at(offset, length)
+            ),
+            size,
+            source.path,
+            source.footer_bytes,
+        )
+        self._check_kind(reader, source)
+        with self._lock:
+            self._readers[source.id] = reader
+            while len(self._readers) > READERS_MAX:
+                self._readers.popitem(last=False)
+        return reader
+
+    def _check_kind(self, reader: ColumnsReader, source: Source) -> None:
+        if source.pack_id:
+            open_pack(reader, source.pack_id, source.path)
+        elif reader.meta.get("lakefeed.kind") != "segment":
+            raise Corrupt(source.path, expected="a segment", found=reader.meta.get("lakefeed.kind"))
+
+    def rows(self, source: Source, start: int, end: int) -> pa.Table:
+        """Return the rows of groups [start, end), without touching the cache: for long scans."""
+        table = self.reader(source).read(start, end)
+        return rows_format.from_file(table, source.pack_id, source.own_seq, source.path)
+
+    def cached_rows(self, source: Source, groups: list[int]) -> list[pa.Table]:
+        """Return the rows of each of these groups, from the cache or read in runs."""
+        found: dict[int, pa.Table] = {}
+        with self._lock:
+            for number in groups:
+                table = self._groups.get((source.id, number))
+                if table is not None:
+                    self._groups.move_to_end((source.id, number))
+                    found[number] = table
+        for start, end in _runs([number for number in groups if number not in found]):
+            table = self.rows(source, start, end)
+            position = 0
+            for number in range(start, end):
+                count = self.reader(source).groups.rows[number]
+                found[number] = table.slice(position, count)
+                position += count
+        self._keep(source.id, found)
+        return [found[number] for number in groups]
+
+    def _keep(self, source_id: str, tables: dict[int, pa.Table]) -> None:
+        with self._lock:
+            for number, table in tables.items():
+                key = (source_id, number)
+                if key not in self._groups:
+                    self._groups[key] = table
+                    self._held_bytes += table.nbytes
+            while self._held_bytes > self._cache_bytes and self._groups:
+                _, old = self._groups.popitem(last=False)
+                self._held_bytes -= old.nbytes
+
+
+def _runs(numbers: list[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as half-open runs."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number:
+            runs[-1] = (runs[-1][0], number + 1)
+        else:
+            runs.append((number, number + 1))
+    return runs
+
+
+def lower_bound(paths: pa.ChunkedArray | pa.Array, key: str) -> int:
+    """Return how many of these sorted paths come before `key`."""
+    low, high = 0, len(paths)
+    while low < high:
+        middle = (low + high) // 2
+        if paths[middle].as_py() < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def live(table: pa.Table) -> pa.Table:
+    """Return the rows that are not tombstones."""
+    dead = bridge.to_numpy(table["kind"]) == rows_format.Kind.TOMBSTONE
+    return table.filter(bridge.truths(~dead)) if dead.any() else table

@@ -1,0 +1,97 @@
+"""Is the log whole? Every commit decodes, follows from the one before, and leaves no gap.
+
+The state is replayed from nothing, and each checkpoint on the way must equal it. After a damaged
+commit the replay goes on from the next checkpoint, so one damage is not reported a hundred times.
+Reads every commit once; writes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lakefeed.errors import Corrupt, Invalid, NotFound
+from lakefeed.format.commit import Commit, State, apply, decode_checkpoint
+from lakefeed.lake import layout
+from lakefeed.lake.findings import Collector, Progress
+from lakefeed.lake.log import CHECKPOINT_EVERY, Log
+from lakefeed.volume.base import Volume, read_file
+
+
+@dataclass(slots=True)
+class LogChecked:
+    """The replayed state (None where damage hides it), and every file that a commit ever named."""
+
+    state: State | None = field(default_factory=State)
+    named: set[str] = field(default_factory=set)
+
+
+def check_log(volume: Volume, found: Collector, progress: Progress) -> LogChecked:
+    """Replay the whole log; what is wrong goes to `found`."""
+    log = Log(volume)
+    volume.refresh(layout.LOG)
+    # A listing may miss names, so it only says how far to look at least.
+    numbers = (layout.parse_commit(entry.name) for entry in volume.list(layout.LOG))
+    listed = max((number for number in numbers if number is not None), default=0)
+    checked = LogChecked()
+    number = 1
+    while True:
+        commit, there = _read(log, number, listed, found)
+        if not there:
+            return checked
+        found.count("commits")
+        if commit is not None:
+            changes = commit.changes
+            checked.named.update(pack.id for pack in changes.add_packs)
+            checked.named.update(segment.id for segment in changes.add_segments)
+        checked.state = _apply(checked.state, commit, found)
+        if number % CHECKPOINT_EVERY == 0:
+            checked.state = _check_checkpoint(volume, number, checked.state, found)
+        progress("log", number, max(listed, number))
+        number += 1
+
+
+def _read(log: Log, number: int, listed: int, found: Collector) -> tuple[Commit | None, bool]:
+    """Return a commit (None: it is damaged), and whether the log reaches that far."""
+    path = layout.commit_path(number)
+    try:
+        return log.read(number), True
+    except NotFound:
+        if number > listed:
+            return None, False
+        found.add("log", path, "commits without a gap", "no such commit", "restore the file")
+    except (Corrupt, Invalid) as error:
+        last = number >= listed
+        hint = f"nothing before it is affected; move {path} away to go on from {number - 1}"
+        found.add_error("log", error, hint if last else "restore the file")
+    return None, True
+
+
+def _apply(state: State | None, commit: Commit | None, found: Collector) -> State | None:
+    if state is None or commit is None:
+        return None
+    try:
+        return apply(state, commit)
+    except Corrupt as error:
+        found.add_error("log", error)
+        return None
+
+
+def _check_checkpoint(
+    volume: Volume, number: int, state: State | None, found: Collector
+) -> State | None:
+    """Compare a checkpoint with the replayed state; return the state to go on with."""
+    path = layout.checkpoint_path(number)
+    hint = f"delete {path}: it only saves time"
+    try:
+        written = decode_checkpoint(read_file(volume, path), path)
+    except NotFound:
+        return state
+    except (Corrupt, Invalid) as error:
+        found.add_error("checkpoint", error, hint)
+        return state
+    found.count("checkpoints")
+    if state is None:
+        return written
+    if written != state:
+        found.add("checkpoint", path, f"the state after commit {number}", "another state", hint)
+    return state

@@ -1,0 +1,134 @@
+"""How a batch becomes one pack and one commit.
+
+A batch is written against a base state. Puts and deletes rebase onto anything: the newest commit of
+a path wins. A row that refers to bytes elsewhere (rename, copy) must name where they are *now*:
+when another writer got in between and the origin changed or moved, the pack is thrown away and
+written again against the newer state. Keeps I2 and I4; what survives of a failed attempt is an
+orphan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from lakefeed.errors import Conflict
+from lakefeed.format.commit import Changes, State
+from lakefeed.format.pack import Meta, PackSealed, PackWriter
+from lakefeed.format.rows import Codec, Kind, Row, rows_from_table
+from lakefeed.lake import layout
+from lakefeed.lake.batch import Batch, Delete, Operation, Put, Refer, Sealed
+from lakefeed.lake.log import Draft, Log
+from lakefeed.lake.packing import discard, new_pack
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.volume.base import Volume
+
+# Each round means that another writer changed one of our origins in the meantime.
+ROUNDS_MAX = 100
+
+Locate = Callable[[State, list[str]], pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """What a writer needs of its lake."""
+
+    volume: Volume
+    publish: Callable[[Batch], Snapshot]
+    newest: Callable[[], Snapshot]
+    merge: Callable[[], None]
+
+
+class Committer:
+    """Publishes batches of one writer, one at a time."""
+
+    def __init__(self, volume: Volume, log: Log, locate: Locate, draft: Draft) -> None:
+        self._volume = volume
+        self._log = log
+        self._locate = locate
+        self._draft = draft
+
+    def publish(self, batch: Batch) -> State:
+        """Return the state after the batch is durable; every operation of it, or none."""
+        base = self._log.known() or self._log.head()
+        for _ in range(ROUNDS_MAX):
+            try:
+                return self._attempt(batch.operations, base)
+            except _OriginsMoved as moved:
+                base = moved.state
+        raise Conflict("rename", expected="origins that stay", found="writers that change them")
+
+    def _attempt(self, operations: dict[str, Operation], base: State) -> State:
+        origins = {path: op for path, op in operations.items() if isinstance(op, Refer)}
+        current = self._current(origins, base)
+        big = [op.pack for op in operations.values() if isinstance(op, Sealed)]
+        pack = self._write({**operations, **current}, base)
+        packs = tuple(big if pack is None else [*big, pack])
+
+        def plan(state: State) -> Changes:
+            if state.number != base.number and self._current(origins, state) != current:
+                raise _OriginsMoved(state)
+            return Changes(add_packs=packs)
+
+        try:
+            return self._log.commit(self._draft, plan)
+        except (_OriginsMoved, Conflict):
+            if pack is not None:
+                discard(self._volume, layout.pack_path(pack.id))
+            raise
+
+    def _current(self, origins: dict[str, Refer], state: State) -> dict[str, Refer]:
+        """Return the references with each row as `state` has it."""
+        if not origins:
+            return {}
+        table = self._locate(state, [op.origin for op in origins.values()])
+        there = np.asarray(table["path"].is_valid()).tolist()
+        found = iter(rows_from_table(table.filter(table["path"].is_valid())))
+        current: dict[str, Refer] = {}
+        for (path, op), valid in zip(origins.items(), there, strict=True):
+            row = next(found) if valid else op.row
+            # Gone since, but its bytes are still in the lake: the rename simply came first.
+            if not valid and row.pack not in state.packs:
+                raise Conflict(
+                    f"{op.origin!r}", expected="the file to rename", found="it was deleted"
+                )
+            current[path] = replace(op, row=row)
+        return current
+
+    def _write(self, operations: dict[str, Operation], base: State) -> PackSealed | None:
+        small = {path: op for path, op in operations.items() if not isinstance(op, Sealed)}
+        if not small:
+            return None
+
+        def fill(writer: PackWriter, now_ns: int) -> None:
+            for path in sorted(small):
+                _add(writer, path, small[path], now_ns)
+
+        return new_pack(self._volume, base.number, fill)
+
+
+def _add(writer: PackWriter, path: str, operation: Operation, now_ns: int) -> None:
+    match operation:
+        case Put(payload, kind, mtime_ns, mode, attrs):
+            stamp = now_ns if mtime_ns is None else mtime_ns
+            writer.add(path, payload, Meta(stamp, mode, attrs), kind)
+        case Refer(_, row):
+            writer.add_row(row._replace(path=path, seq=0))
+        case Delete():
+            writer.add_row(tombstone(path, now_ns))
+
+
+def tombstone(path: str, now_ns: int) -> Row:
+    """Return the row that says a path is deleted."""
+    return Row(path, Kind.TOMBSTONE, "", 0, 0, 0, Codec.NONE, 0, now_ns, 0, None, 0)
+
+
+class _OriginsMoved(Exception):
+    """The plan's origins differ in `state`: write the pack again."""
+
+    def __init__(self, state: State) -> None:
+        super().__init__(f"origins moved by commit {state.number}")
+        self.state = state

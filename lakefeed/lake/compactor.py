@@ -1,0 +1,292 @@
+"""Compaction carried out: live payloads of some packs move into new ones, in one commit.
+
+1. Plan (`compaction`), from exact live bytes; make sure that the new packs will fit.
+2. Write the new packs (`repacking`, `copying`).
+3. Write the whole index anew as one run, from the newest view, its rows pointing to the new places.
+   Repeat this step when an index merge was first.
+4. Commit: new packs, already indexed, for the inputs; the new segments for the old ones. Old
+   snapshots keep the inputs until garbage collection.
+
+Keeps I1, I2, I4 and I5. Writes and deletes never wait and always win: their packs are newer, so
+their rows are. Conflict, and nothing left behind, when an input went away or somebody else came to
+refer to one. An input with a damaged payload stays in the lake for the rows that could not move.
+Deletes nothing of the lake, holds no lease, knows no time of day. Memory: the index rows of the
+inputs, the rows of one new pack, 64 MiB of payloads.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+
+from lakefeed.errors import Conflict, NotFound, VolumeFailed
+from lakefeed.format.commit import Changes, PackInfo, SegmentInfo, State
+from lakefeed.lake import layout
+from lakefeed.lake.catalogue import Catalogue, pack_source, sources_of
+from lakefeed.lake.compaction import (
+    LIVE_RATIO_MAX,
+    CompactionOptions,
+    CompactionPlan,
+    plan_compaction,
+)
+from lakefeed.lake.compare import align, side_by_side
+from lakefeed.lake.copying import Copier, Damage
+from lakefeed.lake.files import OpenFiles
+from lakefeed.lake.findings import Progress, silent
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.lake.merging import MergePlan, plan_merge, write_segments
+from lakefeed.lake.packing import discard
+from lakefeed.lake.repacking import CopyOptions, Origin, Repacker, placed
+from lakefeed.lake.scan import scan
+from lakefeed.lake.throttle import Throttle
+from lakefeed.lake.usage import pack_usage
+
+# A run must be over long before garbage collection takes its packs for orphans (a day).
+RUN_SECONDS_MAX = 6 * 3600
+# Each round means that somebody merged the whole index while it was being written.
+ROUNDS_MAX = 5
+# Look-ups of tombstones go over the packs that stay, a pack at a time.
+_CACHE_BYTES = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What was done. `snapshot` is the one that holds it, None if nothing was changed."""
+
+    plan: CompactionPlan
+    snapshot: int | None = None
+    packs_added: tuple[str, ...] = ()
+    packs_removed: tuple[str, ...] = ()
+    added_bytes: int = 0
+    removed_bytes: int = 0
+    payloads: int = 0
+    payload_bytes: int = 0
+    segments: int = 0
+    damages: tuple[Damage, ...] = ()
+
+
+def plan_of(lake: Lake, options: CompactionOptions | None = None) -> CompactionPlan:
+    """Return what `compact` would do now."""
+    return _plan(lake, options or CompactionOptions())[1]
+
+
+def compact(
+    lake: Lake,
+    options: CompactionOptions | None = None,
+    how: CopyOptions | None = None,
+    progress: Progress | None = None,
+) -> Compacted:
+    """Rewrite what is worth it, at most one run's share, and say what was done.
+
+    Conflict: another compaction was first, or a writer referred to an input; nothing is left
+    behind. Corrupt: index rows are damaged. Any error but those of the commit itself leaves nothing
+    behind; one of the commit may leave packs that no commit names, or that one does after all.
+    """
+    how = how or CopyOptions()
+    options = options or CompactionOptions()
+    if how.rate_bytes is not None:
+        share = max(1, int(how.rate_bytes * RUN_SECONDS_MAX))
+        options = replace(options, bytes_max=min(options.bytes_max, share))
+    state, plan = _plan(lake, options)
+    if plan.empty:
+        return Compacted(plan)
+    with ExitStack() as stack:
+        files = OpenFiles(lake.volume)
+        stack.callback(files.close)
+        copier = stack.enter_context(Copier(files, state, Throttle(how.rate_bytes)))
+        origin = Origin(lake.volume, Catalogue(files, _CACHE_BYTES), state, plan)
+        return _Compaction(lake, origin, copier, how, progress or silent).run()
+
+
+def _plan(lake: Lake, options: CompactionOptions) -> tuple[State, CompactionPlan]:
+    snapshot = lake.snapshot()
+    usage = {pack.id: pack.live_bytes for pack in pack_usage(snapshot)}
+    return snapshot.state, plan_compaction(snapshot.state, usage, options)
+
+
+class _Compaction:
+    """One run. Until they are committed, the packs of `_repacker` and `_segments` are ours."""
+
+    def __init__(
+        self, lake: Lake, origin: Origin, copier: Copier, how: CopyOptions, progress: Progress
+    ) -> None:
+        self._lake = lake
+        self._origin = origin
+        self._inputs = origin.packs(inputs=True)
+        self._copier = copier
+        self._progress = progress
+        self._repacker = Repacker(origin, copier, how, self._show)
+        self._segments: list[SegmentInfo] = []
+
+    def run(self) -> Compacted:
+        """Copy, index, commit; on failure remove what was written."""
+        self._check_space()
+        with self._discarding():
+            self._repacker.write()
+            damaged = {damage.pack for damage in self._copier.damages}
+            removed = [info for info in self._inputs if info.sealed.id not in damaged]
+            kept = [info for info in self._inputs if info.sealed.id in damaged]
+            if kept:
+                self._repacker.keep_deleted(kept)
+        if kept and not self._gains(removed):
+            self._discard()
+            return Compacted(self._origin.plan, damages=tuple(self._copier.damages))
+        state = self._publish(tuple(info.sealed.id for info in removed))
+        return self._report(state, removed)
+
+    def _gains(self, removed: list[PackInfo]) -> bool:
+        """Tell whether there will be fewer packs or much fewer bytes. Where a damaged pack stays,
+        the next plan names it again, and would rewrite the others for nothing, time after time."""
+        added_bytes = sum(pack.bytes for pack in self._repacker.packs)
+        removed_bytes = sum(info.sealed.bytes for info in removed)
+        fewer = len(self._repacker.packs) < len(removed)
+        return fewer or added_bytes < LIVE_RATIO_MAX * removed_bytes
+
+    def _show(self) -> None:
+        done = self._copier.copied_bytes
+        self._progress("copying", done, max(self._origin.plan.live_bytes, done))
+
+    def _report(self, state: State, removed: list[PackInfo]) -> Compacted:
+        return Compacted(
+            self._origin.plan,
+            snapshot=state.number,
+            packs_added=tuple(pack.id for pack in self._repacker.packs),
+            packs_removed=tuple(info.sealed.id for info in removed),
+            added_bytes=sum(pack.bytes for pack in self._repacker.packs),
+            removed_bytes=sum(info.sealed.bytes for info in removed),
+            payloads=self._copier.copied_payloads,
+            payload_bytes=self._copier.copied_bytes,
+            segments=len(self._segments),
+            damages=tuple(self._copier.damages),
+        )
+
+    def _check_space(self) -> None:
+        """Raise VolumeFailed unless payloads (aligned ones grow) and index will surely fit."""
+        rows_bytes = sum(info.sealed.bytes - info.sealed.payload_end
+                         for info in self._origin.state.packs.values()
+                         if not info.indexed or info in self._inputs)  # fmt: skip
+        index_bytes = sum(segment.bytes for segment in self._origin.state.segments.values())
+        wanted = self._origin.plan.live_bytes * 9 // 8 + 2 * rows_bytes + index_bytes
+        free = self._lake.volume.space().free_bytes
+        if free < wanted:
+            raise VolumeFailed(f"compaction of {self._lake.name}", expected=f"{wanted} bytes free",
+                               found=f"{free}", errno=errno.ENOSPC)  # fmt: skip
+
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
+        """Remove what was written when the block fails. A file may be missing because somebody
+        else compacted and collected: that is Conflict."""
+        try:
+            yield
+        except BaseException as error:
+            self._discard()
+            if isinstance(error, NotFound):
+                self._check_inputs(self._lake.log.head())
+            raise
+
+    def _discard(self) -> None:
+        for pack in self._repacker.packs:
+            discard(self._lake.volume, layout.pack_path(pack.id))
+        self._discard_segments()
+
+    def _discard_segments(self) -> None:
+        for segment in self._segments:
+            discard(self._lake.volume, layout.segment_path(segment.id))
+        self._segments = []
+
+    # -- index and commit ------------------------------------------------------------------------
+
+    def _publish(self, removed: tuple[str, ...]) -> State:
+        for _ in range(ROUNDS_MAX):
+            try:
+                return self._attempt(removed)
+            except _IndexMoved:
+                self._discard_segments()
+        self._discard()
+        raise Conflict(f"compaction of {self._lake.name}", expected="an index that stays",
+                       found=f"other merges, {ROUNDS_MAX} times")  # fmt: skip
+
+    def _attempt(self, removed: tuple[str, ...]) -> State:
+        live_bytes: dict[str, int] = {}
+        with self._discarding():
+            state = self._lake.log.head()
+            self._check_inputs(state)
+            merge = plan_merge(state, everything=True)
+            tables = self._moved_view(state, set(removed), merge)
+            for segment in write_segments(self._lake.volume, tables, merge, live_bytes):
+                self._segments.append(segment)
+        ours = tuple(pack.id for pack in self._repacker.packs)
+        counted = {id_: live_bytes.get(id_, 0) for id_ in (*state.packs, *ours)}
+
+        def changes(current: State) -> Changes:
+            self._check_inputs(current)
+            self._check_newer(current, state, removed)
+            _check_index(current, merge)
+            return Changes(
+                add_packs=tuple(self._repacker.packs),
+                remove_packs=removed,
+                index_packs=(*ours, *(pack for pack in merge.packs if pack not in removed)),
+                add_segments=tuple(self._segments),
+                remove_segments=merge.segments,
+                live_bytes={id_: size for id_, size in counted.items() if id_ not in removed},
+            )
+
+        try:
+            return self._lake.log.commit(Draft("compact"), changes)
+        except Conflict:
+            self._discard()
+            raise
+
+    def _check_inputs(self, state: State) -> None:
+        gone = [pack.id for pack in self._origin.plan.inputs if pack.id not in state.packs]
+        if gone:
+            raise Conflict(f"compaction of {self._lake.name}", expected="its input packs",
+                           found=f"{gone[0]} was compacted by another")  # fmt: skip
+
+    def _check_newer(self, current: State, seen: State, removed: tuple[str, ...]) -> None:
+        """Raise Conflict when a pack added since `seen` refers to one that is to go."""
+        for id_, info in current.packs.items():
+            if id_ not in seen.packs and not set(info.sealed.refs).isdisjoint(removed):
+                raise self._referred(id_)
+
+    def _referred(self, by: str) -> Conflict:
+        return Conflict(f"compaction of {self._lake.name}", expected="inputs used by nobody new",
+                        found=f"a copy or rename in {by}")  # fmt: skip
+
+    def _moved_view(self, state: State, removed: set[str], merge: MergePlan) -> Iterator[pa.Table]:
+        """Yield the live rows of a state; where a new pack holds the version, pointing there."""
+        infos = [PackInfo(pack, state.number + 1) for pack in self._repacker.packs]
+        sources = sorted(map(pack_source, infos), key=lambda source: source.first)
+        done = 0
+        for view, new in side_by_side(
+            scan(self._origin.catalogue, sources_of(state)), scan(self._origin.catalogue, sources)
+        ):
+            pairs = align(view, new)
+            same = np.asarray(view["seq"])[pairs.left] == np.asarray(new["seq"])[pairs.right]
+            at, source = pairs.left[same], new.take(pa.array(pairs.right[same]))
+            names = np.array(source["pack"].cast(pa.string()).to_pylist(), object)
+            moved = placed(view, at, names, np.asarray(source["offset"]))
+            left = [name for name in moved["pack"].unique().to_pylist() if name in removed]
+            if left:
+                raise self._referred(f"snapshot {state.number}")
+            done += len(moved)
+            self._progress("index", done, max(merge.rows, done))
+            if len(moved):
+                yield moved
+
+
+class _IndexMoved(Exception):
+    """Somebody else merged what was to be replaced: write the index again."""
+
+
+def _check_index(current: State, merge: MergePlan) -> None:
+    unmerged = {id_ for id_, info in current.packs.items() if not info.indexed}
+    # What others merged since are newer runs: they may stay.
+    if not (unmerged >= {*merge.packs} and current.segments.keys() >= {*merge.segments}):
+        raise _IndexMoved

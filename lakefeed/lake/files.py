@@ -1,0 +1,117 @@
+"""Open files of a lake, few at a time.
+
+Packs and segments never change, so an open one is reused by every thread; the least recently used
+idle ones are closed above a limit. A handle that went stale (ESTALE: the server restarted, or the
+file was deleted by another client) is dropped and opened by name once more; if the name is gone
+too, NotFound says so and the caller looks for the same bytes in a newer snapshot.
+
+The lock guards the table only; opening and closing happen outside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lakefeed.errors import VolumeFailed
+from lakefeed.volume.base import ReadableFile, Volume
+
+# Far below the usual limit of 1024 descriptors a process, and more packs than one batch touches.
+OPEN_FILES_MAX = 128
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class _Slot:
+    file: ReadableFile
+    users: int = 0
+    doomed: bool = False
+
+
+class OpenFiles:
+    """A bounded table of open files, safe for threads. `close()` closes them all."""
+
+    def __init__(self, volume: Volume, limit: int = OPEN_FILES_MAX) -> None:
+        self._volume = volume
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._slots: OrderedDict[str, _Slot] = OrderedDict()
+
+    @contextmanager
+    def use(self, path: str) -> Iterator[ReadableFile]:
+        """Lend the open file at `path` for the time of the block."""
+        slot = self._borrow(path)
+        try:
+            yield slot.file
+        finally:
+            self._give_back(slot)
+
+    def read(self, path: str, action: Callable[[ReadableFile], _Result]) -> _Result:
+        """Return what `action` reads from the file, on a fresh handle if the first went stale."""
+        try:
+            with self.use(path) as file:
+                return action(file)
+        except VolumeFailed as error:
+            if error.errno != errno.ESTALE:
+                raise
+            self.forget(path)
+        with self.use(path) as file:
+            return action(file)
+
+    def _borrow(self, path: str) -> _Slot:
+        with self._lock:
+            slot = self._slots.get(path)
+            if slot is not None:
+                slot.users += 1
+                self._slots.move_to_end(path)
+                return slot
+        fresh = _Slot(self._volume.open(path), users=1)
+        with self._lock:
+            slot = self._slots.get(path)
+            if slot is None:
+                slot = self._slots[path] = fresh
+            else:
+                slot.users += 1
+            evicted = self._evict()
+        if slot is not fresh:
+            fresh.file.close()
+        for old in evicted:
+            old.file.close()
+        return slot
+
+    def _evict(self) -> list[_Slot]:
+        surplus = len(self._slots) - self._limit
+        idle = [path for path, slot in self._slots.items() if not slot.users]
+        return [self._slots.pop(path) for path in idle[: max(surplus, 0)]]
+
+    def _give_back(self, slot: _Slot) -> None:
+        with self._lock:
+            slot.users -= 1
+            close = slot.doomed and not slot.users
+        if close:
+            slot.file.close()
+
+    def forget(self, path: str) -> None:
+        """Close the file at `path` as soon as nobody uses it, and open it anew when asked again."""
+        with self._lock:
+            slot = self._slots.pop(path, None)
+            if slot is None:
+                return
+            slot.doomed = True
+            close = not slot.users
+        if close:
+            slot.file.close()
+
+    def close(self) -> None:
+        """Close every file, also when one of them fails to close. Works twice."""
+        with self._lock:
+            paths = list(self._slots)
+        with ExitStack() as stack:
+            for path in paths:
+                stack.callback(self.forget, path)

@@ -1,0 +1,273 @@
+"""Garbage collection: which files no kept snapshot needs, and how they are deleted safely.
+
+Kept are the newest snapshot, every snapshot younger than `keep_seconds`, and those that tags and
+unexpired pins name. `plan_garbage` decides, purely, from facts about the volume:
+
+1. Files that the log names and no kept snapshot reaches are garbage. If giving up old snapshots
+   frees any, the plan raises the lake's horizon; it does not give them up for nothing.
+2. Files that no commit names (orphans of failed or killed writers) and old temporary files are
+   garbage once they are `grace_seconds` old: a younger one may be about to be committed.
+3. Pins that expired longer ago than the grace are removed.
+
+`collect` does: commit the new horizon; read head, tags and pins *again*; delete what is still
+unreached, segments before packs. A tag or pin written in between either is seen by that second
+look, or its maker sees the new horizon (see `Lake.pin`). Keeps I3 and I6. Commits and checkpoints
+stay for ever. Nothing is deleted when any of the log, a tag or a pin cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lakefeed.errors import Corrupt, NotFound
+from lakefeed.format.commit import Changes, Commit, State
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.lake.refs import Pin
+from lakefeed.volume.base import Volume
+
+KEEP_SECONDS = 7 * 24 * 3600.0
+# No writer needs a day from the last byte of a pack to its commit.
+GRACE_SECONDS = 24 * 3600.0
+
+GarbageKind = Literal["segment", "pack", "temporary", "pin"]
+# Readers start at the commit and follow the index to the packs: deleted in that order.
+_DELETE_ORDER: tuple[GarbageKind, ...] = ("segment", "pack", "temporary", "pin")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file on the volume that may be garbage; `id` is what commits would call it."""
+
+    kind: GarbageKind
+    id: str
+    path: str
+    bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The ids that kept snapshots need while `horizon` is the oldest kept for its age."""
+
+    horizon: int
+    ids: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the decision rests on. `named` are ids in the log that may have become garbage."""
+
+    now: Reach
+    wanted: Reach
+    named: frozenset[str]
+    stored: tuple[Stored, ...]
+    old_before_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class GarbagePlan:
+    """What to delete, in order. `horizon` is the oldest untagged snapshot kept; None: unchanged."""
+
+    horizon: int | None
+    files: tuple[Stored, ...]
+
+    @property
+    def bytes(self) -> int:
+        """How much room the plan frees."""
+        return sum(file.bytes for file in self.files)
+
+    def count(self, kind: GarbageKind) -> int:
+        """Return how many files of a kind go."""
+        return sum(file.kind == kind for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What was done: files deleted, their bytes, and planned ones that somebody needs after all."""
+
+    plan: GarbagePlan
+    dry_run: bool
+    deleted: int = 0
+    deleted_bytes: int = 0
+    spared: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long snapshots stay readable without a tag, and how long unnamed files are left alone."""
+
+    keep_seconds: float = KEEP_SECONDS
+    grace_seconds: float = GRACE_SECONDS
+
+
+def plan_garbage(facts: Facts) -> GarbagePlan:
+    """Return what can go. Pure."""
+
+    def garbage(file: Stored, reach: Reach) -> bool:
+        if file.id in reach.ids:
+            return False
+        return file.id in facts.named or file.mtime_ns <= facts.old_before_ns
+
+    freed = [file for file in facts.stored if garbage(file, facts.wanted)]
+    gives_up = any(file.id in facts.now.ids for file in freed)
+    if not gives_up:
+        freed = [file for file in facts.stored if garbage(file, facts.now)]
+    files = sorted(freed, key=lambda file: (_DELETE_ORDER.index(file.kind), file.path))
+    return GarbagePlan(facts.wanted.horizon if gives_up else None, tuple(files))
+
+
+def collect(
+    lake: Lake,
+    retention: Retention | None = None,
+    *,
+    dry_run: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Collected:
+    """Delete what no kept snapshot needs, and say what was deleted; `dry_run` only plans.
+
+    Corrupt, and nothing deleted, when a commit, a tag or a pin cannot be read: it might name what
+    would be deleted.
+    """
+    now_ns = lake.refs.server_time_ns()
+    plan = plan_garbage(_gather(lake, retention or Retention(), now_ns))
+    if dry_run or not plan.files:
+        return Collected(plan, dry_run)
+    if plan.horizon is not None:
+        changes = Changes(horizon=plan.horizon)
+        lake.log.commit(Draft("gc"), lambda state: changes)
+    needed = _needed(lake, now_ns)
+    deleted = deleted_bytes = 0
+    for number, file in enumerate(plan.files, 1):
+        if file.id not in needed and _unlink(lake.volume, file.path):
+            deleted += 1
+            deleted_bytes += file.bytes
+        if progress is not None:
+            progress(number, len(plan.files))
+    return Collected(plan, False, deleted, deleted_bytes, len(plan.files) - deleted)
+
+
+def _needed(lake: Lake, now_ns: int) -> set[str]:
+    """Return what must stay, as the lake is now: the ids of packs and segments, and of pins."""
+    pins = [pin for pin in lake.refs.pins() if pin.expires_ns > now_ns]
+    kept = _kept(lake, pins)
+    head = lake.log.head()
+    history = _History(lake, head)
+    return {*history.reached(head.horizon, kept), *(pin.id for pin in pins)}
+
+
+def _unlink(volume: Volume, path: str) -> bool:
+    try:
+        volume.unlink(path)
+    except NotFound:
+        return False  # another collection was first
+    return True
+
+
+def _gather(lake: Lake, retention: Retention, now_ns: int) -> Facts:
+    # Listed before the log is read: what is listed and then committed is seen as reached.
+    names = list(_names(lake.volume))
+    old_before_ns = now_ns - int(retention.grace_seconds * 1e9)
+    pins = lake.refs.pins()
+    kept = _kept(lake, [pin for pin in pins if pin.expires_ns > now_ns])
+    head = lake.log.head()
+    history = _History(lake, head)
+    oldest = head.number
+    if retention.keep_seconds:
+        # The snapshot that was the newest back then was in use back then.
+        oldest = lake.log.before(now_ns - int(retention.keep_seconds * 1e9))
+    horizon = max(head.horizon, oldest)
+    now = Reach(head.horizon, history.reached(head.horizon, kept))
+    wanted = Reach(horizon, history.reached(horizon, kept))
+    stored = [_look(lake.volume, kind, id_, path) for kind, id_, path in names
+              if id_ not in wanted.ids]  # fmt: skip
+    stored += [_look(lake.volume, "pin", pin.id, layout.pin_path(pin.id)) for pin in pins
+               if pin.expires_ns <= old_before_ns]  # fmt: skip
+    files = tuple(file for file in stored if file is not None)
+    return Facts(now, wanted, history.named, files, old_before_ns)
+
+
+def _kept(lake: Lake, pins: list[Pin]) -> set[int]:
+    """Return the snapshots that these pins, and the tags as they are now, name."""
+    # Tags after pins: a tag is written before the pin that protected its making goes.
+    return {pin.snapshot for pin in pins} | {tag.snapshot for tag in lake.refs.tags()}
+
+
+class _History:
+    """What each snapshot since the horizon needs; reads the commits since then, once."""
+
+    def __init__(self, lake: Lake, head: State) -> None:
+        self._lake = lake
+        self._head = head
+        _refuse_hidden(lake, head)
+        self._added = [
+            (commit.number, _added_ids(commit))
+            for commit in lake.log.history(head.number, head.horizon + 1)
+        ]
+        self.named = self._from(head.horizon)
+
+    def _from(self, horizon: int) -> frozenset[str]:
+        ids = _ids(self._lake.log.at(horizon))
+        return frozenset(ids.union(*(new for number, new in self._added if number > horizon)))
+
+    def reached(self, horizon: int, kept: set[int]) -> frozenset[str]:
+        """Return what the snapshots from `horizon` on need, and the kept ones before it."""
+        ids = set(self._from(horizon))
+        for number in sorted(kept):
+            if number > self._head.number:
+                raise Corrupt(f"snapshot {number} of {self._lake.name}, named by a tag or a pin",
+                              expected=f"at most {self._head.number}", found="no such commit",
+                              hint='nothing was deleted; run "lakefeed fsck"')  # fmt: skip
+            if number < horizon:
+                ids |= _ids(self._lake.log.at(number))
+        return frozenset(ids)
+
+
+def _names(volume: Volume) -> Iterator[tuple[GarbageKind, str, str]]:
+    """Yield (kind, id, path) of the packs, segments and temporary files on the volume."""
+    for path in stored_files(volume):
+        kind: GarbageKind = "pack" if path.startswith(f"{layout.PACKS}/") else "segment"
+        yield kind, path.rpartition("/")[2].partition(".")[0], path
+    for entry in volume.list(layout.TMP):
+        yield "temporary", entry.name, f"{layout.TMP}/{entry.name}"
+
+
+def stored_files(volume: Volume) -> Iterator[str]:
+    """Yield the paths of the packs and segments on the volume, whoever named them."""
+    for entry in volume.list(layout.INDEX):
+        if layout.parse_segment(entry.name) is not None:
+            yield f"{layout.INDEX}/{entry.name}"
+    for directory in volume.list(layout.PACKS):
+        if not directory.is_directory:
+            continue
+        for entry in volume.list(f"{layout.PACKS}/{directory.name}"):
+            if layout.parse_pack(entry.name) is not None:
+                yield f"{layout.PACKS}/{directory.name}/{entry.name}"
+
+
+def _look(volume: Volume, kind: GarbageKind, id_: str, path: str) -> Stored | None:
+    try:
+        facts = volume.stat(path)
+    except NotFound:
+        return None
+    return Stored(kind, id_, path, facts.size, facts.mtime_ns)
+
+
+def _refuse_hidden(lake: Lake, head: State) -> None:
+    """Raise Corrupt where a damaged commit follows the head: its packs are not ours to delete."""
+    try:
+        lake.log.read(head.number + 1)
+    except NotFound:
+        return
+
+
+def _ids(state: State) -> set[str]:
+    return {*state.packs, *state.segments}
+
+
+def _added_ids(commit: Commit) -> set[str]:
+    packs = {pack.id for pack in commit.changes.add_packs}
+    return packs | {segment.id for segment in commit.changes.add_segments}

@@ -1,0 +1,294 @@
+"""A lake: one directory on a volume, opened.
+
+`Lake.create` makes one, `Lake.open` opens one; both return at once and hold nothing but a few
+cached index files. `snapshot()` gives immutable views, `writer()` changes the lake, the rest is
+history and housekeeping. A lake object is safe for threads, and after a fork each process opens
+what it needs itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from lakefeed.errors import Conflict, Invalid, LakefeedError, NotFound, SnapshotExpired
+from lakefeed.format import envelope
+from lakefeed.format.commit import Changes, Commit, State
+from lakefeed.format.pack import PackSealed
+from lakefeed.lake import layout
+from lakefeed.lake.batch import Batch
+from lakefeed.lake.catalogue import Catalogue, sources_of
+from lakefeed.lake.committing import Committer, Publisher
+from lakefeed.lake.files import OpenFiles
+from lakefeed.lake.log import Draft, Log
+from lakefeed.lake.lookup import locate
+from lakefeed.lake.merging import merge_index
+from lakefeed.lake.placing import place_new
+from lakefeed.lake.reader import Reader
+from lakefeed.lake.refs import Pin, Refs, Tag
+from lakefeed.lake.snapshot import Shared, Snapshot
+from lakefeed.lake.writer import Writer, WriterOptions
+from lakefeed.volume.base import Volume, read_file
+from lakefeed.volume.posix import PosixVolume
+
+COMMIT_PRIMITIVE = "link"
+# How long writing a tag may take, volume hiccups included, before its snapshot is fair game.
+_TAGGING_SECONDS = 3600.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Lake:
+    """An opened lake. Use it in a `with` block, or call `close`."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+        self.log = Log(volume)
+        self.refs = Refs(volume)
+        self._files = OpenFiles(volume)
+        self.catalogue = Catalogue(self._files)
+        self._reader = Reader(self._files)
+        self._shared = Shared(volume.name, self.catalogue, self._reader, self.log.head)
+
+    # -- making and opening ----------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, where: str | os.PathLike[str] | Volume) -> Lake:
+        """Make an empty lake in a directory (made if missing) and return it opened.
+
+        Conflict if there is a lake already, Invalid if the directory holds other files,
+        VolumeFailed if the volume lacks what a lake needs (hard links).
+        """
+        volume = _volume(where)
+        volume.make_directory("")
+        _refuse_foreign(volume)
+        for directory in layout.DIRECTORIES:
+            volume.make_directory(directory)
+        body = {"type": "lake", "id": layout.new_id(), "commit": COMMIT_PRIMITIVE}
+        try:
+            # The same call that every commit needs, so a volume without hard links fails here.
+            place_new(volume, envelope.seal(body), layout.SUPERBLOCK)
+        except Conflict as error:
+            raise _exists(volume) from error
+        for directory in (*layout.DIRECTORIES, ""):
+            volume.sync_directory(directory)
+        return cls(volume)
+
+    @classmethod
+    def open(cls, where: str | os.PathLike[str] | Volume) -> Lake:
+        """Open a lake; NotFound if there is none, Invalid if it is of an unknown version."""
+        volume = _volume(where)
+        try:
+            data = _read_superblock(volume)
+        except NotFound as error:
+            raise NotFound(
+                f"lake {volume.name}", hint=f'create one with "lakefeed create {volume.name}"'
+            ) from error
+        fields = envelope.unseal(data, "lake", f"{volume.name}/{layout.SUPERBLOCK}")
+        if fields.text("commit") != COMMIT_PRIMITIVE:
+            raise Invalid(
+                f"lake {volume.name}",
+                expected=f"commits by {COMMIT_PRIMITIVE}",
+                found=fields.text("commit"),
+                hint="upgrade lakefeed",
+            )
+        return cls(volume)
+
+    @property
+    def name(self) -> str:
+        """Where the lake is."""
+        return self.volume.name
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def snapshot(self, at: int | str | None = None, *, time_ns: int | None = None) -> Snapshot:
+        """Return a view of the lake: the newest, a number, a tag, or what was there at a time.
+
+        A string of digits is a number. NotFound for what never existed, SnapshotExpired for what
+        garbage collection has given up.
+        """
+        if time_ns is not None:
+            at = self.log.before(time_ns)
+        if at is None:
+            return Snapshot(self._shared, self.log.head())
+        kept = False
+        if isinstance(at, str) and not at.isdigit():
+            at, kept = self.refs.read(at).snapshot, True
+        number = int(at)
+        head = self.log.head()
+        if number > head.number:
+            raise NotFound(f"snapshot {number} of {self.name}", expected=f"at most {head.number}")
+        if number < head.horizon and not kept and number not in self.kept():
+            raise self._expired(number, head)
+        return Snapshot(self._shared, self.log.at(number))
+
+    def kept(self) -> set[int]:
+        """Return the snapshots that tags and pins name, expired pins included."""
+        return {tag.snapshot for tag in self.refs.tags()} | {p.snapshot for p in self.refs.pins()}
+
+    def history(self, newest: int | None = None) -> Iterator[Commit]:
+        """Yield commits from the newest (or a number) back to the first."""
+        return self.log.history(self.log.head().number if newest is None else newest)
+
+    # -- changing --------------------------------------------------------------------------------
+
+    def writer(
+        self,
+        options: WriterOptions | None = None,
+        *,
+        operation: str = "write",
+        message: str | None = None,
+        app: dict[str, str] | None = None,
+    ) -> Writer:
+        """Return a writer; `operation`, `message` and `app` are recorded with its commits."""
+        draft = Draft(operation, message, dict(app or {}))
+        committer = Committer(self.volume, self.log, self._locate, draft)
+
+        def publish(batch: Batch) -> Snapshot:
+            return Snapshot(self._shared, committer.publish(batch))
+
+        publisher = Publisher(self.volume, publish, self.snapshot, self._merge_quietly)
+        return Writer(publisher, options or WriterOptions())
+
+    def _locate(self, state: State, paths: list[str]) -> object:
+        return locate(self.catalogue, sources_of(state), paths)
+
+    def append(self, packs: Sequence[PackSealed], draft: Draft) -> Snapshot:
+        """Commit packs that are complete and durable already; for importers."""
+        changes = Changes(add_packs=tuple(packs))
+        return Snapshot(self._shared, self.log.commit(draft, lambda state: changes))
+
+    def merge_index(self, *, everything: bool = False) -> Snapshot:
+        """Merge the rows of new packs into segments; `everything` leaves one sorted run.
+
+        Conflict when somebody else merged the same packs in the meantime.
+        """
+        state = merge_index(self.volume, self.log, self.catalogue, everything=everything)
+        return Snapshot(self._shared, state)
+
+    def _merge_quietly(self) -> None:
+        try:
+            self.merge_index()
+        except Conflict:
+            _logger.debug("another writer merged the same packs, which serves this one as well")
+        except LakefeedError as error:
+            # The commit before it stands; the next one tries the merge again.
+            _logger.warning("no index merge of %s: %s", self.name, error)
+
+    # -- keeping snapshots -----------------------------------------------------------------------
+
+    def tag(self, name: str, at: int | str | None = None, *, move: bool = False,
+            message: str | None = None) -> Tag:  # fmt: skip
+        """Name a snapshot (default: the newest) and so keep it; Conflict if the name is taken.
+
+        SnapshotExpired when garbage collection gave the snapshot up in the meantime.
+        """
+        layout.check_tag(name)
+        # The tag is written under a pin, so that it never names what is being deleted.
+        pin = self.pin(at, holder=f"tag {name}", lifetime_seconds=_TAGGING_SECONDS)
+        try:
+            tag = Tag(name, pin.snapshot, message)
+            self.refs.set(tag, move=move)
+        finally:
+            self.refs.unpin(pin)
+        return tag
+
+    def pin(self, at: int | str | None = None, *, holder: str, lifetime_seconds: float) -> Pin:
+        """Keep a snapshot readable for a time; renew the pin or give it up with `refs.unpin`.
+
+        SnapshotExpired when garbage collection gave the snapshot up in the meantime.
+        """
+        number = self.snapshot(at).number
+        tagged = self._tagged(number)
+        pin = self.refs.pin(number, holder, lifetime_seconds)
+        return self._confirmed(pin, tagged)
+
+    def renew(self, pin: Pin, lifetime_seconds: float) -> Pin:
+        """Prolong a pin and return it; SnapshotExpired when it had expired and was too late."""
+        tagged = self._tagged(pin.snapshot)
+        renewed = self.refs.renew(pin, lifetime_seconds)
+        now_ns = renewed.expires_ns - int(lifetime_seconds * 1e9)
+        return renewed if now_ns < pin.expires_ns else self._confirmed(renewed, tagged)
+
+    def _tagged(self, number: int) -> bool:
+        return any(tag.snapshot == number for tag in self.refs.tags())
+
+    def _confirmed(self, pin: Pin, tagged: bool) -> Pin:
+        """Return a pin that collection has seen or will see, else remove it again.
+
+        Collection raises the horizon before it reads the refs for the last time. So a snapshot not
+        below the horizon now, after the pin was written, is safe; one below it is safe only where a
+        tag kept it all the time.
+        """
+        confirmed = False
+        try:
+            head = self.log.head()
+            confirmed = pin.snapshot >= head.horizon or (tagged and self._tagged(pin.snapshot))
+        finally:
+            if not confirmed:
+                self.refs.unpin(pin)
+        if not confirmed:
+            raise self._expired(pin.snapshot, head)
+        return pin
+
+    def _expired(self, number: int, head: State) -> SnapshotExpired:
+        return SnapshotExpired(
+            f"snapshot {number} of {self.name}",
+            expected=f"{head.horizon} or newer",
+            hint="tag the snapshots you need",
+        )
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close files and stop threads; writers must be closed before. Works twice."""
+        self._reader.close()
+        self._files.close()
+
+    def __enter__(self) -> Lake:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _volume(where: str | os.PathLike[str] | Volume) -> Volume:
+    return PosixVolume(where) if isinstance(where, str | os.PathLike) else where
+
+
+def _exists(volume: Volume) -> Conflict:
+    hint = "open it, or choose another directory"
+    return Conflict(f"lake {volume.name}", found="a lake already", hint=hint)
+
+
+def _read_superblock(volume: Volume) -> bytes:
+    try:
+        return read_file(volume, layout.SUPERBLOCK)
+    except NotFound:
+        # On NFS this may be what a client remembers from before the lake was made.
+        volume.refresh("")
+        return read_file(volume, layout.SUPERBLOCK)
+
+
+def _refuse_foreign(volume: Volume) -> None:
+    names = {entry.name for entry in volume.list("")}
+    if layout.SUPERBLOCK in names:
+        raise _exists(volume)
+    # Hidden names are the filer's own (.snapshot), lost+found is ext4's.
+    foreign = sorted(
+        name for name in names - {*layout.DIRECTORIES, "lost+found"} if not name.startswith(".")
+    )
+    if foreign:
+        raise Invalid(
+            f"lake {volume.name}",
+            expected="an empty directory",
+            found=foreign[0],
+            hint="choose another directory",
+        )

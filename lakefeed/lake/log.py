@@ -1,0 +1,271 @@
+"""The commit protocol: many writers, one numbered history, no server.
+
+1. Packs and segments are complete, synced and final before a commit names them (I2).
+2. Find the head: start from a checkpoint, then open commit N+1, N+2, … by name until there is none.
+   The log directory is opened first, so that NFS asks its server instead of a cached miss.
+3. Write the whole commit to `tmp/`, sync it, close it.
+4. `link` it to the next number. Anything but success is ambiguous, because the server may have done
+   it and lost the reply: read that number and compare commit ids. Equal: committed. Different: lost
+   to another writer. Nothing there: link again, with the same file.
+5. Lost: load the winner, let the plan look at the new state, try the next number (I4).
+6. Sync the log directory, remove the temporary file, now and then leave a checkpoint and a hint.
+
+Keeps I1, I2 and I4. A damaged commit at the head is reported and never hides the ones before it.
+What a commit means is left to `format.commit`; time is the file server's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from lakefeed.errors import Conflict, Corrupt, LakefeedError, NotFound, VolumeFailed
+from lakefeed.format import envelope
+from lakefeed.format.commit import (
+    Changes,
+    Commit,
+    State,
+    apply,
+    decode_checkpoint,
+    decode_commit,
+    encode_checkpoint,
+    encode_commit,
+)
+from lakefeed.lake import layout
+from lakefeed.lake.placing import discard_tmp, place_new, place_over
+from lakefeed.volume.base import Volume, read_file
+
+# Opening replays at most about this many commits; one checkpoint costs two small files.
+CHECKPOINT_EVERY = 32
+# Each lost race means that somebody else committed, so this many in a row is not bad luck.
+RACES_MAX = 1000
+# An ambiguous link is repeated with waits from 10 ms up, 10 s in all; whether waiting longer makes
+# sense (a server that restarts) is the caller's to say.
+LINK_TRIES_MAX = 12
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A commit before it has a number: who makes it and why."""
+
+    operation: str
+    message: str | None = None
+    app: dict[str, str] = field(default_factory=dict)
+    author: str = field(default_factory=lambda: f"{os.uname().nodename}/{os.getpid()}")
+
+
+Plan = Callable[[State], Changes]
+
+
+class Log:
+    """The history of one lake. Safe for threads; the lock guards the newest known state."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._lock = threading.Lock()
+        self._state: State | None = None
+        self._wake = threading.Event()
+
+    def known(self) -> State | None:
+        """Return the newest state seen so far, without I/O."""
+        with self._lock:
+            return self._state
+
+    def head(self) -> State:
+        """Return the newest state of the lake, asking the volume for commits made since."""
+        self._volume.refresh(layout.LOG)
+        state = self.known() or self._nearest(self._hint())
+        while True:
+            commit = self._read_if_there(state.number + 1)
+            if commit is None:
+                return self._remember(state)
+            state = apply(state, commit)
+
+    def _remember(self, state: State) -> State:
+        with self._lock:
+            if self._state is None or self._state.number < state.number:
+                self._state = state
+            return self._state
+
+    def at(self, number: int) -> State:
+        """Return the state after commit `number`; NotFound if the history does not reach it."""
+        known = self.known()
+        if known is not None and known.number == number:
+            return known
+        state = self._nearest(number)
+        while state.number < number:
+            state = apply(state, self.read(state.number + 1))
+        return state
+
+    def read(self, number: int) -> Commit:
+        """Return one commit; NotFound when there is none of that number."""
+        path = layout.commit_path(number)
+        try:
+            data = read_file(self._volume, path)
+        except NotFound as error:
+            raise NotFound(f"snapshot {number} of {self._volume.name}") from error
+        return decode_commit(data, f"{self._volume.name}/{path}")
+
+    def _read_if_there(self, number: int) -> Commit | None:
+        try:
+            commit = self.read(number)
+        except NotFound:
+            return None
+        except Corrupt as error:
+            # A torn head (a server that acknowledged what it lost) must not brick the lake. With
+            # commits after it, it is no head, and an old state must not pass for the newest.
+            if self._exists(number + 1):
+                raise
+            _logger.warning("ignoring a damaged commit: %s", error)
+            return None
+        if commit.number != number:
+            raise Corrupt(f"commit {number}", expected=f"number {number}", found=commit.number)
+        return commit
+
+    def _exists(self, number: int) -> bool:
+        try:
+            self._volume.open(layout.commit_path(number)).close()
+        except NotFound:
+            return False
+        return True
+
+    def history(self, newest: int, oldest: int = 1) -> Iterator[Commit]:
+        """Yield the commits from `newest` down to `oldest`."""
+        for number in range(newest, max(oldest, 1) - 1, -1):
+            yield self.read(number)
+
+    def before(self, time_ns: int) -> int:
+        """Return the number of the last commit made at or before `time_ns` (0: none)."""
+        low, high = 0, self.head().number
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.read(middle).time_ns <= time_ns:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def _nearest(self, number: int) -> State:
+        """Return the state of the last checkpoint at or before `number`, or the empty state."""
+        for candidate in range(number - number % CHECKPOINT_EVERY, 0, -CHECKPOINT_EVERY):
+            path = layout.checkpoint_path(candidate)
+            try:
+                return decode_checkpoint(read_file(self._volume, path), path)
+            except NotFound:
+                continue
+            except Corrupt as error:
+                _logger.warning("ignoring a damaged checkpoint: %s", error)
+        return State()
+
+    def _hint(self) -> int:
+        """Return a number that the history reached: from the hint, or else from a listing."""
+        try:
+            data = read_file(self._volume, layout.HEAD_HINT)
+            return envelope.unseal(data, "hint", layout.HEAD_HINT).number("number")
+        except (NotFound, Corrupt, VolumeFailed):
+            # Only a starting point: whatever a listing misses is found by name afterwards.
+            names = (layout.parse_commit(e.name) for e in self._volume.list(layout.LOG))
+            return max((number for number in names if number is not None), default=0)
+
+    def commit(self, draft: Draft, plan: Plan) -> State:
+        """Publish one commit and return the state after it.
+
+        `plan` is called with the newest state, again after every lost race, and returns what to
+        change; it raises Conflict when its inputs went away. VolumeFailed means that the commit is
+        not acknowledged; it may still have happened (its packs are then part of the lake).
+        """
+        commit_id = layout.new_id()
+        state = self.head()
+        for _ in range(RACES_MAX):
+            changes = plan(state)
+            mine = self._publish(commit_id, draft, changes, state)
+            if mine is not None:
+                state = self._remember(apply(state, mine))
+                self._leave_checkpoint(mine.number)
+                return state
+            state = self.head()
+        raise Conflict(
+            f"commit to {self._volume.name}",
+            expected=f"to win one of {RACES_MAX} races",
+            found="another writer each time",
+            hint="write bigger batches from fewer writers",
+        )
+
+    def _publish(
+        self, commit_id: str, draft: Draft, changes: Changes, state: State
+    ) -> Commit | None:
+        """Try to become commit `state.number + 1`; None when somebody else is."""
+        tmp = layout.tmp_path(layout.new_id())
+        number = state.number + 1
+        try:
+            with self._volume.create(tmp) as file:
+                # The server stamped the file when it was made: that is the commit's time.
+                time_ns = max(file.stat().mtime_ns, state.time_ns + 1)
+                commit = Commit(number, commit_id, state.commit_id, time_ns, draft.operation,
+                                draft.author, changes, draft.message, dict(draft.app))  # fmt: skip
+                file.write([encode_commit(commit)])
+                file.sync()
+            won = self._link(tmp, number, commit_id)
+        finally:
+            discard_tmp(self._volume, tmp)
+        if not won:
+            return None
+        self._volume.sync_directory(layout.LOG)
+        return commit
+
+    def _link(self, tmp: str, number: int, commit_id: str) -> bool:
+        error: LakefeedError | None = None
+        for attempt in range(LINK_TRIES_MAX):
+            try:
+                self._volume.link(tmp, layout.commit_path(number))
+                return True
+            except (Conflict, VolumeFailed, NotFound) as failure:
+                error = failure
+            found = self._look(number)
+            if found is not None:
+                return found.id == commit_id
+            if not error.retryable:
+                break
+            jitter = 0.5 + os.urandom(1)[0] / 512
+            self._wake.wait(min(0.01 * 2**attempt, 2.0) * jitter)
+        assert error is not None
+        raise VolumeFailed(
+            f"publish commit {number} of {self._volume.name}",
+            expected="a link",
+            found=error.text,
+            hint="the commit is not acknowledged; repeat the write",
+            errno=error.errno,
+        ) from error
+
+    def _look(self, number: int) -> Commit | None:
+        """Return who holds a number now, None if nobody: the answer to an ambiguous link."""
+        self._volume.refresh(layout.LOG)
+        try:
+            return self.read(number)
+        except NotFound:
+            return None
+
+    def _leave_checkpoint(self, number: int) -> None:
+        if number % CHECKPOINT_EVERY:
+            return
+        try:
+            self.write_checkpoint(number)
+        except LakefeedError as error:
+            # The commit stands without it; the next reader replays more.
+            _logger.warning("no checkpoint after commit %d: %s", number, error)
+
+    def write_checkpoint(self, number: int) -> None:
+        """Write the state after commit `number` beside it, and point the hint at it."""
+        state = self.at(number)
+        path = layout.checkpoint_path(number)
+        try:
+            place_new(self._volume, encode_checkpoint(state), path)
+        except Conflict:
+            _logger.debug("%s was there already", path)
+        hint = envelope.seal({"type": "hint", "number": number})
+        place_over(self._volume, hint, layout.HEAD_HINT)

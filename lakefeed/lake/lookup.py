@@ -1,0 +1,156 @@
+"""From many paths to their rows at once.
+
+For each source that may hold a path, the groups concerned are decoded and probed with one hash
+join: the rows against the *wanted* paths, because that table is the smaller one and stays in the
+processor cache (1 M rows against 100 k paths: 60 ms; the other way round: 480 ms). Of several rows
+for a path the newest `seq` wins.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakefeed.format import bridge
+from lakefeed.format.columns import Groups
+from lakefeed.format.rows import COLUMNS, Kind, empty_table
+from lakefeed.lake.catalogue import Catalogue, Source, lower_bound
+
+# Above this many wanted paths a group, finding each path's group costs more than probing them all.
+_BISECT_PER_GROUP = 4
+# Up to this many paths are bisected one by one.
+_FEW = 4
+
+
+# What reading payloads needs; leaving out paths and attributes saves a fifth of a look-up.
+EXTENT_COLUMNS = ("kind", "pack", "offset", "length", "size", "codec", "crc32c", "seq")
+
+
+def locate(
+    catalogue: Catalogue,
+    sources: list[Source],
+    paths: list[str] | pa.Array,
+    columns: Sequence[str] = COLUMNS,
+) -> pa.Table:
+    """Return one row for each path, in the order asked; a path that is not there has all nulls.
+
+    `columns` must hold `kind` and `seq`.
+    """
+    wanted = paths if isinstance(paths, pa.Array) else bridge.strings(paths)
+    encoded = wanted.cast(pa.string()).dictionary_encode()
+    unique = encoded.dictionary
+    if not len(unique):
+        return empty_table().select(list(columns))
+    # The paths of the answer are the ones asked for; fetching them again would be half the work.
+    fetched = [name for name in columns if name != "path"]
+    best = _Best(len(unique), fetched)
+    if len(unique) <= _FEW:
+        for number, path in enumerate(unique.to_pylist()):
+            best.put(number, _newest(catalogue, sources, path))
+    else:
+        _probe_all(catalogue, sources, unique, best)
+    codes = bridge.to_numpy(encoded.indices)
+    found = best.table(codes)
+    if "path" not in columns:
+        return found
+    known = bridge.valid(found["kind"])
+    path = unique.take(bridge.numbers(codes, ~known))
+    return found.add_column(0, "path", path).select(list(columns))
+
+
+def _newest(catalogue: Catalogue, sources: list[Source], path: str) -> pa.Table | None:
+    """Return the newest row of one path by bisection: 20 us a source instead of a hash join."""
+    newest, seq = None, -1
+    for source in sources:
+        if source.seq_max <= seq:
+            break
+        if not source.first <= path <= source.last:
+            continue
+        groups = catalogue.reader(source).groups
+        number = bisect_right(groups.first, path) - 1
+        if number < 0:
+            continue
+        (table,) = catalogue.cached_rows(source, [number])
+        paths = table["path"]
+        at = lower_bound(paths, path)
+        if at < len(paths) and paths[at].as_py() == path and table["seq"][at].as_py() > seq:
+            newest, seq = table.slice(at, 1), table["seq"][at].as_py()
+    return newest
+
+
+def _probe_all(catalogue: Catalogue, sources: list[Source], unique: pa.Array, best: _Best) -> None:
+    bounds = pc.min_max(unique).as_py()
+    for source in sources:
+        if not source.overlaps(bounds["min"], bounds["max"] + "\0"):
+            continue
+        missing = np.flatnonzero(best.seq < source.seq_max)
+        if not len(missing):
+            break
+        probe = unique if len(missing) == len(unique) else unique.take(bridge.numbers(missing))
+        tables = catalogue.cached_rows(source, _groups(catalogue.reader(source).groups, probe))
+        best.add(tables, probe, missing)
+
+
+def _groups(groups: Groups, probe: pa.Array) -> list[int]:
+    if not groups.rows[0]:
+        return []
+    if len(probe) > _BISECT_PER_GROUP * len(groups):
+        bounds = pc.min_max(probe).as_py()
+        start, end = groups.covering(bounds["min"], bounds["max"] + "\0")
+        return list(range(start, end))
+    first = groups.first
+    numbers = {bisect_right(first, path) - 1 for path in probe.to_pylist() if path <= groups.last}
+    return sorted(number for number in numbers if number >= 0)
+
+
+class _Best:
+    """The newest row found so far for each wanted path."""
+
+    def __init__(self, count: int, columns: list[str]) -> None:
+        self._columns = columns
+        self.seq = np.full(count, -1, np.int64)
+        self._at = np.full(count, -1, np.int64)
+        self._pieces: list[pa.Table] = []
+        self._rows = 0
+
+    def put(self, number: int, row: pa.Table | None) -> None:
+        """Take over the one row of a path, if there is one."""
+        if row is not None:
+            self._at[number] = self._rows
+            self._pieces.append(row.select(self._columns))
+            self._rows += 1
+
+    def add(self, tables: list[pa.Table], probe: pa.Array, ids: np.ndarray) -> None:
+        """Take over rows of `tables` that are newer; `ids` numbers the probe's paths."""
+        if not tables:
+            return
+        # One probe for all groups: each call builds the hash table of the wanted paths anew.
+        together = pa.concat_tables(tables)
+        hit = pc.index_in(together["path"], value_set=probe).combine_chunks()
+        if hit.null_count == len(hit):
+            return
+        rows = np.flatnonzero(bridge.valid(hit))
+        found = ids[bridge.to_numpy(hit)[rows]]
+        piece = together.select(self._columns).unify_dictionaries().take(bridge.numbers(rows))
+        seq = bridge.to_numpy(piece["seq"]).astype(np.int64)
+        newer = seq > self.seq[found]
+        self.seq[found[newer]] = seq[newer]
+        self._at[found[newer]] = self._rows + np.flatnonzero(newer)
+        self._pieces.append(piece)
+        self._rows += len(piece)
+
+    def table(self, codes: np.ndarray) -> pa.Table:
+        """Return the rows in the order of `codes`; deleted and unknown paths are nulls."""
+        nothing = empty_table().select(self._columns)
+        merged = pa.concat_tables([nothing, *self._pieces])
+        merged = merged.unify_dictionaries().combine_chunks()
+        if len(merged):
+            dead = bridge.to_numpy(merged["kind"]) == int(Kind.TOMBSTONE)
+            known = self._at >= 0
+            self._at[known] = np.where(dead[self._at[known]], -1, self._at[known])
+        at = self._at[codes]
+        return merged.take(bridge.numbers(at, at < 0))

@@ -1,0 +1,87 @@
+"""Which names a writer may use, given what it sees: a path is a file or a directory, never both.
+
+Looking up every directory above every new file would cost more than writing it, so directories once
+seen to be no files are remembered. What other writers do meanwhile is not seen: two of them can
+make a file and a directory of one name, which `fsck` reports as shadowed. For the same reason a
+file put over a directory is refused only where this writer knows of the directory.
+
+The set is shared by threads; each step on it is atomic, and forgetting a name only costs a look-up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lakefeed.errors import Invalid, NotFound
+from lakefeed.format.paths import check_path, parents
+from lakefeed.format.rows import Kind, Row
+from lakefeed.lake.overlay import Overlay
+
+# About 20 MB of names.
+_PARENTS_MAX = 100_000
+
+
+class Names:
+    """Checks names against `view`, which gives what the writer sees now."""
+
+    def __init__(self, view: Callable[[], Overlay]) -> None:
+        self._view = view
+        self._parents: set[str] = set()
+
+    def check_file(self, path: str) -> None:
+        """Refuse a path that cannot be, lies below a file, or is known to be a directory."""
+        check_path(path)
+        if path in self._parents:
+            if self._view().has_children(path):
+                raise Invalid(f"path {path!r}", expected="a name for a file", found="a directory")
+            self._parents.discard(path)
+        self._check_parents(path)
+
+    def check_directory(self, path: str) -> None:
+        """Refuse a path that cannot be a directory: a file, or a path below one."""
+        if self._view().is_file(check_path(path)):
+            raise Invalid(f"path {path!r}", expected="a name for a directory", found="a file")
+        self._check_parents(path)
+
+    def check_move(self, source: str, target: str) -> list[Row]:
+        """Return the rows that a rename moves; refuse one that would mix files and directories.
+
+        NotFound if there is nothing to move, Invalid if the target is a directory with files in it,
+        or a file while the source is a directory.
+        """
+        check_path(target)
+        self._check_parents(target)
+        if target == source or target.startswith(f"{source}/"):
+            raise Invalid(f"rename {source!r}", expected="a target outside itself", found=target)
+        view = self._view()
+        rows = view.subtree(check_path(source))
+        if not rows:
+            raise NotFound(f"{source!r} in the lake")
+        if view.has_children(target):
+            raise Invalid(f"rename to {target!r}", expected="no directory with files in it",
+                          found="one", hint="rename its files, or delete it first")  # fmt: skip
+        moves_directory = rows[0].path != source or rows[0].kind is Kind.DIR
+        if moves_directory and view.is_file(target):
+            raise Invalid(f"rename to {target!r}", expected="no file", found="one")
+        self._parents.clear()
+        return rows
+
+    def check_delete(self, path: str) -> None:
+        """Refuse to delete what is not there, or a directory that holds something."""
+        view = self._view()
+        row = view.stat(check_path(path))
+        if row.kind is Kind.DIR and view.has_children(path):
+            raise Invalid(f"delete {path!r}", expected="a file or an empty directory",
+                          found="a directory with files in it", hint="delete the tree")  # fmt: skip
+
+    def _check_parents(self, path: str) -> None:
+        parent = path.rpartition("/")[0]
+        if not parent or parent in self._parents:
+            return
+        view = self._view()
+        for directory in parents(path):
+            if view.is_file(directory):
+                raise Invalid(f"path {path!r}", expected="directories above it", found=directory)
+        if len(self._parents) >= _PARENTS_MAX:
+            self._parents.clear()
+        self._parents.update(parents(path))

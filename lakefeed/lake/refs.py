@@ -1,0 +1,145 @@
+"""Tags and pins: small files that keep a snapshot.
+
+A tag names a snapshot for people; a pin keeps one for a running reader and expires unless renewed.
+Both are files of their own, so keeping a snapshot never touches a published file. Creating is
+`link(2)` (fails if the name is taken), moving is rename-over, which readers survive by retrying.
+Keeps I3 together with garbage collection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from lakefeed.errors import Conflict, NotFound
+from lakefeed.format import envelope
+from lakefeed.lake import layout
+from lakefeed.lake.placing import discard_tmp, place_new, place_over
+from lakefeed.volume.base import Volume, read_file
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A name for a snapshot."""
+
+    name: str
+    snapshot: int
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A reader's claim on a snapshot until `expires_ns` (file server's clock)."""
+
+    id: str
+    snapshot: int
+    holder: str
+    expires_ns: int
+
+
+class Refs:
+    """The tags and pins of one lake."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+
+    def read(self, name: str) -> Tag:
+        """Return a tag; NotFound if there is none of that name."""
+        path = layout.ref_path(name)
+        # Opening a file revalidates the file, not its name: another client may have moved the tag.
+        self._volume.refresh(layout.REFS)
+        try:
+            data = read_file(self._volume, path)
+        except NotFound as error:
+            hint = f'"lakefeed tag {self._volume.name}" lists the tags'
+            raise NotFound(f"tag {name!r} of {self._volume.name}", hint=hint) from error
+        fields = envelope.unseal(data, "tag", path)
+        return Tag(name, fields.number("snapshot"), fields.optional_text("message"))
+
+    def tags(self) -> list[Tag]:
+        """Return all tags, sorted by name."""
+        return [tag for name in self.names() if (tag := self._read_if_there(name)) is not None]
+
+    def names(self) -> list[str]:
+        """Return the names of all tags, sorted; other files beside them are left alone."""
+        return sorted(name for name in self._names(layout.REFS) if layout.is_tag(name))
+
+    def _read_if_there(self, name: str) -> Tag | None:
+        try:
+            return self.read(name)
+        except NotFound:
+            return None
+
+    def _names(self, directory: str) -> Iterator[str]:
+        self._volume.refresh(directory)
+        for entry in self._volume.list(directory):
+            name = layout.parse_json(entry.name)
+            if name is not None:
+                yield name
+
+    def set(self, tag: Tag, *, move: bool = False) -> None:
+        """Create a tag; Conflict if it exists, unless `move` says to point it elsewhere."""
+        body = {"type": "tag", "snapshot": tag.snapshot, "message": tag.message}
+        self._place(envelope.seal(body), layout.ref_path(tag.name), f"tag {tag.name!r}", move)
+
+    def delete(self, name: str) -> None:
+        """Remove a tag; NotFound if there is none of that name."""
+        self.read(name)
+        # It was there, so "no such file" is the answer to a removal that was sent twice.
+        with suppress(NotFound):
+            self._volume.unlink(layout.ref_path(name))
+        self._volume.sync_directory(layout.REFS)
+
+    def pin(self, snapshot: int, holder: str, lifetime_seconds: float) -> Pin:
+        """Claim a snapshot for a reader."""
+        return self.renew(Pin(layout.new_id(), snapshot, holder, 0), lifetime_seconds)
+
+    def renew(self, pin: Pin, lifetime_seconds: float) -> Pin:
+        """Write a pin with a new time of expiry and return it."""
+        expires = self.server_time_ns() + int(lifetime_seconds * 1e9)
+        body = {"type": "pin", "snapshot": pin.snapshot, "holder": pin.holder}
+        data = envelope.seal({**body, "expires_ns": expires})
+        self._place(data, layout.pin_path(pin.id), f"pin {pin.id}", move=True)
+        return Pin(pin.id, pin.snapshot, pin.holder, expires)
+
+    def unpin(self, pin: Pin) -> None:
+        """Give a claim up; one that is gone already is fine."""
+        try:
+            self._volume.unlink(layout.pin_path(pin.id))
+        except NotFound:
+            return
+
+    def pins(self) -> list[Pin]:
+        """Return all pins, expired ones included."""
+        found = []
+        for name in self._names(layout.PINS):
+            if not envelope.is_id(name):
+                continue
+            path = layout.pin_path(name)
+            try:
+                fields = envelope.unseal(read_file(self._volume, path), "pin", path)
+            except NotFound:
+                continue
+            numbers = fields.number("snapshot"), fields.number("expires_ns")
+            found.append(Pin(name, numbers[0], fields.text("holder"), numbers[1]))
+        return found
+
+    def server_time_ns(self) -> int:
+        """Return the file server's time: the mtime of a file made for the purpose."""
+        path = layout.tmp_path(layout.new_id())
+        with self._volume.create(path) as file:
+            now = file.stat().mtime_ns
+        discard_tmp(self._volume, path)
+        return now
+
+    def _place(self, data: bytes, path: str, what: str, move: bool) -> None:
+        if move:
+            place_over(self._volume, data, path)
+        else:
+            try:
+                place_new(self._volume, data, path)
+            except Conflict as error:
+                raise Conflict(what, expected="a new name", found="it exists",
+                               hint="use --move to point it elsewhere") from error  # fmt: skip
+        self._volume.sync_directory(path.rpartition("/")[0])

@@ -1,0 +1,122 @@
+"""All live rows of a path range, sorted, in bounded memory.
+
+Every source is a sorted run. The scan holds a few groups of each, takes the rows below the lowest
+path that some source has not read yet, merges them (newest source first, so that a stable sort by
+path keeps the newest row of a path in front), drops what is shadowed or deleted, and goes on. The
+rows of a compacted pack keep their `seq`, which is older than the pack: where the order of the
+sources is not the order of the rows, `seq` decides, and of equal ones the newer source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakefeed.format import bridge
+from lakefeed.lake.catalogue import Catalogue, Source, live, lower_bound
+
+# Groups decoded at a time from each source: 131,072 rows, some 15 MB.
+_STEP_GROUPS = 16
+# A range this short is a look into one directory, and the next look is probably close by.
+_CACHED_GROUPS = 2
+_NEWEST_FIRST = [("path", "ascending"), ("seq", "descending")]
+
+
+def scan(
+    catalogue: Catalogue,
+    sources: Sequence[Source],
+    low: str = "",
+    high: str | None = None,
+    *,
+    tombstones: bool = False,
+) -> Iterator[pa.Table]:
+    """Yield the rows of paths in [low, high), sorted across and inside the tables.
+
+    `tombstones` keeps the rows that say "deleted", for merges that do not reach the oldest run.
+    """
+    cursors = [
+        _Cursor(catalogue, source, low, high) for source in sources if source.overlaps(low, high)
+    ]
+    step = max(1, _STEP_GROUPS // max(len(cursors), 1))
+    while cursors:
+        for cursor in cursors:
+            cursor.fill(step)
+        bounds = [bound for cursor in cursors if (bound := cursor.next_path()) is not None]
+        bound = min(bounds, default=None)
+        tables = [table for cursor in cursors if len(table := cursor.take(bound))]
+        merged = merge(tables) if tables else None
+        if merged is not None and not tombstones:
+            merged = live(merged)
+        if merged is not None and len(merged):
+            yield merged
+        cursors = [cursor for cursor in cursors if not cursor.done]
+
+
+def merge(tables: list[pa.Table]) -> pa.Table:
+    """Return the newest row of each path, sorted; `tables` are sorted runs, newest first."""
+    if len(tables) == 1:
+        return tables[0]
+    together = pa.concat_tables(tables).unify_dictionaries()
+    order = pc.sort_indices(together["path"])
+    together = together.take(order)
+    paths = together["path"].combine_chunks()
+    if len(paths) > 1:
+        shadowed = bridge.to_numpy(pc.equal(paths[1:], paths[:-1]))
+        if shadowed.any():
+            seqs = bridge.to_numpy(together["seq"])
+            if (shadowed & (seqs[1:] > seqs[:-1])).any():
+                together = together.take(pc.sort_indices(together, sort_keys=_NEWEST_FIRST))
+            together = together.filter(bridge.truths(np.r_[True, ~shadowed]))
+    return together
+
+
+class _Cursor:
+    """One source's place in the scan."""
+
+    def __init__(self, catalogue: Catalogue, source: Source, low: str, high: str | None) -> None:
+        self._catalogue = catalogue
+        self._source = source
+        self._low = low
+        self._high = high
+        self._firsts = catalogue.reader(source).groups.first
+        self._next, self._end = catalogue.reader(source).groups.covering(low, high)
+        self._table: pa.Table | None = None
+
+    @property
+    def done(self) -> bool:
+        """True when nothing is held and nothing is left to read."""
+        return self._table is None and self._next >= self._end
+
+    def fill(self, groups: int) -> None:
+        """Read the next groups if nothing is held."""
+        if self._table is not None or self._next >= self._end:
+            return
+        stop = min(self._next + groups, self._end)
+        if self._end - self._next <= _CACHED_GROUPS:
+            tables = self._catalogue.cached_rows(self._source, list(range(self._next, stop)))
+            table = pa.concat_tables(tables)
+        else:
+            table = self._catalogue.rows(self._source, self._next, stop).combine_chunks()
+        self._next = stop
+        start = lower_bound(table["path"], self._low)
+        end = len(table) if self._high is None else lower_bound(table["path"], self._high)
+        self._table = table.slice(start, max(end - start, 0))
+
+    def next_path(self) -> str | None:
+        """Return a path below which everything has been read; None: all of it."""
+        return self._firsts[self._next] if self._next < self._end else None
+
+    def take(self, bound: str | None) -> pa.Table:
+        """Return and forget the rows held below `bound`."""
+        if self._table is None:
+            return _NOTHING
+        table = self._table
+        cut = len(table) if bound is None else lower_bound(table["path"], bound)
+        self._table = table.slice(cut) if cut < len(table) else None
+        return table.slice(0, cut)
+
+
+_NOTHING = pa.table({})

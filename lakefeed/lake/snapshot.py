@@ -1,0 +1,268 @@
+"""An immutable numbered view of the lake: from path to row, from row to bytes.
+
+A snapshot never changes, whatever writers and compaction do meanwhile (I3, I5). When a pack that it
+needs is gone, the same version of the file (same path, `seq` and checksum) is looked for in the
+newest snapshot, where compaction may have moved it; otherwise SnapshotExpired says so. Never wrong
+bytes (I7). Thread-safe: all state is in the lake's caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from lakefeed.errors import Invalid, NotFound, SnapshotExpired
+from lakefeed.format import bridge
+from lakefeed.format.commit import State
+from lakefeed.format.paths import check_path, check_prefix, subtree_range
+from lakefeed.format.rows import COLUMNS, Kind, Row, rows_from_table, table_from_rows
+from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
+from lakefeed.lake.listing import children, implied_directory
+from lakefeed.lake.lookup import EXTENT_COLUMNS, locate
+from lakefeed.lake.query import Query, mask
+from lakefeed.lake.reader import Extents, Reader, check_bounds, extents_of
+from lakefeed.lake.scan import scan
+from lakefeed.volume.base import ReadableFile
+
+if TYPE_CHECKING:
+    import builtins
+
+# Up to here a partial read fetches and verifies the whole payload.
+VERIFIED_RANGE_BYTES = 4 << 20
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all snapshots of an opened lake use together; `newest` asks the volume for the head."""
+
+    name: str
+    catalogue: Catalogue
+    reader: Reader
+    newest: Callable[[], State]
+
+
+class Snapshot:
+    """One numbered view of a lake. Made by `Lake.snapshot`; needs no closing of its own."""
+
+    def __init__(self, shared: Shared, state: State) -> None:
+        self._shared = shared
+        self.state = state
+
+    @property
+    def name(self) -> str:
+        """Where the lake of this view is."""
+        return self._shared.name
+
+    @property
+    def number(self) -> int:
+        """The number of the commit this view ends with."""
+        return self.state.number
+
+    @property
+    def time_ns(self) -> int:
+        """When that commit was made, by the file server's clock."""
+        return self.state.time_ns
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        """The sorted runs whose rows make up this view, newest first."""
+        return sources_of(self.state)
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    def locate(self, paths: Sequence[str] | pa.Array, columns: Sequence[str] = COLUMNS) -> pa.Table:
+        """Return one row for each path in the order asked; all nulls where there is no such path.
+
+        Directories that exist only through their files are not rows, so they are nulls too.
+        `columns` selects what to return; it must hold `kind` and `seq`.
+        """
+        wanted = paths if isinstance(paths, pa.Array) else list(paths)
+        with self._expiring():
+            return locate(self._shared.catalogue, self.sources, wanted, columns)
+
+    def stat(self, path: str) -> Row:
+        """Return a path's row; implied directories included. NotFound if there is none."""
+        if not check_prefix(path):
+            return implied_directory("", self.time_ns)
+        table = self.locate([check_path(path)])
+        if table["path"][0].is_valid:
+            return rows_from_table(table)[0]
+        if self._has_files_below(path):
+            return implied_directory(path, self.time_ns)
+        raise self._missing(path)
+
+    def exists(self, path: str) -> bool:
+        """Tell whether a path is a file, a symlink or a directory."""
+        try:
+            self.stat(path)
+        except SnapshotExpired:
+            raise
+        except NotFound:
+            return False
+        return True
+
+    def _has_files_below(self, directory: str) -> bool:
+        low, high = subtree_range(directory)
+        return any(len(table) for table in self.scan_range(low, high))
+
+    def ls(self, directory: str = "") -> builtins.list[Row]:
+        """Return the rows directly below a directory, sorted, without scanning its subtree.
+
+        NotFound when nothing of that name exists; Invalid when it is a file.
+        """
+        directory = check_prefix(directory)
+        with self._expiring():
+            rows = children(self._shared.catalogue, self.sources, directory, self.time_ns)
+        if not rows and directory:
+            row = self.stat(directory)
+            if row.kind is not Kind.DIR:
+                raise Invalid(f"{directory!r}", expected="a directory", found=row.kind.name.lower())
+        return rows
+
+    def scan(self, prefix: str = "") -> Iterator[pa.Table]:
+        """Yield all rows below a directory prefix (or the file of that name), sorted by path."""
+        prefix = check_prefix(prefix)
+        if prefix:
+            own = self.locate([prefix])
+            if own["path"][0].is_valid:
+                yield own
+        yield from self.scan_range(*subtree_range(prefix))
+
+    def scan_range(self, low: str, high: str | None) -> Iterator[pa.Table]:
+        """Yield all rows of paths in [low, high), sorted by path."""
+        with self._expiring():
+            yield from scan(self._shared.catalogue, self.sources, low, high)
+
+    def scan_packs(self, packs: Sequence[str], low: str, high: str | None) -> Iterator[pa.Table]:
+        """Yield the newest rows of paths in [low, high) that these packs hold, tombstones too."""
+        infos = [self.state.packs[pack] for pack in packs]
+        sources = sorted(map(pack_source, infos), key=lambda run: (-run.seq_max, run.first))
+        with self._expiring():
+            yield from scan(self._shared.catalogue, sources, low, high, tombstones=True)
+
+    def find(self, query: Query | str = "") -> Iterator[pa.Table]:
+        """Yield the rows that a query (or a plain prefix) selects, sorted by path."""
+        query = Query(prefix=query) if isinstance(query, str) else query
+        for table in self.scan(query.directory):
+            chosen = table.filter(mask(table, query))
+            if len(chosen):
+                yield chosen
+
+    # -- bytes -----------------------------------------------------------------------------------
+
+    def get(self, path: str) -> bytes:
+        """Return a file's bytes, verified. NotFound if there is no such file."""
+        return self.get_many([path])[0]
+
+    def get_many(self, paths: Sequence[str]) -> builtins.list[bytes]:
+        """Return the bytes of many files in the order asked, read in few coalesced requests."""
+        table = self.locate(paths, EXTENT_COLUMNS)
+        if table["kind"].null_count:
+            gone = np.flatnonzero(~bridge.valid(table["kind"]))
+            raise self._missing(paths[int(gone[0])])
+        kinds = bridge.to_numpy(table["kind"])
+        bad = np.flatnonzero((kinds != Kind.FILE) & (kinds != Kind.SYMLINK))
+        if len(bad):
+            raise Invalid(f"{paths[int(bad[0])]!r}", expected="a file", found="a directory")
+        return self._read(table, paths.__getitem__)
+
+    def read_rows(self, table: pa.Table) -> builtins.list[bytes]:
+        """Return the verified bytes of rows that came from this snapshot, in their order."""
+        paths = table["path"]
+        return self._read(table, lambda at: str(paths[at].as_py()))
+
+    def check_extents(self, extents: Extents, name: Callable[[int], str]) -> None:
+        """Raise Corrupt unless each extent lies among the payloads of its pack."""
+        check_bounds(extents, name, self.state)
+
+    def read_pack(self, pack: str, action: Callable[[ReadableFile], _Result]) -> _Result:
+        """Return what `action` reads from a pack, for those who place and verify bytes themselves.
+
+        NotFound if the pack is gone: `read_rows` finds its files where compaction has moved them.
+        """
+        return self._shared.reader.read_pack(pack, action)
+
+    def _read(self, table: pa.Table, name: Callable[[int], str]) -> builtins.list[bytes]:
+        results, gone = self._shared.reader.read(extents_of(table), name, self.state)
+        if gone:
+            newest = self._shared.newest()
+            lacking = table.take(bridge.numbers(np.array(gone)))
+            moved = self._resolve(lacking, [name(at) for at in gone], newest)
+            found, lost = self._shared.reader.read(moved, lambda at: name(gone[at]), newest)
+            if lost:
+                raise self._expired(name(gone[lost[0]]))
+            for at, data in zip(gone, found, strict=True):
+                results[at] = data
+        return results
+
+    def read_row(self, row: Row) -> bytes:
+        """Return the verified bytes of one row that came from this lake."""
+        return self.read_rows(table_from_rows([row]))[0]
+
+    def _resolve(self, table: pa.Table, paths: builtins.list[str], state: State) -> Extents:
+        """Return where a newer state keeps these very versions, or raise SnapshotExpired."""
+        newest = locate(self._shared.catalogue, sources_of(state), paths, EXTENT_COLUMNS)
+        same = bridge.valid(newest["kind"])
+        for column in ("seq", "crc32c"):
+            same &= bridge.to_numpy(newest[column]) == bridge.to_numpy(table[column])
+        if not same.all():
+            raise self._expired(paths[int(np.argmin(same))])
+        return extents_of(newest)
+
+    def read_range(self, path: str, offset: int, length: int) -> bytes:
+        """Return part of a file. Only whole payloads carry a checksum, so this reads and verifies
+        the whole file when it is small or compressed, and trusts the volume for part of a big one.
+        """
+        return self.read_row_range(self.stat(path), offset, length)
+
+    def read_row_range(self, row: Row, offset: int, length: int) -> bytes:
+        """Return part of the file of a row that came from this snapshot; see `read_range`."""
+        if row.kind not in (Kind.FILE, Kind.SYMLINK):
+            raise Invalid(f"{row.path!r}", expected="a file", found="a directory")
+        end = min(offset + length, row.size)
+        if offset >= end:
+            return b""
+        if row.length != row.size or row.size <= VERIFIED_RANGE_BYTES:
+            return self.read_row(row)[offset:end]
+        try:
+            return self._shared.reader.read_part(row, offset, end - offset, self.state)
+        except NotFound:
+            newest = self._shared.newest()
+        extents = self._resolve(table_from_rows([row]), [row.path], newest)
+        if int(extents.length[0]) != row.size:
+            return self.read_row(row)[offset:end]
+        pack = extents.packs[int(extents.pack[0])]
+        moved = row._replace(pack=pack, offset=int(extents.offset[0]))
+        with self._expiring(row.path):
+            return self._shared.reader.read_part(moved, offset, end - offset, newest)
+
+    @contextmanager
+    def _expiring(self, path: str = "the index") -> Iterator[None]:
+        """Say SnapshotExpired where a file of this snapshot is gone from the volume."""
+        try:
+            yield
+        except SnapshotExpired:
+            raise
+        except NotFound as error:
+            raise self._expired(path) from error
+
+    # -- errors ----------------------------------------------------------------------------------
+
+    def _missing(self, path: str) -> NotFound:
+        return NotFound(f"{path!r} in snapshot {self.number} of {self._shared.name}")
+
+    def _expired(self, path: str) -> SnapshotExpired:
+        return SnapshotExpired(
+            f"{path!r} in snapshot {self.number} of {self._shared.name}",
+            expected="its pack",
+            found="it was garbage collected",
+            hint="open a newer snapshot, or tag the ones you need",
+        )

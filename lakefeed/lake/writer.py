@@ -1,0 +1,389 @@
+"""Many small files in, one pack and one commit out.
+
+Operations from any thread gather in a batch. When the batch is big, numerous or old enough, or when
+somebody calls `flush`, one background thread writes it as one pack, links one commit, and only then
+acknowledges every operation in it. A failed commit is raised to all who wait for it; if nobody
+does, by the next `flush` or `close`. Group commit is the only durability mechanism: no journal, and
+after a crash nothing to repair. While a batch is being written the next one gathers;
+when that one is full too, `put` waits (backpressure), so memory stays bounded.
+
+The writer reads its own writes: `get`, `stat` and `ls` see the gathered operations over the newest
+snapshot that this writer knows. One lock guards the two batches; no I/O happens under it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from lakefeed.errors import Invalid, NotFound
+from lakefeed.format import payload as payload_format
+from lakefeed.format.pack import Meta, PackWriter
+from lakefeed.format.paths import check_path
+from lakefeed.format.rows import Codec, Kind, Row
+from lakefeed.lake.batch import Batch, Delete, Operation, Put, PutHandle, Refer, Sealed
+from lakefeed.lake.committing import Publisher
+from lakefeed.lake.names import Names
+from lakefeed.lake.overlay import Overlay
+from lakefeed.lake.packing import new_pack
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.volume.base import Buffer
+
+_STREAM_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WriterOptions:
+    """When a batch is committed, and how payloads are stored.
+
+    A batch is committed at `flush_bytes`, `flush_files` or `flush_age_seconds`, whichever comes
+    first. Files above `big_bytes` get a pack of their own, streamed. `merge_after` unmerged packs
+    start an index merge after a commit; 0 leaves merging to others.
+    """
+
+    flush_bytes: int = 64 << 20
+    flush_files: int = 10_000
+    flush_age_seconds: float = 0.5
+    big_bytes: int = 64 << 20
+    codec: Codec = Codec.NONE
+    merge_after: int = 64
+
+
+class Writer:
+    """Collects operations and commits them in groups. Use it in a `with` block.
+
+    Leaving the block normally commits what is gathered; leaving it by an exception drops what was
+    not acknowledged yet.
+    """
+
+    def __init__(self, publisher: Publisher, options: WriterOptions) -> None:
+        self._publisher = publisher
+        self._options = options
+        self._changed = threading.Condition()
+        self._pending = Batch(time.monotonic())
+        self._in_flight: Batch | None = None
+        self._failed: list[Batch] = []
+        self._flush_wanted = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._snapshot: Snapshot | None = None
+        self._names = Names(self._view)
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    def put(
+        self,
+        path: str,
+        data: Buffer,
+        *,
+        mtime_ns: int | None = None,
+        mode: int = 0o644,
+        attrs: dict[str, str] | None = None,
+    ) -> PutHandle:
+        """Store bytes under a path, replacing what is there. `data` must not change until durable.
+
+        Invalid for a path that a lake cannot hold or one below a file.
+        """
+        self._names.check_file(path)
+        stored = payload_format.encode(data, self._options.codec)
+        operation = Put(stored, Kind.FILE, mtime_ns, mode, attrs)
+        return self._add(path, operation)
+
+    def put_file(
+        self, path: str, source: str | os.PathLike[str] | BinaryIO, *, meta: Meta | None = None
+    ) -> PutHandle:
+        """Store a local file or a binary stream under a path; mode and mtime are kept.
+
+        Above `big_bytes` it is streamed into a pack of its own and never held in memory.
+        """
+        self._names.check_file(path)
+        if isinstance(source, str | os.PathLike):
+            info = Path(source).stat()
+            meta = meta or Meta(info.st_mtime_ns, info.st_mode & 0o7777)
+            with open(source, "rb") as stream:
+                return self._put_stream(path, stream, meta)
+        return self._put_stream(path, source, meta or Meta(time.time_ns()))
+
+    def _put_stream(self, path: str, stream: BinaryIO, meta: Meta) -> PutHandle:
+        head = stream.read(self._options.big_bytes + 1)
+        if len(head) <= self._options.big_bytes:
+            return self.put(path, head, mtime_ns=meta.mtime_ns, mode=meta.mode, attrs=meta.attrs)
+
+        def chunks() -> Iterator[bytes]:
+            yield head
+            while chunk := stream.read(_STREAM_BYTES):
+                yield chunk
+
+        rows: list[Row] = []
+
+        def fill(writer: PackWriter, now_ns: int) -> None:
+            rows.append(writer.add_stream(path, chunks(), meta))
+
+        base = self._newest().number
+        pack = new_pack(self._publisher.volume, base, fill)
+        return self._add(path, Sealed(pack, rows[0]))
+
+    def symlink(self, path: str, target: str) -> PutHandle:
+        """Store a symbolic link; its target is kept as it is and never followed by the lake."""
+        self._names.check_file(path)
+        stored = payload_format.encode(target.encode())
+        return self._add(path, Put(stored, Kind.SYMLINK, None, 0o777, None))
+
+    def mkdir(self, path: str, mode: int = 0o755, *, mtime_ns: int | None = None) -> PutHandle:
+        """Store a directory, so that it exists while nothing lies below it, or for its mode."""
+        self._names.check_directory(path)
+        stored = payload_format.encode(b"")
+        return self._add(path, Put(stored, Kind.DIR, mtime_ns, mode, None))
+
+    def delete(self, path: str) -> PutHandle:
+        """Remove a file, a symlink or an empty stored directory. NotFound if it is not there."""
+        self._names.check_delete(path)
+        return self._add(path, Delete())
+
+    def delete_tree(self, directory: str) -> PutHandle:
+        """Remove a file, or a directory with everything below it, in one commit."""
+        rows = self._view().subtree(check_path(directory))
+        if not rows:
+            raise NotFound(f"{directory!r} in the lake")
+        return self._add_all(directory, {row.path: Delete() for row in rows})
+
+    def copy(self, source: str, target: str) -> PutHandle:
+        """Let `target` show the file that `source` shows now; no bytes move."""
+        self._names.check_file(target)
+        row = self._require(source)
+        if row.kind is Kind.DIR:
+            raise Invalid(f"copy {source!r}", expected="a file", found="a directory",
+                          hint='copy_tree and "lakefeed cp -r" take it all')  # fmt: skip
+        return self._add(target, self._reference(row))
+
+    def copy_tree(self, source: str, target: str) -> PutHandle:
+        """Let `target` show the file, or all of the directory, that `source` shows now."""
+        rows = self._names.check_move(source, target)
+        changes = {target + row.path[len(source) :]: self._reference(row) for row in rows}
+        return self._add_all(target, {check_path(path): op for path, op in changes.items()})
+
+    def rename(self, source: str, target: str) -> PutHandle:
+        """Move a file, or a directory with all below it, in one commit. No bytes move."""
+        rows = self._names.check_move(source, target)
+        changes: dict[str, Operation] = {}
+        for row in rows:
+            changes[row.path] = Delete()
+            changes[check_path(target + row.path[len(source) :])] = self._reference(row)
+        return self._add_all(target, changes)
+
+    def _reference(self, row: Row) -> Operation:
+        """Return the operation that shows the file of `row` under another path."""
+        with self._changed:
+            held = self._pending.operations.get(row.path)
+        if isinstance(held, Put | Refer):
+            return held
+        if held is not None or not row.pack:
+            self.flush()
+            row = self._require(row.path)
+        return Refer(row.path, row)
+
+    # -- what this writer sees -------------------------------------------------------------------
+
+    def get(self, path: str) -> bytes:
+        """Return a file's bytes as this writer left them."""
+        return self._view().get(path)
+
+    def stat(self, path: str) -> Row:
+        """Return a path's row as this writer left it; `pack` is "" while it is not committed."""
+        return self._view().stat(path)
+
+    def ls(self, directory: str = "") -> list[Row]:
+        """Return a directory's children as this writer left them."""
+        return self._view().ls(directory)
+
+    def _view(self) -> Overlay:
+        with self._changed:
+            layers = [self._pending.operations]
+            if self._in_flight is not None:
+                layers.append(self._in_flight.operations)
+        return Overlay(layers, self._newest())
+
+    def _newest(self) -> Snapshot:
+        if self._snapshot is None:
+            self._snapshot = self._publisher.newest()
+        return self._snapshot
+
+    def _require(self, path: str) -> Row:
+        return self._view().stat(check_path(path))
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def _add(self, path: str, operation: Operation) -> PutHandle:
+        return self._add_all(path, {path: operation})
+
+    def _add_all(self, path: str, changes: dict[str, Operation]) -> PutHandle:
+        """Gather operations that must be committed together."""
+        self._check_process()
+        with self._changed:
+            self._check_usable()
+            while self._must_wait(changes):
+                self._changed.notify_all()
+                self._changed.wait()
+                self._check_usable()
+            batch = self._pending
+            if not batch.operations:
+                batch.opened_seconds = time.monotonic()
+                self._start_thread()
+                self._changed.notify_all()
+            batch.add(changes)
+            if self._is_full(batch):
+                self._changed.notify_all()
+            return PutHandle(path, batch)
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise Invalid("writer", expected="an open one", found="it is closed")
+
+    def _check_process(self) -> None:
+        # Before the lock: in a forked child its holder may not exist.
+        if self._pid != os.getpid():
+            raise Invalid("writer", expected="the process that made it", found="a forked child")
+
+    def _must_wait(self, changes: dict[str, Operation]) -> bool:
+        """Backpressure, and the rule that a commit holds a path in one pack only."""
+        pending = self._pending
+        if self._is_full(pending) and self._in_flight is not None:
+            return True
+        for path, operation in changes.items():
+            held = pending.operations.get(path)
+            if held is not None and (isinstance(held, Sealed) or isinstance(operation, Sealed)):
+                self._flush_wanted = True
+                return True
+        return False
+
+    def _is_full(self, batch: Batch) -> bool:
+        options = self._options
+        return (
+            batch.held_bytes >= options.flush_bytes or len(batch.operations) >= options.flush_files
+        )
+
+    def _start_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lakefeed-commit", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while (batch := self._next_batch()) is not None:
+                self._publish(batch)
+        except BaseException as failure:
+            # Nobody commits any more: whoever waits must hear of it, and nobody may come.
+            with self._changed:
+                self._closed = True
+                dropped, self._pending = self._pending, Batch(time.monotonic())
+                self._changed.notify_all()
+            dropped.finish(None, failure)
+            raise
+
+    def _next_batch(self) -> Batch | None:
+        with self._changed:
+            while not self._is_due():
+                if self._closed and not self._pending.operations:
+                    return None
+                self._changed.wait(self._patience_seconds())
+            self._in_flight, self._pending = self._pending, Batch(time.monotonic())
+            self._flush_wanted = False
+            self._changed.notify_all()
+            return self._in_flight
+
+    def _is_due(self) -> bool:
+        batch = self._pending
+        if not batch.operations:
+            return False
+        wanted = self._flush_wanted or self._closed or self._is_full(batch)
+        return wanted or self._patience_seconds() == 0
+
+    def _patience_seconds(self) -> float | None:
+        if not self._pending.operations:
+            return None
+        due = self._pending.opened_seconds + self._options.flush_age_seconds
+        return max(due - time.monotonic(), 0.0)
+
+    def _publish(self, batch: Batch) -> None:
+        snapshot: Snapshot | None = None
+        error: BaseException | None = None
+        try:
+            snapshot = self._publisher.publish(batch)
+        except BaseException as failure:  # noqa: BLE001 - it goes to everybody who waits
+            error = failure
+        with self._changed:
+            if snapshot is not None:
+                self._snapshot = snapshot
+            batch.finish(None if snapshot is None else snapshot.number, error)
+            if error is not None:
+                self._failed = [old for old in self._failed if not old.reported] + [batch]
+            self._in_flight = None
+            self._changed.notify_all()
+        if snapshot is not None and self._merge_is_due(snapshot):
+            self._publisher.merge()
+
+    def _merge_is_due(self, snapshot: Snapshot) -> bool:
+        unmerged = sum(not info.indexed for info in snapshot.state.packs.values())
+        return 0 < self._options.merge_after <= unmerged
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def flush(self) -> int:
+        """Commit what is gathered; return the number of the snapshot that holds all of it.
+
+        Raises what made a commit fail, also an earlier one that nobody waited for; the operations
+        of that batch are then dropped.
+        """
+        self._check_process()
+        with self._changed:
+            batches = (self._in_flight, self._pending)
+            waiting = [batch for batch in self._failed if not batch.reported]
+            waiting += [batch for batch in batches if batch is not None and batch.operations]
+            self._failed = []
+            self._flush_wanted = bool(self._pending.operations)
+            self._changed.notify_all()
+        for batch in waiting:
+            batch.wait()
+        return self._newest().number
+
+    def close(self) -> None:
+        """Commit what is gathered and stop the thread. Works twice."""
+        if self._pid != os.getpid():
+            return
+        try:
+            if not self._closed:
+                self.flush()
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        with self._changed:
+            dropped, self._pending = self._pending, Batch(time.monotonic())
+            self._closed = True
+        dropped.finish(None, error)
+        self._stop()

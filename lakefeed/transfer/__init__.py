@@ -1,0 +1,1 @@
+"""Trees of files and archives, in and out of a lake."""

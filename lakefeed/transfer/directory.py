@@ -1,0 +1,172 @@
+"""A directory tree as the target of an export: parents, modes, times and symlinks as they were.
+
+Each file is written beside its place and renamed into it, so a name never shows half a file, and an
+export that was stopped is continued by running it again: what has the same size, time and mode is
+left alone. Directories are opened one component at a time without following symlinks, so whatever
+links the target or the lake holds, nothing is written outside the target. Directories get their
+mode and time last, because filling them changes both.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from lakefeed.errors import Corrupt, from_os_error
+from lakefeed.format.rows import Kind, Row
+from lakefeed.transfer.exporting import Refused
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# Errors of one name. Others (no space, read-only, a broken disk) would hit every file.
+_OF_ONE_NAME = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.ENAMETOOLONG: "the name is too long here",
+    errno.EINVAL: "the name is not allowed here",
+    errno.EILSEQ: "the name is not allowed here",
+    errno.EISDIR: "there is a directory of that name",
+    errno.ENOTEMPTY: "there is a directory of that name",
+    errno.EEXIST: "there is something of that name",
+    errno.ENOTDIR: "something above it is no directory",
+    errno.ELOOP: "something above it is a symbolic link",
+}
+
+
+class DirectoryTarget:
+    """Writes below `root`, which is made if it is missing. Holds a few open directories."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = os.path.abspath(os.fspath(root))
+        self._open: list[tuple[str, int]] = []
+
+    def wants(self, row: Row, name: str) -> bool:
+        """Tell whether a file is not there yet as it is in the lake; directories are looked at."""
+        if row.kind is Kind.DIR:
+            return True
+        with self._failing(name):
+            directory, _, last = name.rpartition("/")
+            try:
+                parent = self._enter(directory)
+                info = os.stat(last, dir_fd=parent, follow_symlinks=False)
+            except FileNotFoundError:
+                return True
+            if stat.S_ISDIR(info.st_mode):
+                raise IsADirectoryError(errno.EISDIR, "")
+            if (info.st_size, info.st_mtime_ns) != (row.size, row.mtime_ns):
+                return True
+            if row.kind is Kind.SYMLINK:
+                return not stat.S_ISLNK(info.st_mode)
+            return (
+                stat.S_IFMT(info.st_mode) != stat.S_IFREG or stat.S_IMODE(info.st_mode) != row.mode
+            )
+
+    def put(self, row: Row, name: str, pieces: Iterable[bytes]) -> None:
+        """Store one file, symlink or directory."""
+        with self._failing(name):
+            if row.kind is Kind.DIR:
+                self._enter(name)
+                return
+            directory, _, last = name.rpartition("/")
+            parent = self._enter(directory)
+            tmp = f".lakefeed-{uuid.uuid4().hex}"
+            try:
+                if row.kind is Kind.SYMLINK:
+                    _make_symlink(tmp, parent, row, b"".join(pieces))
+                else:
+                    _make_file(tmp, parent, row, pieces)
+                os.rename(tmp, last, src_dir_fd=parent, dst_dir_fd=parent)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(tmp, dir_fd=parent)
+                raise
+
+    @contextmanager
+    def _failing(self, name: str) -> Iterator[None]:
+        """Tell apart what hits one name, what a reader found, and what ends the export."""
+        try:
+            yield
+        except Corrupt as error:
+            raise Refused(error.text) from error
+        except OSError as error:
+            reason = _OF_ONE_NAME.get(error.errno or 0)
+            if reason is not None:
+                raise Refused(reason) from error
+            raise from_os_error(error, f"write {self._root}/{name}") from error
+
+    def _enter(self, directory: str) -> int:
+        """Return an open descriptor of a directory below the root, made if missing."""
+        if not self._open:
+            os.makedirs(self._root, exist_ok=True)
+            self._open.append(("", os.open(self._root, _DIRECTORY & ~os.O_NOFOLLOW)))
+        names = directory.split("/") if directory else []
+        same = 0
+        while (
+            same < min(len(names), len(self._open) - 1) and self._open[same + 1][0] == names[same]
+        ):
+            same += 1
+        self._leave(same + 1)
+        for name in names[same:]:
+            self._open.append((name, _open_directory(name, self._open[-1][1])))
+        return self._open[-1][1]
+
+    def _leave(self, depth: int) -> None:
+        while len(self._open) > depth:
+            os.close(self._open.pop()[1])
+
+    def finish(self, rows: Callable[[], Iterator[tuple[Row, str]]]) -> tuple[str, ...]:
+        """Give directories their modes and times; those that lock us out come last."""
+        locked = []
+        for row, name in rows():
+            if row.kind is Kind.DIR and name:
+                with suppress(Refused):  # reported when it could not be made
+                    self._dress(row, name, row.mode | 0o700)
+                if row.mode & 0o700 != 0o700:
+                    locked.append((row, name))
+        for row, name in reversed(locked):
+            with suppress(Refused):
+                self._dress(row, name, row.mode)
+        self._leave(0)
+        return (self._root,)
+
+    def _dress(self, row: Row, name: str, mode: int) -> None:
+        with self._failing(name):
+            fd = self._enter(name)
+            os.fchmod(fd, mode)
+            os.utime(fd, ns=(row.mtime_ns, row.mtime_ns))
+
+    def abandon(self) -> None:
+        """Close what is open; complete files stay, others were never there."""
+        self._leave(0)
+
+
+def _open_directory(name: str, parent: int) -> int:
+    try:
+        return os.open(name, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=parent)
+    return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _make_file(tmp: str, parent: int, row: Row, pieces: Iterable[bytes]) -> None:
+    fd = os.open(tmp, _NEW_FILE, 0o600, dir_fd=parent)
+    try:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(fd, view) :]
+        os.fchmod(fd, row.mode)
+        os.utime(fd, ns=(row.mtime_ns, row.mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def _make_symlink(tmp: str, parent: int, row: Row, target: bytes) -> None:
+    os.symlink(target, tmp, dir_fd=parent)
+    times = (row.mtime_ns, row.mtime_ns)
+    os.utime(tmp, ns=times, dir_fd=parent, follow_symlinks=False)

@@ -1,0 +1,235 @@
+"""Files of a snapshot out of a lake: one loop for every kind of target.
+
+1. Scan the rows selected, in path order. 2. Leave out what the target has already. 3. Read the
+others together, READ_BYTES at a time; what is bigger comes in pieces. 4. Hand each to the target.
+
+Every byte is verified before a target may call it complete (I7): small files before they are handed
+over, big ones with their last piece. A damaged file, or one that the target cannot take, is counted
+and named in the report while the rest goes on; a target that is full or broken ends the export.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from lakefeed.errors import Corrupt
+from lakefeed.format.checksum import crc32c
+from lakefeed.format.paths import check_prefix
+from lakefeed.format.rows import Kind, Row, rows_from_table
+from lakefeed.lake.query import Query
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.transfer.importing import Progress
+from lakefeed.transfer.problems import Problem, Problems
+
+# One round of reads; twice as much may be held while one is written and the next one read.
+READ_BYTES = 64 << 20
+PIECE_BYTES = 16 << 20
+_ALL = frozenset({Kind.FILE, Kind.SYMLINK, Kind.DIR})
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What to export: below `prefix` (which is cut off the names), and matching `glob`."""
+
+    prefix: str = ""
+    glob: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What an export did. `files` counts symlinks too; `skipped` were there or do not fit in."""
+
+    files: int
+    directories: int
+    bytes: int
+    skipped: int
+    errors: int
+    problems: tuple[Problem, ...]
+    outputs: tuple[str, ...]
+    snapshot: int
+    seconds: float
+
+
+class Refused(Exception):
+    """The target cannot take this one file; the reason is for the report."""
+
+
+class Target(Protocol):
+    """Where files go, in path order, from one thread."""
+
+    def wants(self, row: Row, name: str) -> bool:
+        """Tell whether a file has to be read and put at all."""
+
+    def put(self, row: Row, name: str, pieces: Iterable[bytes]) -> None:
+        """Store one file, directory or symlink; Refused when just this one cannot be."""
+
+    def finish(self, rows: Callable[[], Iterator[tuple[Row, str]]]) -> tuple[str, ...]:
+        """Complete the output and return its names; `rows` gives everything selected once more."""
+
+    def abandon(self) -> None:
+        """Remove what is incomplete."""
+
+
+def export(
+    snapshot: Snapshot,
+    target: Target,
+    options: ExportOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> ExportReport:
+    """Write the selected files to a target; return what was done and which files were left out."""
+    return _Export(snapshot, target, options or ExportOptions(), progress).run()
+
+
+class _Export:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        target: Target,
+        options: ExportOptions,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._snapshot = snapshot
+        self._target = target
+        self._prefix = check_prefix(options.prefix)
+        glob = options.glob
+        if glob is not None and self._prefix:
+            glob = f"{self._prefix}/{glob}"
+        self._query = Query(self._prefix, glob, _ALL)
+        self._progress = progress
+        self._problems = Problems()
+        self._files = self._directories = self._bytes = self._skipped = 0
+
+    def run(self) -> ExportReport:
+        """Do it all."""
+        began = time.monotonic()
+        try:
+            for table in self._snapshot.find(self._query):
+                for part in _parts(table):
+                    self._export_part(part)
+            outputs = self._target.finish(self._rows)
+        except BaseException:
+            self._target.abandon()
+            raise
+        return ExportReport(
+            files=self._files,
+            directories=self._directories,
+            bytes=self._bytes,
+            skipped=self._skipped,
+            errors=self._problems.count,
+            problems=self._problems.first(),
+            outputs=outputs,
+            snapshot=self._snapshot.number,
+            seconds=time.monotonic() - began,
+        )
+
+    def _rows(self) -> Iterator[tuple[Row, str]]:
+        for table in self._snapshot.find(self._query):
+            for row in rows_from_table(table):
+                if not self._is_root(row):
+                    yield row, self._name(row.path)
+
+    def _name(self, path: str) -> str:
+        if not self._prefix:
+            return path
+        if path == self._prefix:
+            return path.rpartition("/")[2]
+        return path[len(self._prefix) + 1 :]
+
+    def _is_root(self, row: Row) -> bool:
+        return row.kind is Kind.DIR and row.path == self._prefix
+
+    def _export_part(self, table: pa.Table) -> None:
+        rows = rows_from_table(table)
+        wanted = []
+        for at, row in enumerate(rows):
+            try:
+                if not self._is_root(row) and self._target.wants(row, self._name(row.path)):
+                    wanted.append(at)
+                elif not self._is_root(row):
+                    self._skipped += 1
+            except Refused as error:
+                self._problems.add(row.path, str(error))
+        for at, pieces in self._read(table, rows, wanted):
+            self._put(rows[at], pieces)
+        if self._progress is not None:
+            errors = self._problems.count
+            self._progress(Progress(self._files, self._bytes, self._skipped, errors))
+
+    def _read(
+        self, table: pa.Table, rows: list[Row], wanted: list[int]
+    ) -> Iterator[tuple[int, Iterable[bytes]]]:
+        small = [at for at in wanted if rows[at].kind is not Kind.DIR and not _is_big(rows[at])]
+        try:
+            data = dict(
+                zip(
+                    small,
+                    self._snapshot.read_rows(table.take(pa.array(small, pa.int64()))),
+                    strict=True,
+                )
+            )
+        except Corrupt:
+            data = {}  # found again below, one by one
+        for at in wanted:
+            row = rows[at]
+            if row.kind is Kind.DIR:
+                yield at, ()
+            elif _is_big(row):
+                yield at, _pieces(self._snapshot, row)
+            elif at in data:
+                yield at, (data.pop(at),)
+            else:
+                try:
+                    yield at, (self._snapshot.read_row(row),)
+                except Corrupt as error:
+                    self._problems.add(row.path, error)
+
+    def _put(self, row: Row, pieces: Iterable[bytes]) -> None:
+        try:
+            self._target.put(row, self._name(row.path), pieces)
+        except Refused as error:
+            self._problems.add(row.path, str(error))
+            return
+        if row.kind is Kind.DIR:
+            self._directories += 1
+        else:
+            self._files += 1
+            self._bytes += row.size
+
+
+def _is_big(row: Row) -> bool:
+    # A compressed payload can only be read whole; the format bounds its size.
+    return row.size > READ_BYTES and row.length == row.size
+
+
+def _parts(table: pa.Table) -> Iterator[pa.Table]:
+    """Cut a table so that the files of each part, big ones aside, fit into one round of reads."""
+    sizes = np.asarray(table["size"]).astype(np.int64)
+    ends = np.cumsum(np.where(sizes > READ_BYTES, 0, sizes))
+    start = 0
+    while start < len(table):
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + READ_BYTES, "right")), start + 1)
+        yield table.slice(start, end - start)
+        start = end
+
+
+def _pieces(snapshot: Snapshot, row: Row) -> Iterator[bytes]:
+    """Yield a big file's bytes; Corrupt after the last piece when they are not what was written."""
+    checksum = 0
+    for start in range(0, row.size, PIECE_BYTES):
+        piece = snapshot.read_range(row.path, start, PIECE_BYTES)
+        checksum = crc32c(piece, checksum)
+        yield piece
+    if checksum != row.crc32c:
+        raise Corrupt(
+            f"{row.path!r}",
+            expected=f"checksum {row.crc32c:08x}",
+            found=f"{checksum:08x}",
+            hint='run "lakefeed fsck --deep" to find every damaged file',
+        )

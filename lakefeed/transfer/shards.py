@@ -1,0 +1,93 @@
+"""The files that an archive export writes: one, several of a target size, or standard output.
+
+An archive is written under a temporary name beside its place and renamed when it is complete, so a
+name never shows half an archive. `out.tar` in shards is `out-000000.tar`, `out-000001.tar`, ...
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from typing import BinaryIO
+
+from lakefeed.errors import from_os_error
+
+STDOUT = "-"
+
+
+class Shards:
+    """Opens one output after the other. `shard_bytes` is None for a single one."""
+
+    def __init__(self, where: str, shard_bytes: int | None = None) -> None:
+        self._where = where
+        self._shard_bytes = None if where == STDOUT else shard_bytes
+        self._file: BinaryIO | None = None
+        self._tmp = ""
+        self._abandoned = False
+        self.written_bytes = 0
+        self.names: list[str] = []
+
+    def is_full(self) -> bool:
+        """Tell whether the next group of files should go to a new shard."""
+        return self._shard_bytes is not None and self.written_bytes >= self._shard_bytes
+
+    def open(self) -> None:
+        """Start the next output."""
+        self.written_bytes = 0
+        if self._where == STDOUT:
+            self._file = sys.stdout.buffer
+            return
+        stem, suffix = os.path.splitext(os.path.abspath(self._where))
+        name = f"{stem}{suffix}"
+        if self._shard_bytes is not None:
+            name = f"{stem}-{len(self.names):06d}{suffix}"
+        self.names.append(name)
+        self._tmp = f"{name}.{uuid.uuid4().hex}.tmp"
+        self._guard(self._create)
+
+    def _create(self) -> None:
+        self._file = open(self._tmp, "xb", buffering=1 << 20)  # noqa: SIM115 - kept open
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append bytes to the current output; after `abandon` they go nowhere."""
+        file = self._file
+        if not self._abandoned:
+            assert file is not None, "open first"
+            self._guard(lambda: file.write(data))
+        self.written_bytes += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Complete the current output and give it its name."""
+        file, self._file = self._file, None
+        if file is None:
+            return
+        if self._where == STDOUT:
+            self._guard(file.flush)
+            return
+        self._guard(file.close)
+        self._guard(lambda: os.replace(self._tmp, self.names[-1]))
+
+    def abandon(self) -> None:
+        """Remove the incomplete output. Works after `close` too."""
+        self._abandoned = True
+        file, self._file = self._file, None
+        if file is None or self._where == STDOUT:
+            return
+        with suppress(OSError):
+            file.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self._tmp)
+
+    def _guard(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise from_os_error(
+                error, f"write {self.names[-1] if self.names else STDOUT}"
+            ) from error

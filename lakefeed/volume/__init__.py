@@ -1,0 +1,1 @@
+"""Bytes on a mounted volume: the only layer that does file I/O."""

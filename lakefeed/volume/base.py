@@ -1,0 +1,168 @@
+"""What lakefeed asks of a volume, and what a volume promises in return.
+
+A volume is one directory tree with a handful of verbs. Paths are relative, '/'-separated names made
+by `lakefeed.lake.layout`; a volume never sees names chosen by users.
+
+The promises, which `tests/volume` checks on every implementation:
+
+V1  `create` makes a new file or raises Conflict; two creators never share one file.
+V2  After `sync()` of a file and `sync_directory()` of its parent, its bytes and its name survive
+    a power cut.
+V3  `link` gives a complete, synced file a second name, atomically, or raises Conflict when the name
+    is taken. Any other error is ambiguous: the name may exist afterwards.
+V4  `replace` moves a file over another name atomically; readers see the old bytes or the new.
+V5  A file opened after its writer closed it shows what was written (close-to-open). A name is found
+    by every client that calls `refresh` after `sync_directory` of its parent returned.
+V6  `read_at` returns exactly what was asked or raises; a short file is VolumeFailed, never a short
+    result. Readers are safe from any thread.
+V7  Every failure is one of lakefeed's five errors. NotFound means that the name does not exist.
+
+Left to others: names (`lake.layout`), checksums (`format`), retries and ambiguity (`lake.log`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, runtime_checkable
+
+Buffer = bytes | bytearray | memoryview  # a memoryview is of single bytes (format "B")
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """Facts about one file; `mtime_ns` is the file server's clock, never the client's."""
+
+    size: int
+    mtime_ns: int
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One name in a directory listing. Listings may miss or repeat names under change (NFS)."""
+
+    name: str
+    is_directory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Room on the volume, in bytes and in inodes (-1: the volume does not count inodes)."""
+
+    total_bytes: int
+    free_bytes: int
+    free_inodes: int
+
+
+class WritableFile(Protocol):
+    """A new file being written front to back by one owner."""
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        """Append the buffers in order and return the bytes written (all of them)."""
+
+    def tell(self) -> int:
+        """Return the bytes written so far."""
+
+    def stat(self) -> FileStat:
+        """Return the facts of the file as the server has them."""
+
+    def sync(self) -> None:
+        """Return once everything written is on stable storage (V2)."""
+
+    def close(self) -> None:
+        """Close the file; an error that the server reports only now is raised. Works twice."""
+
+    def __enter__(self) -> WritableFile: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class ReadableFile(Protocol):
+    """An open file; `read_at` and `read_into` are safe from any thread until `close`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file when it was opened."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset` (V6)."""
+
+    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Fill the buffers in order from `offset`, wholly (V6); return the bytes read."""
+
+    def stat(self) -> FileStat:
+        """Return the facts of the open file, fresh from the server."""
+
+    def close(self) -> None:
+        """Close the file. Works twice."""
+
+    def __enter__(self) -> ReadableFile: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@runtime_checkable
+class Volume(Protocol):
+    """One directory tree on a mounted volume."""
+
+    @property
+    def name(self) -> str:
+        """Where the tree is, for messages."""
+
+    def create(self, path: str) -> WritableFile:
+        """Create a new file for writing, parent directories included; Conflict if it exists."""
+
+    def open(self, path: str) -> ReadableFile:
+        """Open a file for reading, revalidated with the server."""
+
+    def stat(self, path: str) -> FileStat:
+        """Return the facts of a file; on NFS they may be as old as the attribute cache allows."""
+
+    def link(self, source: str, target: str) -> None:
+        """Give `source` the additional name `target` (V3)."""
+
+    def replace(self, source: str, target: str) -> None:
+        """Rename `source` over `target` (V4). Only for tiny hint files and refs."""
+
+    def unlink(self, path: str) -> None:
+        """Remove a name; NotFound when there is none."""
+
+    def list(self, directory: str) -> Iterator[Listed]:
+        """Yield the names in a directory; NotFound when there is no such directory."""
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and its parents durably; an existing one is fine."""
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable (V2) and known to whoever refreshes it (V5)."""
+
+    def refresh(self, directory: str) -> None:
+        """Forget cached misses below a directory, so that the next look-up asks the server."""
+
+    def space(self) -> Space:
+        """Return how much room is left."""
+
+
+def read_file(volume: Volume, path: str) -> bytes:
+    """Return the bytes of a small file."""
+    with volume.open(path) as file:
+        return file.read_at(0, file.size)
+
+
+def write_file(volume: Volume, path: str, data: Buffer) -> None:
+    """Create a file with these bytes and sync it; syncing the directory is left to the caller."""
+    with volume.create(path) as file:
+        file.write([data])
+        file.sync()

@@ -1,0 +1,224 @@
+"""A volume that counts: calls, bytes and seconds of every verb, around any other volume.
+
+It changes nothing it measures. The counters are one dictionary under one lock, held for
+nanoseconds; `readings()` returns a copy, so differences between two moments are plain arithmetic.
+Only volume calls are timed, not the work between them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+
+from lakefeed.volume.base import (
+    Buffer,
+    FileStat,
+    Listed,
+    ReadableFile,
+    Space,
+    Volume,
+    WritableFile,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one verb did so far; `failures` counts calls that raised."""
+
+    calls: int = 0
+    failures: int = 0
+    transferred_bytes: int = 0
+    busy_seconds: float = 0.0
+
+
+class Meter:
+    """The counters, by verb."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readings: dict[str, Reading] = {}
+
+    def readings(self) -> dict[str, Reading]:
+        """Return the readings so far."""
+        with self._lock:
+            return dict(self._readings)
+
+    @contextmanager
+    def call(self, verb: str, transferred_bytes: int = 0) -> Iterator[None]:
+        """Count the call made inside the block."""
+        start = time.perf_counter()
+        failed = 1
+        try:
+            yield
+            failed = 0
+        finally:
+            seconds = time.perf_counter() - start
+            moved = 0 if failed else transferred_bytes
+            with self._lock:
+                old = self._readings.get(verb, Reading())
+                self._readings[verb] = Reading(
+                    old.calls + 1,
+                    old.failures + failed,
+                    old.transferred_bytes + moved,
+                    old.busy_seconds + seconds,
+                )
+
+
+class MeteredWritableFile:
+    """A file whose writes and syncs are counted."""
+
+    def __init__(self, inner: WritableFile, meter: Meter) -> None:
+        self._inner = inner
+        self._meter = meter
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        """Append the buffers in order."""
+        with self._meter.call("write", sum(map(len, buffers))):
+            return self._inner.write(buffers)
+
+    def tell(self) -> int:
+        """Return the bytes written so far."""
+        return self._inner.tell()
+
+    def stat(self) -> FileStat:
+        """Return the facts of the file as the server has them."""
+        with self._meter.call("stat"):
+            return self._inner.stat()
+
+    def sync(self) -> None:
+        """Return once everything written is on stable storage."""
+        with self._meter.call("sync"):
+            self._inner.sync()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._meter.call("close"):
+            self._inner.close()
+
+    def __enter__(self) -> MeteredWritableFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class MeteredReadableFile:
+    """A file whose reads are counted."""
+
+    def __init__(self, inner: ReadableFile, meter: Meter) -> None:
+        self._inner = inner
+        self._meter = meter
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file when it was opened."""
+        return self._inner.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`."""
+        with self._meter.call("read", length):
+            return self._inner.read_at(offset, length)
+
+    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Fill the buffers in order from `offset`, wholly."""
+        with self._meter.call("read", sum(buffer.nbytes for buffer in buffers)):
+            return self._inner.read_into(offset, buffers)
+
+    def stat(self) -> FileStat:
+        """Return the facts of the open file."""
+        with self._meter.call("stat"):
+            return self._inner.stat()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._meter.call("close"):
+            self._inner.close()
+
+    def __enter__(self) -> MeteredReadableFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class MeteredVolume:
+    """Any volume, counted by `meter`."""
+
+    def __init__(self, inner: Volume, meter: Meter) -> None:
+        self._inner = inner
+        self.meter = meter
+
+    @property
+    def name(self) -> str:
+        """The inner volume's name."""
+        return self._inner.name
+
+    def create(self, path: str) -> MeteredWritableFile:
+        """Create a new file."""
+        with self.meter.call("create"):
+            return MeteredWritableFile(self._inner.create(path), self.meter)
+
+    def open(self, path: str) -> MeteredReadableFile:
+        """Open a file for reading."""
+        with self.meter.call("open"):
+            return MeteredReadableFile(self._inner.open(path), self.meter)
+
+    def stat(self, path: str) -> FileStat:
+        """Return the facts of a file."""
+        with self.meter.call("stat"):
+            return self._inner.stat(path)
+
+    def link(self, source: str, target: str) -> None:
+        """Give `source` the additional name `target`."""
+        with self.meter.call("link"):
+            self._inner.link(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        """Rename over the target."""
+        with self.meter.call("replace"):
+            self._inner.replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        """Remove a name."""
+        with self.meter.call("unlink"):
+            self._inner.unlink(path)
+
+    def list(self, directory: str) -> Iterator[Listed]:
+        """Yield the names in a directory, counted as one call."""
+        with self.meter.call("list"):
+            names = list(self._inner.list(directory))
+        yield from names
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and its parents."""
+        with self.meter.call("make_directory"):
+            self._inner.make_directory(path)
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable."""
+        with self.meter.call("sync_directory"):
+            self._inner.sync_directory(path)
+
+    def refresh(self, directory: str) -> None:
+        """Forget cached misses below a directory."""
+        with self.meter.call("refresh"):
+            self._inner.refresh(directory)
+
+    def space(self) -> Space:
+        """Return the room left."""
+        with self.meter.call("space"):
+            return self._inner.space()

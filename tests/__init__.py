@@ -1,0 +1,1 @@
+"""Tests, one folder a layer: the lowest folder that fails holds the cause."""

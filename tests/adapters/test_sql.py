@@ -1,0 +1,114 @@
+"""Questions in SQL get the answers that the snapshot itself gives, and change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Corrupt, Invalid, Lake
+from lakefeed.adapters import sql
+from lakefeed.format.rows import rows_from_table
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    with Lake.create(tmp_path / "lake") as lake:
+        with lake.writer(operation="import", message="first") as writer:
+            for number in range(20):
+                writer.put(f"train/{number % 2}/{number}.JPG", b"x" * number, mtime_ns=10**18 + 1)
+            writer.put("top", b"top", mode=0o600, attrs={"label": "cat"})
+            writer.symlink("link", "top")
+            writer.mkdir("empty")
+        with lake.writer() as writer:
+            writer.delete("train/0/0.JPG")
+            writer.put("top", b"newer", attrs={"label": "dog"})
+        yield lake
+
+
+def test_files_are_the_rows_of_the_snapshot(lake: Lake) -> None:
+    asked = sql.query(lake, 'select path, size, length, crc32c, mode, seq, pack, "offset", mtime_ns'
+                            " from files order by path")  # fmt: skip
+    rows = [row for table in lake.snapshot().scan() for row in rows_from_table(table)]
+    assert [tuple(row.values()) for row in asked.to_pylist()] == [
+        (r.path, r.size, r.length, r.crc32c, r.mode, r.seq, r.pack, r.offset, r.mtime_ns)
+        for r in rows
+    ]
+
+
+def test_words_times_and_parts_of_the_path_are_there(lake: Lake) -> None:
+    def one(columns: str, path: str) -> tuple[object, ...]:
+        table = sql.query(lake, f"select {columns} from files where path = '{path}'")
+        return tuple(table.to_pylist()[0].values())
+
+    assert one("kind, codec, dir, name, ext", "train/1/7.JPG") == (
+        "file", "none", "train/1", "7.JPG", "jpg"
+    )  # fmt: skip
+    assert one("kind, dir, name, ext", "link") == ("symlink", "", "link", "")
+    assert one("kind", "empty") == ("dir",)
+    assert one("cast(mtime as varchar)", "train/1/7.JPG") == ("2001-09-09 01:46:40.000000001",)
+    assert one("attrs['label']", "top") == ("dog",)
+
+
+def test_a_snapshot_of_the_past_answers_for_itself(lake: Lake) -> None:
+    count = "select count(*) n from files"
+    assert sql.query(lake, count)["n"][0].as_py() == 22
+    assert sql.query(lake, count, lake.snapshot(1))["n"][0].as_py() == 23
+    assert sql.query(lake, "from snapshots", lake.snapshot(1)).num_rows == 1
+
+
+def test_a_table_can_be_asked_more_than_once(lake: Lake) -> None:
+    with sql.connect(lake) as connection:
+        twice = "select count(*) n from files a join files b using (path)"
+        assert connection.query(twice)["n"][0].as_py() == 22
+        schema, batches = connection.stream("select path from files order by size desc limit 1")
+        assert schema.names == ["path"]
+        assert [batch["path"].to_pylist() for batch in batches] == [["train/1/19.JPG"]]
+
+
+def test_the_log_and_the_packs_are_tables(lake: Lake) -> None:
+    log = sql.query(lake, "select number, operation, message, added_rows from snapshots")
+    assert log.to_pylist() == [
+        {"number": 2, "operation": "write", "message": None, "added_rows": 2},
+        {"number": 1, "operation": "import", "message": "first", "added_rows": 23},
+    ]
+    packs = sql.query(lake, "select file, bytes, seq from packs order by seq").to_pylist()
+    assert [pack["seq"] for pack in packs] == [1, 2]
+    for pack in packs:
+        assert (Path(lake.name) / pack["file"]).stat().st_size == pack["bytes"]
+
+
+def test_an_empty_lake_has_empty_tables(tmp_path: Path) -> None:
+    with Lake.create(tmp_path / "none") as lake:
+        for table in ("files", "snapshots", "packs"):
+            assert sql.query(lake, f"from {table}").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["from nope", "select", "", "copy files to '{}/x.csv'",
+     "from read_csv('/etc/passwd')", "attach '{}/x.db'", "set enable_external_access = true",
+     "delete from files"],
+)  # fmt: skip
+def test_what_is_no_question_is_invalid(lake: Lake, tmp_path: Path, text: str) -> None:
+    with pytest.raises(Invalid, match="query"):
+        sql.query(lake, text.format(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["lake"]
+
+
+def test_damage_is_reported_as_damage(lake: Lake) -> None:
+    for pack in Path(lake.name).glob("packs/*/*.pack"):
+        data = bytearray(pack.read_bytes())
+        data[-2000] ^= 1
+        pack.write_bytes(data)
+    with Lake.open(lake.name) as damaged, pytest.raises(Corrupt):
+        sql.query(damaged, "select count(*) from files")
+
+
+def test_without_duckdb_the_error_says_how_to_get_it(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "duckdb", None)
+    with pytest.raises(Invalid, match=r"lakefeed\[sql\]"):
+        sql.query(lake, "from files")

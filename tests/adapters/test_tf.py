@@ -1,0 +1,179 @@
+"""A tf.data dataset of a lake: the files' own bytes and labels, each once an epoch, into Keras."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lakefeed.tf
+from lakefeed.errors import NotFound
+from lakefeed.lake.lake import Lake
+from tests.feed.lakes import QUIET, lake_of, some_files
+
+pytestmark = [pytest.mark.tf, pytest.mark.slow]
+
+FILES = some_files(90)
+PATHS = {data: path for path, data in FILES.items()}
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[Lake]:
+    with lake_of(FILES) as lake:
+        yield lake
+
+
+def payloads(dataset: Any) -> list[bytes]:
+    return [data for batch in dataset for data in batch.numpy().tolist()]
+
+
+def feed_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("lakefeed-feed")]
+
+
+def test_every_file_arrives_with_its_bytes_and_its_label(lake: Lake) -> None:
+    dataset = lakefeed.tf.dataset(lake, "train/**", batch_size=8, labels="parent")
+    assert dataset.class_names == ["class0", "class1", "class2"]
+    assert dataset.element_spec == (
+        tf.TensorSpec([None], tf.string),
+        tf.TensorSpec([None], tf.int32),
+    )
+    seen = []
+    for data, labels in dataset:
+        assert labels.dtype == tf.int32
+        for payload, label in zip(data.numpy().tolist(), labels.numpy().tolist(), strict=True):
+            seen.append((payload, f"class{label}"))
+    assert Counter(seen) == Counter((data, path.split("/")[1]) for path, data in FILES.items())
+
+
+def test_bytes_in_path_order_equal_what_the_snapshot_gives(lake: Lake) -> None:
+    snapshot = lake.snapshot()
+    dataset = lakefeed.tf.dataset(snapshot, "train", batch_size=7, shuffle=None)
+    assert dataset.element_spec == tf.TensorSpec([None], tf.string)
+    assert payloads(dataset) == [snapshot.get(path) for path in sorted(FILES)]
+
+
+def test_each_iteration_is_the_next_epoch_with_an_order_of_its_own(lake: Lake) -> None:
+    dataset = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
+    epochs = [payloads(dataset) for _ in range(3)]
+    assert [Counter(epoch) for epoch in epochs] == [Counter(FILES.values())] * 3
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    again = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
+    assert [payloads(again) for _ in range(3)] == epochs
+    other = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=6)
+    assert payloads(other) != epochs[0]
+
+
+def test_repeat_goes_through_the_epochs_too(lake: Lake) -> None:
+    dataset = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
+    apart = payloads(dataset) + payloads(dataset)
+    assert payloads(lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5).repeat(2)) == apart
+
+
+def test_one_element_is_one_batch_and_their_number_is_known(lake: Lake) -> None:
+    dataset = lakefeed.tf.dataset(lake, "train", batch_size=8)
+    assert dataset.cardinality().numpy() == 12
+    assert [len(batch.numpy()) for batch in dataset] == [8] * 11 + [2]
+    dataset = lakefeed.tf.dataset(lake, "train", batch_size=8, drop_last=True)
+    assert dataset.cardinality().numpy() == 11
+    assert [len(batch.numpy()) for batch in dataset] == [8] * 11
+
+
+def test_options_reach_the_feed(lake: Lake) -> None:
+    ranks = [
+        payloads(lakefeed.tf.dataset(lake, "train", batch_size=8, rank=rank, world_size=3))
+        for rank in range(3)
+    ]
+    assert Counter(data for rank in ranks for data in rank) == Counter(FILES.values())
+
+
+def test_class_names_fix_the_numbers(lake: Lake) -> None:
+    names = ["class2", "other", "class1", "class0"]
+    dataset = lakefeed.tf.dataset(lake, "train/class1", labels="parent", class_names=names)
+    assert dataset.class_names == names
+    assert {label for _, labels in dataset for label in labels.numpy().tolist()} == {2}
+
+
+def test_nothing_to_read_is_an_error_before_training(lake: Lake) -> None:
+    with pytest.raises(NotFound):
+        lakefeed.tf.dataset(lake, "tset/**")
+
+
+def test_a_path_opens_the_lake_for_each_epoch_and_keeps_its_snapshot(tmp_path: Path) -> None:
+    with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
+        for path, data in FILES.items():
+            writer.put(path, data)
+    dataset = lakefeed.tf.dataset(tmp_path, "train", batch_size=32)
+    with Lake.open(tmp_path) as lake, lake.writer(QUIET) as writer:
+        writer.put("train/class0/new.bin", b"added later")
+    for _ in range(2):
+        assert Counter(payloads(dataset)) == Counter(FILES.values())
+    assert b"added later" in payloads(lakefeed.tf.dataset(tmp_path, "train"))
+
+
+def test_stopping_early_leaves_no_thread(lake: Lake) -> None:
+    dataset = lakefeed.tf.dataset(lake, "train", batch_size=2)
+    for _ in dataset.take(3):
+        pass
+    assert feed_threads() == []
+
+
+def test_a_damaged_file_stops_the_iteration_and_is_named(tmp_path: Path) -> None:
+    with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
+        for at in range(50):
+            writer.put(f"train/a/{at}.bin", f"payload number {at}.".encode())
+    (pack,) = (tmp_path / "packs").rglob("*.pack")
+    pack.write_bytes(pack.read_bytes().replace(b"number 33.", b"NUMBER 33."))
+    dataset = lakefeed.tf.dataset(tmp_path, "train", batch_size=4, labels="parent")
+    with pytest.raises(tf.errors.OpError, match=r"Corrupt: train/a/33\.bin"):
+        for _ in dataset:
+            pass
+    assert feed_threads() == []
+
+
+def test_keras_trains_from_it_and_learns() -> None:
+    chance = np.random.default_rng(0)
+    pictures = {
+        f"{part}/{name}/{at:03d}.png": picture(chance, bright)
+        for part, count in (("train", 60), ("val", 20))
+        for name, bright in (("dark", 60), ("light", 190))
+        for at in range(count)
+    }
+
+    def decode(data: Any, labels: Any) -> Any:
+        return tf.map_fn(one, data, fn_output_signature=tf.float32), labels
+
+    def one(data: Any) -> Any:
+        return tf.ensure_shape(tf.io.decode_png(data, channels=1), (8, 8, 1)) / 255
+
+    with lake_of(pictures) as lake:
+        train, held_out = (
+            lakefeed.tf.dataset(lake, part, batch_size=10, labels="parent", seed=1)
+            .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+            .prefetch(2)
+            for part in ("train", "val")
+        )
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(0.02), loss, metrics=["accuracy"])
+        history = model.fit(
+            train, validation_data=held_out, epochs=6, shuffle=False, verbose=0
+        ).history
+        assert history["val_accuracy"][-1] > 0.9
+    assert feed_threads() == []
+
+
+def picture(chance: np.random.Generator, bright: int) -> bytes:
+    pixels = chance.normal(bright, 30, (8, 8, 1)).clip(0, 255).astype(np.uint8)
+    data: bytes = tf.io.encode_png(pixels).numpy()
+    return data

@@ -1,0 +1,1 @@
+"""The command line: what it prints, where it prints it, and how it ends."""

@@ -1,0 +1,110 @@
+"""What people see: tables, sizes, progress; and what a pipe does not see."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lakefeed.cli.output import (
+    Meter,
+    metering,
+    print_facts,
+    print_json,
+    print_lines,
+    print_table,
+    shown,
+)
+from tests.cli.conftest import command
+
+
+def test_a_meter_counts_files_bytes_and_their_rates() -> None:
+    now = [10.0]
+    meter = Meter(clock=lambda: now[0])
+    meter.add(size_bytes=3_000_000)
+    meter.add(files=9, size_bytes=1_000_000)
+    now[0] = 12.0
+    assert (meter.files, meter.bytes, meter.seconds) == (10, 4_000_000, 2.0)
+    assert meter.rates() == "5 files/s  2.0 MB/s"
+    assert meter.summary() == "10 files, 3.8 MiB in 2.0 s: 5 files/s  2.0 MB/s"
+
+
+def test_a_meter_without_a_terminal_draws_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    with metering("work", total_files=3) as meter:
+        meter.expect(4)
+        meter.add()
+    assert meter.files == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_table_in_a_pipe_has_neither_rules_nor_cuts(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["name", "size>"], [("a" * 300, 5), ("[bold]b", 12345)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["name", "size"], ["a" * 300, "5"], ["[bold]b", "12345"],
+    ]  # fmt: skip
+    assert len({len(line.rstrip()) for line in lines}) == 1
+
+
+def test_facts_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts([("a", 1), ("long", "x y")])
+    assert capsys.readouterr().out == "a     1\nlong  x y\n"
+
+
+def test_json_is_one_line_and_keeps_letters(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"path": "späße\n", "size": 1})
+    assert capsys.readouterr().out == '{"path": "späße\\n", "size": 1}\n'
+
+
+def test_no_lines_are_no_output(capsys: pytest.CaptureFixture[str]) -> None:
+    print_lines([])
+    print_lines(["a", "b"])
+    assert capsys.readouterr().out == "a\nb\n"
+
+
+def test_a_pipe_gets_paths_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown("a\n\x1b[31m") == "a\n\x1b[31m"
+
+
+def on_terminal(*words: str | Path, **environment: str) -> str:
+    """What a command shows on a terminal of its own."""
+    settings = " ".join(f"{name}={value}" for name, value in environment.items())
+    line = f"env -u NO_COLOR TERM=xterm {settings} {shlex.join(command(*words))}"
+    done = subprocess.run(
+        ["script", "-qec", line, "/dev/null"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.stdout
+
+
+needs_script = pytest.mark.skipif(
+    subprocess.run(["sh", "-c", "command -v script"], capture_output=True).returncode != 0,
+    reason="needs script(1) to make a terminal",
+)
+
+
+@pytest.mark.slow
+@needs_script
+def test_a_terminal_shows_progress(lake: Path, tmp_path: Path) -> None:
+    seen = on_terminal("get", "-r", lake, "a", tmp_path / "out")
+    assert "files/s" in seen
+    assert "MB/s" in seen
+    quiet = on_terminal("get", "-rq", lake, "a", tmp_path / "again")
+    assert "\x1b" not in quiet
+
+
+@pytest.mark.slow
+@needs_script
+def test_no_color_is_respected(lake: Path, tmp_path: Path) -> None:
+    colour = "\x1b[3"
+    seen = on_terminal("get", "-r", lake, "a", tmp_path / "out", FORCE_COLOR="1")
+    assert colour in seen
+    plain = on_terminal("get", "-r", lake, "a", tmp_path / "again", NO_COLOR="1")
+    assert "files/s" in plain
+    assert colour not in plain

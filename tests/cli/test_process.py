@@ -1,0 +1,172 @@
+"""The program as a process: streams, signals, pipes, start-up."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from tests.cli.conftest import FILES, Run, command
+from tests.cli.test_output import needs_script
+
+pytestmark = pytest.mark.slow
+
+# A failed attempt is listed too, so for pandas look at what it loads itself.
+NEVER = {"tensorflow", "keras", "torch", "jax", "pandas.core", "polars", "duckdb", "matplotlib"}
+
+
+def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in bash, with $LAKEFEED as the program."""
+    return subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "LAKEFEED": shlex.join(command()), **environment},
+    )
+
+
+def loaded_by(*arguments: str | Path) -> set[str]:
+    """The modules that a command loads, or tries to."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *command(*arguments)[1:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return set(re.findall(r"^import time:.*\|\s+([\w.]+)$", done.stderr, flags=re.MULTILINE))
+
+
+def test_facts_go_to_stdout_and_complaints_to_stderr(process: Run, lake: Path) -> None:
+    done = process("ls", lake)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == ["a/", "empty/", "link", "top.csv"]
+    wrong = process("ls", lake, "none")
+    assert (wrong.code, wrong.out) == (3, "")
+    assert wrong.err.startswith("error: not found: 'none'")
+
+
+def test_bytes_travel_through_the_streams(process: Run, lake: Path) -> None:
+    data = bytes(range(256)) * 1000
+    assert process("put", lake, "-", "x.bin", stdin=data).code == 0
+    assert process("cat", lake, "x.bin").data == data
+
+
+def test_a_pipe_gets_neither_colours_nor_progress(process: Run, lake: Path, tmp_path: Path) -> None:
+    assert process("tag", lake, "v1").code == 0
+    for words in (["tag", lake], ["get", "-r", lake, "a", tmp_path / "out"], ["log", lake]):
+        done = process(*words)
+        assert done.code == 0
+        assert "\x1b" not in done.out
+        assert done.err == ""
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as made, made.writer() as writer:
+        for number in range(6000):
+            writer.put(f"a-directory-with-a-long-name/{number:08d}", b"")
+    for words in ("ls -R", "find -l", "find --json"):
+        verb, _, options = words.partition(" ")
+        script = f'$LAKEFEED {verb} {where} {options} | head -n 1; echo "${{PIPESTATUS[0]}}" >&2'
+        done = shell(script)
+        assert done.stdout.count("\n") == 1
+        assert done.stderr == "141\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_gets_all_of_it(lake: Path, unbuffered: str) -> None:
+    data = bytes(range(256)) * 4000
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.put("big", data)
+        for number in range(3000):
+            writer.put(f"a-directory-with-a-long-name/{number:08d}", b"")
+    slow = "(dd bs=1 count=1 status=none >/dev/null; cat)"
+    listed = shell(f"$LAKEFEED find {lake} | {slow} | wc -l", PYTHONUNBUFFERED=unbuffered)
+    assert listed.stdout.strip() == str(3000 + 1 + len(FILES) + 1)
+    sent = shell(f"$LAKEFEED cat {lake} big | {slow} | wc -c", PYTHONUNBUFFERED=unbuffered)
+    assert int(sent.stdout) == len(data) - 1
+
+
+def test_closed_streams_are_no_bug(lake: Path) -> None:
+    assert shell(f"$LAKEFEED ls {lake} >&-").returncode == 0
+    done = shell(f"$LAKEFEED ls {lake} none 2>&-")
+    assert (done.returncode, done.stdout) == (3, "")
+
+
+def test_a_full_output_is_named(lake: Path) -> None:
+    done = shell(f"$LAKEFEED ls {lake} > /dev/full")
+    assert done.returncode == 6
+    assert done.stderr.startswith("error: volume failed: ")
+    assert "no space left" in done.stderr
+
+
+@pytest.mark.parametrize("sent_mebibytes", [1, 70], ids=["in memory", "streamed"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_put_leaves_the_lake_as_it_was(
+    lake: Path, number: signal.Signals, code: int, sent_mebibytes: int
+) -> None:
+    before = sorted(path for path in lake.rglob("*") if path.is_file())
+    child = subprocess.Popen(
+        command("put", lake, "-", "half"), stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    # More than a pipe holds: once this returns, the program is reading.
+    for _ in range(sent_mebibytes):
+        child.stdin.write(bytes(1 << 20))
+    child.stdin.flush()
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == code
+    assert b"Traceback" not in err
+    assert sorted(path for path in lake.rglob("*") if path.is_file()) == before
+
+
+def test_names_with_odd_characters_survive(process: Run, lake: Path) -> None:
+    name = "späße/a b\n\x1b[31m'\"$(x)"
+    assert process("put", lake, "-", name, stdin=b"odd").code == 0
+    assert process("cat", lake, name).data == b"odd"
+    assert process("find", lake, "späße", "-0").data.decode() == f"{name}\0"
+    assert process("find", lake, "späße", "--json").json["path"] == name
+    elsewhere = process("find", lake, "späße", PYTHONIOENCODING="latin-1", LC_ALL="C")
+    assert elsewhere.data.decode() == f"{name}\n"
+
+
+@needs_script
+def test_a_terminal_gets_no_control_characters(lake: Path) -> None:
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.put("bad/\x1b[31mred", b"")
+    done = shell(f'script -qec "$LAKEFEED ls {lake} bad" /dev/null')
+    assert done.stdout.replace("\r", "") == "\\x1b[31mred\n"
+
+
+def test_the_script_and_the_module_are_one_program(process: Run) -> None:
+    done = process("--version")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("lakefeed ")
+    assert "Usage: lakefeed " in process("ls").err
+
+
+def test_starting_loads_nothing_heavy(lake: Path) -> None:
+    assert not loaded_by("--version") & (NEVER | {"pyarrow", "numpy", "rich"})
+    assert not loaded_by("--help") & (NEVER | {"pyarrow", "numpy", "rich"})
+    modules = loaded_by("ls", lake)
+    assert "pyarrow" in modules
+    assert not modules & (NEVER | {"rich"})
+
+
+def test_a_command_reads_while_others_write(process: Run, lake: Path) -> None:
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.put("late", b"1").wait()
+        assert process("cat", lake, "late").data == b"1"
+    assert process("cat", lake, "top.csv").data == FILES["top.csv"]

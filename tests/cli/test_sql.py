@@ -1,0 +1,76 @@
+"""`lakefeed sql`: tables for people, JSON lines and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from tests.cli.conftest import MTIME_NS, Run
+
+pytest.importorskip("duckdb")
+
+
+def test_people_get_a_table(run: Run, lake: Path) -> None:
+    done = run("sql", lake, "select ext, count(*) n from files group by ext order by ext")
+    assert done.code == 0
+    assert [line.split() for line in done.out.splitlines()] == [
+        ["ext", "n"], ["2"], ["bin", "1"], ["csv", "1"], ["txt", "2"]
+    ]  # fmt: skip
+
+
+def test_programs_get_json_lines(run: Run, lake: Path) -> None:
+    query = (
+        "select path, size, mtime, mtime_ns, attrs, sum(size) over () total, list(mtime) over () l,"
+        " {'t': mtime} s, null x from files where kind = 'file' order by path limit 1"
+    )
+    assert run("sql", lake, query, "--json").lines == [
+        {
+            "path": "a/b.txt",
+            "size": 6,
+            "mtime": "2026-01-31T00:00:00.000000Z",
+            "mtime_ns": MTIME_NS,
+            "attrs": {"label": "a"},
+            "total": 10254,
+            "l": ["2026-01-31T00:00:00.000000Z"] * 4,
+            "s": {"t": "2026-01-31T00:00:00.000000Z"},
+            "x": None,
+        }
+    ]
+
+
+def test_spreadsheets_get_csv(run: Run, lake: Path) -> None:
+    done = run("sql", lake, "select path, size from files where ext = 'csv'", "--csv")
+    assert list(csv.reader(io.StringIO(done.out))) == [["path", "size"], ["top.csv", "8"]]
+    empty = run("sql", lake, "select path from files where false", "--csv")
+    assert empty.out == "path\n"
+
+
+def test_another_snapshot_is_asked_with_at(run: Run, lake: Path) -> None:
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.delete("top.csv")
+    count = "select count(*) n from files where ext = 'csv'"
+    assert run("sql", lake, count, "--json").lines == [{"n": 0}]
+    assert run("sql", lake, count, "--json", "--at", "1").lines == [{"n": 1}]
+
+
+def test_a_long_answer_is_cut_for_people_only_and_said(run: Run, lake: Path) -> None:
+    done = run("sql", lake, "from range(1001)")
+    assert len(done.out.splitlines()) == 1001
+    assert "--csv" in done.err
+    assert len(run("sql", lake, "from range(1001)", "--csv").out.splitlines()) == 1002
+
+
+def test_a_question_that_is_none_is_a_usage_error(run: Run, lake: Path) -> None:
+    done = run("sql", lake, "from nowhere")
+    assert (done.code, done.out) == (2, "")
+    assert "nowhere" in done.err
+    assert run("sql", lake, "from files", "--json", "--csv").code == 2
+
+
+def test_nothing_but_the_answer_reaches_the_streams(process: Run, lake: Path) -> None:
+    done = process("sql", lake, "select 1 as one", "--csv")
+    assert (done.code, done.out, done.err) == (0, "one\n1\n", "")

@@ -1,0 +1,108 @@
+"""`lakefeed import` and `lakefeed export`, as people and scripts call them."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakefeed import Lake
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Path:
+    with Lake.create(tmp_path / "lake"):
+        return tmp_path / "lake"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    source = tmp_path / "source"
+    (source / "a").mkdir(parents=True)
+    (source / "a/b.txt").write_bytes(b"hello")
+    (source / "c.tmp").write_bytes(b"scratch")
+    return source
+
+
+def test_import_and_export(run: Any, where: Path, source: Path, tmp_path: Path) -> None:
+    done = run("import", str(source), str(where), "--prefix", "p", "--exclude", "*.tmp", "--json")
+    assert done.code == 0
+    facts = done.json
+    assert (facts["files"], facts["directories"], facts["excluded"]) == (1, 2, 1)
+    assert facts["snapshot"] == 1
+    done = run("export", str(where), str(tmp_path / "out"), "--prefix", "p", "--json")
+    assert (done.code, done.json["files"]) == (0, 1)
+    assert (tmp_path / "out/a/b.txt").read_bytes() == b"hello"
+    assert os.listdir(tmp_path / "out") == ["a"]
+
+
+def test_people_get_one_line(run: Any, where: Path, source: Path) -> None:
+    done = run("import", str(source), str(where))
+    assert done.code == 0
+    assert done.err == ""
+    assert done.out.startswith("imported 2 files and 1 directories, 12 B in ")
+    assert "2 skipped" not in done.out
+    assert "3 skipped" in run("import", str(source), str(where)).out
+
+
+def test_files_left_out_are_named_and_end_with_1(run: Any, where: Path, source: Path) -> None:
+    os.mkfifo(source / "pipe")
+    done = run("import", str(source), str(where))
+    assert done.code == 1
+    assert done.err == "left out: pipe: a socket, pipe or device, not a file\n"
+    assert run("import", str(source), str(where), "--skip-special").code == 0
+    with Lake.open(where) as lake:
+        assert lake.snapshot().get("a/b.txt") == b"hello"
+
+
+def test_a_dry_run_changes_nothing(run: Any, where: Path, source: Path) -> None:
+    done = run("import", str(source), str(where), "--dry-run", "--codec", "zstd")
+    assert done.out.startswith("would import 2 files")
+    with Lake.open(where) as lake:
+        assert lake.snapshot().number == 0
+
+
+def test_the_ending_says_the_format(run: Any, where: Path, source: Path, tmp_path: Path) -> None:
+    run("import", str(source), str(where), "--pack-size", "1MiB", "--follow-symlinks")
+    assert run("export", str(where), str(tmp_path / "x.tar"), "--glob", "**/*.txt").code == 0
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        assert tar.getnames() == ["a/b.txt"]
+    done = run("export", str(where), str(tmp_path / "x.tfrecord"), "--shard-size", "1MiB", "--json")
+    assert done.json["outputs"] == [str(tmp_path / "x-000000.tfrecord")]
+    assert run("export", str(where), str(tmp_path / "y"), "--format", "tar", "-q").code == 0
+    assert tarfile.is_tarfile(tmp_path / "y")
+
+
+def test_a_tag_may_be_exported(run: Any, where: Path, source: Path, tmp_path: Path) -> None:
+    run("import", str(source), str(where))
+    with Lake.open(where) as lake:
+        lake.tag("v1")
+        with lake.writer() as writer:
+            writer.put("later", b"")
+    run("export", str(where), str(tmp_path / "out"), "--at", "v1")
+    assert sorted(os.listdir(tmp_path / "out")) == ["a", "c.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["import", "{}/nowhere", "{}/lake"], 3),
+        (["import", "{}/source", "{}/nolake"], 3),
+        (["import", "{}/source", "{}/lake", "--prefix", "../up"], 2),
+        (["import", "{}/source", "{}/lake", "--pack-size", "big"], 2),
+        (["import", "{}/source", "{}/lake", "--exclude", "!x"], 2),
+        (["export", "{}/lake", "{}/out", "--shard-size", "1MiB"], 2),
+        (["export", "{}/lake", "-", "--json"], 2),
+        (["export", "{}/lake", "{}/out", "--at", "v9"], 3),
+    ],
+)
+def test_wrong_requests_say_so(
+    run: Any, where: Path, source: Path, tmp_path: Path, arguments: list[str], code: int
+) -> None:
+    done = run(*(argument.format(tmp_path) for argument in arguments))
+    assert done.code == code
+    assert done.err
+    assert not (tmp_path / "out").exists()

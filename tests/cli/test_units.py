@@ -1,0 +1,118 @@
+"""Sizes, durations and times read and written as people do."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakefeed.cli import units
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("4096", 4096),
+        ("10B", 10),
+        ("4k", 4096),
+        ("4KiB", 4096),
+        ("4KB", 4000),
+        ("4kB", 4000),
+        ("256MiB", 256 << 20),
+        ("1.5 GiB", 3 << 29),
+        ("2t", 2 << 40),
+        ("1PB", 10**15),
+    ],
+)
+def test_a_size_is_read(text: str, size: int) -> None:
+    assert units.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "big", "-1", "1x", "1iB", "1 2", "MiB", "1e3", "1MiBs"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    assert units.parse_size(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("15m", 900), ("1h30m", 5400), ("7d", 604800), ("2w", 1209600), ("0.5s", 0.5),
+     ("250ms", 0.25)],
+)  # fmt: skip
+def test_a_duration_is_read(text: str, seconds: float) -> None:
+    assert units.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "d", "5y", "1h x", "-1h", "5 days"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    assert units.parse_duration(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("2026-01-31T00:00:00+00:00", 1769817600),
+        ("2026-01-31T01:00:00+01:00", 1769817600),
+        ("@1769817600", 1769817600),
+        ("2026-01-31T00:00:00.500000+00:00", 1769817600.5),
+    ],
+)
+def test_a_time_is_read(text: str, seconds: float) -> None:
+    assert units.parse_time(text) == int(seconds * 1e9)
+
+
+def test_a_time_without_zone_is_local() -> None:
+    local = datetime(2026, 1, 31, 12).astimezone(timezone.utc)
+    assert units.parse_time("2026-01-31T12:00") == int(local.timestamp()) * 10**9
+
+
+def test_a_time_may_count_back_from_now() -> None:
+    before = time.time_ns()
+    found = units.parse_time("2h ago")
+    assert found is not None
+    assert before <= found + 7200 * 10**9 <= time.time_ns()
+    assert before <= units.time_option("7d") + 604800 * 10**9 <= time.time_ns()
+
+
+@pytest.mark.parametrize("text", ["", "soon", "v1", "7d", "2026-13-01", "@x", "x ago", "12"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    assert units.parse_time(text) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 20, "1.0 MiB"),
+     ((1 << 20) - 1, "1.0 MiB"), (3 << 39, "1.5 TiB"), (1 << 60, "1024.0 PiB")],
+)  # fmt: skip
+def test_a_size_is_written(size: int, text: str) -> None:
+    assert units.human_size(size) == text
+
+
+@given(st.integers(0, 1 << 62))
+def test_a_written_size_reads_back_close(size: int) -> None:
+    found = units.parse_size(units.human_size(size))
+    assert found is not None
+    assert abs(found - size) <= max(0.06 * size, 1)
+
+
+@given(st.integers(0, 4 * 10**18))
+def test_a_time_for_json_reads_back(time_ns: int) -> None:
+    assert units.parse_time(units.iso_time(time_ns)) == time_ns // 1000 * 1000
+
+
+def test_a_mode_is_written_as_ls_does() -> None:
+    assert units.human_mode("file", 0o644) == "-rw-r--r--"
+    assert units.human_mode("dir", 0o755) == "drwxr-xr-x"
+    assert units.human_mode("symlink", 0o777) == "lrwxrwxrwx"
+    assert units.human_mode("file", 0) == "----------"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.31, "0.3 s"), (12, "12 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_a_duration_is_written(seconds: float, text: str) -> None:
+    assert units.human_seconds(seconds) == text

@@ -1,0 +1,1 @@
+"""The feed: order, selections, batches, resume, limits."""

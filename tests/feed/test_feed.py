@@ -1,0 +1,240 @@
+"""Batches hold the files' own bytes, verified, within the budget; errors come out; threads end."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lakefeed.errors import Corrupt, Invalid, SnapshotExpired, VolumeFailed
+from lakefeed.feed import loading
+from lakefeed.feed.batch import ALIGNMENT_BYTES, Batch
+from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.volume.memory import MemoryVolume
+from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.lake.tools import compact
+from tests.support.faulty import FaultyVolume
+
+FILES = some_files(100)
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[Lake]:
+    with lake_of(FILES) as lake:
+        yield lake
+
+
+def feed_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("lakefeed-feed")]
+
+
+def read(lake: Lake, options: FeedOptions, select: str = "train") -> list[Batch]:
+    with Feed(lake.snapshot(), select, options) as feed:
+        return list(feed)
+
+
+@pytest.mark.parametrize("shuffle", ["global", "runs=5", None])
+@pytest.mark.parametrize("prefetch", [1, 2, 9])
+def test_every_sample_has_its_files_bytes_path_and_label(
+    lake: Lake, shuffle: str | None, prefetch: int
+) -> None:
+    options = FeedOptions(7, shuffle, epochs=2, labels="parent", prefetch=prefetch)
+    batches = read(lake, options)
+    names = ("class0", "class1", "class2")
+    for batch in batches:
+        assert batch.labels is not None
+        for path, data, label in zip(batch.paths, batch.bytes(), batch.labels, strict=True):
+            assert data == FILES[path]
+            assert names[label] == path.split("/")[1]
+    assert Counter(path for batch in batches for path in batch.paths) == dict.fromkeys(FILES, 2)
+    with Feed(lake.snapshot(), "train", options) as feed:
+        assert len(batches) == 2 * len(feed)
+        assert feed.class_names == names
+
+
+def test_a_batch_is_one_dense_aligned_buffer(lake: Lake) -> None:
+    for batch in read(lake, FeedOptions(16)):
+        assert batch.data.dtype == np.uint8
+        assert batch.data.ctypes.data % ALIGNMENT_BYTES == 0
+        ends = batch.offsets + batch.lengths
+        assert batch.offsets[0] == 0
+        assert np.array_equal(batch.offsets[1:], ends[:-1])
+        assert ends[-1] == len(batch.data)
+        views = batch.views()
+        assert [bytes(view) for view in views] == batch.bytes()
+        assert all(view.readonly for view in views)
+        full = next(view for view in views if len(view))
+        assert np.shares_memory(np.frombuffer(full, np.uint8), batch.data)
+
+
+def test_a_batch_stays_valid_when_the_feed_is_gone(lake: Lake) -> None:
+    batches = read(lake, FeedOptions(16))
+    assert all(b.bytes() == [FILES[p] for p in b.paths] for b in batches)
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_seed_others(lake: Lake) -> None:
+    orders = [[b.paths for b in read(lake, FeedOptions(9, seed=seed))] for seed in (4, 4, 5)]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+
+
+def test_without_a_shuffle_batches_follow_the_paths(lake: Lake) -> None:
+    batches = read(lake, FeedOptions(9, None))
+    assert [path for batch in batches for path in batch.paths] == sorted(FILES)
+
+
+def test_copies_of_a_file_share_its_bytes(lake: Lake) -> None:
+    source = max(FILES, key=lambda path: len(FILES[path]))
+    with lake.writer(QUIET) as writer:
+        writer.copy(source, "copies/one")
+        writer.copy(source, "copies/two")
+    with Feed(lake.snapshot(), [source, "copies/one", source, "copies/two"]) as feed:
+        batch = next(feed)
+    assert batch.bytes() == [FILES[source]] * 4
+
+
+@pytest.mark.parametrize("labels", [None, "parent"])
+def test_the_state_is_small_plain_json(lake: Lake, labels: str | None) -> None:
+    options = FeedOptions(9, "runs=1000000", (1 << 64) - 1, labels=labels)
+    with Feed(lake.snapshot(), "train", options) as feed:
+        state = {**next(feed).state, "epoch": 10**12, "position": 10**12, "snapshot": 10**12}
+        assert len(json.dumps(state)) < 200
+        assert json.loads(json.dumps(feed.state())) == feed.state()
+
+
+@pytest.mark.parametrize("memory_bytes", [6_000, 20_000, 1 << 20])
+def test_what_is_read_ahead_stays_under_the_budget(lake: Lake, memory_bytes: int) -> None:
+    options = FeedOptions(2, epochs=2, prefetch=50, memory_bytes=memory_bytes)
+    with Feed(lake.snapshot(), "train", options) as feed:
+        seen = sum(len(batch) for batch in feed)
+        assert seen == 2 * len(FILES)
+        assert 0 < feed.peak_bytes <= memory_bytes
+
+
+def test_a_batch_beyond_the_budget_is_refused(lake: Lake) -> None:
+    feed = Feed(lake.snapshot(), "train", FeedOptions(100, memory_bytes=5_000))
+    with feed, pytest.raises(Invalid, match="memory_bytes"):
+        next(feed)
+
+
+def test_closing_leaves_no_thread_whenever_it_comes(lake: Lake) -> None:
+    for batches in range(4):
+        with Feed(lake.snapshot(), "train", FeedOptions(3, epochs=None, prefetch=2)) as feed:
+            for _ in range(batches):
+                next(feed)
+        assert feed_threads() == []
+        feed.close()
+        with pytest.raises(Invalid, match="closed"):
+            next(feed)
+
+
+def test_an_endless_feed_goes_on_into_new_epochs(lake: Lake) -> None:
+    with Feed(lake.snapshot(), "train", FeedOptions(60, epochs=None)) as feed:
+        epochs = [next(feed).cursor.epoch for _ in range(6)]
+    assert epochs == [0, 1, 1, 2, 2, 3]
+
+
+def corrupt_one_payload(directory: Path, data: bytes) -> None:
+    for pack in (directory / "packs").rglob("*.pack"):
+        content = bytearray(pack.read_bytes())
+        at = content.find(data)
+        if at > 0:
+            content[at] ^= 1
+            pack.write_bytes(content)
+
+
+def test_a_damaged_payload_is_refused_by_name_behind_the_batches_before_it(tmp_path: Path) -> None:
+    files = {f"train/{at:03d}": bytes([at]) * 50 + b"unlike any other" for at in range(40)}
+    with lake_of(files, None) as probe:
+        order = [path for batch in read(probe, FeedOptions(4)) for path in batch.paths]
+    victim = order[22]
+    with Lake.create(tmp_path) as lake:
+        with lake.writer(QUIET) as writer:
+            for path, data in files.items():
+                writer.put(path, data)
+        corrupt_one_payload(tmp_path, files[victim])
+        with Feed(lake.snapshot(), "train", FeedOptions(4, prefetch=1)) as feed:
+            paths = [path for _ in range(5) for path in next(feed).paths]
+            assert paths == order[:20]
+            for _ in range(2):
+                with pytest.raises(Corrupt, match=victim):
+                    next(feed)
+            assert feed.state()["position"] == 20
+    assert feed_threads() == []
+
+
+@pytest.mark.slow
+def test_whichever_read_fails_comes_out_of_next() -> None:
+    inner = MemoryVolume()
+    with lake_of(FILES, inner):
+        pass
+    fired = []
+    while not fired or fired[-1]:
+        volume = FaultyVolume(inner, fail_at=len(fired) + 1, verbs={"read"})
+        try:
+            with Lake.open(volume) as lake:
+                assert sum(map(len, read(lake, FeedOptions(10)))) == len(FILES)
+        except VolumeFailed:
+            assert volume.fired
+        fired.append(volume.fired)
+        assert feed_threads() == []
+    assert len(fired) > 10
+
+
+def test_files_that_compaction_moved_are_found_in_their_new_pack() -> None:
+    volume = MemoryVolume()
+    with lake_of(FILES, volume) as lake:
+        lake.merge_index()
+    with Lake.open(volume) as lake, Feed(lake.snapshot(), "train", FeedOptions(10)) as feed:
+        assert len(feed.selection) == len(FILES)
+        old = list(lake.snapshot().state.packs)
+        compact(lake)
+        for pack in old:
+            volume.unlink(layout.pack_path(pack))
+        served = {path: data for b in feed for path, data in zip(b.paths, b.bytes(), strict=True)}
+    assert served == FILES
+
+
+def test_reading_on_many_threads_gives_the_same_bytes(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_TRIAL_READS", 1)
+    monkeypatch.setattr(loading, "_CALL_SECONDS", 0.0)
+    monkeypatch.setattr(loading, "_COPY_BYTES_PER_SECOND", 1e18)
+    monkeypatch.setattr(loading, "GAP_BYTES", 1)
+    seen = set()
+    with Feed(lake.snapshot(), "train", FeedOptions(25)) as feed:
+        for batch in feed:
+            seen |= set(feed_threads())
+            assert batch.bytes() == [FILES[path] for path in batch.paths]
+    assert len(seen) > 1
+    assert feed_threads() == []
+
+
+def test_packs_that_garbage_collection_took_are_missed_by_name() -> None:
+    volume = MemoryVolume()
+    with lake_of(FILES, volume) as lake:
+        lake.merge_index()
+    with Lake.open(volume) as lake, Feed(lake.snapshot(), "train", FeedOptions(10)) as feed:
+        assert len(feed.selection) == len(FILES)
+        for pack in lake.snapshot().state.packs:
+            volume.unlink(layout.pack_path(pack))
+        with lake.writer(QUIET) as writer:
+            for path, data in FILES.items():
+                writer.put(path, data)
+        with pytest.raises(SnapshotExpired, match="garbage collected"):
+            list(feed)
+
+
+def test_options_that_cannot_be_are_refused_at_once() -> None:
+    for options in ({"batch_size": 0}, {"shuffle": "a bit"}, {"rank": 1}, {"prefetch": 0},
+                    {"memory_bytes": 0}, {"labels": "colour"}):  # fmt: skip
+        with pytest.raises(Invalid):
+            FeedOptions(**options)  # type: ignore[arg-type]

@@ -1,0 +1,131 @@
+"""A selection names the files a user meant, with the labels a user meant, or says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from lakefeed.errors import Invalid, NotFound
+from lakefeed.feed.selection import Labelling, Selection, resolve
+from lakefeed.lake.lake import Lake
+from tests.feed.lakes import QUIET, lake_of, some_files
+
+FILES = {**some_files(20), "val/class1/x.bin": b"x", "top.bin": b"top", "train/deep/a/b.bin": b"d"}
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[Lake]:
+    with lake_of(FILES) as lake:
+        with lake.writer(QUIET) as writer:
+            writer.mkdir("train/empty")
+            writer.symlink("train/link", "top.bin")
+        yield lake
+
+
+def chosen(lake: Lake, select: str | list[str], labelling: Labelling | None = None) -> Selection:
+    return resolve(lake.snapshot(), select, labelling or Labelling())
+
+
+def paths_of(selection: Selection) -> list[str]:
+    return selection.everything.paths.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("select", "start"),
+    [("", ""), ("train", "train/"), ("train/**", "train/"), ("train/class1", "train/class1/"),
+     ("train/class1/*", "train/class1/"), ("**/class1/*.bin", None)],
+)  # fmt: skip
+def test_a_prefix_and_a_glob_select_files_sorted_by_path(
+    lake: Lake, select: str, start: str | None
+) -> None:
+    wanted = [p for p in FILES if (p.startswith(start) if start is not None else "/class1/" in p)]
+    assert paths_of(chosen(lake, select)) == sorted(wanted)
+
+
+def test_a_list_keeps_its_order_and_repetitions(lake: Lake) -> None:
+    wanted = ["val/class1/x.bin", "top.bin", "val/class1/x.bin"]
+    selection = chosen(lake, wanted)
+    assert paths_of(selection) == wanted
+    assert selection.take(np.array([2, 1])).paths.to_pylist() == wanted[:0:-1]
+
+
+def test_nothing_found_is_an_error_not_an_empty_feed(lake: Lake) -> None:
+    for select in ("tset", "train/*.png", []):
+        with pytest.raises(NotFound, match="matching"):
+            chosen(lake, select)
+
+
+def test_a_listed_path_must_be_a_file(lake: Lake) -> None:
+    with pytest.raises(NotFound, match=r"gone\.bin"):
+        chosen(lake, ["top.bin", "gone.bin"])
+    with pytest.raises(Invalid, match="train/class1"):
+        chosen(lake, ["train/class1"])
+    with pytest.raises(Invalid, match="train/link"):
+        chosen(lake, ["train/link"])
+
+
+def test_the_parent_directory_is_the_class(lake: Lake) -> None:
+    selection = chosen(lake, "train", Labelling("parent"))
+    assert selection.class_names == ("a", "class0", "class1", "class2")
+    labels = selection.everything.labels
+    assert labels is not None
+    assert labels.dtype == np.int32
+    for path, label in zip(paths_of(selection), labels.tolist(), strict=True):
+        assert selection.class_names[label] == path.split("/")[-2]
+
+
+def test_an_attribute_is_the_class(lake: Lake) -> None:
+    selection = chosen(lake, "train", Labelling("attrs.parity"))
+    assert selection.class_names == ("0", "1")
+    labels = selection.everything.labels
+    assert labels is not None
+    assert labels.tolist() == [len(FILES[path]) % 2 for path in paths_of(selection)]
+
+
+def test_class_names_make_two_selections_agree(lake: Lake) -> None:
+    names = ("class2", "class1", "class0", "a")
+    for select, label in (("val", 1), ("train/class1", 1), ("train/class0", 2)):
+        labels = chosen(lake, select, Labelling("parent", names)).everything.labels
+        assert labels is not None
+        assert set(labels.tolist()) == {label}
+
+
+def test_a_class_outside_of_class_names_is_refused(lake: Lake) -> None:
+    with pytest.raises(Invalid, match=r"'a', expected one of class0"):
+        chosen(lake, "train", Labelling("parent", ("class0", "class1", "class2")))
+
+
+def test_a_file_without_a_label_is_named(lake: Lake) -> None:
+    with pytest.raises(Invalid, match=r"top\.bin"):
+        chosen(lake, "", Labelling("parent"))
+    with pytest.raises(Invalid, match=r"attrs\.missing"):
+        chosen(lake, "train", Labelling("attrs.missing"))
+
+
+@pytest.mark.parametrize("source", ["", "Parent", "attrs", "attrs.", "label"])
+def test_an_unknown_source_of_labels_is_refused(source: str) -> None:
+    with pytest.raises(Invalid, match="labels"):
+        Labelling(source)
+    with pytest.raises(Invalid, match="class_names"):
+        Labelling("parent", ("a", "a"))
+
+
+def test_the_digest_tells_other_bytes_and_other_paths_apart() -> None:
+    files = some_files(9)
+    path = next(path for path, data in files.items() if data)
+    with lake_of(files) as lake:
+        before = chosen(lake, "train").digest
+        with lake.writer(QUIET) as writer:
+            writer.put("elsewhere", b"")
+        lake.merge_index()
+        assert chosen(lake, "train").digest == before
+        with lake.writer(QUIET) as writer:
+            writer.put(path, b"changed")
+        changed = chosen(lake, "train").digest
+        with lake.writer(QUIET) as writer:
+            writer.put(path, files[path])
+            writer.rename(sorted(files)[0], "train/class0/renamed")
+        renamed = chosen(lake, "train").digest
+        assert len({before, changed, renamed}) == 3

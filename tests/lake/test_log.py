@@ -1,0 +1,212 @@
+"""The log: what opens a lake when hints, checkpoints or the head are lost or damaged (I4)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+
+import pytest
+
+from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
+from lakefeed.format.commit import Changes, State
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import CHECKPOINT_EVERY, Draft, Log
+from lakefeed.volume.base import read_file
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import contents, damage, new_lake, put_bytes, write
+from tests.support.faulty import FaultyVolume
+
+DRAFT = Draft("test", author="tester")
+
+
+def nothing(state: State) -> Changes:
+    return Changes()
+
+
+def history_of(count: int) -> MemoryVolume:
+    """A lake with so many commits."""
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        for _ in range(count):
+            lake.log.commit(DRAFT, nothing)
+    return volume
+
+
+def test_a_new_log_is_empty_and_numbers_from_one() -> None:
+    volume = history_of(0)
+    assert Log(volume).head() == State()
+    log = Log(volume)
+    assert [log.commit(DRAFT, nothing).number for _ in range(3)] == [1, 2, 3]
+    commits = list(Log(volume).history(3))
+    assert [commit.number for commit in commits] == [3, 2, 1]
+    assert [commit.parent for commit in commits] == [commits[1].id, commits[2].id, None]
+    assert commits[0].time_ns > commits[1].time_ns > commits[2].time_ns
+
+
+@pytest.mark.parametrize("lost", ["hint", "checkpoint", "both"])
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_the_head_is_found_without_hint_and_checkpoint(
+    lost: str, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    count = CHECKPOINT_EVERY * 2 + 5
+    volume = history_of(count)
+    wanted = Log(volume).head()
+    paths = {"hint": [layout.HEAD_HINT],
+             "checkpoint": [layout.checkpoint_path(CHECKPOINT_EVERY * 2)]}  # fmt: skip
+    for path in paths.get(lost) or [*paths["hint"], *paths["checkpoint"]]:
+        if how == "gone":
+            volume.unlink(path)
+        else:
+            damage(volume, path, 30)
+    with caplog.at_level(logging.WARNING):
+        assert Log(volume).head() == wanted
+    # A damaged checkpoint is worth a line, a lost hint is not.
+    assert bool(caplog.records) == (how == "damaged" and lost != "hint")
+
+
+def test_a_hint_that_lags_or_lies_ahead_only_costs_time() -> None:
+    volume = history_of(CHECKPOINT_EVERY + 3)
+    wanted = Log(volume).head()
+    other = history_of(CHECKPOINT_EVERY * 3)
+    put_bytes(volume, layout.HEAD_HINT, read_file(other, layout.HEAD_HINT))
+    assert Log(volume).head() == wanted
+
+
+def test_a_damaged_head_is_ignored_by_readers_and_stops_writers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"1"})
+        write(lake, {"a": b"2"})
+    damage(volume, layout.commit_path(2), 50)
+    with caplog.at_level(logging.WARNING), Lake.open(volume) as lake:
+        assert contents(lake.snapshot()) == {"a": b"1"}
+        assert "damaged commit" in caplog.text
+        with pytest.raises(Corrupt):
+            write(lake, {"a": b"3"})
+        assert contents(lake.snapshot()) == {"a": b"1"}
+
+
+def test_a_damaged_commit_below_the_head_never_passes_for_the_head() -> None:
+    volume = history_of(5)
+    damage(volume, layout.commit_path(3), 50)
+    with pytest.raises(Corrupt, match=layout.commit_path(3)):
+        Log(volume).head()
+    assert Log(volume).at(2).number == 2
+
+
+def test_a_commit_moved_to_another_number_is_refused() -> None:
+    volume = history_of(3)
+    put_bytes(volume, layout.commit_path(3), read_file(volume, layout.commit_path(2)))
+    with pytest.raises(Corrupt):
+        Log(volume).head()
+
+
+def test_any_state_of_the_past_can_be_had() -> None:
+    volume = MemoryVolume()
+    count = CHECKPOINT_EVERY + 3
+    with new_lake(volume) as lake:
+        for number in range(count):
+            write(lake, {"a": str(number).encode()})
+        for number in (0, 1, CHECKPOINT_EVERY, CHECKPOINT_EVERY + 1, count):
+            state = Log(volume).at(number)
+            assert (state.number, len(state.packs)) == (number, number)
+        with pytest.raises(NotFound):
+            Log(volume).at(count + 1)
+
+
+def test_before_finds_the_last_commit_at_or_before_a_time() -> None:
+    volume = history_of(7)
+    log = Log(volume)
+    times = [log.read(number).time_ns for number in range(1, 8)]
+    for number, time_ns in enumerate(times, 1):
+        assert log.before(time_ns) == number
+        assert log.before(time_ns - 1) == number - 1
+    assert log.before(times[-1] + 10**12) == 7
+    assert log.before(0) == 0
+
+
+def test_a_lost_race_calls_the_plan_again_with_the_newer_state() -> None:
+    volume = history_of(1)
+    first, second = Log(volume), Log(volume)
+    seen: list[int] = []
+
+    def plan(state: State) -> Changes:
+        seen.append(state.number)
+        if len(seen) == 1:
+            second.commit(DRAFT, nothing)
+        return Changes()
+
+    assert first.commit(DRAFT, plan).number == 3
+    assert seen == [1, 2]
+
+
+def test_a_plan_that_gives_up_publishes_nothing() -> None:
+    volume = history_of(1)
+
+    def plan(state: State) -> Changes:
+        raise Conflict("inputs", found="gone")
+
+    with pytest.raises(Conflict):
+        Log(volume).commit(DRAFT, plan)
+    assert Log(volume).head().number == 1
+    assert list(volume.list(layout.TMP)) == []
+
+
+def test_many_writers_make_one_total_history() -> None:
+    volume = history_of(0)
+    barrier = threading.Barrier(4)
+
+    def work() -> None:
+        log = Log(volume)
+        barrier.wait()
+        for _ in range(10):
+            log.commit(DRAFT, nothing)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    log = Log(volume)
+    assert log.head().number == 40
+    commits = list(log.history(40))
+    assert all(new.parent == old.id for new, old in itertools.pairwise(commits))
+    assert len({commit.id for commit in commits}) == 40
+
+
+@pytest.mark.parametrize("mode", ["before", "after"])
+def test_a_link_without_an_answer_is_decided_by_the_commit_id(mode: str) -> None:
+    volume = FaultyVolume(history_of(1), 1, mode, verbs=["link"])  # type: ignore[arg-type]
+    assert Log(volume).commit(DRAFT, nothing).number == 2
+    assert volume.fired
+    assert Log(volume.inner).head().number == 2
+
+
+def test_a_link_that_cannot_work_is_reported_as_unacknowledged() -> None:
+    volume = FaultyVolume(history_of(1), 1, "before", dead=True, verbs=["link"])
+    with pytest.raises(VolumeFailed) as caught:
+        Log(volume).commit(DRAFT, nothing)
+    assert "link" in str(caught.value) or "fault" in str(caught.value)
+    assert Log(volume.inner).head().number == 1
+
+
+def test_a_failed_checkpoint_does_not_fail_the_commit(caplog: pytest.LogCaptureFixture) -> None:
+    inner = history_of(CHECKPOINT_EVERY - 1)
+    volume = FaultyVolume(inner, 2, "before", verbs=["link"])
+    with caplog.at_level(logging.WARNING):
+        assert Log(volume).commit(DRAFT, nothing).number == CHECKPOINT_EVERY
+    assert "no checkpoint" in caplog.text
+    assert Log(inner).head().number == CHECKPOINT_EVERY
+
+
+def test_draft_facts_are_in_the_commit() -> None:
+    volume = history_of(0)
+    draft = Draft("import", "from a camera", {"offset": "17"}, "me")
+    Log(volume).commit(draft, nothing)
+    commit = Log(volume).read(1)
+    assert (commit.operation, commit.message, commit.app, commit.author) == (
+        "import", "from a camera", {"offset": "17"}, "me")  # fmt: skip

@@ -1,0 +1,103 @@
+"""Small files are placed once, also when the volume answers to a call that it made twice.
+
+That is what an NFSv3 client does when the first answer is lost: the server has made the change, the
+repeated call finds it made, and the caller is told "it exists" or "no such file".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lakefeed.errors import Conflict, NotFound, VolumeFailed
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.placing import place_new, place_over
+from lakefeed.volume.base import read_file, write_file
+from lakefeed.volume.memory import MemoryVolume
+from lakefeed.volume.posix import PosixVolume
+from tests.support.faulty import FaultyVolume
+
+
+class TwiceVolume(PosixVolume):
+    """Every change of a name is sent twice; the answer is that to the second."""
+
+    def link(self, source: str, target: str) -> None:
+        super().link(source, target)
+        super().link(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        super().replace(source, target)
+        super().replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        super().unlink(path)
+        super().unlink(path)
+
+
+@pytest.fixture
+def twice(tmp_path: Path) -> TwiceVolume:
+    volume = TwiceVolume(tmp_path / "lake")
+    volume.make_directory(layout.TMP)
+    return volume
+
+
+def left_in_tmp(volume: PosixVolume) -> list[str]:
+    return [entry.name for entry in volume.list(layout.TMP)]
+
+
+def test_a_new_file_is_placed_although_the_answer_says_it_exists(twice: TwiceVolume) -> None:
+    place_new(twice, b"mine", "name")
+    assert read_file(twice, "name") == b"mine"
+    assert left_in_tmp(twice) == []
+
+
+def test_a_taken_name_is_a_conflict_whoever_answers(twice: TwiceVolume) -> None:
+    write_file(twice, "name", b"theirs")
+    with pytest.raises(Conflict):
+        place_new(twice, b"mine", "name")
+    assert read_file(twice, "name") == b"theirs"
+    assert left_in_tmp(twice) == []
+
+
+def test_a_file_is_replaced_although_the_answer_says_there_is_none(twice: TwiceVolume) -> None:
+    write_file(twice, "name", b"old")
+    place_over(twice, b"new", "name")
+    assert read_file(twice, "name") == b"new"
+    assert left_in_tmp(twice) == []
+
+
+def test_replacing_in_a_directory_that_is_not_there_is_not_found() -> None:
+    volume = MemoryVolume()
+    with pytest.raises(NotFound):
+        place_over(volume, b"new", "no/name")
+
+
+def test_a_failed_link_that_was_made_is_made() -> None:
+    volume = FaultyVolume(MemoryVolume(), 1, "after", verbs=["link"])
+    place_new(volume, b"mine", "name")
+    assert read_file(volume, "name") == b"mine"
+
+
+def test_a_failed_link_that_was_not_made_is_reported() -> None:
+    volume = FaultyVolume(MemoryVolume(), 1, "before", verbs=["link"])
+    with pytest.raises(VolumeFailed):
+        place_new(volume, b"mine", "name")
+    with pytest.raises(NotFound):
+        volume.inner.open("name")
+
+
+def test_a_lake_lives_on_a_volume_that_repeats_itself(tmp_path: Path) -> None:
+    with Lake.create(TwiceVolume(tmp_path)) as lake:
+        with lake.writer() as writer:
+            number = writer.put("path", b"bytes").wait()
+        lake.tag("first")
+        lake.tag("first", number, move=True)
+        lake.log.write_checkpoint(number)
+        assert [commit.number for commit in lake.history()] == [1]
+        assert [(tag.name, tag.snapshot) for tag in lake.refs.tags()] == [("first", 1)]
+        assert lake.refs.pins() == []
+        lake.refs.delete("first")
+        assert lake.refs.tags() == []
+        assert lake.snapshot().get("path") == b"bytes"

@@ -1,0 +1,184 @@
+"""Payload reads: the plan covers every extent, bytes are verified, moved packs are found again."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakefeed.errors import Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
+from lakefeed.lake import layout
+from lakefeed.lake.check import check
+from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.reader import Extents, plan_reads
+from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import QUIET, all_rows, compact, contents, damage, new_lake, write
+from tests.support.faulty import FaultyVolume
+
+AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
+EXTENT = st.tuples(st.integers(0, 3), st.integers(0, 20_000), st.integers(0, 500))
+
+
+def extents(triples: list[tuple[int, int, int]]) -> Extents:
+    pack, offset, length = (np.array(column, np.int64) for column in zip(*triples, strict=True))
+    zero = np.zeros(len(triples), np.int64)
+    return Extents(["w", "x", "y", "z"], pack, offset, length, length, zero, zero)
+
+
+@given(st.lists(EXTENT, min_size=1, max_size=60), st.integers(0, 300), st.integers(1, 3000))
+def test_a_plan_covers_each_extent_once_and_reads_bounded_neighbours(
+    triples: list[tuple[int, int, int]], gap_bytes: int, run_bytes: int
+) -> None:
+    order, reads = plan_reads(extents(triples), gap_bytes, run_bytes)
+    assert sorted(order.tolist()) == list(range(len(triples)))
+    assert [*reads.start, len(triples)] == [0, *reads.end]
+    for number in range(len(reads)):
+        covered = order[reads.start[number] : reads.end[number]].tolist()
+        low, high = reads.offset[number], reads.offset[number] + reads.length[number]
+        end = low
+        for at in covered:
+            pack, offset, length = triples[at]
+            assert pack == reads.pack[number]
+            assert low <= offset
+            assert offset + length <= high
+            assert offset - end <= gap_bytes  # what is read in vain is a small gap each
+            end = max(end, offset + length)
+        # Two cells of the cut at most, and what sticks out of the second.
+        assert reads.length[number] <= run_bytes + 500
+
+
+def test_no_extents_need_no_reads() -> None:
+    none = np.zeros(0, np.int64)
+    order, reads = plan_reads(Extents([], none, none, none, none, none, none))
+    assert (len(order), len(reads)) == (0, 0)
+
+
+def test_neighbours_are_one_read_until_four_mebibytes() -> None:
+    size = 64 << 10
+    _, reads = plan_reads(extents([(0, number * size, size) for number in range(128)]))
+    assert reads.length == [4 << 20, 4 << 20]
+
+
+def test_get_many_answers_in_the_order_asked_with_repeats_and_empty_files() -> None:
+    with new_lake() as lake:
+        files = {f"f{number}": bytes([number]) * (number * 97 % 5000) for number in range(200)}
+        write(lake, files)
+        wanted = ["f7", "f0", "f199", "f7", "f0", *sorted(files)]
+        assert lake.snapshot().get_many(wanted) == [files[path] for path in wanted]
+        assert lake.snapshot().get_many([]) == []
+
+
+def test_what_is_no_file_is_named() -> None:
+    with new_lake() as lake:
+        with lake.writer(QUIET) as writer:
+            writer.put("a/b", b"1")
+            writer.mkdir("dir")
+        snapshot = lake.snapshot()
+        for path in ("nothing", "a"):
+            with pytest.raises(NotFound, match=path):
+                snapshot.get_many(["a/b", path])
+        with pytest.raises(Invalid, match="dir"):
+            snapshot.get("dir")
+
+
+@pytest.mark.parametrize("size", [1, 100, 5000])
+def test_a_damaged_payload_is_corrupt_and_names_its_path(size: int) -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"a" * size, "b": b"b" * size})
+        row = next(row for row in all_rows(lake.snapshot()) if row.path == "b")
+        damage(volume, layout.pack_path(row.pack), row.offset + size - 1)
+    with Lake.open(volume) as lake:
+        with pytest.raises(Corrupt, match="b"):
+            lake.snapshot().get_many(["a", "b"])
+        assert lake.snapshot().get("a") == b"a" * size
+
+
+@pytest.mark.parametrize("verb", ["read", "open"])
+def test_a_failing_volume_is_no_missing_file(verb: str) -> None:
+    inner = MemoryVolume()
+    with new_lake(inner) as lake:
+        write(lake, {"a": b"1"})
+    volume = FaultyVolume(inner)
+    with Lake.open(volume) as lake:
+        lake.snapshot().locate(["a"])
+    before = volume.count(verb)
+    volume = FaultyVolume(inner, before, verbs=[verb])
+    with Lake.open(volume) as lake:
+        with pytest.raises(VolumeFailed) as caught:
+            lake.snapshot().get("a")
+        assert lake.snapshot().get("a") == b"1"
+    assert caught.value.errno == errno.EIO
+
+
+@given(st.integers(0, 120), st.integers(0, 120))
+def test_a_range_is_the_slice(offset: int, length: int) -> None:
+    data = bytes(range(100))
+    with new_lake() as lake:
+        write(lake, {"f": data})
+        assert lake.snapshot().read_range("f", offset, length) == data[offset : offset + length]
+
+
+def test_a_range_of_a_big_file_is_the_slice() -> None:
+    data = np.random.default_rng(1).bytes(VERIFIED_RANGE_BYTES + 4097)
+    with new_lake() as lake:
+        write(lake, {"f": data})
+        for offset in (0, 4095, VERIFIED_RANGE_BYTES, len(data) - 1, len(data)):
+            assert lake.snapshot().read_range("f", offset, 99) == data[offset : offset + 99]
+
+
+# -- packs that go while a snapshot is open --------------------------------------------------------
+
+
+def test_a_pack_that_compaction_moved_is_found_in_a_newer_snapshot() -> None:
+    with new_lake() as lake:
+        files = {"a": b"1", "b": bytes(6000), "c/d": b"3"}
+        write(lake, files)
+        write(lake, {"a": b"2"})
+        lake.merge_index()
+        old = lake.snapshot()
+        rows = old.locate(["a", "b"])
+        compact(lake)
+        assert check(lake, deep=True).clean
+        assert collect(lake, AT_ONCE).plan.count("pack") == 2
+        assert old.read_rows(rows) == [b"2", bytes(6000)]
+        assert old.get_many(["b", "a"]) == [bytes(6000), b"2"]
+        assert contents(lake.snapshot()) == {**files, "a": b"2"}
+
+
+def test_a_version_that_is_gone_is_expired_and_never_another_version() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake, Lake.open(volume) as reader:
+        write(lake, {"a": b"old", "b": b"kept", "c": b"gone"})
+        lake.merge_index()
+        old = reader.snapshot()
+        rows = {path: old.locate([path]) for path in ("a", "b", "c")}
+        write(lake, {"a": b"new"}, delete=["c"])
+        lake.merge_index(everything=True)
+        compact(lake)
+        collect(lake, AT_ONCE)
+        assert old.read_rows(rows["b"]) == [b"kept"]
+        for path in ("a", "c"):
+            with pytest.raises(SnapshotExpired, match=path):
+                old.read_rows(rows[path])
+
+
+def test_a_snapshot_whose_index_is_gone_is_expired() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"1"})
+        lake.merge_index()
+        state = lake.snapshot().state
+        write(lake, {"b": b"1"})
+        lake.merge_index(everything=True)
+        with Lake.open(volume) as other:
+            old = other.snapshot(state.number)
+            collect(lake, AT_ONCE)
+            for read in (lambda: old.get("a"), old.ls, lambda: list(old.scan())):
+                with pytest.raises(SnapshotExpired):
+                    read()

@@ -1,0 +1,97 @@
+"""Tags and pins: made once, moved on request, listed, expired by the server's clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from lakefeed.errors import Conflict, Corrupt, NotFound
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.refs import Pin, Refs, Tag
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import contents, damage, new_lake, write
+
+
+def refs() -> tuple[Refs, MemoryVolume]:
+    volume = MemoryVolume()
+    Lake.create(volume).close()
+    return Refs(volume), volume
+
+
+def test_a_tag_is_read_back_and_survives_a_power_cut() -> None:
+    found, volume = refs()
+    found.set(Tag("v1", 3, "first"))
+    assert found.read("v1") == Tag("v1", 3, "first")
+    assert Refs(volume.power_cut()).tags() == [Tag("v1", 3, "first")]
+
+
+def test_a_taken_tag_is_a_conflict_unless_moved() -> None:
+    found, volume = refs()
+    found.set(Tag("v1", 3))
+    with pytest.raises(Conflict, match="v1"):
+        found.set(Tag("v1", 4))
+    assert found.read("v1").snapshot == 3
+    found.set(Tag("v1", 4), move=True)
+    assert found.read("v1").snapshot == 4
+    assert list(volume.list(layout.TMP)) == []
+
+
+def test_tags_are_listed_by_name_and_deleted() -> None:
+    found, _ = refs()
+    for name in ("b", "a", "c"):
+        found.set(Tag(name, 1))
+    assert [tag.name for tag in found.tags()] == ["a", "b", "c"]
+    found.delete("b")
+    assert [tag.name for tag in found.tags()] == ["a", "c"]
+    for action in (found.read, found.delete):
+        with pytest.raises(NotFound, match="b"):
+            action("b")
+
+
+def test_a_damaged_tag_is_corrupt() -> None:
+    found, volume = refs()
+    found.set(Tag("v1", 3))
+    damage(volume, layout.ref_path("v1"), 60)
+    with pytest.raises(Corrupt):
+        found.read("v1")
+
+
+def test_a_pin_lives_by_the_server_clock_and_is_renewed() -> None:
+    now = [10**18]
+    volume = MemoryVolume(clock_ns=lambda: now[0])
+    Lake.create(volume).close()
+    found = Refs(volume)
+    pin = found.pin(7, "trainer", 60)
+    assert pin.expires_ns == 10**18 + 60 * 10**9
+    now[0] += 10**9
+    later = found.renew(pin, 60)
+    assert later == Pin(pin.id, 7, "trainer", pin.expires_ns + 10**9)
+    assert found.pins() == [later]
+    found.unpin(pin)
+    found.unpin(pin)
+    assert found.pins() == []
+
+
+def test_foreign_files_beside_refs_are_left_alone() -> None:
+    found, volume = refs()
+    for path in ("refs/README", "pins/notes.json", "refs/.hidden"):
+        with volume.create(path) as file:
+            file.write([b"mine"])
+    assert found.tags() == []
+    assert found.pins() == []
+
+
+def test_a_lake_opens_snapshots_by_tag_number_and_time() -> None:
+    with new_lake() as lake:
+        first = write(lake, {"a": b"1"})
+        lake.tag("v1", message="the first")
+        write(lake, {"a": b"2"})
+        when = lake.snapshot(1).time_ns
+        for at in ("v1", first, str(first)):
+            assert contents(lake.snapshot(at)) == {"a": b"1"}
+        assert lake.snapshot(time_ns=when).number == 1
+        assert lake.snapshot(time_ns=when - 1).number == 0
+        for missing in (99, "nothing"):
+            with pytest.raises(NotFound):
+                lake.snapshot(missing)
+        assert lake.refs.pins() == []

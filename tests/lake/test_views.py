@@ -1,0 +1,208 @@
+"""Every view of a snapshot equals a dictionary, whatever packs and merges made it.
+
+Histories write, overwrite and delete over several packs, with merges at arbitrary points. Row
+groups hold three rows and segments about five, so that boundaries are everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from unittest.mock import patch
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lakefeed.errors import Invalid, NotFound
+from lakefeed.format import columns
+from lakefeed.format.rows import Kind, rows_from_table
+from lakefeed.lake.check import check
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.query import Query, glob_to_regex
+from lakefeed.lake.snapshot import Snapshot
+from tests.lake.tools import (
+    all_rows,
+    children_of,
+    contents,
+    new_lake,
+    small_groups,
+    unmerged,
+    write,
+)
+
+NAMES = st.sampled_from(["a", "b", "a!", "a0", "a.b", "é", "~"])
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
+PUTS = st.dictionaries(PATHS, st.binary(max_size=8), max_size=12)
+STEPS = st.lists(
+    st.one_of(
+        PUTS,
+        st.lists(PATHS, max_size=6),
+        st.sampled_from(["merge", "merge everything"]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def fits(model: dict[str, bytes], path: str) -> bool:
+    """Tell whether a path may become a file: nothing above it is one, nothing lies below it."""
+    pieces = path.split("/")
+    above = any("/".join(pieces[:count]) in model for count in range(1, len(pieces)))
+    return not above and not any(name.startswith(f"{path}/") for name in model)
+
+
+def replay(lake: Lake, steps: list[object]) -> dict[str, bytes]:
+    """Do the steps; return what the head must hold. Each step of changes is one pack."""
+    model: dict[str, bytes] = {}
+    for step in steps:
+        if isinstance(step, dict):
+            taken: dict[str, bytes] = {}
+            for path, data in step.items():
+                if fits({**model, **taken}, path):
+                    taken[path] = data
+            write(lake, taken)
+            model.update(taken)
+        elif isinstance(step, list):
+            gone = sorted({path for path in step if path in model})
+            write(lake, {}, delete=gone)
+            for path in gone:
+                del model[path]
+        else:
+            lake.merge_index(everything=step == "merge everything")
+    return model
+
+
+def check_scans(snapshot: Snapshot, model: dict[str, bytes]) -> None:
+    assert contents(snapshot) == model
+    assert [row.path for row in all_rows(snapshot)] == sorted(model)
+    for prefix in ("a", "a/b", "é", "nothing"):
+        below = [path for path in sorted(model) if path == prefix or path.startswith(f"{prefix}/")]
+        assert [row.path for row in all_rows(snapshot, prefix)] == below
+
+
+def check_directories(snapshot: Snapshot, model: dict[str, bytes]) -> None:
+    directories = {""}
+    for path in model:
+        pieces = path.split("/")
+        directories |= {"/".join(pieces[:count]) for count in range(1, len(pieces))}
+    for directory in directories:
+        rows = snapshot.ls(directory)
+        assert [row.path for row in rows] == children_of(model, directory)
+        for row in rows:
+            assert row.kind is (Kind.FILE if row.path in model else Kind.DIR)
+            assert snapshot.stat(row.path).kind is row.kind
+    for path in model:
+        with pytest.raises(Invalid, match="a directory"):
+            snapshot.ls(path)
+
+
+def check_lookups(snapshot: Snapshot, model: dict[str, bytes], wanted: list[str]) -> None:
+    table = snapshot.locate(wanted)
+    assert len(table) == len(wanted)
+    for path, row in zip(wanted, table.to_pylist(), strict=True):
+        assert row["path"] == (path if path in model else None)
+        if path in model:
+            assert row["size"] == len(model[path])
+    there = [path for path in wanted if path in model]
+    assert snapshot.get_many(there) == [model[path] for path in there]
+    for path in wanted:
+        below = any(name.startswith(f"{path}/") for name in model)
+        assert snapshot.exists(path) == (path in model or below)
+
+
+@pytest.mark.slow
+@settings(max_examples=40)
+@given(steps=STEPS, wanted=st.lists(PATHS, max_size=12))
+def test_every_view_equals_the_dictionary(steps: list[object], wanted: list[str]) -> None:
+    with small_groups(), new_lake() as lake:
+        model = replay(lake, steps)
+        snapshot = lake.snapshot()
+        check_scans(snapshot, model)
+        check_directories(snapshot, model)
+        check_lookups(snapshot, model, wanted)
+        report = check(lake, deep=True)
+        assert report.clean, report.findings
+
+
+@pytest.mark.slow
+@settings(max_examples=30)
+@given(
+    steps=STEPS,
+    limit=st.integers(0, 8),
+    glob=st.sampled_from(["**", "*", "a/*", "**/b", "a*/**", "?", "[ab]", "[!a]*", "a.b"]),
+)
+def test_find_equals_a_filter_over_the_dictionary(
+    steps: list[object], limit: int, glob: str
+) -> None:
+    pattern = re.compile(glob_to_regex(glob))
+    with small_groups(), new_lake() as lake:
+        model = replay(lake, steps)
+        query = Query(glob=glob, size_min=1, size_max=limit)
+        found = [
+            row.path for table in lake.snapshot().find(query) for row in rows_from_table(table)
+        ]
+    wanted = [p for p, data in model.items() if pattern.match(p) and 1 <= len(data) <= limit]
+    assert found == sorted(wanted)
+
+
+@settings(max_examples=15)
+@given(steps=STEPS)
+def test_old_snapshots_stay_as_they_were(steps: list[object]) -> None:
+    with small_groups(), new_lake() as lake:
+        models = {0: {}}
+        for count in range(1, len(steps) + 1):
+            models[lake.snapshot().number] = contents(lake.snapshot())
+            replay_one(lake, steps[count - 1])
+        for number, model in models.items():
+            assert contents(lake.snapshot(number)) == model
+
+
+def replay_one(lake: Lake, step: object) -> None:
+    model = contents(lake.snapshot())
+    if isinstance(step, dict):
+        taken: dict[str, bytes] = {}
+        for path, data in step.items():
+            if fits({**model, **taken}, path):
+                taken[path] = data
+        write(lake, taken)
+    elif isinstance(step, list):
+        write(lake, {}, delete={path for path in step if path in model})
+    else:
+        lake.merge_index(everything=step == "merge everything")
+
+
+def test_a_deep_chain_and_a_flat_directory_list_their_children() -> None:
+    deep = "/".join(f"d{level}" for level in range(200))
+    files = {deep: b"deep", **{f"flat/{number:05d}": b"" for number in range(500)}}
+    with patch.object(columns, "GROUP_ROWS", 16), new_lake() as lake:
+        write(lake, files)
+        lake.merge_index()
+        snapshot = lake.snapshot()
+        assert [row.path for row in snapshot.ls()] == ["d0", "flat"]
+        assert [row.path for row in snapshot.ls("d0/d1/d2")] == ["d0/d1/d2/d3"]
+        assert [row.path for row in snapshot.ls("flat")] == sorted(files)[1:]
+
+
+def test_a_directory_of_deleted_files_is_gone_in_every_layout() -> None:
+    files = {f"dir/sub/{number:03d}": b"x" for number in range(20)}
+    with small_groups(), new_lake() as lake:
+        write(lake, {**files, "dir/kept": b"k"})
+        lake.merge_index()
+        write(lake, {}, delete=files)
+        for _ in range(3):
+            snapshot = lake.snapshot()
+            assert [row.path for row in snapshot.ls("dir")] == ["dir/kept"]
+            assert not snapshot.exists("dir/sub")
+            with pytest.raises(NotFound):
+                snapshot.ls("dir/sub")
+            lake.merge_index(everything=unmerged(snapshot) == 0)
+
+
+def test_locate_answers_in_the_order_asked_with_repeats_and_arrays() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1", "b": b"22"})
+        wanted = ["b", "nothing", "a", "b"]
+        for asked in (wanted, pa.array(wanted)):
+            assert lake.snapshot().locate(asked)["size"].to_pylist() == [2, None, 1, 2]
+        assert len(lake.snapshot().locate([])) == 0

@@ -1,0 +1,119 @@
+"""A writer that fails tells all who wait; one that is closed, forked or shared stays sane."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+import pytest
+
+from lakefeed.errors import Invalid, NotFound, VolumeFailed
+from lakefeed.lake.check import check
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.writer import WriterOptions
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import QUIET, contents, new_lake
+from tests.support.faulty import FaultyVolume
+
+NEVER = 1e9
+
+
+def test_a_failed_commit_reaches_every_waiter_and_the_writer_goes_on() -> None:
+    inner = MemoryVolume()
+    Lake.create(inner).close()
+    volume = FaultyVolume(inner, 1, verbs=["sync"])
+    with Lake.open(volume) as lake, lake.writer(QUIET) as writer:
+        handles = [writer.put(f"{number}", b"x") for number in range(3)]
+        with pytest.raises(VolumeFailed) as caught:
+            writer.flush()
+        assert caught.value.errno == errno.EIO
+        errors = []
+        for handle in handles:
+            with pytest.raises(VolumeFailed) as failed:
+                handle.wait(0)
+            errors.append(failed.value)
+        assert len({id(error) for error in errors}) == 3
+        with pytest.raises(NotFound):
+            writer.get("0")
+        writer.put("later", b"y")
+        writer.flush()
+        assert contents(lake.snapshot()) == {"later": b"y"}
+        assert check(lake).counters.orphans == 0
+
+
+def test_leaving_by_an_exception_drops_what_is_not_acknowledged() -> None:
+    with new_lake() as lake:
+        with pytest.raises(ZeroDivisionError), lake.writer(QUIET) as writer:
+            writer.put("acknowledged", b"1")
+            writer.flush()
+            handle = writer.put("dropped", b"2")
+            raise ZeroDivisionError
+        with pytest.raises(VolumeFailed):
+            handle.wait(0)
+        assert contents(lake.snapshot()) == {"acknowledged": b"1"}
+        with pytest.raises(Invalid):
+            writer.put("late", b"")
+
+
+def test_a_closed_writer_refuses_and_closes_twice() -> None:
+    with new_lake() as lake:
+        writer = lake.writer(QUIET)
+        writer.put("a", b"1")
+        writer.close()
+        writer.close()
+        with pytest.raises(Invalid, match="closed"):
+            writer.put("b", b"2")
+        assert contents(lake.snapshot()) == {"a": b"1"}
+        assert "lakefeed-commit" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_is_refused_and_harms_nothing() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        writer.put("a", b"1")
+        child = os.fork()
+        if not child:
+            refused = 0
+            for action in (lambda: writer.put("b", b"2"), writer.flush):
+                try:
+                    action()
+                except Invalid:
+                    refused += 1
+            writer.close()
+            os._exit(refused)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 2
+        writer.flush()
+        assert contents(lake.snapshot()) == {"a": b"1"}
+
+
+@pytest.mark.slow
+def test_many_threads_share_a_writer() -> None:
+    options = WriterOptions(flush_age_seconds=NEVER, flush_files=50, merge_after=8)
+    with new_lake() as lake, lake.writer(options) as writer:
+
+        def work(name: int) -> None:
+            for number in range(100):
+                writer.put(f"{name}/{number}", f"{name}.{number}".encode())
+                assert writer.get(f"{name}/{number}") == f"{name}.{number}".encode()
+            writer.rename(f"{name}", f"done/{name}")
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        writer.flush()
+        expected = {f"done/{name}/{number}": f"{name}.{number}".encode()
+                    for name in range(4) for number in range(100)}  # fmt: skip
+        assert contents(lake.snapshot()) == expected
+        assert check(lake, deep=True).clean
+
+
+def test_facts_of_the_caller_are_in_the_history() -> None:
+    with new_lake() as lake:
+        with lake.writer(QUIET, operation="ingest", message="why", app={"offset": "9"}) as writer:
+            writer.put("a", b"")
+        (commit,) = lake.history()
+        assert (commit.operation, commit.message, commit.app) == ("ingest", "why", {"offset": "9"})

@@ -1,0 +1,1 @@
+"""Tools that tests of several layers share: real failures made on demand."""

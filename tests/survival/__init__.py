@@ -1,0 +1,1 @@
+"""What a lake must survive: real processes, real power cuts, real full disks."""

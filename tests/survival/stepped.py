@@ -1,0 +1,122 @@
+"""Every interleaving of volume calls that a seed can name.
+
+Each actor has a `SteppedVolume` of its own over one shared volume. Whoever is about to make a
+volume call parks; once every actor that is not finished has parked, the scheduler lets one of them
+make its call and run on to its next. So one thread runs at a time, and the seed alone decides the
+order: the same seed gives the same history. An actor may use threads inside, as a writer does, if
+only one of them is at work at a time.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from lakefeed.volume.base import Listed, Volume
+from tests.support.faulty import FaultyVolume
+
+# Longer than any actor computes between two calls; only a deadlock takes as long.
+STUCK_SECONDS = 60.0
+# How likely the same actor goes on: from turn by turn to one that does nearly all while others park
+# in the middle of something.
+PATIENCE = (0.0, 0.8, 0.97, 0.995)
+
+T = TypeVar("T")
+
+
+class Scheduler:
+    """Runs actors one call at a time. The lock guards all fields."""
+
+    def __init__(self, seed: int) -> None:
+        self._numbers = random.Random(seed)
+        self._patience = self._numbers.choice(PATIENCE)
+        self._last = ""
+        self._changed = threading.Condition()
+        self._parked: dict[str, list[object]] = {}
+        self._granted: set[object] = set()
+        self._errors: list[BaseException] = []
+        self.steps = 0
+
+    def step(self, actor: str) -> None:
+        """Return when this actor may make its next call; at once where nothing is scheduled."""
+        with self._changed:
+            if actor not in self._parked:
+                return
+            ticket = object()
+            self._parked[actor].append(ticket)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: ticket in self._granted, STUCK_SECONDS)
+            self._granted.remove(ticket)
+
+    def run(self, actors: dict[str, Callable[[], object]]) -> None:
+        """Run all actors to their ends, and raise what the first of them to fail raised."""
+        threads = [
+            threading.Thread(target=self._act, args=(name, work), name=name, daemon=True)
+            for name, work in actors.items()
+        ]
+        self._parked = {name: [] for name in actors}
+        for thread in threads:
+            thread.start()
+        while self._let_one_go():
+            self.steps += 1
+        for thread in threads:
+            thread.join(STUCK_SECONDS)
+        if self._errors:
+            raise self._errors[0]
+
+    def _act(self, name: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            with self._changed:
+                del self._parked[name]
+                self._changed.notify_all()
+
+    def _let_one_go(self) -> bool:
+        with self._changed:
+            everybody_waits = self._changed.wait_for(
+                lambda: all(self._parked.values()), STUCK_SECONDS
+            )
+            assert everybody_waits, (
+                f"stuck: {[name for name, at in self._parked.items() if not at]}"
+            )
+            if not self._parked:
+                return False
+            chosen = self._choose()
+            self._granted.add(self._parked[chosen].pop(0))
+            self._changed.notify_all()
+            return True
+
+    def _choose(self) -> str:
+        stays = self._last in self._parked and self._numbers.random() < self._patience
+        if not stays:
+            self._last = self._numbers.choice(sorted(self._parked))
+        return self._last
+
+
+class SteppedVolume(FaultyVolume):
+    """One actor's way to the volume: every call, those of open files included, is a step."""
+
+    def __init__(self, inner: Volume, scheduler: Scheduler, actor: str) -> None:
+        super().__init__(inner)
+        self._scheduler = scheduler
+        self._actor = actor
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Wait for this actor's turn, then make the call."""
+        self._scheduler.step(self._actor)
+        return effect()
+
+    def list(self, directory: str) -> Iterator[Listed]:
+        """Yield the names in a directory, read in one step."""
+        yield from self.run("list", directory, lambda: [*self.inner.list(directory)])

@@ -1,0 +1,1 @@
+"""Style as a test: checkers are pure functions on source text, each tried on a bad sample."""

@@ -1,0 +1,157 @@
+"""Archives hold every name and byte, in the formats that other programs read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from lakefeed.errors import Corrupt, VolumeFailed
+from lakefeed.lake import layout
+from lakefeed.transfer.archives import TarTarget, TfrecordTarget, masked_crc32c, sample_key
+from lakefeed.transfer.exporting import ExportOptions, export
+from lakefeed.transfer.importing import import_tree
+from lakefeed.transfer.shards import Shards
+from tests.transfer.trees import facts
+
+
+def test_a_tar_holds_the_whole_tree(lake: Lake, tree: Path, tmp_path: Path) -> None:
+    import_tree(lake, tree)
+    report = export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "out.tar"))))
+    assert report.outputs == (str(tmp_path / "out.tar"),)
+    expected = facts(tree)
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        members = {member.name: member for member in tar}
+        assert members.keys() == expected.keys()
+        for name, (mode, size, mtime_ns, data) in expected.items():
+            member = members[name]
+            assert (member.isdir(), member.issym()) == (mode[0] == "d", mode[0] == "l")
+            seconds, _, rest = str(member.pax_headers.get("mtime", member.mtime)).partition(".")
+            assert int(seconds) * 10**9 + int(rest.ljust(9, "0")[:9] or 0) == mtime_ns
+            if member.isfile():
+                held = tar.extractfile(member)
+                assert held is not None
+                assert (member.size, held.read()) == (size, data)
+            elif member.issym():
+                assert os.fsencode(member.linkname) == data
+
+
+def test_gnu_tar_restores_the_tree(lake: Lake, tree: Path, tmp_path: Path) -> None:
+    import_tree(lake, tree)
+    export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "out.tar"))))
+    (tmp_path / "out").mkdir()
+    # In path order a directory's files do not all follow it at once, so its time is set at the end.
+    extract = ["tar", "xpf", tmp_path / "out.tar", "--delay-directory-restore"]
+    subprocess.run([*extract, "-C", tmp_path / "out"], check=True)
+    assert facts(tmp_path / "out") == facts(tree)
+
+
+def test_the_files_of_a_sample_share_a_shard(lake: Lake, tmp_path: Path) -> None:
+    with lake.writer() as writer:
+        for number in range(40):
+            for ending in ("cls", "jpg", "seg.png"):
+                writer.put(f"train/{number:04d}.{ending}", os.urandom(3000))
+    shards = Shards(str(tmp_path / "t.tar"), shard_bytes=50_000)
+    report = export(lake.snapshot(), TarTarget(shards), ExportOptions("train"))
+    assert len(report.outputs) > 3
+    assert report.outputs[1].endswith("t-000001.tar")
+    assert sorted(os.listdir(tmp_path)) == sorted(["lake", *map(os.path.basename, report.outputs)])
+    homes: dict[str, set[str]] = {}
+    names = []
+    for output in report.outputs:
+        with tarfile.open(output) as tar:
+            for name in tar.getnames():
+                names.append(name)
+                homes.setdefault(sample_key(name), set()).add(output)
+    assert len(names) == 120
+    assert names == sorted(names)
+    assert len(homes) == 40
+    assert all(len(home) == 1 for home in homes.values())
+
+
+def test_a_selection_of_nothing_is_an_empty_archive(lake: Lake, tmp_path: Path) -> None:
+    export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "e.tar"))))
+    with tarfile.open(tmp_path / "e.tar") as tar:
+        assert tar.getnames() == []
+    export(lake.snapshot(), TfrecordTarget(Shards(str(tmp_path / "e.tfrecord"))))
+    assert (tmp_path / "e.tfrecord").read_bytes() == b""
+
+
+def test_a_tar_may_go_to_a_pipe(lake: Lake, tree: Path) -> None:
+    import_tree(lake, tree)
+    command = [sys.executable, "-m", "lakefeed", "export", lake.name, "-", "--prefix", "many/3"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    listed = subprocess.run(["tar", "t"], input=done.stdout, capture_output=True, check=True)
+    assert sorted(listed.stdout.decode().split()) == sorted(os.listdir(tree / "many/3"))
+
+
+def damage(lake: Lake, path: str) -> None:
+    row = lake.snapshot().stat(path)
+    pack = Path(lake.name, layout.pack_path(row.pack))
+    data = bytearray(pack.read_bytes())
+    data[row.offset + row.size // 2] ^= 1
+    pack.write_bytes(data)
+
+
+def test_a_damaged_file_is_left_out_and_named(lake: Lake, tree: Path, tmp_path: Path) -> None:
+    import_tree(lake, tree)
+    damage(lake, "many/0/0000.png")
+    with Lake.open(lake.name) as fresh:
+        report = export(fresh.snapshot(), TarTarget(Shards(str(tmp_path / "out.tar"))))
+    assert [problem.path for problem in report.problems] == ["many/0/0000.png"]
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert set(tar.getnames()) == facts(tree).keys() - {"many/0/0000.png"}
+
+
+def test_a_damaged_big_file_never_completes_an_archive(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakefeed.transfer.exporting.READ_BYTES", 1 << 20)
+    monkeypatch.setattr("lakefeed.transfer.exporting.PIECE_BYTES", 1 << 20)
+    # Above what a partial read verifies by itself.
+    with lake.writer() as writer:
+        writer.put("big", os.urandom(5_000_000))
+    damage(lake, "big")
+    with Lake.open(lake.name) as fresh:
+        for target in (TarTarget, TfrecordTarget):
+            with pytest.raises(Corrupt, match="big"):
+                export(fresh.snapshot(), target(Shards(str(tmp_path / "out.x"))))
+    assert os.listdir(tmp_path) == ["lake"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_ends_the_export(lake: Lake, tree: Path) -> None:
+    import_tree(lake, tree)
+    command = [sys.executable, "-m", "lakefeed", "export", lake.name, "-"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == VolumeFailed("x").exit_code
+    assert "no space left" in done.stderr
+
+
+def test_the_mask_is_the_published_one() -> None:
+    # TFRecord masks a CRC-32C by rotating it right by 15 bits and adding 0xa282ead8.
+    assert masked_crc32c(0) == 0xA282EAD8
+    assert masked_crc32c(1) == 0xA284EAD8
+
+
+@pytest.mark.tf
+@pytest.mark.slow
+def test_tensorflow_reads_every_record(lake: Lake, tree: Path, tmp_path: Path) -> None:
+    tf = pytest.importorskip("tensorflow")
+    import_tree(lake, tree)
+    shards = Shards(str(tmp_path / "out.tfrecord"), shard_bytes=1_000_000)
+    report = export(lake.snapshot(), TfrecordTarget(shards))
+    assert len(report.outputs) > 1
+    spec = {name: tf.io.FixedLenFeature([], tf.string) for name in ("path", "data")}
+    found = {}
+    for raw in tf.data.TFRecordDataset(list(report.outputs)):
+        example = tf.io.parse_single_example(raw, spec)
+        found[example["path"].numpy().decode()] = example["data"].numpy()
+    expected = {name: data for name, (mode, *_, data) in facts(tree).items() if mode[0] == "-"}
+    assert found == expected

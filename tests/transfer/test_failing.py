@@ -1,0 +1,183 @@
+"""One bad file is named and the rest goes on; what hits the whole lake or target ends the work."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from lakefeed.errors import VolumeFailed
+from lakefeed.transfer import reading
+from lakefeed.transfer.directory import DirectoryTarget
+from lakefeed.transfer.exporting import export
+from lakefeed.transfer.importing import ImportOptions, import_tree
+from lakefeed.transfer.problems import KEPT_MAX, Problems
+from lakefeed.transfer.reading import Blocks, ReadOptions, Wanted, read_block
+from lakefeed.transfer.walk import Walk, WalkOptions
+from tests.transfer.trees import facts
+
+
+def test_what_cannot_be_imported_is_named(lake: Lake, tree: Path) -> None:
+    os.mkfifo(tree / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tree / "sock"))
+    (tree / os.fsdecode(b"bad\xff")).write_bytes(b"")
+    report = import_tree(lake, tree)
+    reasons = {problem.path: problem.reason for problem in report.problems}
+    assert reasons.keys() == {"pipe", "sock", repr(b"bad\xff")}
+    assert "UTF-8" in reasons[repr(b"bad\xff")]
+    assert report.errors == 3
+    assert import_tree(lake, tree, ImportOptions(skip_special=True)).errors == 1
+
+
+def test_a_file_that_cannot_be_read_is_named(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t/ok").write_bytes(b"1")
+    problems = Problems()
+    wanted = [Wanted("gone", reading.Kind.FILE, None), Wanted("ok", reading.Kind.FILE, None)]
+    block = reading.Block(wanted, buffer=bytearray(100))
+    read_block(block, ReadOptions(str(tmp_path / "t")), problems)
+    assert [item.path for item in block.items] == ["ok"]
+    assert [(p.path, p.reason) for p in problems.first()] == [("gone", "no such file or directory")]
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000])
+def test_a_file_that_changes_all_the_time_is_named(
+    lake: Lake, tree: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Each look at the file's facts shows another time, as if somebody wrote to it."""
+    (tree / "moving").write_bytes(bytes(size))
+    inode = (tree / "moving").stat().st_ino
+    real, ticks = os.fstat, iter(range(1, 1000))
+
+    def fstat(fd: int) -> os.stat_result:
+        info = real(fd)
+        if info.st_ino == inode:
+            os.utime(fd, ns=(next(ticks), next(ticks)))
+        return info
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    report = import_tree(lake, tree)
+    assert [problem.path for problem in report.problems] == ["moving"]
+    assert "changed" in report.problems[0].reason
+    assert not lake.snapshot().exists("moving")
+
+
+def test_a_pipe_in_the_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    problems = Problems()
+    block = reading.Block([Wanted("pipe", reading.Kind.FILE, None)], buffer=bytearray(100))
+    read_block(block, ReadOptions(str(tmp_path)), problems)
+    assert problems.count == 1
+
+
+def test_many_problems_are_all_counted_and_the_first_ones_kept() -> None:
+    problems = Problems()
+    for number in range(KEPT_MAX + 10):
+        problems.add(f"{number:06d}", "gone")
+    assert problems.count == KEPT_MAX + 10
+    assert len(problems.first()) == KEPT_MAX
+
+
+def test_what_does_not_fit_into_a_block_comes_with_the_next(tree: Path) -> None:
+    problems = Problems()
+    found = list(Walk(str(tree), WalkOptions(), problems))
+    assert [one.path for one in found] == sorted(facts(tree))
+    blocks = Blocks([Wanted(*one, None) for one in found], ReadOptions(str(tree)), problems)
+    seen = []
+    for block in blocks:
+        seen += [item.path for item in block.items]
+        assert len(block.buffer) == reading.BUFFER_BYTES
+        blocks.give_back(block)
+    blocks.close()
+    assert seen == sorted(facts(tree))
+
+
+def test_threads_read_in_the_same_order(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Blocks, "_adapt", lambda self, block: setattr(self, "_width", 8))
+    monkeypatch.setattr(reading, "BLOCK_FILES", 5)
+    problems = Problems()
+    wanted = [Wanted(*one, None) for one in Walk(str(tree), WalkOptions(), problems)]
+    blocks = Blocks(wanted, ReadOptions(str(tree)), problems)
+    seen = {}
+    for block in blocks:
+        for item in block.items:
+            seen[item.path] = bytes(item.payload.stored) if item.payload is not None else None
+        blocks.give_back(block)
+    blocks.close()
+    assert list(seen) == sorted(facts(tree))
+    assert seen["middle"] == (tree / "middle").read_bytes()
+
+
+def test_directories_listed_ahead_come_in_the_same_order(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakefeed.transfer.walk._SLOW_SECONDS", -1.0)
+    monkeypatch.setattr("lakefeed.transfer.walk._SLOW_NAME_SECONDS", 0.0)
+    monkeypatch.setattr("lakefeed.transfer.walk.NAMES_AHEAD", 50)
+    monkeypatch.setattr("lakefeed.transfer.walk._COMPACT_NAMES", 20)
+    monkeypatch.setattr("lakefeed.transfer.walk._SLICE_NAMES", 7)
+    problems = Problems()
+    os.mkfifo(tree / "many/3/pipe")
+    walk = Walk(str(tree), WalkOptions(exclude=("*0007.png",)), problems)
+    found = [one.path for one in walk]
+    walk.close()
+    assert found == sorted(facts(tree).keys() - {"many/0/0007.png", "many/3/pipe"})
+    assert (walk.excluded, problems.count) == (1, 1)
+
+
+def test_a_volume_that_is_full_ends_the_import(
+    lake: Lake, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writev = os.writev
+
+    def full(fd: int, buffers: list[bytes]) -> int:
+        if sum(map(len, buffers)) > 1 << 20:
+            raise OSError(28, "")
+        return writev(fd, buffers)
+
+    monkeypatch.setattr(os, "writev", full)
+    with pytest.raises(VolumeFailed, match="no space"):
+        import_tree(lake, tree)
+    monkeypatch.undo()
+    assert lake.snapshot().number == 0
+    assert not list(Path(lake.name).rglob("*.pack"))
+    assert import_tree(lake, tree).errors == 0
+
+
+def test_nothing_is_written_through_a_link_out_of_the_target(lake: Lake, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_bytes(b"mine")
+    with lake.writer() as writer:
+        writer.put("door/victim", b"theirs")
+        writer.put("door2/deep/victim", b"theirs")
+        writer.put("fine", b"1")
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "door").symlink_to(outside)
+    (target / "door2").symlink_to(outside)
+    report = export(lake.snapshot(), DirectoryTarget(target))
+    assert {problem.path for problem in report.problems} == {"door/victim", "door2/deep/victim"}
+    assert (outside / "victim").read_bytes() == b"mine"
+    assert os.listdir(outside) == ["victim"]
+    assert (target / "fine").read_bytes() == b"1"
+
+
+def test_a_name_taken_by_the_other_kind_is_reported(lake: Lake, tmp_path: Path) -> None:
+    with lake.writer() as writer:
+        writer.put("a", b"file")
+        writer.put("b/c", b"below")
+    target = tmp_path / "out"
+    (target / "a/full").mkdir(parents=True)
+    (target / "b").write_bytes(b"in the way")
+    report = export(lake.snapshot(), DirectoryTarget(target))
+    reasons = {problem.path: problem.reason for problem in report.problems}
+    assert reasons == {
+        "a": "there is a directory of that name",
+        "b/c": "something above it is no directory",
+    }
+    assert not [name for name in os.listdir(target) if name.startswith(".lakefeed")]

@@ -1,0 +1,1 @@
+"""What every volume promises, and what each one adds."""

@@ -1,0 +1,200 @@
+"""A mounted filesystem: the promises, and the errors that only a real one gives."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.volume.base import Listed, Volume, read_file, write_file
+from lakefeed.volume.posix import PosixVolume
+from tests.volume.conformance import VolumePromises
+
+
+class TestPosix(VolumePromises):
+    @pytest.fixture
+    def volume(self, tmp_path: Path) -> Volume:
+        return PosixVolume(tmp_path)
+
+
+@contextmanager
+def mounted(directory: Path, options: str) -> Iterator[Path]:
+    """A fresh tmpfs, or a skip with the reason where mounting is not allowed."""
+    command = ["mount", "-t", "tmpfs", "-o", options, "lakefeed-test", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def remount(directory: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(directory)], check=True)
+
+
+@pytest.mark.root
+def test_a_full_disk_is_enospc_and_keeps_what_it_has(tmp_path: Path) -> None:
+    with mounted(tmp_path, "size=1m") as root:
+        volume = PosixVolume(root)
+        write_file(volume, "a", b"x" * 500_000)
+        with volume.create("b") as file, pytest.raises(VolumeFailed) as failure:
+            for _ in range(100):
+                file.write([b"y" * 30_000, b"z" * 30_000])
+        assert failure.value.errno == errno.ENOSPC
+        assert not failure.value.retryable
+        assert "free space" in str(failure.value)
+        assert volume.space().free_bytes < 60_000
+        assert read_file(volume, "a") == b"x" * 500_000
+        volume.unlink("b")
+        write_file(volume, "c", b"y" * 300_000)
+
+
+@pytest.mark.root
+def test_a_disk_without_inodes_is_enospc(tmp_path: Path) -> None:
+    with mounted(tmp_path, "size=1m,nr_inodes=8") as root:
+        volume = PosixVolume(root)
+        with pytest.raises(VolumeFailed) as failure:
+            for number in range(20):
+                write_file(volume, f"d/{number}", b"")
+        assert failure.value.errno == errno.ENOSPC
+        assert volume.space().free_inodes == 0
+
+
+@pytest.mark.root
+def test_a_read_only_volume_is_erofs_and_readable(tmp_path: Path) -> None:
+    with mounted(tmp_path, "size=1m") as root:
+        volume = PosixVolume(root)
+        write_file(volume, "d/a", b"bytes")
+        remount(root, "ro")
+        for act in (
+            lambda: volume.create("d/b"),
+            lambda: volume.create("new/b"),
+            lambda: volume.link("d/a", "d/b"),
+            lambda: volume.replace("d/a", "d/b"),
+            lambda: volume.unlink("d/a"),
+            lambda: volume.make_directory("e"),
+        ):
+            with pytest.raises(VolumeFailed) as failure:
+                act()
+            assert failure.value.errno == errno.EROFS
+            assert "remount" in str(failure.value)
+        assert read_file(volume, "d/a") == b"bytes"
+        assert [*volume.list("d")] == [Listed("a", False)]
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that others may enter, which pytest's own are not."""
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
+def test_denied_is_eacces(public_path: Path) -> None:
+    """Root is denied nothing, so a child gives root's rights up first."""
+    PosixVolume(public_path).make_directory("closed")
+    write_file(PosixVolume(public_path), "closed/a", b"")
+    (public_path / "closed").chmod(0)
+    program = textwrap.dedent(f"""
+        import errno, os, sys
+        sys.path[:0] = {sys.path!r}
+        from lakefeed.errors import VolumeFailed
+        from lakefeed.volume.posix import PosixVolume
+        volume = PosixVolume({str(public_path)!r})
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        for act in (
+            lambda: volume.open("closed/a"), lambda: volume.stat("closed/a"),
+            lambda: volume.create("closed/b"), lambda: volume.unlink("closed/a"),
+            lambda: [*volume.list("closed")], lambda: volume.sync_directory("closed"),
+            lambda: volume.refresh("closed"), lambda: volume.make_directory("closed/d"),
+        ):
+            try:
+                act()
+            except VolumeFailed as error:
+                assert error.errno == errno.EACCES, error
+                assert "owner" in str(error) and not error.retryable
+            else:
+                sys.exit("not denied")
+    """)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        )
+    finally:
+        (public_path / "closed").chmod(0o755)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_file_cut_short_while_open_is_a_failure(tmp_path: Path) -> None:
+    volume = PosixVolume(tmp_path)
+    write_file(volume, "a", b"0123456789")
+    with volume.open("a") as file:
+        os.truncate(tmp_path / "a", 4)
+        assert file.size == 10
+        assert file.stat().size == 4
+        with pytest.raises(VolumeFailed, match=r"expected 10 bytes, found 4 bytes"):
+            file.read_at(0, 10)
+        buffers = [memoryview(bytearray(3)), memoryview(bytearray(3))]
+        with pytest.raises(VolumeFailed, match=r"expected 6 bytes, found 4 bytes"):
+            file.read_into(0, buffers)
+
+
+def test_a_kernel_that_moves_little_at_a_time_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux moves at most 0x7ffff000 bytes a call; here it is seven, in every real call."""
+    real = (os.writev, os.write, os.pread, os.preadv)
+    monkeypatch.setattr(os, "writev", lambda fd, buffers: real[1](fd, b"".join(buffers)[:7]))
+    monkeypatch.setattr(os, "write", lambda fd, data: real[1](fd, data[:7]))
+    monkeypatch.setattr(os, "pread", lambda fd, length, at: real[2](fd, min(length, 7), at))
+    monkeypatch.setattr(
+        os, "preadv", lambda fd, buffers, at: real[3](fd, [next(filter(len, buffers))[:7]], at)
+    )
+    volume = PosixVolume(tmp_path)
+    data = bytes(range(100))
+    with volume.create("a") as file:
+        assert file.write([data[:3], b"", data[3:50], memoryview(data)[50:]]) == 100
+        assert file.tell() == 100
+    assert read_file(volume, "a") == data
+    with volume.open("a") as reader:
+        parts = [bytearray(size) for size in (1, 0, 20, 7, 8)]
+        assert reader.read_into(2, [memoryview(part) for part in parts]) == 36
+        assert b"".join(parts) == data[2:38]
+        with pytest.raises(VolumeFailed, match="expected 11 bytes, found 10 bytes"):
+            reader.read_at(90, 11)
+
+
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
+    volume = PosixVolume(tmp_path)
+    volume.make_directory("d")
+    with pytest.raises(VolumeFailed, match="regular file"):
+        volume.open("d")
+
+
+def test_what_nfs_leaves_of_deleted_files_is_not_listed(tmp_path: Path) -> None:
+    volume = PosixVolume(tmp_path)
+    write_file(volume, ".nfs0000000123", b"")
+    write_file(volume, "a", b"")
+    assert [*volume.list("")] == [Listed("a", False)]
+
+
+def test_errors_name_the_whole_path(tmp_path: Path) -> None:
+    volume = PosixVolume(tmp_path)
+    write_file(volume, "d/a", b"")
+    with pytest.raises(Conflict, match=str(tmp_path / "d/a")):
+        volume.create("d/a")
