@@ -18,43 +18,58 @@ LAYERS = {
     "feed": 3,
     "transfer": 3,
     "": 4,  # lakefeed/__init__.py: the public names of the layers below
-    "adapters": 5,
-    "tf": 6,  # lakefeed.tf, .torch and .jax only re-export one adapter under a short name
-    "torch": 6,
-    "jax": 6,
-    "bench": 7,
-    "demo": 8,
-    "cli": 9,
-    "__main__": 10,
+    "metrics": 5,  # every Prometheus metric, declared once; fed from the stats of the layers below
+    "adapters": 6,
+    "service": 6,  # the daemon: inbox, compactor, collector, scrubber
+    "tf": 7,  # lakefeed.tf, .torch and .jax only re-export one adapter under a short name
+    "torch": 7,
+    "jax": 7,
+    "bench": 8,
+    "monitor": 9,  # re-exports bench's hooks for a user's own training
+    "demo": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 
 # Layers of one height that must not know each other.
-STRANGERS = [{"volume", "format"}, {"feed", "transfer"}, {"tf", "torch", "jax"}]
+STRANGERS = [
+    {"volume", "format"},
+    {"feed", "transfer"},
+    {"adapters", "service"},
+    {"tf", "torch", "jax"},
+    {"monitor", "demo"},
+]
 
 # Each heavy or outside library and the only places that may import it.
 OWNERS = {
-    "tensorflow": ("adapters.tf", "demo"),
-    "keras": ("adapters.tf", "demo"),
-    "torch": ("adapters.torch",),
+    "tensorflow": ("adapters.tf", "bench", "demo"),
+    "keras": ("adapters.tf", "bench", "demo"),
+    "torch": ("adapters.torch", "bench"),
+    "torchdata": ("adapters.torch",),
     "jax": ("adapters.jax",),
+    "grain": ("adapters.grain",),
+    "dlio_benchmark": ("adapters.dlio",),
+    "simplejpeg": ("adapters.decode",),
+    "cv2": ("adapters.decode",),
     "duckdb": ("adapters.sql",),
     "pyfuse3": ("adapters.fuse",),
     "trio": ("adapters.fuse",),
     "fsspec": ("adapters.fsspec",),
-    "aiohttp": ("adapters",),
-    "aiofiles": ("adapters",),
-    "prometheus_client": ("adapters",),
+    "aiohttp": ("service",),
+    "aiofiles": ("service",),
+    "prometheus_client": ("metrics",),
     "pandas": (),
     "polars": (),
     "datasets": (),
     "sklearn": ("demo",),
-    "PIL": ("demo",),
+    "PIL": ("adapters.decode", "demo"),
     "matplotlib": ("demo", "bench"),
+    "plotly": ("bench",),
     "pynvml": ("bench",),
     "psutil": ("bench",),
     "typer": ("cli",),
     "click": ("cli",),
-    "rich": ("cli", "demo"),
+    "rich": ("cli", "demo", "bench"),
 }
 
 
