@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from types import TracebackType
 
 from lakefeed.errors import Invalid
@@ -85,6 +86,7 @@ class Feed:
         self._options = options or FeedOptions()
         self._cursor: Cursor | None = None
         self._ahead: Ahead | None = None
+        self._skip, self._every = 0, 1
         self._closed = False
 
     # -- what is served --------------------------------------------------------------------------
@@ -116,6 +118,7 @@ class Feed:
         if batch is None:
             raise StopIteration
         self._cursor = batch.cursor
+        self._skip = self._every - 1
         return batch
 
     def _running(self) -> Ahead:
@@ -125,9 +128,21 @@ class Feed:
             options = self._options
             plan = Plan(len(self.selection), options.partition, options.epochs)
             limits = Limits(options.prefetch, options.memory_bytes)
-            assignments = plan.assignments(self._here())
+            assignments = islice(plan.assignments(self._here()), self._skip, None, self._every)
             self._ahead = Ahead(self._snapshot, self.selection, assignments, limits)
         return self._ahead
+
+    def take_turns(self, skip: int, every: int) -> None:
+        """Serve only every `every`-th batch from here on, leaving out `skip` at first.
+
+        Processes that share a rank take turns like this: worker w of n leaves out w and serves
+        every n-th, so their batches, taken in turns, are those of one feed, with the same cursors.
+        A worker that goes on behind a batch of its own leaves out n - 1.
+        """
+        if not skip >= 0 or every < 1:
+            raise Invalid("turns", expected="skip from 0, every from 1", found=(skip, every))
+        self._stop()
+        self._skip, self._every = skip, every
 
     # -- where it stands -------------------------------------------------------------------------
 

@@ -154,3 +154,26 @@ def test_a_forked_child_goes_on_from_where_its_parent_stood(lake: Lake) -> None:
             theirs = json.loads(answer.read())
         os.waitpid(child, 0)
         assert theirs == next(feed).paths
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_feeds_that_take_turns_are_one_feed(lake: Lake, selection: Selection, every: int) -> None:
+    options = FeedOptions(8, epochs=2)
+    with Feed(lake.snapshot(), selection, options) as feed:
+        whole = [(batch.paths, batch.state) for batch in feed]
+    for skip in range(every):
+        with Feed(lake.snapshot(), selection, options) as feed:
+            feed.take_turns(skip, every)
+            mine = [(batch.paths, batch.state) for batch in feed]
+        assert mine == whole[skip::every]
+        if len(mine) < 2:
+            continue
+        with Feed(lake.snapshot(), selection, options) as feed:
+            feed.restore(mine[0][1])
+            feed.take_turns(every - 1, every)
+            assert [(batch.paths, batch.state) for batch in feed] == mine[1:]
+
+
+def test_turns_that_cannot_be_are_refused(lake: Lake, selection: Selection) -> None:
+    with Feed(lake.snapshot(), selection) as feed, pytest.raises(Invalid, match="turns"):
+        feed.take_turns(0, 0)
