@@ -133,28 +133,42 @@ def gc(
             help="Leave files alone that no commit names and that are younger than this.",
         ),
     ] = "1d",  # type: ignore[assignment]
+    keep_snapshots: Annotated[
+        int,
+        typer.Option(
+            "--keep-snapshots", metavar="N", min=1, help="Keep the newest N, however old they are."
+        ),
+    ] = 1,
+    orphans: Annotated[
+        bool,
+        typer.Option("--orphans", help="Also list all packs for files that no commit names."),
+    ] = False,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete packs and segments that no kept snapshot needs.
 
-    Kept are the newest snapshot, those younger than --keep, and those with a tag or a pin. A grace
-    shorter than the slowest import takes for one commit would delete its packs.
+    Kept are the newest --keep-snapshots, those younger than --keep, and those with a tag or a pin.
+    The log says what may go, so this is quick; --orphans looks for leftovers of killed writers by
+    listing all packs, which takes longer. A grace shorter than the slowest import takes for one
+    commit would delete its packs.
 
     JSON keys: dry_run, horizon, packs, segments, temporaries, pins, bytes, deleted, deleted_bytes,
     spared, files.
 
     \b
     lakefeed gc /mnt/lake --keep 7d --dry-run
+    lakefeed gc /mnt/lake --orphans
     """
     from lakefeed.lake.garbage import Retention, collect
 
     with open_lake(lake) as opened, stages(quiet=quiet or as_json) as progress:
         done = collect(
             opened,
-            Retention(keep, grace),
+            Retention(keep, grace, keep_snapshots),
             dry_run=dry_run,
+            orphans=orphans,
             progress=lambda count, total: progress("deleting", count, total),
         )
     if as_json:

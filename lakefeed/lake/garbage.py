@@ -1,13 +1,16 @@
 """Garbage collection: which files no kept snapshot needs, and how they are deleted safely.
 
-Kept are the newest snapshot, every snapshot younger than `keep_seconds`, and those that tags and
-unexpired pins name. `plan_garbage` decides, purely, from facts about the volume:
+Kept are the newest snapshot, every snapshot younger than `keep_seconds`, the newest
+`keep_snapshots` ones, and those that tags and unexpired pins name. `plan_garbage` decides, purely,
+from facts about the volume:
 
 1. Files that the log names and no kept snapshot reaches are garbage. If giving up old snapshots
-   frees any, the plan raises the lake's horizon; it does not give them up for nothing.
-2. Files that no commit names (orphans of failed or killed writers) and old temporary files are
-   garbage once they are `grace_seconds` old: a younger one may be about to be committed.
-3. Pins that expired longer ago than the grace are removed.
+   frees any, the plan raises the lake's horizon; it does not give them up for nothing. The log
+   alone says which these are: no directory of packs is read.
+2. Old temporary files, and pins that expired longer ago than `grace_seconds`, are removed.
+3. With `orphans`, a slower pass lists all packs and segments: files that no commit names (what
+   failed or killed writers and an interrupted collection leave) are garbage once they are older
+   than the grace; a younger one may be about to be committed.
 
 `collect` does: commit the new horizon; read head, tags and pins *again*; delete what is still
 unreached, segments before packs. A tag or pin written in between either is seen by that second
@@ -17,12 +20,13 @@ stay for ever. Nothing is deleted when any of the log, a tag or a pin cannot be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from lakefeed.errors import Corrupt, NotFound
-from lakefeed.format.commit import Changes, Commit, State
+from lakefeed.format.commit import Changes, Commit, SegmentInfo, State
+from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
@@ -98,10 +102,12 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long snapshots stay readable without a tag, and how long unnamed files are left alone."""
+    """How long snapshots stay readable without a tag, how many of the newest do in any case, and
+    how long unnamed files are left alone."""
 
     keep_seconds: float = KEEP_SECONDS
     grace_seconds: float = GRACE_SECONDS
+    keep_snapshots: int = 1
 
 
 def plan_garbage(facts: Facts) -> GarbagePlan:
@@ -125,15 +131,18 @@ def collect(
     retention: Retention | None = None,
     *,
     dry_run: bool = False,
+    orphans: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Collected:
     """Delete what no kept snapshot needs, and say what was deleted; `dry_run` only plans.
+
+    Without `orphans` the log alone decides, and its cost does not grow with the lake.
 
     Corrupt, and nothing deleted, when a commit, a tag or a pin cannot be read: it might name what
     would be deleted.
     """
     now_ns = lake.refs.server_time_ns()
-    plan = plan_garbage(_gather(lake, retention or Retention(), now_ns))
+    plan = plan_garbage(_gather(lake, retention or Retention(), now_ns, orphans))
     if dry_run or not plan.files:
         return Collected(plan, dry_run)
     if plan.horizon is not None:
@@ -167,27 +176,34 @@ def _unlink(volume: Volume, path: str) -> bool:
     return True
 
 
-def _gather(lake: Lake, retention: Retention, now_ns: int) -> Facts:
+def _gather(lake: Lake, retention: Retention, now_ns: int, orphans: bool) -> Facts:
     # Listed before the log is read: what is listed and then committed is seen as reached.
-    names = list(_names(lake.volume))
+    names = list(_names(lake.volume, everything=orphans))
     old_before_ns = now_ns - int(retention.grace_seconds * 1e9)
     pins = lake.refs.pins()
     kept = _kept(lake, [pin for pin in pins if pin.expires_ns > now_ns])
     head = lake.log.head()
     history = _History(lake, head)
-    oldest = head.number
-    if retention.keep_seconds:
-        # The snapshot that was the newest back then was in use back then.
-        oldest = lake.log.before(now_ns - int(retention.keep_seconds * 1e9))
-    horizon = max(head.horizon, oldest)
+    horizon = max(head.horizon, _oldest(lake, head, retention, now_ns))
     now = Reach(head.horizon, history.reached(head.horizon, kept))
     wanted = Reach(horizon, history.reached(horizon, kept))
     stored = [_look(lake.volume, kind, id_, path) for kind, id_, path in names
               if id_ not in wanted.ids]  # fmt: skip
     stored += [_look(lake.volume, "pin", pin.id, layout.pin_path(pin.id)) for pin in pins
                if pin.expires_ns <= old_before_ns]  # fmt: skip
-    files = tuple(file for file in stored if file is not None)
-    return Facts(now, wanted, history.named, files, old_before_ns)
+    files = [file for file in stored if file is not None]
+    if not orphans:
+        files += [history.files[id_] for id_ in history.named - wanted.ids]
+    return Facts(now, wanted, history.named, tuple(files), old_before_ns)
+
+
+def _oldest(lake: Lake, head: State, retention: Retention, now_ns: int) -> int:
+    """Return the oldest snapshot that age or count keeps."""
+    oldest = head.number
+    if retention.keep_seconds:
+        # The snapshot that was the newest back then was in use back then.
+        oldest = lake.log.before(now_ns - int(retention.keep_seconds * 1e9))
+    return max(min(oldest, head.number - retention.keep_snapshots + 1), 0)
 
 
 def _kept(lake: Lake, pins: list[Pin]) -> set[int]:
@@ -203,10 +219,11 @@ class _History:
         self._lake = lake
         self._head = head
         _refuse_hidden(lake, head)
-        self._added = [
-            (commit.number, _added_ids(commit))
-            for commit in lake.log.history(head.number, head.horizon + 1)
-        ]
+        self.files = {file.id: file for file in _files(lake.log.at(head.horizon))}
+        self._added: list[tuple[int, set[str]]] = []
+        for commit in lake.log.history(head.number, head.horizon + 1):
+            self.files.update({file.id: file for file in _added_files(commit)})
+            self._added.append((commit.number, {file.id for file in _added_files(commit)}))
         self.named = self._from(head.horizon)
 
     def _from(self, horizon: int) -> frozenset[str]:
@@ -226,9 +243,9 @@ class _History:
         return frozenset(ids)
 
 
-def _names(volume: Volume) -> Iterator[tuple[GarbageKind, str, str]]:
-    """Yield (kind, id, path) of the packs, segments and temporary files on the volume."""
-    for path in stored_files(volume):
+def _names(volume: Volume, *, everything: bool) -> Iterator[tuple[GarbageKind, str, str]]:
+    """Yield (kind, id, path) of the temporary files, and of `everything` else, on the volume."""
+    for path in stored_files(volume) if everything else ():
         kind: GarbageKind = "pack" if path.startswith(f"{layout.PACKS}/") else "segment"
         yield kind, path.rpartition("/")[2].partition(".")[0], path
     for entry in volume.list(layout.TMP):
@@ -268,6 +285,18 @@ def _ids(state: State) -> set[str]:
     return {*state.packs, *state.segments}
 
 
-def _added_ids(commit: Commit) -> set[str]:
-    packs = {pack.id for pack in commit.changes.add_packs}
-    return packs | {segment.id for segment in commit.changes.add_segments}
+def _files(state: State) -> Iterator[Stored]:
+    """Yield what a state names, as files."""
+    yield from _stored([info.sealed for info in state.packs.values()], state.segments.values())
+
+
+def _added_files(commit: Commit) -> Iterator[Stored]:
+    yield from _stored(commit.changes.add_packs, commit.changes.add_segments)
+
+
+def _stored(packs: Iterable[PackSealed], segments: Iterable[SegmentInfo]) -> Iterator[Stored]:
+    # Only orphans are judged by their age, and what a commit names is none.
+    for pack in packs:
+        yield Stored("pack", pack.id, layout.pack_path(pack.id), pack.bytes, 0)
+    for segment in segments:
+        yield Stored("segment", segment.id, layout.segment_path(segment.id), segment.bytes, 0)

@@ -22,9 +22,11 @@ from lakefeed.lake.batch import Batch
 from lakefeed.lake.catalogue import Catalogue, sources_of
 from lakefeed.lake.committing import Committer, Publisher
 from lakefeed.lake.files import OpenFiles
+from lakefeed.lake.leases import Leases
 from lakefeed.lake.log import Draft, Log
 from lakefeed.lake.lookup import locate
 from lakefeed.lake.merging import merge_index
+from lakefeed.lake.pins import LIFETIME_SECONDS, Hold
 from lakefeed.lake.placing import place_new
 from lakefeed.lake.reader import Reader
 from lakefeed.lake.refs import Pin, Refs, Tag
@@ -47,6 +49,7 @@ class Lake:
         self.volume = volume
         self.log = Log(volume)
         self.refs = Refs(volume)
+        self.leases = Leases(volume, self.refs.server_time_ns)
         self._files = OpenFiles(volume)
         self.catalogue = Catalogue(self._files)
         self._reader = Reader(self._files)
@@ -205,6 +208,20 @@ class Lake:
         pin = self.refs.pin(number, holder, lifetime_seconds)
         return self._confirmed(pin, tagged)
 
+    def hold(
+        self,
+        at: int | str | None = None,
+        *,
+        holder: str,
+        lifetime_seconds: float = LIFETIME_SECONDS,
+    ) -> Hold:
+        """Keep a snapshot readable while a `with` block runs: a pin that a thread renews.
+
+        SnapshotExpired when garbage collection gave the snapshot up in the meantime.
+        """
+        pin = self.pin(at, holder=holder, lifetime_seconds=lifetime_seconds)
+        return Hold(self, pin, self.refs.unpin, lifetime_seconds)
+
     def renew(self, pin: Pin, lifetime_seconds: float) -> Pin:
         """Prolong a pin and return it; SnapshotExpired when it had expired and was too late."""
         tagged = self._tagged(pin.snapshot)
@@ -279,12 +296,11 @@ def _read_superblock(volume: Volume) -> bytes:
 
 def _refuse_foreign(volume: Volume) -> None:
     names = {entry.name for entry in volume.list("")}
+    ours = {*layout.DIRECTORIES, *layout.LATER_DIRECTORIES, "lost+found"}
     if layout.SUPERBLOCK in names:
         raise _exists(volume)
     # Hidden names are the filer's own (.snapshot), lost+found is ext4's.
-    foreign = sorted(
-        name for name in names - {*layout.DIRECTORIES, "lost+found"} if not name.startswith(".")
-    )
+    foreign = sorted(name for name in names - ours if not name.startswith("."))
     if foreign:
         raise Invalid(
             f"lake {volume.name}",

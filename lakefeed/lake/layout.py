@@ -9,6 +9,10 @@
     refs/<tag>.json              tags
     pins/<id>.json               snapshots kept for a reader
     leases/<name>.json           who does background work
+    leases/<name>.<20 digits>.json   the claim that gave it the right
+    scrub/state.json             how far the verification of payloads has come
+    scrub/<pack>.json            damaged payloads of one pack
+    quarantine/<id>/             what a repair took out of the way
     tmp/<id>.json                commits about to be published
 
 Ids are 32 hexadecimal digits, so no name from a volume can lead outside the lake.
@@ -30,9 +34,15 @@ REFS = "refs"
 PINS = "pins"
 LEASES = "leases"
 TMP = "tmp"
+SCRUB = "scrub"
+SCRUB_STATE = "scrub/state.json"
+QUARANTINE = "quarantine"
 DIRECTORIES = (LOG, PACKS, INDEX, REFS, PINS, LEASES, TMP)
+# Made when they are first needed: lakes of earlier versions have none.
+LATER_DIRECTORIES = (SCRUB, QUARANTINE)
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_LEASE = re.compile(r"[a-z0-9-]{1,64}")
 _COMMIT = re.compile(r"(\d{20})\.json")
 _PACK = re.compile(r"([0-9a-f]{32})\.pack")
 _SEGMENT = re.compile(r"([0-9a-f]{32})\.parquet")
@@ -77,6 +87,23 @@ def ref_path(tag: str) -> str:
 def pin_path(pin_id: str) -> str:
     """Return where a pin is kept."""
     return f"{PINS}/{pin_id}.json"
+
+
+def lease_path(name: str) -> str:
+    """Return where it is kept who holds a lease; Invalid for a name that is none."""
+    if _LEASE.fullmatch(name) is None:
+        raise Invalid(f"lease {name!r}", expected="1 to 64 lower-case letters, digits or '-'")
+    return f"{LEASES}/{name}.json"
+
+
+def claim_path(name: str, token: int) -> str:
+    """Return the name that gives a lease to whoever links it first."""
+    return lease_path(name).removesuffix(".json") + f".{token:020d}.json"
+
+
+def findings_path(pack_id: str) -> str:
+    """Return where the damaged payloads of a pack are noted."""
+    return f"{SCRUB}/{pack_id}.json"
 
 
 def tmp_path(unique: str) -> str:

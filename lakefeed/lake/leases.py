@@ -1,0 +1,128 @@
+"""Leases: who does background work, so that others need not do it at the same time.
+
+A lease only saves work. Nothing is safe because somebody holds one; the commit is the fence. Still
+it should rarely be held twice, so it is taken by the one call that a volume does atomically:
+
+1. `leases/<name>.json` says who holds it, with which *token*, until when by the server's clock.
+2. It ran out: link `leases/<name>.<token + 1>.json`. Whoever links it is the next holder; nobody
+   else can take that token. Then `leases/<name>.json` is replaced, the claim before is removed.
+3. Holding on is replacing `leases/<name>.json` with a later time, as long as nobody claimed a
+   higher token. Giving up is replacing it with time 0.
+
+Tokens only grow: what was done under an older one can be told from what came later. Times are the
+server's, so the clocks of clients do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from lakefeed.errors import Conflict, NotFound
+from lakefeed.format import envelope
+from lakefeed.lake import layout
+from lakefeed.lake.placing import place_new, place_over
+from lakefeed.volume.base import Volume, read_file
+
+# Each round means that a holder took the lease and let it run out, or gave it up, while we looked.
+ROUNDS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A right until `expires_ns` (file server's clock); `token` grows from holder to holder."""
+
+    name: str
+    holder: str
+    token: int
+    expires_ns: int
+
+
+class Leases:
+    """The leases of one lake. `server_time_ns` asks the file server what time it is."""
+
+    def __init__(self, volume: Volume, server_time_ns: Callable[[], int]) -> None:
+        self._volume = volume
+        self._server_time_ns = server_time_ns
+
+    def read(self, name: str) -> Lease | None:
+        """Return who holds or held a lease last, None if nobody ever did."""
+        self._volume.refresh(layout.LEASES)
+        newest = self._read(name, layout.lease_path(name))
+        # A holder that died between its claim and its entry left only the claim.
+        while True:
+            token = newest.token + 1 if newest is not None else 1
+            later = self._read(name, layout.claim_path(name, token))
+            if later is None:
+                return newest
+            newest = later
+
+    def _read(self, name: str, path: str) -> Lease | None:
+        try:
+            fields = envelope.unseal(read_file(self._volume, path), "lease", path)
+        except NotFound:
+            return None
+        return Lease(name, fields.text("holder"), fields.number("token"),
+                     fields.number("expires_ns"))  # fmt: skip
+
+    def acquire(self, name: str, holder: str, lifetime_seconds: float) -> Lease:
+        """Return the lease, or raise Conflict naming who holds it; the holder gets it again."""
+        for _ in range(ROUNDS_MAX):
+            current = self.read(name)
+            now_ns = self._server_time_ns()
+            if current is not None and now_ns < current.expires_ns:
+                if current.holder == holder:
+                    return self.renew(current, lifetime_seconds)
+                raise Conflict(f"lease {name} of {self._volume.name}", expected="nobody",
+                               found=f"{current.holder} has it", hint="wait")  # fmt: skip
+            token = current.token + 1 if current is not None else 1
+            lease = Lease(name, holder, token, now_ns + int(lifetime_seconds * 1e9))
+            if self._claim(lease):
+                return lease
+        raise Conflict(f"lease {name} of {self._volume.name}", expected="to win one claim",
+                       found=f"{ROUNDS_MAX} others were faster", hint="repeat")  # fmt: skip
+
+    def _claim(self, lease: Lease) -> bool:
+        """Try to be the one who has this token."""
+        try:
+            place_new(self._volume, _sealed(lease), layout.claim_path(lease.name, lease.token))
+        except Conflict:
+            return False
+        self._write(lease)
+        if lease.token > 1:
+            with suppress(NotFound):
+                self._volume.unlink(layout.claim_path(lease.name, lease.token - 1))
+        return True
+
+    def renew(self, lease: Lease, lifetime_seconds: float) -> Lease:
+        """Prolong a lease and return it; Conflict when somebody else has claimed it since."""
+        newest = self.read(lease.name)
+        # A late writer may have put an older entry over ours; only a higher token counts.
+        if newest is not None and newest.token >= lease.token and not _same(newest, lease):
+            raise Conflict(f"lease {lease.name} of {self._volume.name}",
+                           expected=f"token {lease.token} of {lease.holder}",
+                           found=f"token {newest.token} of {newest.holder}")  # fmt: skip
+        expires_ns = self._server_time_ns() + int(lifetime_seconds * 1e9)
+        renewed = replace(lease, expires_ns=expires_ns)
+        self._write(renewed)
+        return renewed
+
+    def release(self, lease: Lease) -> None:
+        """Give a lease up, so that the next one need not wait; one that is lost already is fine."""
+        newest = self.read(lease.name)
+        if newest is not None and _same(newest, lease):
+            self._write(replace(lease, expires_ns=0))
+
+    def _write(self, lease: Lease) -> None:
+        place_over(self._volume, _sealed(lease), layout.lease_path(lease.name))
+        self._volume.sync_directory(layout.LEASES)
+
+
+def _same(one: Lease, other: Lease) -> bool:
+    return (one.token, one.holder) == (other.token, other.holder)
+
+
+def _sealed(lease: Lease) -> bytes:
+    return envelope.seal({"type": "lease", "holder": lease.holder, "token": lease.token,
+                          "expires_ns": lease.expires_ns})  # fmt: skip

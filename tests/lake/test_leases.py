@@ -1,0 +1,140 @@
+"""A lease has one holder at a time, its token only grows, and only the server's clock counts."""
+
+from __future__ import annotations
+
+import threading
+import time
+from unittest.mock import patch
+
+import pytest
+
+from lakefeed.errors import Conflict, Corrupt, Invalid
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.leases import Lease
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import damage
+
+
+class Clock:
+    """The server's time, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_700_000_000 * 10**9
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lake(clock: Clock) -> Lake:
+    return Lake.create(MemoryVolume(clock_ns=clock))
+
+
+def test_a_second_holder_is_told_who_has_it(lake: Lake) -> None:
+    assert lake.leases.read("work") is None
+    first = lake.leases.acquire("work", "a", 30)
+    assert (first.token, first.holder) == (1, "a")
+    with pytest.raises(Conflict) as told:
+        lake.leases.acquire("work", "b", 30)
+    assert told.value.found == "a has it"
+    assert lake.leases.read("work") == first
+
+
+def test_a_lease_that_ran_out_is_taken_with_a_higher_token_and_the_old_holder_hears_of_it(
+    lake: Lake, clock: Clock
+) -> None:
+    first = lake.leases.acquire("work", "a", 30)
+    clock.now_ns += 30 * 10**9
+    second = lake.leases.acquire("work", "b", 30)
+    assert (second.token, second.holder) == (2, "b")
+    with pytest.raises(Conflict):
+        lake.leases.renew(first, 30)
+    lake.leases.release(first)
+    assert lake.leases.read("work") == second
+    claims = [entry.name for entry in lake.volume.list(layout.LEASES)]
+    assert sorted(claims) == ["work.00000000000000000002.json", "work.json"]
+
+
+def test_renewing_keeps_it_and_releasing_gives_it_away_at_once(lake: Lake, clock: Clock) -> None:
+    lease = lake.leases.acquire("work", "a", 30)
+    clock.now_ns += 20 * 10**9
+    lease = lake.leases.renew(lease, 30)
+    clock.now_ns += 20 * 10**9
+    with pytest.raises(Conflict):
+        lake.leases.acquire("work", "b", 30)
+    lake.leases.release(lease)
+    assert lake.leases.acquire("work", "b", 30).token == 2
+
+
+def test_the_same_holder_gets_its_lease_again(lake: Lake) -> None:
+    lake.leases.acquire("work", "a", 30)
+    assert lake.leases.acquire("work", "a", 30).token == 1
+
+
+def test_a_claim_whose_maker_died_before_its_entry_counts(lake: Lake, clock: Clock) -> None:
+    lake.leases.acquire("work", "a", 30)
+    clock.now_ns += 30 * 10**9
+    dies = patch.object(type(lake.leases), "_write", side_effect=KeyboardInterrupt)
+    with dies, pytest.raises(KeyboardInterrupt):
+        lake.leases.acquire("work", "b", 30)
+    found = lake.leases.read("work")
+    assert found is not None
+    assert (found.token, found.holder) == (2, "b")
+    with pytest.raises(Conflict):
+        lake.leases.acquire("work", "c", 30)
+    clock.now_ns += 30 * 10**9
+    assert lake.leases.acquire("work", "c", 30).token == 3
+
+
+def test_an_entry_put_back_by_a_late_holder_does_not_bring_its_token_back(
+    lake: Lake, clock: Clock
+) -> None:
+    first = lake.leases.acquire("work", "a", 30)
+    clock.now_ns += 30 * 10**9
+    second = lake.leases.acquire("work", "b", 30)
+    lake.leases._write(Lease("work", "a", first.token, clock.now_ns + 10**12))
+    with pytest.raises(Conflict):
+        lake.leases.renew(first, 30)
+    assert lake.leases.renew(second, 30).token == 2
+
+
+def test_of_many_who_want_it_at_once_exactly_one_gets_each_token(lake: Lake, clock: Clock) -> None:
+    won: list[Lease] = []
+
+    def want(number: int) -> None:
+        try:
+            won.append(lake.leases.acquire("work", f"h{number}", 30))
+        except Conflict:
+            return
+
+    for _ in range(10):
+        threads = [threading.Thread(target=want, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        clock.now_ns += 31 * 10**9
+    assert [lease.token for lease in won] == [*range(1, 11)]
+
+
+def test_the_clock_of_the_client_does_not_matter(lake: Lake) -> None:
+    with patch.object(time, "time_ns", lambda: 0), patch.object(time, "time", lambda: 0.0):
+        lake.leases.acquire("work", "a", 30)
+    later = time.time() + 6 * 3600
+    with patch.object(time, "time", lambda: later), pytest.raises(Conflict):
+        lake.leases.acquire("work", "b", 30)
+
+
+def test_damage_and_bad_names_are_reported(lake: Lake) -> None:
+    with pytest.raises(Invalid):
+        lake.leases.acquire("../work", "a", 30)
+    lake.leases.acquire("work", "a", 30)
+    damage(lake.volume, layout.lease_path("work"), 60)
+    with pytest.raises(Corrupt):
+        lake.leases.read("work")

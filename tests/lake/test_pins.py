@@ -1,0 +1,84 @@
+"""A held snapshot outlives its retention, and a hold that lapsed says so."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from lakefeed.errors import SnapshotExpired
+from lakefeed.format.commit import Changes
+from lakefeed.lake import layout, pins
+from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import contents, new_lake, write
+
+AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
+
+
+def drop(lake: Lake, seq: int) -> None:
+    (gone,) = [id_ for id_, info in lake.snapshot().state.packs.items() if info.seq == seq]
+    lake.log.commit(Draft("test"), lambda state: Changes(remove_packs=(gone,)))
+
+
+def test_i3_a_held_snapshot_stays_whole_until_it_is_given_up() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        with lake.hold(holder="test") as hold:
+            write(lake, {"b": b"2"})
+            drop(lake, 1)
+            collect(lake, AT_ONCE)
+            hold.check()
+            assert contents(lake.snapshot(hold.number)) == {"a": b"1"}
+        assert collect(lake, AT_ONCE).deleted == 1
+        assert not list(lake.volume.list(layout.PINS))
+
+
+def test_i9_leaving_the_block_ends_the_heartbeat() -> None:
+    before = threading.active_count()
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        hold = lake.hold(holder="test")
+        with hold:
+            assert threading.active_count() == before + 1
+        hold.close()
+        assert threading.active_count() == before
+
+
+def test_a_pin_is_renewed_before_it_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    renewed = threading.Semaphore(0)
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        renew = lake.renew
+
+        def counting(*args: object) -> object:
+            pin = renew(*args)  # type: ignore[arg-type]
+            renewed.release()
+            return pin
+
+        monkeypatch.setattr(lake, "renew", counting)
+        with lake.hold(holder="test", lifetime_seconds=0.05):
+            for _ in range(3):
+                assert renewed.acquire(timeout=60)
+
+
+def test_a_hold_that_lapsed_says_so() -> None:
+    lapsed = threading.Event()
+
+    class Lapsing:
+        def renew(self, pin: object, lifetime_seconds: float) -> pins.Pin:
+            lapsed.set()
+            raise SnapshotExpired("snapshot 1 of test")
+
+    volume = MemoryVolume()
+    with Lake.create(volume) as lake:
+        write(lake, {"a": b"1"})
+        pin = lake.pin(holder="test", lifetime_seconds=60)
+        hold = pins.Hold(Lapsing(), pin, lake.refs.unpin, 0.01)
+        with hold:
+            assert lapsed.wait(60)
+            hold._thread.join(60)
+            with pytest.raises(SnapshotExpired):
+                hold.check()
