@@ -24,11 +24,14 @@ PACKS = st.lists(
 
 
 def state_of(packs: list[tuple[int, float, int]]) -> tuple[State, dict[str, int]]:
-    """Return a state with packs of these (payload bytes, live share, rows), and their usage."""
+    """Return a state with packs of these (payload bytes, live share, rows), and their usage.
+
+    They weigh what their payloads do: an index of a few bytes would rule packs as small as these.
+    """
     infos, usage = {}, {}
     for number, (payload_bytes, live, rows) in enumerate(packs):
         id_ = f"{number:032x}"
-        sealed = PackSealed(id_, payload_bytes + 8, payload_bytes + 4, 4, rows, 0, "a", "z", ())
+        sealed = PackSealed(id_, payload_bytes, payload_bytes + 4, 4, rows, 0, "a", "z", ())
         infos[id_] = PackInfo(sealed, number + 1)
         usage[id_] = int(payload_bytes * live)
     return State(number=len(packs), packs=infos), usage
