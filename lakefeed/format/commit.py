@@ -30,7 +30,11 @@ class PackInfo:
 
 @dataclass(frozen=True, slots=True)
 class SegmentInfo:
-    """A segment of the merged offset index: rows of paths in [first, last], newest seq included."""
+    """A segment of the merged offset index: rows of paths in [first, last], newest seq included.
+
+    Segments of one `level` are one sorted run; the higher the level, the newer its rows. Level 0 is
+    what was written before there were levels: there, a run is what has one range of seq.
+    """
 
     id: str
     bytes: int
@@ -41,6 +45,7 @@ class SegmentInfo:
     last: str
     seq_min: int
     seq_max: int
+    level: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,7 @@ def encode_commit(commit: Commit) -> bytes:
     """Return the file of a commit."""
     changes = _plain(commit.changes)
     changes["add_packs"] = [_plain(pack) for pack in commit.changes.add_packs]
-    changes["add_segments"] = [_plain(segment) for segment in commit.changes.add_segments]
+    changes["add_segments"] = [_plain_segment(one) for one in commit.changes.add_segments]
     return envelope.seal({"type": "commit", **_plain(commit), "changes": changes})
 
 
@@ -162,7 +167,7 @@ def encode_checkpoint(state: State) -> bytes:
          "live_bytes": info.live_bytes}
         for info in state.packs.values()
     ]  # fmt: skip
-    body["segments"] = [_plain(segment) for segment in state.segments.values()]
+    body["segments"] = [_plain_segment(segment) for segment in state.segments.values()]
     return envelope.seal({"type": "checkpoint", **body})
 
 
@@ -193,6 +198,13 @@ def _plain(value: Any) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__slots__}
 
 
+def _plain_segment(segment: SegmentInfo) -> dict[str, Any]:
+    plain = _plain(segment)
+    if not segment.level:
+        del plain["level"]
+    return plain
+
+
 def _pack(fields: Fields) -> PackSealed:
     return PackSealed(
         id=fields.id("id"),
@@ -218,4 +230,5 @@ def _segment(fields: Fields) -> SegmentInfo:
         last=fields.text("last"),
         seq_min=fields.number("seq_min"),
         seq_max=fields.number("seq_max"),
+        level=fields.optional_number("level") or 0,
     )

@@ -1,8 +1,8 @@
 """The index files of a snapshot, and their rows in memory.
 
 A `Source` is one sorted run of rows: a pack whose rows are not merged yet, or a segment.
-`sources_of` lists a state's, newest first; their `seq` ranges do not overlap, so of two rows for a
-path the one from the earlier source is the newer (the merge plan keeps it so, `fsck` checks it).
+`sources_of` lists a state's, newest first: packs that are not merged, then level by level. Of two
+rows for a path the one with the higher `seq` counts, and of equal ones that of the earlier source.
 
 `Catalogue` opens sources and keeps decoded row groups up to a byte budget. Index files are
 immutable (I1), so nothing here is ever invalidated. Rows are verified before they are believed
@@ -54,9 +54,14 @@ class Source:
 
 def sources_of(state: State) -> list[Source]:
     """Return the runs that together are a snapshot's rows, newest first."""
-    runs = [pack_source(info) for info in state.packs.values() if not info.indexed]
-    runs += [segment_source(info) for info in state.segments.values()]
-    return sorted(runs, key=lambda run: (-run.seq_max, run.first))
+    packs = [pack_source(info) for info in state.packs.values() if not info.indexed]
+    packs.sort(key=lambda run: (-run.seq_max, run.first))
+    # What has no level yet is a run by its range of seq.
+    segments = sorted(
+        state.segments.values(),
+        key=lambda one: (-one.level, 0 if one.level else -one.seq_max, one.first),
+    )
+    return packs + [segment_source(info) for info in segments]
 
 
 def pack_source(info: PackInfo) -> Source:

@@ -1,9 +1,10 @@
 """Do the files of a state add up to one clear view?
 
-The runs of the offset index must not overlap in `seq`, so that the newest row of a path is clear.
-The merged view must be the view that the packs alone give: segments are derived, and a lake whose
-segments were lost can be rebuilt (`index` findings say where that is not so). Live rows must point
-into packs of the state, and no live file may have paths below it.
+The segments of a level must not overlap in paths, and packs not merged yet must be newer than all
+segments, so that the newest row of a path is clear. The merged view must be the view that the packs
+alone give: segments are derived, and a lake whose segments were lost can be rebuilt (`index`
+findings say where that is not so). Live rows must point into packs of the state, and no live file
+may have paths below it.
 
 Works through ranges of paths, with some hundred thousand rows of each view in memory at a time.
 Reads index rows only; payloads are left to `check_payloads`.
@@ -18,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakefeed.format.commit import SegmentInfo, State
+from lakefeed.format.commit import State
 from lakefeed.format.rows import COLUMNS, Kind, empty_table
 from lakefeed.lake.catalogue import (
     Catalogue,
@@ -29,6 +30,7 @@ from lakefeed.lake.catalogue import (
 )
 from lakefeed.lake.compare import align, unequal
 from lakefeed.lake.findings import Collector, Progress
+from lakefeed.lake.leveling import runs_of
 from lakefeed.lake.lookup import locate
 from lakefeed.lake.scan import scan
 
@@ -42,27 +44,28 @@ _NEWEST_FIRST = [("path", "ascending"), ("seq", "descending"), ("added", "descen
 
 
 def check_order(state: State, found: Collector) -> None:
-    """Check that the runs are disjoint in `seq`, and the segments of a run disjoint in paths."""
-    runs: dict[tuple[int, int], list[SegmentInfo]] = {}
+    """Check that levels are runs, and that packs which are not merged are newer than all of them.
+
+    Runs without a level must be disjoint in `seq`.
+    """
+    newest = max((segment.seq_max for segment in state.segments.values()), default=0)
     for segment in state.segments.values():
-        runs.setdefault((segment.seq_min, segment.seq_max), []).append(segment)
-    ranges = sorted(runs)
-    for low, high in ranges:
-        if low > high or high > state.number:
-            found.add("order", f"run of seq {low} to {high}", f"below {state.number}", "another")
-    for before, after in pairwise(ranges):
-        if after[0] <= before[1]:
-            found.add("order", f"run of seq {after}", f"above {before[1]}", "an overlap")
-    for segments in runs.values():
-        ordered = sorted(segments, key=lambda segment: segment.first)
-        for left, right in pairwise(ordered):
+        if segment.seq_min > segment.seq_max or segment.seq_max > state.number:
+            found.add("order", f"segment {segment.id} of seq {segment.seq_min} to "
+                      f"{segment.seq_max}", f"at most {state.number}", "another")  # fmt: skip
+    runs = runs_of(state)
+    for run in runs:
+        for left, right in pairwise(run.segments):
             if right.first <= left.last:
                 found.add("order", f"segment {right.id}", f"paths after {left.last!r}", right.first)
+    unlevelled = [run.segments[0] for run in runs if not run.level]
+    for after, before in pairwise(unlevelled):
+        if after.seq_min <= before.seq_max:
+            found.add("order", f"run of seq {(after.seq_min, after.seq_max)}",
+                      f"above {before.seq_max}", "an overlap")  # fmt: skip
     for info in state.packs.values():
-        inside = [run for run in ranges if run[0] <= info.seq <= run[1]]
-        if not info.indexed and inside:
-            found.add("order", f"unmerged pack {info.sealed.id}", f"a seq outside {inside[0]}",
-                      info.seq)  # fmt: skip
+        if not info.indexed and info.seq <= newest:
+            found.add("order", f"unmerged pack {info.sealed.id}", f"a seq above {newest}", info.seq)
 
 
 class ViewCheck:

@@ -23,11 +23,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.format.commit import Changes, PackInfo, SegmentInfo, State
+from lakefeed.format.rows import empty_table
 from lakefeed.lake import layout
-from lakefeed.lake.catalogue import Catalogue, pack_source, sources_of
+from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.compaction import (
     LIVE_RATIO_MAX,
     CompactionOptions,
@@ -39,11 +41,14 @@ from lakefeed.lake.copying import Copier, Damage
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Progress, silent
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.leveling import MERGE_PACKS, MergePlan, plan_new
 from lakefeed.lake.log import Draft
-from lakefeed.lake.merging import MergePlan, plan_merge, write_segments
+from lakefeed.lake.lookup import locate
+from lakefeed.lake.merging import check_inputs, replaced, replacing
 from lakefeed.lake.packing import discard
 from lakefeed.lake.repacking import CopyOptions, Origin, Repacker, placed
 from lakefeed.lake.scan import scan
+from lakefeed.lake.segments import Shift, write_segments
 from lakefeed.lake.throttle import Throttle
 from lakefeed.lake.usage import pack_usage
 
@@ -213,28 +218,35 @@ class _Compaction:
                        found=f"other merges, {ROUNDS_MAX} times")  # fmt: skip
 
     def _attempt(self, removed: tuple[str, ...]) -> State:
-        live_bytes: dict[str, int] = {}
-        with self._discarding():
-            state = self._lake.log.head()
-            self._check_inputs(state)
-            merge = plan_merge(state, everything=True)
-            tables = self._moved_view(state, set(removed), merge)
-            for segment in write_segments(self._lake.volume, tables, merge, live_bytes):
-                self._segments.append(segment)
+        shift = Shift()
         ours = tuple(pack.id for pack in self._repacker.packs)
-        counted = {id_: live_bytes.get(id_, 0) for id_ in (*state.packs, *ours)}
+        with self._discarding():
+            state = self._merged_head()
+            self._check_inputs(state)
+            self._check_newer(state, self._origin.state, removed)
+            merge = plan_new(state, self._repacker.packs)
+            tables = self._moved(state, merge, shift)
+            for segment in write_segments(
+                self._lake.volume, tables, shift.bytes, level=merge.level, cuts=merge.cuts
+            ):
+                self._segments.append(segment)
 
         def changes(current: State) -> Changes:
             self._check_inputs(current)
             self._check_newer(current, state, removed)
-            _check_index(current, merge)
-            return Changes(
+            self._check_index(current, state, merge)
+            here = {id_: PackInfo(pack, 0) for id_, pack in zip(ours, self._repacker.packs,
+                    strict=True)}  # fmt: skip
+            after = {id_: info for id_, info in current.packs.items() if id_ not in removed}
+            counted = shift.applied(
+                replace(current, packs={**after, **here}), (*ours, *merge.packs)
+            )
+            return replace(
+                replacing(current, merge, self._segments),
                 add_packs=tuple(self._repacker.packs),
                 remove_packs=removed,
                 index_packs=(*ours, *(pack for pack in merge.packs if pack not in removed)),
-                add_segments=tuple(self._segments),
-                remove_segments=merge.segments,
-                live_bytes={id_: size for id_, size in counted.items() if id_ not in removed},
+                live_bytes=counted,
             )
 
         try:
@@ -242,6 +254,15 @@ class _Compaction:
         except Conflict:
             self._discard()
             raise
+
+    def _merged_head(self) -> State:
+        """Return the newest state, with few enough unmerged packs to be read together."""
+        state = self._lake.log.head()
+        for _ in range(ROUNDS_MAX):
+            if sum(not info.indexed for info in state.packs.values()) <= MERGE_PACKS:
+                break
+            state = self._lake.merge_index().state
+        return state
 
     def _check_inputs(self, state: State) -> None:
         gone = [pack.id for pack in self._origin.plan.inputs if pack.id not in state.packs]
@@ -253,40 +274,65 @@ class _Compaction:
         """Raise Conflict when a pack added since `seen` refers to one that is to go."""
         for id_, info in current.packs.items():
             if id_ not in seen.packs and not set(info.sealed.refs).isdisjoint(removed):
-                raise self._referred(id_)
+                raise Conflict(f"compaction of {self._lake.name}", expected="inputs used by nobody "
+                               "new", found=f"a copy or rename in {id_}")  # fmt: skip
 
-    def _referred(self, by: str) -> Conflict:
-        return Conflict(f"compaction of {self._lake.name}", expected="inputs used by nobody new",
-                        found=f"a copy or rename in {by}")  # fmt: skip
+    def _moved(self, state: State, merge: MergePlan, shift: Shift) -> Iterator[pa.Table]:
+        """Yield the rows that a merge gathers, and the live ones of the new packs, at their places.
 
-    def _moved_view(self, state: State, removed: set[str], merge: MergePlan) -> Iterator[pa.Table]:
-        """Yield the live rows of a state; where a new pack holds the version, pointing there."""
+        A row of a new pack that the merge does not meet may still be shown from a run below it; or
+        its path was deleted meanwhile, and even the tombstone is gone: then it must stay away.
+        """
+        catalogue, runs = self._origin.catalogue, sources_of(state)
+        chosen = {*merge.packs, *merge.segments}
+        taken = [source for source in runs if source.id in chosen]
+        others = [source for source in runs if source.id not in chosen]
         infos = [PackInfo(pack, state.number + 1) for pack in self._repacker.packs]
         sources = sorted(map(pack_source, infos), key=lambda source: source.first)
+        gathered = scan(catalogue, taken, tombstones=not merge.drops_tombstones,
+                        seen=replaced(shift))  # fmt: skip
         done = 0
-        for view, new in side_by_side(
-            scan(self._origin.catalogue, sources_of(state)), scan(self._origin.catalogue, sources)
-        ):
+        self._progress("index", 0, merge.rows)
+        for view, new in side_by_side(gathered, scan(catalogue, sources)):
             pairs = align(view, new)
             same = np.asarray(view["seq"])[pairs.left] == np.asarray(new["seq"])[pairs.right]
-            at, source = pairs.left[same], new.take(pa.array(pairs.right[same]))
-            names = np.array(source["pack"].cast(pa.string()).to_pylist(), object)
-            moved = placed(view, at, names, np.asarray(source["offset"]))
-            left = [name for name in moved["pack"].unique().to_pylist() if name in removed]
-            if left:
-                raise self._referred(f"snapshot {state.number}")
-            done += len(moved)
+            moved = _at_places(view, pairs.left[same], new.take(pa.array(pairs.right[same])))
+            below = _still_shown(catalogue, others, new.take(pa.array(pairs.right_only)))
+            together = pa.concat_tables([moved, below]).unify_dictionaries()
+            done += len(together)
             self._progress("index", done, max(merge.rows, done))
-            if len(moved):
-                yield moved
+            if len(together):
+                yield together.take(pc.sort_indices(together["path"])) if len(below) else together
+
+    def _check_index(self, current: State, seen: State, merge: MergePlan) -> None:
+        """Raise _IndexMoved where somebody else merged packs, or took what was to be replaced.
+
+        A merge of packs that are newer than `seen` may have dropped the tombstone of a row of ours.
+        """
+        newer = self._lake.log.history(current.number, seen.number + 1)
+        if any(commit.changes.index_packs for commit in newer):
+            raise _IndexMoved
+        try:
+            check_inputs(current, merge)
+        except Conflict as error:
+            raise _IndexMoved from error
+
+
+def _at_places(view: pa.Table, at: np.ndarray, source: pa.Table) -> pa.Table:
+    """Return `view`, its rows `at` lying where those of `source` do."""
+    names = np.array(source["pack"].cast(pa.string()).to_pylist(), object)
+    return placed(view, at, names, np.asarray(source["offset"]))
+
+
+def _still_shown(catalogue: Catalogue, runs: list[Source], new: pa.Table) -> pa.Table:
+    """Return those rows whose very version these runs show."""
+    if not len(new) or not runs:
+        return empty_table()
+    found = locate(catalogue, runs, new["path"].combine_chunks(), ("kind", "seq"))
+    there = np.asarray(found["kind"].is_valid())
+    seqs = np.asarray(found["seq"].fill_null(0))
+    return new.filter(pa.array(there & (seqs == np.asarray(new["seq"]))))
 
 
 class _IndexMoved(Exception):
     """Somebody else merged what was to be replaced: write the index again."""
-
-
-def _check_index(current: State, merge: MergePlan) -> None:
-    unmerged = {id_ for id_, info in current.packs.items() if not info.indexed}
-    # What others merged since are newer runs: they may stay.
-    if not (unmerged >= {*merge.packs} and current.segments.keys() >= {*merge.segments}):
-        raise _IndexMoved

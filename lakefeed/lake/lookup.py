@@ -66,9 +66,7 @@ def _newest(catalogue: Catalogue, sources: list[Source], path: str) -> pa.Table 
     """Return the newest row of one path by bisection: 20 us a source instead of a hash join."""
     newest, seq = None, -1
     for source in sources:
-        if source.seq_max <= seq:
-            break
-        if not source.first <= path <= source.last:
+        if source.seq_max <= seq or not source.first <= path <= source.last:
             continue
         groups = catalogue.reader(source).groups
         number = bisect_right(groups.first, path) - 1
@@ -87,9 +85,15 @@ def _probe_all(catalogue: Catalogue, sources: list[Source], unique: pa.Array, be
     for source in sources:
         if not source.overlaps(bounds["min"], bounds["max"] + "\0"):
             continue
-        missing = np.flatnonzero(best.seq < source.seq_max)
+        wanting = best.seq < source.seq_max
+        if source.first > bounds["min"] or source.last < bounds["max"]:
+            inside = pc.and_(
+                pc.greater_equal(unique, source.first), pc.less_equal(unique, source.last)
+            )
+            wanting &= bridge.to_numpy(inside)
+        missing = np.flatnonzero(wanting)
         if not len(missing):
-            break
+            continue
         probe = unique if len(missing) == len(unique) else unique.take(bridge.numbers(missing))
         tables = catalogue.cached_rows(source, _groups(catalogue.reader(source).groups, probe))
         best.add(tables, probe, missing)

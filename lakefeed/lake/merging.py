@@ -1,125 +1,119 @@
 """Keeping the offset index small and quick: unmerged packs become segments, small runs big ones.
 
-`plan_merge` decides, purely from a state: all unmerged packs are merged, together with the newest
-runs of segments while those are not several times bigger (so a row is merged a logarithmic number
-of times). `merge_index` does: one streaming scan, new segments of bounded size, one commit.
-Tombstones disappear when the oldest run takes part. The result's `seq` range joins its inputs', so
-runs stay disjoint and newest-first order stays true. Keeps I4 (inputs are checked at commit) and
-I5.
+`leveling` decides. `merge_index` does, one plan after the other, a few at most: one streaming scan,
+new segments of bounded size, one commit. Nobody waits for it. Keeps I4 (inputs are checked at
+commit; whoever loses removes its output) and I5: the row that counts for a path is the same before
+and after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
-import numpy as np
-import pyarrow as pa
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 from lakefeed.errors import Conflict
-from lakefeed.format import rows as rows_format
-from lakefeed.format.columns import MAGIC, ColumnsWriter
 from lakefeed.format.commit import Changes, SegmentInfo, State
-from lakefeed.format.rows import Kind
 from lakefeed.lake import layout
-from lakefeed.lake.catalogue import Catalogue, pack_source, segment_source
+from lakefeed.lake.catalogue import Catalogue, Source, sources_of
+from lakefeed.lake.leveling import MergePlan, plan_merge
 from lakefeed.lake.log import Draft, Log
 from lakefeed.lake.packing import discard
-from lakefeed.lake.scan import scan
-from lakefeed.volume.base import Volume, WritableFile
+from lakefeed.lake.scan import Seen, scan
+from lakefeed.lake.segments import Shift, write_segments
+from lakefeed.volume.base import Volume
 
-# A run joins the merge while it has at most this many times the rows gathered so far.
-GROWTH = 4
-# About 30 MB a segment; merges of a huge lake then touch only the ranges that changed.
-SEGMENT_ROWS = 2 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class MergePlan:
-    """Which packs and segments become new segments, and whether deletions can be forgotten."""
-
-    packs: tuple[str, ...]
-    segments: tuple[str, ...]
-    rows: int
-    seq_min: int
-    seq_max: int
-    drops_tombstones: bool
-
-    @property
-    def empty(self) -> bool:
-        """True when there is nothing to merge."""
-        return not self.packs
-
-
-def plan_merge(state: State, *, everything: bool = False) -> MergePlan:
-    """Return what to merge now; `everything` leaves a single run."""
-    packs = [info for info in state.packs.values() if not info.indexed]
-    gathered = sum(info.sealed.rows for info in packs)
-    seqs = [info.seq for info in packs]
-    runs = _runs(state)
-    taken: list[SegmentInfo] = []
-    while runs and (everything or sum(s.rows for s in runs[0]) <= GROWTH * gathered):
-        run = runs.pop(0)
-        taken += run
-        gathered += sum(segment.rows for segment in run)
-        seqs += [run[0].seq_min, run[0].seq_max]
-    return MergePlan(
-        packs=tuple(info.sealed.id for info in packs),
-        segments=tuple(segment.id for segment in taken),
-        rows=gathered,
-        seq_min=min(seqs, default=0),
-        seq_max=max(seqs, default=0),
-        drops_tombstones=not runs,
-    )
-
-
-def _runs(state: State) -> list[list[SegmentInfo]]:
-    """Return the segments grouped by their `seq` range, newest run first."""
-    runs: dict[tuple[int, int], list[SegmentInfo]] = {}
-    for segment in state.segments.values():
-        runs.setdefault((segment.seq_max, segment.seq_min), []).append(segment)
-    return [runs[key] for key in sorted(runs, reverse=True)]
+# Plans carried out by one call: new packs, and what that makes due below. Whoever calls after each
+# few commits never falls behind with this many, and none waits for more.
+STEPS_MAX = 4
 
 
 def merge_index(
     volume: Volume, log: Log, catalogue: Catalogue, *, everything: bool = False
 ) -> State:
-    """Merge what the plan says and commit it; return the state afterwards.
+    """Merge what is due, a bounded share of it, and return the state afterwards.
 
-    Conflict when another merge took one of the inputs; its own output is then removed again.
+    `everything` leaves one sorted run without tombstones, however long that takes. Conflict when
+    another merge took one of the inputs; the output is then removed again.
     """
     state = log.head()
-    plan = plan_merge(state, everything=everything)
-    if plan.empty and not (everything and len(plan.segments) > 1):
-        return state
-    inputs = [pack_source(state.packs[pack]) for pack in plan.packs]
-    inputs += [segment_source(state.segments[segment]) for segment in plan.segments]
-    inputs.sort(key=lambda source: (-source.seq_max, source.first))
-    live_bytes: dict[str, int] = {}
-    tables = scan(catalogue, inputs, tombstones=not plan.drops_tombstones)
-    segments = list(write_segments(volume, tables, plan, live_bytes))
+    began = state.number
+    for _ in range(1 if everything else STEPS_MAX):
+        plan = plan_merge(state, began, everything=everything)
+        if plan.empty:
+            return state
+        state = _Merge(volume, log, state, plan).run(catalogue)
+    return state
 
-    def changes(current: State) -> Changes:
-        gone = [pack for pack in plan.packs if _is_indexed(current, pack)]
-        gone += [segment for segment in plan.segments if segment not in current.segments]
-        if gone:
-            raise Conflict("index merge", expected="its inputs", found=f"{gone[0]} was merged")
-        counted = live_bytes if plan.drops_tombstones else {}
-        known = {pack: counted.get(pack, 0) for pack in current.packs if counted}
-        newer = {i.sealed.id for i in current.packs.values() if i.seq > plan.seq_max}
-        return Changes(
-            index_packs=plan.packs,
-            add_segments=tuple(segments),
-            remove_segments=plan.segments,
-            live_bytes={pack: size for pack, size in known.items() if pack not in newer},
+
+class _Merge:
+    """One plan carried out. Until they are committed, the segments are ours."""
+
+    def __init__(self, volume: Volume, log: Log, state: State, plan: MergePlan) -> None:
+        self._volume = volume
+        self._log = log
+        self._state = state
+        self._plan = plan
+        self._segments: list[SegmentInfo] = []
+        self._shift = Shift()
+
+    def run(self, catalogue: Catalogue) -> State:
+        """Write and commit; on failure remove what was written."""
+        plan, written = self._plan, self._shift.bytes
+        tables = scan(
+            catalogue,
+            inputs_of(self._state, plan),
+            tombstones=not plan.drops_tombstones,
+            seen=replaced(self._shift),
         )
+        try:
+            for segment in write_segments(
+                self._volume, tables, written, level=plan.level, cuts=plan.cuts
+            ):
+                self._segments.append(segment)
+        except BaseException:
+            self._discard()
+            raise
+        try:
+            return self._log.commit(Draft("merge"), self._changes)
+        except Conflict:
+            self._discard()
+            raise
 
-    try:
-        return log.commit(Draft("merge"), changes)
-    except Conflict:
-        for segment in segments:
-            discard(volume, layout.segment_path(segment.id))
-        raise
+    def _changes(self, current: State) -> Changes:
+        plan = self._plan
+        check_inputs(current, plan)
+        changes = replacing(current, plan, self._segments)
+        live_bytes = self._shift.applied(current, plan.packs)
+        return replace(changes, index_packs=plan.packs, live_bytes=live_bytes)
+
+    def _discard(self) -> None:
+        for segment in self._segments:
+            discard(self._volume, layout.segment_path(segment.id))
+
+
+def inputs_of(state: State, plan: MergePlan) -> list[Source]:
+    """Return the runs that a plan rewrites, newest first."""
+    chosen = {*plan.packs, *plan.segments}
+    return [source for source in sources_of(state) if source.id in chosen]
+
+
+def replaced(shift: Shift) -> Seen:
+    """Return what counts the rows of segments that a scan passes."""
+
+    def seen(source: Source, table: object) -> None:
+        if not source.pack_id:
+            shift.took(table)
+
+    return seen
+
+
+def check_inputs(current: State, plan: MergePlan) -> None:
+    """Raise Conflict unless the packs are still to merge and the segments still there."""
+    gone = [pack for pack in plan.packs if _is_indexed(current, pack)]
+    gone += [one for one in (*plan.segments, *plan.moved) if one not in current.segments]
+    if gone:
+        raise Conflict("index merge", expected="its inputs", found=f"{gone[0]} was merged")
 
 
 def _is_indexed(state: State, pack: str) -> bool:
@@ -127,76 +121,15 @@ def _is_indexed(state: State, pack: str) -> bool:
     return info is None or info.indexed
 
 
-def write_segments(
-    volume: Volume, tables: Iterator[pa.Table], plan: MergePlan, live_bytes: dict[str, int]
-) -> Iterator[SegmentInfo]:
-    """Write sorted rows as the segments of one run; add to `live_bytes` what they reach.
-
-    One that fails half-way is removed again; those yielded before are the caller's to discard.
-    """
-    for part in _partition(tables):
-        segment_id = layout.new_id()
-        path = layout.segment_path(segment_id)
-        try:
-            with volume.create(path) as file:
-                segment = _write_segment(file, segment_id, part, live_bytes)
-        except BaseException:
-            discard(volume, path)
-            raise
-        yield replace(segment, seq_min=plan.seq_min, seq_max=plan.seq_max)
-    volume.sync_directory(layout.INDEX)
-
-
-def _write_segment(
-    file: WritableFile, segment_id: str, tables: Iterator[pa.Table], live_bytes: dict[str, int]
-) -> SegmentInfo:
-    file.write([MAGIC])
-    writer = ColumnsWriter(file.write, len(MAGIC), {"kind": "segment", "id": segment_id})
-    tombstones = 0
-    for table in tables:
-        count_live(table, live_bytes)
-        tombstones += int((np.asarray(table["kind"]) == Kind.TOMBSTONE).sum())
-        writer.add(rows_format.to_file(table, "", None))
-    written = writer.close()
-    file.sync()
-    return SegmentInfo(
-        id=segment_id,
-        bytes=file.tell(),
-        footer_bytes=written.footer_bytes,
-        rows=written.rows,
-        tombstones=tombstones,
-        first=written.first,
-        last=written.last,
-        seq_min=0,
-        seq_max=0,
-    )
-
-
-def _partition(tables: Iterator[pa.Table]) -> Iterator[Iterator[pa.Table]]:
-    """Cut a stream of tables into streams of about SEGMENT_ROWS rows, none empty."""
-    for first in tables:
-        yield _take(first, tables)
-
-
-def _take(first: pa.Table, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    rows = len(first)
-    yield first
-    while rows < SEGMENT_ROWS:
-        table = next(tables, None)
-        if table is None:
-            return
-        rows += len(table)
-        yield table
-
-
-def count_live(table: pa.Table, live_bytes: dict[str, int]) -> None:
-    """Add the stored bytes of each pack's rows in a memory table to `live_bytes`."""
-    pack = table["pack"].unify_dictionaries().combine_chunks()
-    sums = np.bincount(
-        np.asarray(pack.indices),
-        weights=np.asarray(table["length"]).astype(np.float64),
-        minlength=len(pack.dictionary),
-    )
-    for name, size in zip(pack.dictionary.to_pylist(), sums.tolist(), strict=True):
-        if name:
-            live_bytes[name] = live_bytes.get(name, 0) + int(size)
+def replacing(current: State, plan: MergePlan, segments: Sequence[SegmentInfo]) -> Changes:
+    """Return the change of segments; Conflict where others of that level came to lie among them."""
+    moved = [replace(current.segments[id_], level=plan.level) for id_ in plan.moved]
+    gone = (*plan.segments, *plan.moved)
+    level = [one for id_, one in current.segments.items() if one.level == plan.level
+             and id_ not in gone]  # fmt: skip
+    ordered = sorted((*level, *moved, *segments), key=lambda segment: segment.first)
+    for before, after in pairwise(ordered):
+        if after.first <= before.last:
+            raise Conflict("index merge", expected=f"level {plan.level} as it was planned",
+                           found=f"{after.id} overlaps {before.id}")  # fmt: skip
+    return Changes(add_segments=(*moved, *segments), remove_segments=gone)

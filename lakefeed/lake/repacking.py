@@ -1,10 +1,10 @@
 """The rows and payloads of a compaction's inputs, written into new packs.
 
-The live view and the inputs' own rows are walked side by side. Carried over, in path order, are the
-rows that lie in an input, those whose payload does, and the tombstones without which the packs that
-stay would bring a deleted path back: so packs alone still rebuild the index. Of two rows with one
-path and `seq` the one in the newer pack counts, so a row that stays behind in an old pack does no
-harm.
+The inputs' own rows, and those of packs that refer to them, are walked beside what the lake shows
+for these paths. Carried over, in path order, are the rows that lie in an input, those whose payload
+does, and the tombstones without which the packs that stay would bring a deleted path back: so packs
+alone still rebuild the index. Of two rows with one path and `seq` the one in the newer pack counts,
+so a row that stays behind in an old pack does no harm.
 
 Keeps I5: rows keep their `seq`, payloads their stored bytes; copies of a file go on sharing one
 extent. A row whose payload is damaged is carried over and goes on pointing where it did. Memory:
@@ -26,7 +26,7 @@ from lakefeed.format.columns import MAGIC
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.pack import PackSealed, PackWriter
 from lakefeed.format.rows import Kind, empty_table
-from lakefeed.lake.catalogue import Catalogue, pack_source, sources_of
+from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.compaction import PACK_ROWS, CompactionPlan
 from lakefeed.lake.compare import align, side_by_side
 from lakefeed.lake.copying import Copier, Places
@@ -117,11 +117,24 @@ class Repacker:
                 yield together.take(pc.sort_indices(together["path"]))
 
     def _walk(self) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Yield the live view and the inputs' own newest rows, range by range."""
+        """Yield the live rows that may be concerned, and the inputs' own newest rows, by ranges.
+
+        Concerned are paths in the inputs and in packs that refer to them; no other row of the lake
+        is looked at.
+        """
         catalogue, inputs = self._origin.catalogue, self._origin.packs(inputs=True)
-        sources = sorted(map(pack_source, inputs), key=lambda run: (-run.seq_max, run.first))
-        own = scan(catalogue, sources, tombstones=True)
-        return side_by_side(scan(catalogue, sources_of(self._origin.state)), own)
+        chosen = {info.sealed.id for info in inputs}
+        referring = [i for i in self._staying if not chosen.isdisjoint(i.sealed.refs)]
+        own = scan(catalogue, _newest_first(inputs), tombstones=True)
+        others = scan(catalogue, _newest_first(referring))
+        runs = sources_of(self._origin.state)
+        for left, right in side_by_side(_gathered(own), _gathered(others)):
+            paths = [left["path"], right["path"].take(pa.array(align(left, right).right_only))]
+            wanted = pa.chunked_array([chunk for part in paths for chunk in part.chunks],
+                                      pa.string()).combine_chunks()  # fmt: skip
+            view = locate(catalogue, runs, wanted)
+            view = view.filter(view["kind"].is_valid())
+            yield view.take(pc.sort_indices(view["path"])), left
 
     def _shadowing(self, view: pa.Table, own: pa.Table, packs: list[PackInfo]) -> pa.Table:
         """Return the tombstones in `own` without which these packs would bring their path back."""
@@ -176,6 +189,10 @@ class Repacker:
         pack[empty], offset[empty] = len(names) - 1, len(MAGIC)
         moved = np.flatnonzero(pack >= 0)
         writer.add_rows(placed(rows, moved, names[pack[moved]], offset[moved]))
+
+
+def _newest_first(infos: list[PackInfo]) -> list[Source]:
+    return sorted(map(pack_source, infos), key=lambda run: (-run.seq_max, run.first))
 
 
 def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -1,15 +1,17 @@
 """All live rows of a path range, sorted, in bounded memory.
 
-Every source is a sorted run. The scan holds a few groups of each, takes the rows below the lowest
-path that some source has not read yet, merges them (newest source first, so that a stable sort by
-path keeps the newest row of a path in front), drops what is shadowed or deleted, and goes on. The
-rows of a compacted pack keep their `seq`, which is older than the pack: where the order of the
-sources is not the order of the rows, `seq` decides, and of equal ones the newer source.
+Every source is a sorted run. The scan holds a few groups of each that begins at or before the place
+it has reached, takes the rows below the lowest path that some source has not read yet, merges them
+(newest source first, so that a stable sort by path keeps the newest row of a path in front), drops
+what is shadowed or deleted, and goes on. So a run of a thousand segments, one behind the other, has
+one of them open at a time. The rows of a compacted pack keep their `seq`, which is older than the
+pack: where the order of the sources is not the order of the rows, `seq` decides, and of equal ones
+the newer source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +27,9 @@ _CACHED_GROUPS = 2
 _NEWEST_FIRST = [("path", "ascending"), ("seq", "descending")]
 
 
+Seen = Callable[[Source, pa.Table], None]
+
+
 def scan(
     catalogue: Catalogue,
     sources: Sequence[Source],
@@ -32,27 +37,63 @@ def scan(
     high: str | None = None,
     *,
     tombstones: bool = False,
+    seen: Seen | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the rows of paths in [low, high), sorted across and inside the tables.
 
     `tombstones` keeps the rows that say "deleted", for merges that do not reach the oldest run.
+    `seen` hears of every row that is passed, with its source, those that are shadowed as well.
     """
-    cursors = [
-        _Cursor(catalogue, source, low, high) for source in sources if source.overlaps(low, high)
-    ]
-    step = max(1, _STEP_GROUPS // max(len(cursors), 1))
-    while cursors:
-        for cursor in cursors:
-            cursor.fill(step)
+    waiting = _waiting(sources, low, high)
+    cursors: list[_Cursor] = []
+    while cursors or waiting:
+        _begin(cursors, waiting, (catalogue, low, high))
         bounds = [bound for cursor in cursors if (bound := cursor.next_path()) is not None]
+        if waiting:
+            bounds.append(waiting[-1][0])
         bound = min(bounds, default=None)
-        tables = [table for cursor in cursors if len(table := cursor.take(bound))]
+        tables = []
+        for cursor in cursors:
+            table = cursor.take(bound)
+            if len(table):
+                tables.append(table)
+                if seen is not None:
+                    seen(cursor.source, table)
         merged = merge(tables) if tables else None
         if merged is not None and not tombstones:
             merged = live(merged)
         if merged is not None and len(merged):
             yield merged
         cursors = [cursor for cursor in cursors if not cursor.done]
+
+
+_Waiting = list[tuple[str, int, Source]]
+
+
+def _waiting(sources: Sequence[Source], low: str, high: str | None) -> _Waiting:
+    """Return where each source begins, its rank and the source; the last one begins first."""
+    found = [(max(source.first, low), rank, source) for rank, source in enumerate(sources)
+             if source.overlaps(low, high)]  # fmt: skip
+    return sorted(found, key=lambda one: one[:2], reverse=True)
+
+
+def _begin(
+    cursors: list[_Cursor], waiting: _Waiting, where: tuple[Catalogue, str, str | None]
+) -> None:
+    """Let every cursor hold rows, and add those of the sources that begin at or before them."""
+    while True:
+        step = max(1, _STEP_GROUPS // max(len(cursors), 1))
+        for cursor in cursors:
+            cursor.fill(step)
+        held = [path for cursor in cursors if (path := cursor.held_path()) is not None]
+        position = min(held, default=waiting[-1][0] if waiting else "")
+        if not waiting or waiting[-1][0] > position:
+            break
+        while waiting and waiting[-1][0] <= position:
+            _, rank, source = waiting.pop()
+            cursors.append(_Cursor(source, rank, where))
+    # Newest first, as the sources came.
+    cursors.sort(key=lambda cursor: cursor.rank)
 
 
 def merge(tables: list[pa.Table]) -> pa.Table:
@@ -76,13 +117,13 @@ def merge(tables: list[pa.Table]) -> pa.Table:
 class _Cursor:
     """One source's place in the scan."""
 
-    def __init__(self, catalogue: Catalogue, source: Source, low: str, high: str | None) -> None:
-        self._catalogue = catalogue
-        self._source = source
-        self._low = low
-        self._high = high
-        self._firsts = catalogue.reader(source).groups.first
-        self._next, self._end = catalogue.reader(source).groups.covering(low, high)
+    def __init__(self, source: Source, rank: int, where: tuple[Catalogue, str, str | None]) -> None:
+        self._catalogue, self._low, self._high = where
+        self.source = source
+        self.rank = rank
+        groups = self._catalogue.reader(source).groups
+        self._firsts = groups.first
+        self._next, self._end = groups.covering(self._low, self._high)
         self._table: pa.Table | None = None
 
     @property
@@ -96,14 +137,19 @@ class _Cursor:
             return
         stop = min(self._next + groups, self._end)
         if self._end - self._next <= _CACHED_GROUPS:
-            tables = self._catalogue.cached_rows(self._source, list(range(self._next, stop)))
+            tables = self._catalogue.cached_rows(self.source, list(range(self._next, stop)))
             table = pa.concat_tables(tables)
         else:
-            table = self._catalogue.rows(self._source, self._next, stop).combine_chunks()
+            table = self._catalogue.rows(self.source, self._next, stop).combine_chunks()
         self._next = stop
         start = lower_bound(table["path"], self._low)
         end = len(table) if self._high is None else lower_bound(table["path"], self._high)
-        self._table = table.slice(start, max(end - start, 0))
+        # Nothing held is None, so that whoever asks for the first path gets one.
+        self._table = table.slice(start, end - start) if end > start else None
+
+    def held_path(self) -> str | None:
+        """Return the first path that is held, None if nothing is."""
+        return None if self._table is None else str(self._table["path"][0].as_py())
 
     def next_path(self) -> str | None:
         """Return a path below which everything has been read; None: all of it."""

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from lakefeed.format.columns import MAGIC
 from lakefeed.format.paths import check_prefix
 from lakefeed.format.rows import Kind
-from lakefeed.lake.merging import count_live
+from lakefeed.lake.segments import count_live
 from lakefeed.lake.snapshot import Snapshot
 
 

@@ -54,7 +54,7 @@ SEALED = st.builds(
 SEGMENT = st.builds(
     SegmentInfo,
     id=IDS, bytes=NUMBER, footer_bytes=NUMBER, rows=NUMBER, tombstones=NUMBER, first=TEXT,
-    last=TEXT, seq_min=NUMBER, seq_max=NUMBER,
+    last=TEXT, seq_min=NUMBER, seq_max=NUMBER, level=NUMBER,
 )  # fmt: skip
 
 

@@ -96,8 +96,13 @@ def test_everything_stays_as_it_was(merged: bool, layout: str, target_bytes: int
             assert len(lake.snapshot().state.packs) == 1
             assert plan_of(lake).empty
         assert done.snapshot == lake.snapshot().number
+        # Rows that are shadowed in another level count as live until a merge meets them.
+        used = {pack.id: pack.live_bytes for pack in pack_usage(lake.snapshot())}
         counted = {id_: info.live_bytes for id_, info in lake.snapshot().state.packs.items()}
-        assert counted == {pack.id: pack.live_bytes for pack in pack_usage(lake.snapshot())}
+        assert all(used[id_] <= (counted[id_] or 0) for id_ in used)
+        lake.merge_index(everything=True)
+        counted = {id_: info.live_bytes for id_, info in lake.snapshot().state.packs.items()}
+        assert counted == used
 
 
 def test_nothing_to_do_is_no_commit() -> None:

@@ -7,64 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakefeed.errors import Conflict
-from lakefeed.format.commit import PackInfo, SegmentInfo, State
-from lakefeed.format.pack import PackSealed
 from lakefeed.lake import merging
 from lakefeed.lake.catalogue import sources_of
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import stored_files
-from lakefeed.lake.merging import GROWTH, plan_merge
 from lakefeed.lake.writer import WriterOptions
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.test_views import STEPS, replay
 from tests.lake.tools import all_rows, contents, new_lake, small_groups, unmerged, write
-
-
-def pack(number: int, rows: int) -> PackInfo:
-    id_ = f"{number:032x}"
-    return PackInfo(PackSealed(id_, 100, 4, 50, rows, 0, "a", "b", ()), number)
-
-
-def segment(number: int, rows: int, seqs: tuple[int, int]) -> SegmentInfo:
-    return SegmentInfo(f"{number:032x}", 100, 50, rows, 0, f"{number:09d}", f"{number:09d}~", *seqs)
-
-
-@st.composite
-def states(draw: st.DrawFn) -> State:
-    """States as merges leave them: runs of disjoint seq ranges, unmerged packs after them."""
-    segments, seq, number = {}, 0, 1000
-    for _ in range(draw(st.integers(0, 4))):
-        low, seq = seq + 1, seq + draw(st.integers(1, 9))
-        for _ in range(draw(st.integers(1, 3))):
-            number += 1
-            made = segment(number, draw(st.integers(1, 10_000)), (low, seq))
-            segments[made.id] = made
-    packs = {}
-    for at in range(draw(st.integers(0, 5))):
-        made_pack = pack(seq + 1 + at, draw(st.integers(1, 1000)))
-        packs[made_pack.sealed.id] = made_pack
-    return State(number=seq + 10, packs=packs, segments=segments)
-
-
-@given(states(), st.booleans())
-def test_a_plan_takes_all_new_packs_and_the_newest_whole_runs(
-    state: State, everything: bool
-) -> None:
-    plan = plan_merge(state, everything=everything)
-    assert set(plan.packs) == set(state.packs)
-    taken = [state.segments[id_] for id_ in plan.segments]
-    left = [info for id_, info in state.segments.items() if id_ not in plan.segments]
-    # Whole runs, the newest ones, so that what is left is older than what is merged.
-    assert all(info.seq_max < one.seq_min for info in left for one in taken)
-    assert plan.drops_tombstones == (not left)
-    assert not (everything and left)
-    if plan.packs and left and not everything:
-        newest = max(info.seq_max for info in left)
-        run = sum(info.rows for info in left if info.seq_max == newest)
-        assert run > GROWTH * plan.rows
-    seqs = [info.seq for info in state.packs.values()]
-    seqs += [bound for info in taken for bound in (info.seq_min, info.seq_max)]
-    assert (plan.seq_min, plan.seq_max) == (min(seqs, default=0), max(seqs, default=0))
 
 
 @pytest.mark.slow
@@ -79,7 +29,7 @@ def test_a_merge_changes_no_row(steps: list[object], everything: bool) -> None:
         assert all_rows(after) == before
         assert unmerged(after) == 0
         if everything:
-            assert len({source.seq_max for source in sources_of(after.state)}) <= 1
+            assert len({segment.level for segment in after.state.segments.values()}) <= 1
             assert not any(source.tombstones for source in sources_of(after.state))
 
 

@@ -14,7 +14,7 @@ from lakefeed.format.commit import Changes, PackInfo, SegmentInfo
 from lakefeed.format.pack import Meta, PackWriter
 from lakefeed.format.payload import encode
 from lakefeed.format.rows import Kind, Row, rows_from_table, to_file
-from lakefeed.lake import layout, merging
+from lakefeed.lake import layout, leveling
 from lakefeed.lake.catalogue import pack_source
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
@@ -38,8 +38,13 @@ def new_lake(volume: Volume | None = None) -> Iterator[Lake]:
 
 @contextmanager
 def small_groups() -> Iterator[None]:
-    """Make row groups of three rows and segments of about five: boundaries everywhere."""
-    with patch.object(columns, "GROUP_ROWS", 3), patch.object(merging, "SEGMENT_ROWS", 5):
+    """Make tiny row groups, segments and merges: boundaries everywhere."""
+    with (
+        patch.object(columns, "GROUP_ROWS", 3),
+        patch.object(leveling, "SEGMENT_ROWS", 5),
+        patch.object(leveling, "MERGE_ROWS", 24),
+        patch.object(leveling, "SPREAD", 2),
+    ):
         yield
 
 
