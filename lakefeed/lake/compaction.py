@@ -99,7 +99,7 @@ class CompactionPlan:
 def plan_compaction(
     state: State, usage: Mapping[str, int], options: CompactionOptions
 ) -> CompactionPlan:
-    """Return which packs to rewrite; `usage` gives the live bytes of each, exactly."""
+    """Return which packs to rewrite; `usage` gives the live bytes of each, or a little more."""
     emptiest, small = [], []
     for info in state.packs.values():
         live = min(usage.get(info.sealed.id, 0), _payload_bytes(info))

@@ -1,17 +1,18 @@
 """Compaction carried out: live payloads of some packs move into new ones, in one commit.
 
-1. Plan (`compaction`), from exact live bytes; make sure that the new packs will fit.
+1. Plan (`compaction`), from live bytes; make sure that the new packs will fit.
 2. Write the new packs (`repacking`, `copying`).
-3. Write the whole index anew as one run, from the newest view, its rows pointing to the new places.
-   Repeat this step when an index merge was first.
-4. Commit: new packs, already indexed, for the inputs; the new segments for the old ones. Old
-   snapshots keep the inputs until garbage collection.
+3. Write the rows that moved as a run on top of the index, together with all rows not merged yet, as
+   the newest view shows them. Repeat this step when packs were merged meanwhile.
+4. Commit: new packs, already indexed, for the inputs; the new segments for those merged with them.
+   Old snapshots keep the inputs until garbage collection.
 
 Keeps I1, I2, I4 and I5. Writes and deletes never wait and always win: their packs are newer, so
 their rows are. Conflict, and nothing left behind, when an input went away or somebody else came to
 refer to one. An input with a damaged payload stays in the lake for the rows that could not move.
-Deletes nothing of the lake, holds no lease, knows no time of day. Memory: the index rows of the
-inputs, the rows of one new pack, 64 MiB of payloads.
+Deletes nothing of the lake, holds no lease, knows no time of day. Time and memory depend on the
+inputs and on what is not merged, not on the size of the lake: the index rows of the inputs, the
+rows of one new pack, 64 MiB of payloads.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from lakefeed.lake.copying import Copier, Damage
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Progress, silent
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.leveling import MERGE_PACKS, MergePlan, plan_new
+from lakefeed.lake.leveling import MERGE_PACKS, MERGE_ROWS, MergePlan, plan_new
 from lakefeed.lake.log import Draft
 from lakefeed.lake.lookup import locate
 from lakefeed.lake.merging import check_inputs, replaced, replacing
@@ -49,6 +50,7 @@ from lakefeed.lake.packing import discard
 from lakefeed.lake.repacking import CopyOptions, Origin, Repacker, placed
 from lakefeed.lake.scan import scan
 from lakefeed.lake.segments import Shift, write_segments
+from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.throttle import Throttle
 from lakefeed.lake.usage import pack_usage
 
@@ -56,8 +58,12 @@ from lakefeed.lake.usage import pack_usage
 RUN_SECONDS_MAX = 6 * 3600
 # Each round means that somebody merged the whole index while it was being written.
 ROUNDS_MAX = 5
-# Look-ups of tombstones go over the packs that stay, a pack at a time.
+# Look-ups go over the index in path order, and over the packs that stay, one at a time.
 _CACHE_BYTES = 32 << 20
+# Up to here live bytes are counted by a scan of some seconds; beyond, what merges counted must do.
+EXACT_ROWS = 4 << 20
+# More than a row of any index takes.
+_ROW_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +117,19 @@ def compact(
 
 def _plan(lake: Lake, options: CompactionOptions) -> tuple[State, CompactionPlan]:
     snapshot = lake.snapshot()
-    usage = {pack.id: pack.live_bytes for pack in pack_usage(snapshot)}
-    return snapshot.state, plan_compaction(snapshot.state, usage, options)
+    return snapshot.state, plan_compaction(snapshot.state, _live_bytes(snapshot), options)
+
+
+def _live_bytes(snapshot: Snapshot) -> dict[str, int]:
+    """Return the live bytes of each pack, where the lake is big as merges counted them."""
+    state = snapshot.state
+    rows = sum(source.rows for source in snapshot.sources)
+    if rows <= EXACT_ROWS:
+        return {pack.id: pack.live_bytes for pack in pack_usage(snapshot)}
+    return {
+        id_: info.live_bytes if info.indexed and info.live_bytes is not None
+        else info.sealed.payload_end for id_, info in state.packs.items()
+    }  # fmt: skip
 
 
 class _Compaction:
@@ -176,7 +193,8 @@ class _Compaction:
         rows_bytes = sum(info.sealed.bytes - info.sealed.payload_end
                          for info in self._origin.state.packs.values()
                          if not info.indexed or info in self._inputs)  # fmt: skip
-        index_bytes = sum(segment.bytes for segment in self._origin.state.segments.values())
+        segments_bytes = sum(segment.bytes for segment in self._origin.state.segments.values())
+        index_bytes = min(segments_bytes, MERGE_ROWS * _ROW_BYTES)
         wanted = self._origin.plan.live_bytes * 9 // 8 + 2 * rows_bytes + index_bytes
         free = self._lake.volume.space().free_bytes
         if free < wanted:

@@ -192,7 +192,10 @@ def _planned(
     level = max(level, 1)
     drops = not below
     segments = [segment for run in taken for segment in run.segments]
-    alone = {id_ for id_ in _alone([*packs, *others], segments) if _may_stay(id_, segments, drops)}
+    arriving = [*packs, *others]
+    only = len(segments) == 1 and not arriving
+    alone = _alone(arriving, segments)
+    alone = {one.id for one in segments if one.id in alone and _may_stay(one, drops, only=only)}
     staying = [segment for segment in segments if segment.id in alone]
     rewritten = [segment for segment in segments if segment.id not in alone]
     cuts = {segment.first for segment in (*kept, *staying)}
@@ -209,10 +212,9 @@ def _planned(
     )
 
 
-def _may_stay(id_: str, segments: list[SegmentInfo], drops: bool) -> bool:
-    segment = next(one for one in segments if one.id == id_)
+def _may_stay(segment: SegmentInfo, drops: bool, *, only: bool) -> bool:
     big = segment.rows * _MOVED_ROWS_SHARE >= SEGMENT_ROWS
-    return (big or len(segments) == 1) and not (drops and segment.tombstones)
+    return (big or only) and not (drops and segment.tombstones)
 
 
 def _alone(packs: list[PackSealed], segments: list[SegmentInfo]) -> set[str]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lakefeed import Lake, WriterOptions
 from lakefeed.errors import SnapshotExpired
 from lakefeed.format.rows import Codec, Kind, Row, rows_from_table
-from lakefeed.lake import copying, repacking
+from lakefeed.lake import compactor, copying, repacking
 from lakefeed.lake.check import check
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import Compacted, compact, plan_of
@@ -25,7 +25,7 @@ from lakefeed.lake.garbage import Retention, collect, stored_files
 from lakefeed.lake.repacking import CopyOptions
 from lakefeed.lake.usage import pack_usage
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import QUIET, all_rows, contents, new_lake, write
+from tests.lake.tools import QUIET, all_rows, contents, new_lake, small_groups, write
 
 AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
 ZSTD = replace(QUIET, codec=Codec.ZSTD)
@@ -330,6 +330,34 @@ def test_any_history_can_be_compacted_at_any_time(
             elif act == "collect":
                 collect(lake, AT_ONCE)
             assert contents(lake.snapshot()) == model
+        compacted(lake, options)
+
+
+@pytest.mark.slow
+@settings(max_examples=20)
+@given(steps=STEPS, target_bytes=st.sampled_from([1, 60, 1 << 20]))
+def test_a_plan_from_what_merges_counted_is_as_sound(
+    steps: list[tuple[dict[str, int], set[str], str]], target_bytes: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, small_groups():
+        patch.setattr(compactor, "EXACT_ROWS", 0)
+        test_any_history_can_be_compacted_at_any_time.hypothesis.inner_test(  # type: ignore[attr-defined]
+            steps, target_bytes
+        )
+
+
+def test_in_a_big_lake_merges_find_the_dead_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compactor, "EXACT_ROWS", 0)
+    with new_lake() as lake:
+        write(lake, {f"{n}": bytes(3000) for n in range(10)})
+        write(lake, {f"x{n}": bytes(3000) for n in range(10)})
+        lake.merge_index()
+        write(lake, {}, delete=[f"{n}" for n in range(9)])
+        options = CompactionOptions(target_bytes=1)
+        assert plan_of(lake, options).empty
+        lake.merge_index()
+        (only,) = plan_of(lake, options).inputs
+        assert (only.reason, only.live_bytes) == ("live ratio", 3000)
         compacted(lake, options)
 
 

@@ -219,6 +219,7 @@ def test_runs_without_a_level_come_last_by_their_seq() -> None:
     assert plan_merge(state).level == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.999, 0.01], ids=["anywhere", "neighbours"])
 def test_a_lake_that_grows_to_a_billion_rows_never_merges_more_than_a_bounded_share(
     spread: float,
