@@ -48,7 +48,7 @@ from lakefeed.lake.lookup import locate
 from lakefeed.lake.merging import check_inputs, replaced, replacing
 from lakefeed.lake.packing import discard
 from lakefeed.lake.repacking import CopyOptions, Origin, Repacker, placed
-from lakefeed.lake.scan import scan
+from lakefeed.lake.scan import scan, scan_all
 from lakefeed.lake.segments import Shift, write_segments
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.throttle import Throttle
@@ -307,8 +307,9 @@ class _Compaction:
         others = [source for source in runs if source.id not in chosen]
         infos = [PackInfo(pack, state.number + 1) for pack in self._repacker.packs]
         sources = sorted(map(pack_source, infos), key=lambda source: source.first)
-        gathered = scan(catalogue, taken, tombstones=not merge.drops_tombstones,
-                        seen=replaced(shift))  # fmt: skip
+        gathered = scan_all(
+            catalogue, taken, replaced(shift), tombstones=not merge.drops_tombstones
+        )
         done = 0
         self._progress("index", 0, merge.rows)
         for view, new in side_by_side(gathered, scan(catalogue, sources)):

@@ -19,7 +19,7 @@ from lakefeed.lake.catalogue import Catalogue, Source, sources_of
 from lakefeed.lake.leveling import MergePlan, plan_merge
 from lakefeed.lake.log import Draft, Log
 from lakefeed.lake.packing import discard
-from lakefeed.lake.scan import Seen, scan
+from lakefeed.lake.scan import Seen, scan_all
 from lakefeed.lake.segments import Shift, write_segments
 from lakefeed.volume.base import Volume
 
@@ -60,12 +60,9 @@ class _Merge:
     def run(self, catalogue: Catalogue) -> State:
         """Write and commit; on failure remove what was written."""
         plan, written = self._plan, self._shift.bytes
-        tables = scan(
-            catalogue,
-            inputs_of(self._state, plan),
-            tombstones=not plan.drops_tombstones,
-            seen=replaced(self._shift),
-        )
+        inputs = inputs_of(self._state, plan)
+        seen = replaced(self._shift)
+        tables = scan_all(catalogue, inputs, seen, tombstones=not plan.drops_tombstones)
         try:
             for segment in write_segments(
                 self._volume, tables, written, level=plan.level, cuts=plan.cuts

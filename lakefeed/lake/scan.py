@@ -37,17 +37,31 @@ def scan(
     high: str | None = None,
     *,
     tombstones: bool = False,
-    seen: Seen | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the rows of paths in [low, high), sorted across and inside the tables.
 
     `tombstones` keeps the rows that say "deleted", for merges that do not reach the oldest run.
-    `seen` hears of every row that is passed, with its source, those that are shadowed as well.
     """
-    waiting = _waiting(sources, low, high)
+    return _scan((catalogue, low, high), sources, None, tombstones=tombstones)
+
+
+def scan_all(
+    catalogue: Catalogue, sources: Sequence[Source], seen: Seen, *, tombstones: bool
+) -> Iterator[pa.Table]:
+    """Yield all rows; `seen` hears of each that is passed, shadowed ones as well, with its source."""
+    return _scan((catalogue, "", None), sources, seen, tombstones=tombstones)
+
+
+_Where = tuple[Catalogue, str, str | None]
+
+
+def _scan(
+    where: _Where, sources: Sequence[Source], seen: Seen | None, *, tombstones: bool
+) -> Iterator[pa.Table]:
+    waiting = _waiting(sources, *where[1:])
     cursors: list[_Cursor] = []
     while cursors or waiting:
-        _begin(cursors, waiting, (catalogue, low, high))
+        _begin(cursors, waiting, where)
         bounds = [bound for cursor in cursors if (bound := cursor.next_path()) is not None]
         if waiting:
             bounds.append(waiting[-1][0])
@@ -77,9 +91,7 @@ def _waiting(sources: Sequence[Source], low: str, high: str | None) -> _Waiting:
     return sorted(found, key=lambda one: one[:2], reverse=True)
 
 
-def _begin(
-    cursors: list[_Cursor], waiting: _Waiting, where: tuple[Catalogue, str, str | None]
-) -> None:
+def _begin(cursors: list[_Cursor], waiting: _Waiting, where: _Where) -> None:
     """Let every cursor hold rows, and add those of the sources that begin at or before them."""
     while True:
         step = max(1, _STEP_GROUPS // max(len(cursors), 1))
@@ -117,7 +129,7 @@ def merge(tables: list[pa.Table]) -> pa.Table:
 class _Cursor:
     """One source's place in the scan."""
 
-    def __init__(self, source: Source, rank: int, where: tuple[Catalogue, str, str | None]) -> None:
+    def __init__(self, source: Source, rank: int, where: _Where) -> None:
         self._catalogue, self._low, self._high = where
         self.source = source
         self.rank = rank
