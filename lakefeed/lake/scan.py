@@ -48,7 +48,7 @@ def scan(
 def scan_all(
     catalogue: Catalogue, sources: Sequence[Source], seen: Seen, *, tombstones: bool
 ) -> Iterator[pa.Table]:
-    """Yield all rows; `seen` hears of each that is passed, shadowed ones as well, with its source."""
+    """Yield all rows; `seen` hears of each that is passed, shadowed or not, with its source."""
     return _scan((catalogue, "", None), sources, seen, tombstones=tombstones)
 
 
