@@ -1,0 +1,63 @@
+"""A snapshot that other processes can open again: what every framework's workers need.
+
+A place is a source (the path of a lake, an opened lake, or a snapshot) and the number of the
+snapshot that was the newest when the place was made, so that all processes and all epochs see the
+same files (I3 as long as the snapshot is kept). A path is opened anew by each process that uses it.
+An opened lake or a snapshot serves this process and those forked from it; to be sent elsewhere it
+becomes the path of its lake, which only a lake in a directory has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lakefeed.errors import Invalid
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.volume.posix import PosixVolume
+
+Source = str | os.PathLike[str] | Lake | Snapshot
+
+
+class Place:
+    """Where a snapshot is, and which one."""
+
+    def __init__(self, source: Source, number: int) -> None:
+        self.source = source
+        self.number = number
+
+    @classmethod
+    def of(cls, source: Source) -> Place:
+        """Return the place of a source's newest snapshot, or of the snapshot itself."""
+        if isinstance(source, Snapshot):
+            return cls(source, source.number)
+        if isinstance(source, Lake):
+            return cls(source, source.snapshot().number)
+        with Lake.open(source) as lake:
+            return cls(os.path.abspath(os.fspath(source)), lake.snapshot().number)
+
+    @contextmanager
+    def opened(self) -> Iterator[Snapshot]:
+        """Lend the snapshot; what this opened is closed afterwards."""
+        source = self.source
+        if isinstance(source, Snapshot):
+            yield source
+        elif isinstance(source, Lake):
+            yield source.snapshot(self.number)
+        else:
+            with Lake.open(source) as lake:
+                yield lake.snapshot(self.number)
+
+    def __reduce__(self) -> tuple[type[Place], tuple[str, int]]:
+        """Send the path and the number; Invalid for a lake that is in no directory."""
+        source = self.source
+        if isinstance(source, Lake) and not isinstance(source.volume, PosixVolume):
+            raise Invalid(
+                f"lake {source.name}",
+                expected="a lake in a directory, to be opened by another process",
+                hint="give the path of the lake, or start the workers by fork",
+            )
+        name = source.name if isinstance(source, Lake | Snapshot) else os.fspath(source)
+        return Place, (name, self.number)

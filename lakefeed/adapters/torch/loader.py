@@ -1,0 +1,280 @@
+"""A ready loader: batches of an epoch in order, a user's function on them, on the device in time.
+
+Three steps, each ahead of the next: the feed's own threads read; `threads` or `processes` run the
+`transform`; with a device, one more thread copies beside the training step (`device`). The state is
+that of the last batch handed out, whatever lies ready behind it, so it means *consumed*; restored,
+also with other numbers of ranks, threads or processes, nothing is repeated or missed (I8).
+
+One iteration is one epoch; the next one is the next epoch, or the rest of the epoch that
+`load_state_dict` named. A loader serves one iteration at a time and leaves nothing behind `close`.
+
+Threads are for functions that let go of the GIL (decoders do), processes for those that do not.
+Processes are torch's own DataLoader workers; errors of the lake come out of them as they were.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch.utils import data
+
+from lakefeed.adapters._places import Source
+from lakefeed.adapters.torch.batch import Batch
+from lakefeed.adapters.torch.conveyor import Conveyor, Stamped
+from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
+from lakefeed.adapters.torch.device import Mover, pinned
+from lakefeed.errors import Invalid
+from lakefeed.feed.feed import FeedOptions
+from lakefeed.feed.selection import Select
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderOptions:
+    """What happens to a batch on its way, and where.
+
+    `transform` gets each `Batch`; it runs in `threads` of this process, in `processes` (started as
+    `context` says: "fork", "spawn", "forkserver", None: torch's choice; kept for all epochs if
+    `persistent`), or, with neither, in the loop that iterates. `device` is where its tensors go,
+    `pin_memory` locks their pages without moving them (both want a GPU; `device` pins by itself).
+    At most `prefetch` results lie ready in front of each step, and in each process. `group` says
+    where the rank comes from: "auto", a process group, or None for what the feed's options say.
+    """
+
+    transform: Transform | None = None
+    threads: int = 0
+    processes: int = 0
+    context: str | None = None
+    persistent: bool = True
+    device: str | torch.device | None = None
+    pin_memory: bool = False
+    prefetch: int = 2
+    group: Any = "auto"
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("threads", self.threads, 0),
+            ("processes", self.processes, 0),
+            ("prefetch", self.prefetch, 1),
+        ):
+            if value < least:
+                raise Invalid(name, expected=f"at least {least}", found=value)
+        if self.threads and self.processes:
+            raise Invalid("threads and processes", expected="one of them", found="both")
+        if self.pin_memory and not torch.cuda.is_available():
+            raise Invalid("pin_memory", expected="a GPU that torch can use", found="none")
+        if self.threads and self.transform is None:
+            raise Invalid("threads", expected="a transform for them to run", found="none")
+
+
+class Loader:
+    """Batches for PyTorch. Use it in a `with` block, or call `close`."""
+
+    def __init__(
+        self,
+        source: Source,
+        select: Select = "",
+        feed: FeedOptions | None = None,
+        options: LoaderOptions | None = None,
+    ) -> None:
+        self.options = options or LoaderOptions()
+        transform = self.options.transform if self.options.processes else None
+        self.dataset = _Stamping(source, select, feed, transform, self.options.group)
+        self._state: dict[str, Any] | None = None
+        self._epoch = 0  # what `_state` None stands at the beginning of
+        self._next_epoch = 0
+        self._resuming = False
+        self._running: ExitStack | None = None
+        self._workers: data.DataLoader[Any] | None = None
+
+    def __len__(self) -> int:
+        """Return how many batches one epoch has."""
+        return len(self.dataset)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their numbers; empty without labels."""
+        return self.dataset.class_names
+
+    # -- where it stands -------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader stands behind the last batch handed out: JSON under 200 bytes."""
+        return self.dataset.begin(self._epoch) if self._state is None else dict(self._state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next iteration go on behind the batch that had this state.
+
+        Invalid if it belongs to other samples, another seed or another shuffle.
+        """
+        self._stop()
+        self.dataset.resume(state)
+        self._epoch, self._state, self._resuming = int(state["epoch"]), dict(state), True
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration be this epoch, from its beginning."""
+        self._stop()
+        self._epoch = self._next_epoch = epoch
+        self._state, self._resuming = None, False
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the next epoch, or what is left of a restored one; ends an earlier iteration."""
+        self._stop()
+        if not self._resuming:
+            self.dataset.set_epoch(self._next_epoch)
+            self._epoch, self._state = self._next_epoch, None
+        self._resuming = False
+        self._next_epoch = self._epoch + 1
+        self._running = running = ExitStack()
+        return self._batches(running)
+
+    def _batches(self, running: ExitStack) -> Iterator[Any]:
+        with running:
+            stamped, finish = self._pipeline(running)
+            for state, value in stamped:
+                if self._running is not running:
+                    return  # a newer iteration has taken over
+                item = finish(value)
+                self._state = state
+                del value  # the consumer decides how long a batch lives
+                yield item
+                del item
+
+    def _pipeline(self, running: ExitStack) -> tuple[Iterator[Stamped], Callable[[Any], Any]]:
+        options = self.options
+        stamped = self._from_processes() if options.processes else self._from_here(running)
+        if options.device is None and not options.pin_memory:
+            return stamped, _same
+        if options.device is None:
+            return self._ahead(stamped, running, pinned, 0), _same
+        mover = Mover(torch.device(options.device))
+        running.callback(mover.close)
+        moved = self._ahead(stamped, running, mover.move, 0)
+        return moved, mover.hand_over
+
+    def _from_here(self, running: ExitStack) -> Iterator[Stamped]:
+        iteration = iter(self.dataset)
+        running.callback(iteration.close)
+        transform, threads = self.options.transform, self.options.threads
+        if transform is None:
+            return iteration
+        if threads:
+            return self._ahead(iteration, running, transform, threads)
+        return ((state, transform(batch)) for state, batch in iteration)
+
+    def _ahead(
+        self, stamped: Iterator[Stamped], running: ExitStack, action: Any, threads: int
+    ) -> Iterator[Stamped]:
+        depth = self.options.prefetch + threads
+        conveyor = Conveyor(stamped, running.pop_all().close, action, threads, depth)
+        running.callback(conveyor.close)
+        return conveyor
+
+    def _from_processes(self) -> Iterator[Stamped]:
+        if self._workers is None:
+            options = self.options
+            self._workers = data.DataLoader(
+                self.dataset,
+                batch_size=None,
+                num_workers=options.processes,
+                collate_fn=_same,
+                persistent_workers=options.persistent,
+                prefetch_factor=options.prefetch,
+                multiprocessing_context=options.context,
+            )
+        for state, value in self._workers:
+            if isinstance(value, _Failed):
+                raise value.error from _InWorker(value.trace)
+            yield state, value
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+    def close(self) -> None:
+        """Stop reading, and the processes; no thread is left. Works twice."""
+        self._stop()
+        self._workers = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """An error on its way out of a worker process: torch would keep its text alone."""
+
+    error: Exception
+    trace: str
+
+    @classmethod
+    def of(cls, error: Exception) -> _Failed:
+        """Return the error as it is if it can be sent, else its text."""
+        trace = traceback.format_exc()
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001 - whatever a foreign error's pickling runs into
+            return cls(RuntimeError(repr(error)), trace)
+        return cls(error, trace)
+
+
+class _InWorker(Exception):
+    """Where an error was raised in the worker process; the cause of the error that comes out."""
+
+    def __str__(self) -> str:
+        return f"in a worker process\n\n{self.args[0]}"
+
+
+class _Stamping(IterableDataset):
+    """A dataset whose elements are (state, value)."""
+
+    def __iter__(self) -> _StampingIteration:  # type: ignore[override]
+        epoch = super().__iter__()
+        return _StampingIteration(epoch, self.transform)
+
+
+class _StampingIteration(Iterator[Stamped]):
+    """An iteration that gives each value its state."""
+
+    def __init__(self, iteration: Iteration, transform: Transform | None) -> None:
+        self._iteration = iteration
+        self._transform = transform
+        self._in_worker = data.get_worker_info() is not None
+        self.close = iteration.close
+
+    def __next__(self) -> Stamped:
+        if not self._in_worker:
+            return self._next()
+        try:
+            return self._next()
+        except StopIteration:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised again where the batches are consumed
+            return {}, _Failed.of(error)
+
+    def _next(self) -> Stamped:
+        batch: Batch = self._iteration.next_batch()
+        return batch.state, batch if self._transform is None else self._transform(batch)
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -1,0 +1,81 @@
+"""Where the next iteration of a dataset begins, known to all processes that hold the dataset.
+
+A DataLoader's workers are forked, spawned, kept or made anew for each epoch, and nothing that a
+worker writes into its copy of a dataset survives it. So the epoch to come is a number in shared
+memory, one for each worker of each number of workers: a worker takes the number of its slot when an
+iteration begins and leaves the next one there. Each slot belongs to one process at a time, so no
+lock is needed, and the n-th iteration is the n-th epoch in every worker, however far one is ahead
+of another. Slots of other numbers of workers hold still meanwhile; where one of them is further,
+another loader has served those epochs, and all workers go on from there alike.
+
+A position within an epoch, set by the main process between two iterations, lies beside the slots
+as JSON. It counts for the epoch it names and is out of date afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils import data
+
+from lakefeed.errors import Invalid
+
+# The slots of all numbers of workers up to here take half a mebibyte.
+WORKERS_MAX = 256
+# A cursor of one feed has under 200 bytes.
+_STATE_BYTES_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Which of how many workers a process is; no worker at all is the first of one."""
+
+    worker: int
+    workers: int
+
+    @classmethod
+    def of_this_process(cls) -> Turn:
+        """Return the turn of this worker of a DataLoader; (0, 1) elsewhere."""
+        info = data.get_worker_info()
+        if info is None:
+            return cls(0, 1)
+        if info.num_workers > WORKERS_MAX:
+            raise Invalid("num_workers", expected=f"at most {WORKERS_MAX}", found=info.num_workers)
+        return cls(info.id, info.num_workers)
+
+
+class Standing:
+    """The epochs to come of all workers, and perhaps a position in the next one."""
+
+    def __init__(self) -> None:
+        slots = (WORKERS_MAX + 1, WORKERS_MAX)
+        self._epochs = torch.zeros(slots, dtype=torch.int64).share_memory_()
+        self._state = torch.zeros(_STATE_BYTES_MAX, dtype=torch.uint8).share_memory_()
+
+    def begin(self, turn: Turn) -> tuple[int, dict[str, Any] | None]:
+        """Return the epoch that begins now and the state it begins from, None: at its start."""
+        others = torch.cat([self._epochs[: turn.workers], self._epochs[turn.workers + 1 :]])
+        epoch = max(int(self._epochs[turn.workers, turn.worker]), int(others.max()))
+        self.begun(turn, epoch)
+        text = bytes(self._state.numpy()).rstrip(b"\0")
+        state: dict[str, Any] | None = json.loads(text) if text else None
+        return epoch, state if state is not None and state["epoch"] == epoch else None
+
+    def begun(self, turn: Turn, epoch: int) -> None:
+        """Say that a worker serves an epoch: the next one follows it."""
+        self._epochs[turn.workers, turn.worker] = epoch + 1
+
+    def set(self, epoch: int, state: Mapping[str, Any] | None = None) -> None:
+        """Let the next iteration of every worker be this epoch, from a state if one is given."""
+        text = b"" if state is None else json.dumps(dict(state)).encode()
+        if len(text) > _STATE_BYTES_MAX:
+            raise Invalid("feed state", expected=f"at most {_STATE_BYTES_MAX} bytes", found=text)
+        self._state.zero_()
+        self._state[: len(text)] = torch.frombuffer(bytearray(text or b"\0"), dtype=torch.uint8)[
+            : len(text)
+        ]
+        self._epochs.fill_(epoch)

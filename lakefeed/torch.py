@@ -1,0 +1,7 @@
+"""`lakefeed.torch`: a short name for the PyTorch adapter."""
+
+from __future__ import annotations
+
+from lakefeed.adapters.torch import Batch, IterableDataset, Loader, LoaderOptions, position
+
+__all__ = ["Batch", "IterableDataset", "Loader", "LoaderOptions", "position"]

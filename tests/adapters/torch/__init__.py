@@ -1,0 +1,1 @@
+"""PyTorch: real DataLoaders, real processes, a real process group."""

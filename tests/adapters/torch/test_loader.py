@@ -1,0 +1,193 @@
+"""The ready loader: in order, resumable, the user's function here, in threads or in processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lakefeed.torch
+from lakefeed.errors import Corrupt, Invalid
+from lakefeed.torch import Loader, LoaderOptions
+from tests.adapters.torch.lakes import OPTIONS, check, expected, make_lake, names, paths, sizes
+from tests.adapters.torch.test_dataset import damage
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+]
+
+WAYS = {
+    "here": LoaderOptions(transform=sizes),
+    "threads": LoaderOptions(transform=sizes, threads=2),
+    "processes": LoaderOptions(transform=sizes, processes=2, context="fork"),
+    "new processes": LoaderOptions(transform=sizes, processes=3, context="fork", persistent=False),
+}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_lake(tmp_path_factory.mktemp("torch") / "lake")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    threads = set(threading.enumerate())
+    yield
+    assert [t for t in threading.enumerate() if t not in threads and "lakefeed" in t.name] == []
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_epochs_come_one_after_the_other(lake: Path, way: str) -> None:
+    with Loader(lake, "train", OPTIONS, WAYS[way]) as loader:
+        assert len(loader) == 11
+        assert loader.class_names == ("class0", "class1", "class2")
+        for epoch in range(3):
+            assert names(loader) == expected(lake, epoch=epoch)
+        loader.set_epoch(1)
+        assert names(loader) == expected(lake, epoch=1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_state_means_consumed_and_goes_on_any_other_way(lake: Path, way: str) -> None:
+    for stop, other in zip((0, 1, 5, 11), WAYS, strict=True):
+        with Loader(lake, "train", OPTIONS, WAYS[way]) as loader:
+            for _, _ in zip(loader, range(stop), strict=False):
+                pass
+            consumed = min(stop + 1, 11) if stop < 11 else 11
+            text = json.dumps(loader.state_dict())
+        assert len(text) < 200
+        with Loader(lake, "train", OPTIONS, WAYS[other]) as loader:
+            loader.load_state_dict(json.loads(text))
+            assert loader.state_dict() == json.loads(text)
+            rest = expected(lake)[consumed:] or expected(lake, epoch=1)
+            assert names(loader) == rest
+            assert names(loader) == expected(lake, epoch=1 if consumed < 11 else 2)
+
+
+def test_a_state_within_an_epoch_is_of_the_batch_in_hand(lake: Path) -> None:
+    with Loader(lake, "train", OPTIONS, LoaderOptions(prefetch=8, device="cpu")) as loader:
+        begin = loader.state_dict()
+        assert (begin["epoch"], begin["position"]) == (0, 0)
+        for at, batch in enumerate(loader, 1):
+            assert loader.state_dict() == batch.state
+            assert batch.state["position"] == (8 * at if at < 11 else 0)
+        assert loader.state_dict()["epoch"] == 1
+
+
+def test_without_a_transform_batches_come_as_they_are(lake: Path) -> None:
+    for options in (LoaderOptions(), LoaderOptions(processes=2, context="fork")):
+        with Loader(lake, "train", OPTIONS, options) as loader:
+            batches = list(loader)
+        for batch in batches:
+            check(batch)
+        assert paths(batches) == expected(lake)
+
+
+def rows_and_labels(batch: lakefeed.torch.Batch) -> dict[str, Any]:
+    return {"rows": batch.rows(4000), "rest": (batch.labels, batch.paths)}
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_tensors_wherever_they_are_go_to_the_device(lake: Path, threads: int) -> None:
+    options = LoaderOptions(transform=rows_and_labels, threads=threads, device="meta")
+    with Loader(lake, "train", OPTIONS, options) as loader:
+        items = list(loader)
+    assert [item["rest"][1] for item in items] == expected(lake)
+    assert {item["rows"].device.type for item in items} == {"meta"}
+    assert {item["rest"][0].device.type for item in items} == {"meta"}
+
+
+def test_a_whole_batch_goes_to_the_device(lake: Path) -> None:
+    with Loader(lake, "train", OPTIONS, LoaderOptions(device="meta")) as loader:
+        assert {batch.data.device.type for batch in loader} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_batches_on_a_cuda_device_hold_the_files_bytes(lake: Path) -> None:
+    with Loader(lake, "train", OPTIONS, LoaderOptions(device="cuda")) as loader:
+        for batch in loader:
+            assert batch.data.is_cuda
+            check(batch.to("cpu"))
+    with Loader(lake, "train", OPTIONS, LoaderOptions(pin_memory=True)) as loader:
+        for batch in loader:
+            assert batch.data.is_pinned()
+            check(batch)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_page_locked_memory_without_a_gpu_is_refused() -> None:
+    with pytest.raises(Invalid, match="GPU"):
+        LoaderOptions(pin_memory=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_damaged_file_comes_out_behind_the_batches_before_it(
+    lake: Path, tmp_path: Path, way: str
+) -> None:
+    where = make_lake(tmp_path / "lake")
+    victim = damage(where)
+    before = next(at for at, batch in enumerate(expected(lake)) if victim in batch)
+    seen = []
+    with Loader(where, "train", OPTIONS, WAYS[way]) as loader:
+        with pytest.raises(Corrupt) as caught:
+            for item in loader:
+                seen.append(item)
+        assert victim in caught.value.subject
+        # A window is read together, so an error may come before batches of its own window.
+        assert names(seen) == expected(lake)[: len(seen)]
+        assert len(seen) <= before
+
+
+def refuse(batch: lakefeed.torch.Batch) -> None:
+    raise LookupError(f"cannot use {len(batch)} samples")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_error_of_the_function_reaches_the_loop(lake: Path, way: str) -> None:
+    chosen = WAYS[way]
+    options = LoaderOptions(
+        transform=refuse,
+        threads=chosen.threads,
+        processes=chosen.processes,
+        context=chosen.context,
+        device="cpu",
+    )
+    with (
+        Loader(lake, "train", OPTIONS, options) as loader,
+        pytest.raises(LookupError, match="cannot use 8 samples"),
+    ):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_leaving_a_loop_early_and_closing_leaves_nothing(lake: Path, way: str) -> None:
+    with Loader(lake, "train", OPTIONS, WAYS[way]) as loader:
+        for _ in loader:
+            break
+        first = iter(loader)
+        next(first)
+        assert names(loader) == expected(lake, epoch=2)
+        assert list(first) == []
+    loader.close()
+
+
+def test_options_that_cannot_be_are_refused(lake: Path) -> None:
+    with pytest.raises(Invalid, match="one of them"):
+        LoaderOptions(transform=sizes, threads=1, processes=1)
+    with pytest.raises(Invalid, match="transform"):
+        LoaderOptions(threads=1)
+    with pytest.raises(Invalid, match="prefetch"):
+        LoaderOptions(prefetch=0)
+    with Loader(lake, "train", OPTIONS) as loader:
+        state = loader.state_dict()
+    with Loader(lake, "train/class0", OPTIONS) as loader, pytest.raises(Invalid, match="selection"):
+        loader.load_state_dict(state)
