@@ -2,8 +2,8 @@
 
 One thread takes what comes from a source, lets an action work on it (itself, or a pool of
 `threads`), and keeps at most `depth` results in front of the consumer. The first error comes out of
-`next` behind the results before it. `close` wakes whoever waits and leaves no thread; it also
-closes the source, because the thread may be waiting there.
+`next` behind the results before it. `close` wakes whoever waits and leaves no thread; `wake` is for
+a source that the thread may be waiting in.
 
 Items come as (state, value); the action sees the value, the state travels beside it. One condition
 guards the shared fields; no action runs under it.
@@ -26,13 +26,13 @@ class Conveyor(Iterator[Stamped]):
     def __init__(
         self,
         source: Iterator[Stamped],
-        close_source: Callable[[], None],
+        wake: Callable[[], None],
         action: Callable[[Any], Any],
         threads: int,
         depth: int,
     ) -> None:
         self._source = source
-        self._close_source = close_source
+        self._wake = wake
         self._action = action
         self._depth = depth
         self._changed = threading.Condition()
@@ -60,7 +60,7 @@ class Conveyor(Iterator[Stamped]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._close_source()
+        self._wake()
         self._thread.join()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)

@@ -8,7 +8,7 @@ Workers take turns: worker w of n serves every n-th batch of its rank, beginning
 a DataLoader collects them in turns. So the batches that come out, their order and their states are
 the same for any number of workers, and `batch.state` of the last one is all that must be saved
 (I8): `resume` goes on behind it, also with other workers. Each iteration is the next epoch, in
-persistent workers and in new ones (`standing`).
+persistent workers and in new ones (`standing`); one iteration at a time.
 
 Under torchdata's StatefulDataLoader the iterator's own `state_dict` is used; `position` finds the
 common state in what such a loader saved, so that another number of workers can go on from there.

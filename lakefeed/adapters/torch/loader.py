@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -89,6 +89,7 @@ class Loader:
         self._state: dict[str, Any] | None = None
         self._epoch = 0  # what `_state` None stands at the beginning of
         self._next_epoch = 0
+        self._dataset_epoch = 0  # what the dataset serves next by itself
         self._resuming = False
         self._running: ExitStack | None = None
         self._workers: data.DataLoader[Any] | None = None
@@ -129,7 +130,6 @@ class Loader:
         """Yield the next epoch, or what is left of a restored one; ends an earlier iteration."""
         self._stop()
         if not self._resuming:
-            self.dataset.set_epoch(self._next_epoch)
             self._epoch, self._state = self._next_epoch, None
         self._resuming = False
         self._next_epoch = self._epoch + 1
@@ -138,8 +138,10 @@ class Loader:
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
         with running:
-            stamped, finish = self._pipeline(running)
-            for state, value in stamped:
+            if self._running is running:
+                self._set_dataset()
+            stage, finish = self._pipeline(running)
+            for state, value in stage.items:
                 if self._running is not running:
                     return  # a newer iteration has taken over
                 item = finish(value)
@@ -148,37 +150,49 @@ class Loader:
                 yield item
                 del item
 
-    def _pipeline(self, running: ExitStack) -> tuple[Iterator[Stamped], Callable[[Any], Any]]:
+    def _set_dataset(self) -> None:
+        """Let the dataset begin where this iteration begins, if that is not what comes anyway.
+
+        Persistent workers that have yet to begin an earlier iteration would take this for theirs,
+        so they are given up.
+        """
+        if self._state is not None:
+            self._workers = None
+            self.dataset.resume(self._state)
+        elif self._dataset_epoch != self._epoch:
+            self._workers = None
+            self.dataset.set_epoch(self._epoch)
+        self._dataset_epoch = self._epoch + 1
+
+    def _pipeline(self, running: ExitStack) -> tuple[_Stage, Callable[[Any], Any]]:
         options = self.options
-        stamped = self._from_processes() if options.processes else self._from_here(running)
+        stage = self._from_processes(running) if options.processes else self._from_here(running)
         if options.device is None and not options.pin_memory:
-            return stamped, _same
+            return stage, _same
         if options.device is None:
-            return self._ahead(stamped, running, pinned, 0), _same
+            return self._ahead(stage, running, pinned, 0), _same
         mover = Mover(torch.device(options.device))
         running.callback(mover.close)
-        moved = self._ahead(stamped, running, mover.move, 0)
-        return moved, mover.hand_over
+        return self._ahead(stage, running, mover.move, 0), mover.hand_over
 
-    def _from_here(self, running: ExitStack) -> Iterator[Stamped]:
+    def _from_here(self, running: ExitStack) -> _Stage:
         iteration = iter(self.dataset)
         running.callback(iteration.close)
         transform, threads = self.options.transform, self.options.threads
+        stage = _Stage(iteration, iteration.close)
         if transform is None:
-            return iteration
+            return stage
         if threads:
-            return self._ahead(iteration, running, transform, threads)
-        return ((state, transform(batch)) for state, batch in iteration)
+            return self._ahead(stage, running, transform, threads)
+        return _Stage(((state, transform(batch)) for state, batch in iteration), iteration.close)
 
-    def _ahead(
-        self, stamped: Iterator[Stamped], running: ExitStack, action: Any, threads: int
-    ) -> Iterator[Stamped]:
+    def _ahead(self, stage: _Stage, running: ExitStack, action: Any, threads: int) -> _Stage:
         depth = self.options.prefetch + threads
-        conveyor = Conveyor(stamped, running.pop_all().close, action, threads, depth)
+        conveyor = Conveyor(stage.items, stage.wake, action, threads, depth)
         running.callback(conveyor.close)
-        return conveyor
+        return _Stage(conveyor, conveyor.close)
 
-    def _from_processes(self) -> Iterator[Stamped]:
+    def _from_processes(self, running: ExitStack) -> _Stage:
         if self._workers is None:
             options = self.options
             self._workers = data.DataLoader(
@@ -190,10 +204,10 @@ class Loader:
                 prefetch_factor=options.prefetch,
                 multiprocessing_context=options.context,
             )
-        for state, value in self._workers:
-            if isinstance(value, _Failed):
-                raise value.error from _InWorker(value.trace)
-            yield state, value
+        results = _results(self._workers)
+        # Lets go of torch's iterator, which ends the processes unless they are persistent.
+        running.callback(results.close)
+        return _Stage(results, _nothing)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -217,6 +231,27 @@ class Loader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Items of a step, and how to wake a thread that waits for the next one."""
+
+    items: Iterator[Stamped]
+    wake: Callable[[], None]
+
+
+def _results(workers: Iterable[Stamped]) -> Generator[Stamped, None, None]:
+    failed = None
+    for state, value in workers:
+        if isinstance(value, _Failed):
+            failed = value
+            break
+        yield state, value
+    # Whoever keeps the error keeps this frame, which must not keep the processes.
+    del workers
+    if failed is not None:
+        raise failed.error from _InWorker(failed.trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,3 +313,7 @@ class _StampingIteration(Iterator[Stamped]):
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _nothing() -> None:
+    """Worker processes answer by themselves."""
