@@ -1,0 +1,1 @@
+../../../kustomize/jobs/train.py

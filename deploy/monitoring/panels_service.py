@@ -1,0 +1,221 @@
+"""The dashboard's lower half: ingest, compaction, garbage, index, volume and mounts."""
+
+from __future__ import annotations
+
+from queries import LAKE, Panel, Query, Row, of_lake, quantiles, rate
+
+RUNS = "lakefeed_compactor_runs_total"
+LAST_SUCCESS = "lakefeed_compactor_last_success_timestamp_seconds"
+
+ROWS = (
+    Row(
+        "Ingest",
+        (
+            Panel(
+                "Ingest lag",
+                "s",
+                (Query(of_lake("max", "lakefeed_compactor_ingest_lag_seconds"), "{{lake}}"),),
+                "Age of the oldest complete file that is not in the lake yet; 5 minutes alert.",
+            ),
+            Panel(
+                "Backlog",
+                "short",
+                (Query(of_lake("max", "lakefeed_compactor_backlog_files"), "files {{lake}}"),),
+                "Files that wait to be packed.",
+            ),
+            Panel(
+                "Backlog bytes",
+                "bytes",
+                (Query(of_lake("max", "lakefeed_compactor_backlog_bytes"), "{{lake}}"),),
+                "The same in bytes.",
+            ),
+            Panel(
+                "Files packed",
+                "ops",
+                (
+                    Query(
+                        rate("lakefeed_compactor_files_packed_total", "lake", LAKE),
+                        "{{lake}}",
+                    ),
+                ),
+                "Files a second that became durable in the lake.",
+            ),
+            Panel(
+                "Commit conflicts",
+                "ops",
+                (
+                    Query(
+                        rate("lakefeed_compactor_commit_conflicts_total", "lake", LAKE),
+                        "{{lake}}",
+                    ),
+                ),
+                "Commits that lost against another writer and were done again.",
+            ),
+            Panel(
+                "Snapshot age",
+                "s",
+                (Query(of_lake("min", "lakefeed_snapshot_age_seconds"), "{{lake}}"),),
+                "Time since the newest commit.",
+            ),
+        ),
+    ),
+    Row(
+        "Compaction and garbage",
+        (
+            Panel(
+                "Compaction bandwidth",
+                "Bps",
+                (
+                    Query(
+                        rate("lakefeed_compactor_bytes_total", "lake, direction", LAKE),
+                        "{{direction}} {{lake}}",
+                    ),
+                ),
+                "What the background takes from the volume; bounded by --rate.",
+            ),
+            Panel(
+                "Runs",
+                "short",
+                (
+                    Query(
+                        f"sum by (lake, result) (increase({RUNS}{LAKE}[1h]))",
+                        "{{result}} {{lake}}",
+                    ),
+                ),
+                "Compactor runs an hour by how they ended.",
+            ),
+            Panel(
+                "Time since the last success",
+                "s",
+                (
+                    Query(
+                        f"time() - max by (lake, task) ({LAST_SUCCESS}{LAKE})",
+                        "{{task}} {{lake}}",
+                    ),
+                ),
+                "Compaction, garbage collection and scrub.",
+            ),
+            Panel(
+                "Write amplification",
+                "short",
+                (
+                    Query(
+                        of_lake("max", "lakefeed_compactor_write_amplification_ratio"),
+                        "{{lake}}",
+                    ),
+                ),
+                "How often a byte is written over its life; at most 2.5.",
+            ),
+            Panel(
+                "Orphans",
+                "bytes",
+                (Query(of_lake("max", "lakefeed_compactor_orphan_bytes"), "{{lake}}"),),
+                "Bytes that no commit names: the work of writers that died.",
+            ),
+            Panel(
+                "Collected",
+                "Bps",
+                (
+                    Query(
+                        rate("lakefeed_vacuum_deleted_bytes_total", "lake", LAKE),
+                        "{{lake}}",
+                    ),
+                ),
+                "Bytes that garbage collection gave back.",
+            ),
+            Panel(
+                "Scrub",
+                "Bps",
+                (
+                    Query(
+                        rate("lakefeed_scrub_verified_bytes_total", "lake", LAKE),
+                        "verified {{lake}}",
+                    ),
+                ),
+                "Bytes read back and compared with their checksum.",
+            ),
+            Panel(
+                "Corrupt payloads",
+                "short",
+                (Query(of_lake("max", "lakefeed_scrub_corrupt_payloads"), "{{lake}}"),),
+                "Damage at rest. Anything but zero alerts.",
+            ),
+            Panel(
+                "Leaders",
+                "short",
+                (Query(of_lake("sum", "lakefeed_compactor_leader"), "{{lake}}"),),
+                "One for each lake.",
+            ),
+        ),
+    ),
+    Row(
+        "Index and volume",
+        (
+            Panel(
+                "Files in the index",
+                "short",
+                (Query(of_lake("max", "lakefeed_index_entries"), "{{lake}}"),),
+                "Rows of the offset index.",
+            ),
+            Panel(
+                "Index bytes for each file",
+                "bytes",
+                (
+                    Query(
+                        of_lake("max", "lakefeed_index_bytes")
+                        + " / "
+                        + of_lake("max", "lakefeed_index_entries"),
+                        "{{lake}}",
+                    ),
+                ),
+                "16 or less once the lake has settled.",
+            ),
+            Panel(
+                "Segments",
+                "short",
+                (Query(of_lake("max", "lakefeed_index_segments"), "{{lake}}"),),
+                "Files of the merged index. A number that only grows: merging stands still.",
+            ),
+            Panel(
+                "Free on the volume",
+                "bytes",
+                (Query(of_lake("min", "lakefeed_volume_free_bytes"), "{{lake}}"),),
+                "Below 64 GiB compaction may not start.",
+            ),
+        ),
+    ),
+    Row(
+        "Mounts",
+        (
+            Panel(
+                "Operations",
+                "ops",
+                (Query(rate("lakefeed_fuse_ops_total", "op"), "{{op}}"),),
+                "What programs do through FUSE.",
+            ),
+            Panel(
+                "Failed operations",
+                "ops",
+                (
+                    Query(
+                        rate("lakefeed_fuse_ops_total", "op, result", '{result!="ok"}'),
+                        "{{op}} {{result}}",
+                    ),
+                ),
+                "ENOENT is daily bread; EIO alerts.",
+            ),
+            Panel(
+                "Latency, p99 by operation",
+                "s",
+                quantiles("lakefeed_fuse_op_seconds", "op")[2:],
+                "In the daemon.",
+            ),
+            Panel(
+                "Open files",
+                "short",
+                (Query("lakefeed_fuse_open_handles", "{{instance}}"),),
+                "Handles that programs hold.",
+            ),
+        ),
+    ),
+)
