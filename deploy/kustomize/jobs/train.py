@@ -18,6 +18,7 @@ import argparse
 import io
 import json
 import os
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +31,7 @@ from PIL import Image
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lakefeed import Feed, FeedOptions, Lake
+from lakefeed import Feed, FeedOptions, Lake, LakefeedError
 
 
 def arguments() -> argparse.Namespace:
@@ -187,6 +188,7 @@ def main() -> None:
             seed=args.seed,
             epochs=args.epochs,
             labels="parent",
+            drop_last=True,  # every rank must take the same number of steps
             rank=args.rank,
             world_size=args.world_size,
         )
@@ -200,4 +202,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except LakefeedError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)  # the Job gives up at once on codes that no retry can mend

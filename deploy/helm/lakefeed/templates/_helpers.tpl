@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end }}
 
-{{- /* At most 40 characters, so that every suffix still fits into a CronJob's 52. */}}
+{{- /* At most 40 characters, so that every suffix still fits into a name's 63. */}}
 {{- define "lakefeed.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}

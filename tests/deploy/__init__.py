@@ -1,0 +1,1 @@
+"""What `deploy/` hands out: rendered, validated, compared with the program, all offline."""

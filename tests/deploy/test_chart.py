@@ -1,0 +1,218 @@
+"""The chart renders, Kubernetes would take it, and it refuses values that make no sense."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.deploy.tools import (
+    CHART,
+    KUSTOMIZATIONS,
+    MANIFESTS,
+    VALUE_SETS,
+    Document,
+    chart,
+    helm,
+    kustomize,
+    manifest,
+    pod_of,
+)
+
+# The oldest release that the chart names, and the newest one there are schemas for.
+RELEASES = ("1.31", "1.37")
+CUSTOM = "monitoring.coreos.com/v1"  # judged in test_custom_resources.py
+
+pytestmark = pytest.mark.slow
+
+
+def of_kind(documents: tuple[Document, ...], kind: str) -> list[Document]:
+    return [document for document in documents if document["kind"] == kind]
+
+
+def refused(documents: tuple[Document, ...]) -> list[str]:
+    """What a strict API server would say against these objects."""
+    checker: Any = pytest.importorskip("kubernetes_validate", reason="PyPI kubernetes-validate")
+    found = []
+    for document in documents:
+        if document["apiVersion"] == CUSTOM:
+            continue
+        for release in RELEASES:
+            try:
+                checker.validate(document, release, strict=True)
+            except checker.ValidationError as error:
+                where = ".".join(str(part) for part in error.path)
+                found.append(f"{document['kind']} {where} ({release}): {error.message}")
+    return found
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_helm_finds_nothing_to_complain_about(values: str) -> None:
+    files = ["-f", str(CHART / "ci" / values)] if values else []
+    done = helm("lint", "--strict", str(CHART), *files)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_what_the_chart_renders_is_valid(values: str) -> None:
+    assert chart(values)
+    assert refused(chart(values)) == []
+
+
+@pytest.mark.parametrize("directory", KUSTOMIZATIONS)
+def test_what_kustomize_builds_is_valid(directory: str) -> None:
+    assert kustomize(directory)
+    assert refused(kustomize(directory)) == []
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_plain_manifest_is_valid(name: str) -> None:
+    assert refused(manifest(name)) == []
+
+
+def test_a_misspelled_field_and_a_wrong_type_are_noticed() -> None:
+    pod: Document = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "x"},
+        "spec": {"containers": [{"name": "x", "image": "x", "volumeMountz": []}]},
+    }
+    assert any("volumeMountz" in line for line in refused((pod,)))
+    pod["spec"]["containers"] = [{"name": "x", "image": "x", "tty": "yes"}]
+    assert any("'yes' is not of type" in line for line in refused((pod,)))
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("compactd.replica=3", "replica"),
+        ("compactd.replicas=0", "replicas"),
+        ("volume.kind=s3", "kind"),
+        ("volume.mountOptions={soft}", "mountOptions"),
+        ("volume.mountOptions={nocto}", "mountOptions"),
+        ("podSecurityContext.fsGroup=10001", "fsGroup"),
+        ("podSecurityContext.runAsUser=0", "runAsUser"),
+        ("image.tag=latest", "tag"),
+        ("lakes[0].path=../elsewhere", "path"),
+        ("gc.keep=forever", "keep"),
+        ("gc.schedule=nightly", "schedule"),
+        ("compactd.window=at night", "window"),
+    ],
+)
+def test_a_value_without_sense_is_refused(setting: str, complaint: str) -> None:
+    done = helm("template", "demo", str(CHART), "--set", setting)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (("volume.kind=existing",), "volume.claimName is needed"),
+        (("volume.kind=dynamic",), "volume.storageClassName is needed"),
+        (("jobs.import.enabled=true",), "jobs.import.sourceClaim is needed"),
+        (("jobs.bench.enabled=true", "jobs.bench.lake=main", "mount.enabled=true",
+          "mount.mounts[0].name=x", "mount.mounts[0].lake=nowhere", "mount.mounts[0].port=9470"),
+         'no lake named "nowhere"'),
+    ],
+)  # fmt: skip
+def test_a_missing_value_is_named(settings: tuple[str, ...], complaint: str) -> None:
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    done = helm("template", "demo", str(CHART), *chosen)
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_every_lake_gets_its_jobs_and_one_daemon_serves_all() -> None:
+    documents = chart("everything-values.yaml")
+    cron = {document["metadata"]["name"] for document in of_kind(documents, "CronJob")}
+    assert cron == {f"demo-lakefeed-{v}-{n}" for v in ("gc", "scrub") for n in ("main", "archive")}
+    (daemon,) = of_kind(documents, "Deployment")
+    pod = pod_of(daemon)
+    assert pod is not None
+    arguments = pod["containers"][0]["args"]
+    assert arguments[:3] == ["compactd", "/lakes/main", "/lakes/old/archive"]
+    assert "--inbox=/lakes/inbox/cameras=raw/cameras" in arguments
+
+
+def test_the_daemon_collects_itself_when_there_is_no_job_for_it() -> None:
+    def arguments(values: str) -> list[str]:
+        (daemon,) = of_kind(chart(values), "Deployment")
+        return list((pod_of(daemon) or {})["containers"][0]["args"])
+
+    assert {"--gc-interval=0s", "--scrub-interval=0s"} <= set(arguments(""))
+    assert not [a for a in arguments("existing-values.yaml") if a.startswith(("--gc", "--scrub"))]
+
+
+def test_uninstalling_leaves_the_data_alone() -> None:
+    for values in VALUE_SETS:
+        for volume in of_kind(chart(values), "PersistentVolume"):
+            assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Retain"
+        for claim in of_kind(chart(values), "PersistentVolumeClaim"):
+            assert claim["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_a_static_volume_and_its_claim_find_each_other() -> None:
+    for documents in (chart(""), chart("everything-values.yaml"), kustomize("overlays/nfs-static")):
+        (volume,) = of_kind(documents, "PersistentVolume")
+        (claim,) = of_kind(documents, "PersistentVolumeClaim")
+        assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
+        assert volume["spec"]["claimRef"]["name"] == claim["metadata"]["name"]
+        assert claim["spec"]["storageClassName"] == volume["spec"]["storageClassName"] == ""
+
+
+def test_names_stay_within_what_kubernetes_allows() -> None:
+    long = "a-release-with-a-name-of-fifty-three-characters-in-all"[:53]
+    done = helm(
+        "template", long, str(CHART), "-f", str(CHART / "ci" / "everything-values.yaml"),
+        "--set", "lakes[0].name=a-longish-lake1", "--set", "jobs.import.enabled=false",
+        "--set", "jobs.training.enabled=false", "--set", "mount.enabled=false",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = [
+        line.split(": ")[1] for line in done.stdout.splitlines() if line.startswith("  name: ")
+    ]
+    cron = [name for name in names if "-gc-" in name or "-scrub-" in name]
+    assert len(cron) == len(set(cron)) == 4
+    assert all(len(name) <= 52 for name in cron)
+    assert all(len(name) <= 63 for name in names if not name.startswith("default-"))
+
+
+def test_helm_and_kustomize_run_the_same_daemon() -> None:
+    """Two descriptions of one thing drift apart unless somebody compares them."""
+
+    def daemon(documents: tuple[Document, ...]) -> dict[str, Any]:
+        (deployment,) = of_kind(documents, "Deployment")
+        pod = pod_of(deployment) or {}
+        (container,) = pod["containers"]
+        keys = ("args", "env", "ports", "securityContext", "resources", "volumeMounts")
+        probes = ("startupProbe", "livenessProbe", "readinessProbe")
+        context = {k: v for k, v in pod["securityContext"].items() if v}
+        return {key: container[key] for key in (*keys, *probes)} | {
+            "pod": context,
+            "grace": pod["terminationGracePeriodSeconds"],
+            "replicas": deployment["spec"]["replicas"],
+            "strategy": deployment["spec"]["strategy"],
+        }
+
+    assert daemon(chart("")) == daemon(kustomize("overlays/nfs-static"))
+
+
+def test_helm_and_kustomize_run_the_same_jobs() -> None:
+    def jobs(documents: tuple[Document, ...]) -> dict[str, Any]:
+        found = {}
+        for job in of_kind(documents, "CronJob"):
+            (container,) = (pod_of(job) or {})["containers"]
+            spec = job["spec"]
+            found[container["args"][0]] = (
+                container["args"],
+                container["resources"],
+                spec["schedule"],
+                spec["concurrencyPolicy"],
+                spec["jobTemplate"]["spec"]["podFailurePolicy"],
+                spec["jobTemplate"]["spec"]["activeDeadlineSeconds"],
+            )
+        return found
+
+    assert jobs(chart("")) == jobs(kustomize("overlays/nfs-static"))

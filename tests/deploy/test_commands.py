@@ -1,0 +1,102 @@
+"""Every `lakefeed …` command line in `deploy/` and in OPERATIONS.md is one the program takes.
+
+Arguments of containers, ExecStart= lines, scripts and code blocks are parsed by the real command
+line parser; nothing is run. Settings files are held against the settings they name.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+from lakefeed.cli.app import app
+from tests.deploy.tools import DEPLOY, ROOT, containers, pods
+
+pytestmark = pytest.mark.slow
+
+COMMAND = typer.main.get_command(app)
+IMAGES = re.compile(r"(^|/)lakefeed(-mount)?:")
+# Kubernetes and systemd fill these in before the program sees them.
+FILLED = (("$(POD_NAME)", "pod-0"), ("%f", "/mnt/lakes/main"), ("%H", "host"), ("%I", "x"))
+
+
+def filled(words: list[str]) -> list[str]:
+    for variable, value in FILLED:
+        words = [word.replace(variable, value) for word in words]
+    return words
+
+
+def of_containers() -> Iterator[tuple[str, list[str]]]:
+    for source, pod in pods():
+        for container in containers(pod):
+            where = f"{source} {container['name']}"
+            if "command" not in container and IMAGES.search(container["image"]):
+                yield where, filled(container["args"])
+            for word in container.get("command", []):
+                for script in re.findall(r"lakefeed [^|&;\n]*", word):
+                    yield where, shlex.split(script)[1:]
+
+
+def of_units() -> Iterator[tuple[str, list[str]]]:
+    for path in sorted((DEPLOY / "systemd").iterdir()):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            found = re.match(r"Exec\w+=[-+@!:]*/opt/lakefeed/bin/lakefeed (.*)", line)
+            if found:
+                yield path.name, filled(shlex.split(found[1]))
+
+
+def of_documents() -> Iterator[tuple[str, list[str]]]:
+    """Lines of code blocks that start with `lakefeed`, and `inline lakefeed commands`."""
+    for path in (ROOT / "docs" / "OPERATIONS.md", DEPLOY / "README.md"):
+        text = path.read_text(encoding="utf-8")
+        blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+        lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
+        lines += re.findall(r"`(lakefeed [^`]*)`", text)
+        for line in lines:
+            if line.startswith("lakefeed "):
+                words = shlex.split(line, comments=True)[1:]
+                if not any(word in {"…", "..."} for word in words):
+                    yield path.name, words
+
+
+def complaint(words: list[str]) -> str | None:
+    """What the program's own parser has against a command line, or None."""
+    command: Any = COMMAND
+    names = ["lakefeed"]
+    while isinstance(command, TyperGroup):
+        if not words or words[0] not in command.commands:
+            return f"{' '.join(names)} has no command {words[0] if words else ''}"
+        command, names, words = command.commands[words[0]], [*names, words[0]], words[1:]
+    try:
+        command.make_context(" ".join(names), list(words))
+    except Exception as error:
+        return f"{' '.join(names)}: {getattr(error, 'message', error)}"
+    return None
+
+
+def lines() -> Iterator[tuple[str, list[str]]]:
+    yield from of_containers()
+    yield from of_units()
+    yield from of_documents()
+
+
+def test_every_command_line_is_one_the_program_takes() -> None:
+    found = list(lines())
+    verbs = {words[0] for _, words in found}
+    assert {"compactd", "gc", "scrub", "import", "bench", "mount", "create"} <= verbs
+    wrong = {f"{where}: {complaint(words)}" for where, words in found if complaint(words)}
+    assert sorted(wrong) == []
+
+
+def test_a_wrong_command_line_is_noticed() -> None:
+    assert complaint(["gc", "/lake", "--keep=7d"]) is None
+    assert "no command" in (complaint(["collect", "/lake"]) or "")
+    assert "--keeps" in (complaint(["gc", "/lake", "--keeps=7d"]) or "")
+    assert complaint(["gc"]) is not None
+    assert complaint(["gc", "/lake", "--keep=soon"]) is not None
