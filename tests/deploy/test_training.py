@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from lakefeed import Lake
 from tests.deploy.tools import KUSTOMIZE, ROOT
 
-pytest.importorskip("torch", reason="PyPI torch")
+torch = pytest.importorskip("torch", reason="PyPI torch")
 datasets = pytest.importorskip("sklearn.datasets", reason="PyPI scikit-learn")
 image = pytest.importorskip("PIL.Image", reason="PyPI pillow")
 
@@ -37,16 +38,39 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
+def command(lake: Path, *options: str) -> list[str]:
+    script = str(KUSTOMIZE / "jobs" / "train.py")
+    return [sys.executable, script, str(lake), "--image-size=16", "--batch-size=16", *options]
+
+
+def environment() -> dict[str, str]:
+    return {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+
+
 def train(lake: Path, *options: str) -> list[dict[str, float]]:
     """Run one rank to its end; return its lines."""
     done = subprocess.run(
-        [sys.executable, str(KUSTOMIZE / "jobs" / "train.py"), str(lake), "--image-size=16",
-         "--batch-size=16", "--epochs=2", *options],
-        capture_output=True, text=True, timeout=500, cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        command(lake, *options), capture_output=True, text=True, timeout=500, env=environment()
+    )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def kill_after_first_checkpoint(lake: Path, run: Path) -> dict[str, int]:
+    """Kill a run that has saved a checkpoint; return the state of the feed that it saved last."""
+    with subprocess.Popen(
+        command(lake, f"--run-dir={run}", "--epochs=1000", "--checkpoint-steps=3"),
+        stdout=subprocess.DEVNULL,
+        env=environment(),
+    ) as running:
+        deadline = time.monotonic() + 300
+        while not (run / "checkpoint.pt").exists():
+            assert running.poll() is None
+            assert time.monotonic() < deadline, "no checkpoint in five minutes"
+            time.sleep(0.01)
+        running.kill()
+    state: dict[str, int] = torch.load(run / "checkpoint.pt")["feed"]
+    return state
 
 
 def free_port() -> int:
@@ -55,27 +79,26 @@ def free_port() -> int:
 
 
 def test_a_killed_run_goes_on_at_another_world_size(lake: Path, tmp_path: Path) -> None:
-    run = f"--run-dir={tmp_path}"
-    # One rank for 5 steps of 16, with a checkpoint behind the fourth: the fifth is lost.
-    assert train(lake, run, "--checkpoint-steps=4", "--stop-after-steps=5") == []
-    # Two ranks take over at sample 64 and finish both epochs together.
-    pair = ("--world-size=2", f"--master=127.0.0.1:{free_port()}", run)
+    state = kill_after_first_checkpoint(lake, tmp_path)
+    epochs = state["epoch"] + 2
+    # Two ranks take over behind the last sample that the checkpoint has seen.
+    both = ("--batch-size=8", f"--run-dir={tmp_path}", f"--epochs={epochs}", "--world-size=2",
+            f"--master=127.0.0.1:{free_port()}")  # fmt: skip
     with ThreadPoolExecutor(2) as pool:
-        ranks = list(pool.map(lambda rank: train(lake, *pair, f"--rank={rank}"), (0, 1)))
-    seen = [[line["samples"] for line in lines] for lines in ranks]
-    assert [sum(epoch) for epoch in zip(*seen, strict=True)] == [COUNT - 64, COUNT]
-    for first, second in ranks:
-        assert second["loss"] < first["loss"]
+        ranks = list(pool.map(lambda rank: train(lake, *both, f"--rank={rank}"), (0, 1)))
+    seen = [[int(line["samples"]) for line in lines] for lines in ranks]
+    assert [sum(epoch) for epoch in zip(*seen, strict=True)] == [COUNT - state["position"], COUNT]
     # Nothing is left to do, and nothing is done twice.
-    assert train(lake, run) == []
+    assert train(lake, f"--run-dir={tmp_path}", f"--epochs={epochs}") == []
 
 
 def test_what_cannot_be_retried_ends_with_the_exit_code_that_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(KUSTOMIZE / "jobs" / "train.py"), str(tmp_path / "nowhere"),
-         f"--run-dir={tmp_path}"],
-        capture_output=True, text=True, timeout=300, cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+        command(tmp_path / "nowhere", f"--run-dir={tmp_path}"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment(),
+    )
     assert done.returncode == 3, done.stderr
     assert "NotFound" in done.stderr

@@ -8,7 +8,7 @@ are averaged by torch's DistributedDataParallel. Every `--checkpoint-steps` rank
 together with the feed's state; a run that starts again goes on behind the last sample that those
 weights have seen, also on another number of ranks: nothing is repeated, nothing is missed.
 
-One line of JSON a epoch: loss, accuracy, samples a second, and the share of time spent waiting for
+One line of JSON an epoch: loss, accuracy, samples a second, and the share of time spent waiting for
 batches. Save a checkpoint on the volume, not in the lake: it is rewritten, files in a lake are not.
 """
 
@@ -49,7 +49,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--master", default="127.0.0.1:29500", help="where rank 0 listens")
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--checkpoint-steps", type=int, default=100)
-    parser.add_argument("--stop-after-steps", type=int, default=0, help="to try out a restart")
     return parser.parse_args()
 
 
@@ -165,8 +164,6 @@ def train(args: argparse.Namespace, feed: Feed, saved: dict[str, Any] | None) ->
             epoch = None
         if step % args.checkpoint_steps == 0:
             keep(state)
-        if step == args.stop_after_steps:
-            return
         asked = time.monotonic()
     keep(feed.state())
 
