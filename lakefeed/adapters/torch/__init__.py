@@ -8,7 +8,7 @@
 
 `IterableDataset` is for those who have a DataLoader of their own (`batch_size=None`: its elements
 are batches), also torchdata's StatefulDataLoader. `Loader` is ready to use. `batch` says what an
-element is, `ranks` how the ranks are found, `conveyor` how a step runs ahead of the next one.
+element is, `ranks` how the ranks are found, `device` how batches get to a GPU.
 """
 
 from __future__ import annotations

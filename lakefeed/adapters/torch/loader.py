@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch.utils import data
 
+from lakefeed.adapters._conveyor import Conveyor, Stamped
 from lakefeed.adapters._places import Source
 from lakefeed.adapters.torch.batch import Batch
-from lakefeed.adapters.torch.conveyor import Conveyor, Stamped
 from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
 from lakefeed.adapters.torch.device import Mover, pinned
 from lakefeed.errors import Invalid

@@ -40,8 +40,8 @@ class Conveyor(Iterator[Stamped]):
         self._error: BaseException | None = None
         self._ended = False
         self._closed = False
-        self._pool = ThreadPoolExecutor(threads, "lakefeed-torch-map") if threads else None
-        self._thread = threading.Thread(target=self._run, name="lakefeed-torch", daemon=True)
+        self._pool = ThreadPoolExecutor(threads, "lakefeed-step-pool") if threads else None
+        self._thread = threading.Thread(target=self._run, name="lakefeed-step", daemon=True)
         self._thread.start()
 
     def __next__(self) -> Stamped:

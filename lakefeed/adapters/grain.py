@@ -1,0 +1,109 @@
+"""A Grain data source: a lake's files by number, where an ArrayRecord file was before.
+
+    source = lakefeed.adapters.grain.DataSource("/mnt/lake", "train/**")
+    dataset = grain.MapDataset.source(source).shuffle(seed=1).map(decode).batch(256)
+
+Element i is the bytes of the i-th file of the selection, verified. With `labels` it is a dictionary
+of `data`, `label` and `path`. Grain shuffles, shards, batches and checkpoints as ever, and asks for
+elements one by one, from its threads or its worker processes; where it asks for many at once
+(`_getitems`, what Grain calls batched reads), neighbours are read together.
+
+The snapshot is fixed at construction. A source given by its path opens the lake in each process on
+first use, so it can be pickled to workers. Thread-safe, as Grain demands.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from lakefeed.adapters._places import Place, Source
+from lakefeed.errors import Invalid
+from lakefeed.feed.selection import Labelling, Select, Selection, resolve
+from lakefeed.lake.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What one process holds of the lake."""
+
+    pid: int
+    snapshot: Snapshot
+    selection: Selection
+    resources: ExitStack
+
+
+class DataSource:
+    """Random access to the files of a selection, as `grain.sources.RandomAccessDataSource`."""
+
+    def __init__(
+        self,
+        source: Source,
+        select: Select = "",
+        *,
+        labels: str | None = None,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
+        self._place = Place.of(source)
+        self._select = select
+        self._labelling = Labelling(labels, class_names)
+        self._opened: _Opened | None = None
+
+    # -- what Grain asks for ---------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._here().selection)
+
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        return self._getitems([index.__index__()])[0]
+
+    def _getitems(self, indices: Sequence[int]) -> list[Any]:
+        """Return several elements; files that lie together are read together."""
+        here = self._here()
+        count = len(here.selection)
+        numbers = np.asarray(indices, np.int64)
+        if len(numbers) and not (numbers.min() >= 0 and numbers.max() < count):
+            raise IndexError(f"an index of {numbers.tolist()} is not in 0 to {count - 1}")
+        samples = here.selection.take(numbers)
+        data = here.snapshot.read_rows(samples.rows(range(len(numbers))))
+        if samples.labels is None:
+            return data
+        parts = zip(data, samples.labels.tolist(), samples.paths.to_pylist(), strict=True)
+        return [{"data": each, "label": label, "path": path} for each, label, path in parts]
+
+    def __repr__(self) -> str:
+        """Say which files these are; Grain refuses a checkpoint of a source of another name."""
+        return f"DataSource(select={self._select!r}, digest={self._here().selection.digest})"
+
+    # -- ours ------------------------------------------------------------------------------------
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their numbers; empty without labels."""
+        return self._here().selection.class_names
+
+    def close(self) -> None:
+        """Close what this process opened; the next access opens it again. Works twice."""
+        opened, self._opened = self._opened, None
+        if opened is not None and opened.pid == os.getpid():
+            opened.resources.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def _here(self) -> _Opened:
+        """Return the lake as this process has it; two threads may open it twice, one stays."""
+        opened = self._opened
+        if opened is None or opened.pid != os.getpid():
+            resources = ExitStack()
+            snapshot = resources.enter_context(self._place.opened())
+            selection = resolve(snapshot, self._select, self._labelling)
+            if not len(selection):
+                raise Invalid("selection", expected="at least one file")
+            opened = self._opened = _Opened(os.getpid(), snapshot, selection, resources)
+        return opened

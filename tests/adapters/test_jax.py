@@ -1,0 +1,227 @@
+"""JAX: every sample once, on each device its part, exact resume; four devices on any machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Read when the backend starts, which no import does.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lakefeed.jax
+from lakefeed.errors import Corrupt, Invalid
+from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.jax import Loader, LoaderOptions
+from lakefeed.lake.lake import Lake
+from tests.feed.lakes import QUIET, lake_of, some_files
+
+pytestmark = pytest.mark.slow
+
+FILES = some_files(84)
+OPTIONS = FeedOptions(12, labels="parent", seed=3)
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[Lake]:
+    with lake_of(FILES) as lake:
+        yield lake
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    left = [t.name for t in threading.enumerate() if t not in before and "lakefeed" in t.name]
+    assert left == []
+
+
+def samples(batches: Any) -> list[bytes]:
+    return [
+        row[:length].tobytes()
+        for batch in batches
+        for row, length in zip(np.asarray(batch["data"]), batch["lengths"].tolist(), strict=True)
+    ]
+
+
+def test_every_file_arrives_once_and_each_device_holds_its_part(lake: Lake) -> None:
+    assert jax.local_device_count() == 4
+    with Loader(lake, "train", OPTIONS) as loader:
+        assert len(loader) == 7
+        assert loader.class_names == ("class0", "class1", "class2")
+        batches = list(loader)
+    assert Counter(samples(batches)) == Counter(FILES.values())
+    for batch in batches:
+        assert batch["data"].sharding.num_devices == 4
+        parts = batch["data"].addressable_shards
+        assert [part.data.shape[0] for part in parts] == [3, 3, 3, 3]
+        assert len({part.device for part in parts}) == 4
+        assert batch["data"].shape[1] in (64, 1024, 4096)
+    labels = [f"class{label}" for batch in batches for label in batch["labels"].tolist()]
+    assert Counter(labels) == Counter(path.split("/")[1] for path in FILES)
+
+
+def test_a_jitted_step_sees_the_files_bytes(lake: Lake) -> None:
+    @jax.jit
+    def total(batch: dict[str, Any]) -> Any:
+        return batch["data"].astype(jnp.int32).sum()
+
+    with Loader(lake, "train", OPTIONS) as loader:
+        seen = sum(int(total(batch)) for batch in loader)
+    assert seen == sum(sum(data) for data in FILES.values())
+
+
+def test_epochs_differ_and_a_state_goes_on(lake: Lake) -> None:
+    with Loader(lake, "train", OPTIONS) as loader:
+        epochs = [samples(loader) for _ in range(2)]
+    assert epochs[0] != epochs[1]
+    assert Counter(epochs[0]) == Counter(epochs[1])
+    for stop in (1, 4, 7):
+        with Loader(lake, "train", OPTIONS) as loader:
+            assert (loader.state()["epoch"], loader.state()["position"]) == (0, 0)
+            begun = [batch for _, batch in zip(range(stop), loader, strict=False)]
+            state = json.dumps(loader.state())
+        with Loader(lake, "train", OPTIONS) as loader:
+            loader.restore(json.loads(state))
+            assert loader.state() == json.loads(state)
+            rest = samples(loader)
+            assert samples(begun) + rest == epochs[0] + (epochs[1] if stop == 7 else [])
+            if stop < 7:
+                assert samples(loader) == epochs[1]
+
+
+def test_the_flat_buffer_is_the_feeds_memory(lake: Lake) -> None:
+    with Feed(lake.snapshot(), "train", OPTIONS) as feed:
+        batch = next(feed)
+        tree = lakefeed.jax.flat(batch)
+        assert tree["data"].unsafe_buffer_pointer() == batch.data.ctypes.data
+        content = b"".join(batch.bytes())
+        lengths = list(batch.lengths)
+        del batch
+        for _ in feed:
+            pass
+    assert np.asarray(tree["data"]).tobytes() == content
+    assert tree["lengths"].tolist() == lengths
+    with Loader(lake, "train", OPTIONS, LoaderOptions(transform=None)) as loader:
+        flat = b"".join(np.asarray(batch["data"]).tobytes() for batch in loader)
+    assert len(flat) == sum(map(len, FILES.values()))
+
+
+def test_a_transform_and_a_sharding_of_ones_own(lake: Lake) -> None:
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[2])
+
+    def sums(batch: Any) -> Any:
+        return np.array([sum(view) for view in batch.views()]), {"n": np.asarray(batch.lengths)}
+
+    options = LoaderOptions(transform=sums, sharding=device, prefetch=1)
+    with Loader(lake, "train", FeedOptions(10), options) as loader:
+        pairs = [
+            (total, length)
+            for totals, more in loader
+            for total, length in zip(totals.tolist(), more["n"].tolist(), strict=True)
+        ]
+    assert Counter(pairs) == Counter((sum(data), len(data)) for data in FILES.values())
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused(lake: Lake) -> None:
+    with (
+        Loader(lake, "train", FeedOptions(10)) as loader,
+        pytest.raises(Invalid, match="10 samples"),
+    ):
+        next(iter(loader))
+    with pytest.raises(Invalid, match="sharding"):
+        LoaderOptions(transform=None, sharding=lakefeed.jax.over_all_devices())
+    with pytest.raises(Invalid, match="prefetch"):
+        LoaderOptions(prefetch=0)
+    with pytest.raises(Invalid, match="epochs"):
+        Loader(lake, "train", FeedOptions(12, epochs=2))
+
+
+def test_rows_of_a_fixed_width(lake: Lake) -> None:
+    with Feed(lake.snapshot(), "train", FeedOptions(84)) as feed:
+        batch = next(feed)
+        assert lakefeed.jax.rows(batch, 5000)["data"].shape == (84, 5000)
+        with pytest.raises(Invalid, match="at most 10 bytes"):
+            lakefeed.jax.rows(batch, 10)
+
+
+def test_a_damaged_file_comes_out_of_the_loop(tmp_path: Path) -> None:
+    with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
+        for at in range(48):
+            writer.put(f"train/a/{at:02d}.bin", f"payload number {at:02d}.".encode())
+    (pack,) = (tmp_path / "packs").rglob("*.pack")
+    pack.write_bytes(pack.read_bytes().replace(b"number 33.", b"NUMBER 33."))
+    with (
+        Loader(tmp_path, "train", FeedOptions(4, None)) as loader,
+        pytest.raises(Corrupt, match=r"train/a/33\.bin"),
+    ):
+        for _ in loader:
+            pass
+
+
+def test_leaving_the_loop_and_iterating_again(lake: Lake) -> None:
+    with Loader(lake, "train", OPTIONS) as loader:
+        first = iter(loader)
+        next(first)
+        second = samples(loader)
+        assert list(first) == []
+        assert Counter(second) == Counter(FILES.values())
+
+
+PROCESS = """
+import json, sys
+import jax
+rank, address, lake = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+jax.distributed.initialize(address, 2, rank)
+import numpy as np
+import lakefeed.jax
+from lakefeed import FeedOptions
+with lakefeed.jax.Loader(lake, "train", FeedOptions(8, drop_last=True)) as loader:
+    mine, shapes = [], []
+    for batch in loader:
+        shapes.append(batch["lengths"].shape)
+        mine += [int(part.data[at]) for part in batch["lengths"].addressable_shards
+                 for at in range(len(part.data))]
+print(json.dumps({"mine": mine, "shapes": shapes}))
+"""
+
+
+def test_two_processes_are_two_ranks_of_one_global_batch(tmp_path: Path) -> None:
+    with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
+        for at in range(64):
+            writer.put(f"train/{at:02d}.bin", bytes(at))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, str(rank), address, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    answers = []
+    for process in ranks:
+        answers.append(json.loads(process.communicate(timeout=240)[0].splitlines()[-1]))
+        assert process.returncode == 0
+    assert [answer["shapes"] for answer in answers] == [[[16]] * 4] * 2
+    assert sorted(answers[0]["mine"] + answers[1]["mine"]) == list(range(64))
