@@ -17,7 +17,7 @@ from lakefeed.cli.common import (
     open_lake,
 )
 from lakefeed.cli.output import print_json, print_line, shown, stages
-from lakefeed.cli.units import human_count, human_size, rate_option, size_option
+from lakefeed.cli.units import human_count, human_seconds, human_size, rate_option, size_option
 from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND
 
 if TYPE_CHECKING:
@@ -55,6 +55,13 @@ def compact(
         float | None,
         typer.Option("--rate", metavar="RATE", parser=rate_option, help="Copy at most 200MB/s."),
     ] = None,
+    makes_way: Annotated[
+        bool,
+        typer.Option(
+            "--make-way/--no-make-way",
+            help="Rest while the volume answers more slowly than before the copying began.",
+        ),
+    ] = True,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -68,7 +75,7 @@ def compact(
 
     JSON keys: dry_run, snapshot, inputs (id, reason, bytes, payload_bytes, live_bytes, rows), left,
     packs_added, packs_removed, added_bytes, removed_bytes, payloads, payload_bytes, segments,
-    damages (path, pack, expected, found).
+    damages (path, pack, expected, found), rested_seconds.
 
     \b
     lakefeed compact /mnt/lake --dry-run
@@ -80,7 +87,7 @@ def compact(
     from lakefeed.lake.repacking import CopyOptions
 
     options = CompactionOptions(target_bytes=target_size, live_ratio=live_ratio)
-    how = CopyOptions(layout.value, seed, rate)
+    how = CopyOptions(layout.value, seed, rate, makes_way)
     with open_lake(lake) as opened, stages(quiet=quiet or as_json) as progress:
         if dry_run:
             done = Compacted(plan_of(opened, options))
@@ -119,6 +126,8 @@ def _print_compacted(done: Compacted, dry_run: bool) -> None:
             f"became {human_count(len(done.packs_added))} of {human_size(done.added_bytes)} "
             f"in snapshot {done.snapshot}"
         )
+    if done.rested_seconds >= 1:
+        print_line(f"made way for readers for {human_seconds(done.rested_seconds)}")
     if plan.left:
         print_line(f"{human_count(plan.left)} packs are left for another run")
 

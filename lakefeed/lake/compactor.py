@@ -18,6 +18,7 @@ rows of one new pack, 64 MiB of payloads.
 from __future__ import annotations
 
 import errno
+import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -27,9 +28,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakefeed.errors import Conflict, NotFound, VolumeFailed
+from lakefeed.format.columns import MAGIC
 from lakefeed.format.commit import Changes, PackInfo, SegmentInfo, State
 from lakefeed.format.rows import empty_table
 from lakefeed.lake import layout
+from lakefeed.lake.backoff import Backoff
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.compaction import (
     LIVE_RATIO_MAX,
@@ -62,6 +65,8 @@ ROUNDS_MAX = 5
 _CACHE_BYTES = 32 << 20
 # Up to here live bytes are counted by a scan of some seconds; beyond, what merges counted must do.
 EXACT_ROWS = 4 << 20
+# A small file's worth: what a reader at random waits for.
+_PROBE_BYTES = 4096
 # More than a row of any index takes.
 _ROW_BYTES = 64
 
@@ -80,6 +85,7 @@ class Compacted:
     payload_bytes: int = 0
     segments: int = 0
     damages: tuple[Damage, ...] = ()
+    rested_seconds: float = 0.0
 
 
 def plan_of(lake: Lake, options: CompactionOptions | None = None) -> CompactionPlan:
@@ -110,9 +116,28 @@ def compact(
     with ExitStack() as stack:
         files = OpenFiles(lake.volume)
         stack.callback(files.close)
-        copier = stack.enter_context(Copier(files, state, Throttle(how.rate_bytes)))
+        backoff = _backoff(files, plan, state) if how.makes_way else None
+        copier = stack.enter_context(Copier(files, state, Throttle(how.rate_bytes), backoff))
         origin = Origin(lake.volume, Catalogue(files, _CACHE_BYTES), state, plan)
-        return _Compaction(lake, origin, copier, how, progress or silent).run()
+        done = _Compaction(lake, origin, copier, how, progress or silent).run()
+        return done if backoff is None else replace(done, rested_seconds=backoff.rested_seconds)
+
+
+def _backoff(files: OpenFiles, plan: CompactionPlan, state: State) -> Backoff:
+    """Return what makes way for readers, having looked how fast they are served now."""
+    places = [pack for pack in plan.inputs if pack.payload_bytes]
+    choice = random.Random(state.number)
+
+    def probe() -> None:
+        if places:
+            pack = choice.choice(places)
+            length = min(_PROBE_BYTES, pack.payload_bytes)
+            offset = len(MAGIC) + choice.randrange(pack.payload_bytes - length + 1)
+            files.read(layout.pack_path(pack.id), lambda file: file.read_at(offset, length))
+
+    backoff = Backoff(probe)
+    backoff.learn()
+    return backoff
 
 
 def _plan(lake: Lake, options: CompactionOptions) -> tuple[State, CompactionPlan]:

@@ -27,6 +27,7 @@ from lakefeed.format.commit import State
 from lakefeed.format.pack import PackWriter
 from lakefeed.format.rows import Codec, Kind, Row, rows_from_table
 from lakefeed.lake import layout
+from lakefeed.lake.backoff import Backoff
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.reader import Extents, check_bounds, extents_of, plan_reads
 from lakefeed.lake.throttle import Throttle
@@ -116,10 +117,13 @@ def _index(names: pa.Array, packs: pa.Array) -> list[int | None]:
 class Copier:
     """Copies payloads of one state's packs; a context that stops its threads at the end."""
 
-    def __init__(self, files: OpenFiles, state: State, throttle: Throttle) -> None:
+    def __init__(
+        self, files: OpenFiles, state: State, throttle: Throttle, backoff: Backoff | None = None
+    ) -> None:
         self._files = files
         self._state = state
         self._throttle = throttle
+        self._backoff = backoff
         self._pool = ThreadPoolExecutor(WINDOWS_AHEAD, "lakefeed-copy")
         self.damages: list[Damage] = []
         self.copied_bytes = 0
@@ -146,6 +150,8 @@ class Copier:
             else:
                 offsets[start : start + len(window)] = self._place(writer, window, future.result())
             step()
+            if self._backoff is not None:
+                self._backoff.rest()
 
         for start, end in _windows(table):
             window = table.slice(start, end - start)
@@ -237,6 +243,8 @@ class Copier:
         for at in range(0, row.length, WINDOW_BYTES):
             length = min(WINDOW_BYTES, row.length - at)
             self._throttle.take(length)
+            if self._backoff is not None:
+                self._backoff.rest()
             yield self._files.read(path, _reading(row.offset + at, length))
 
 

@@ -46,11 +46,13 @@ class CopyOptions:
     """How payloads are laid out in new packs, and how many bytes a second are copied at most.
 
     `shuffled` puts the payloads of each new pack in an order that `seed` decides; rows stay sorted.
+    `makes_way` lets the copying rest while the volume answers its readers more slowly than before.
     """
 
     layout: Layout = "path"
     seed: int = 0
     rate_bytes: float | None = None
+    makes_way: bool = True
 
 
 @dataclass(frozen=True, slots=True)
