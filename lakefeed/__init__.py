@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         VolumeFailed,
     )
     from lakefeed.feed.feed import Feed, FeedOptions
+    from lakefeed.lake.federation import Federation
     from lakefeed.lake.lake import Lake
     from lakefeed.lake.query import Query
     from lakefeed.lake.snapshot import Snapshot
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Conflict": "errors",
     "Corrupt": "errors",
+    "Federation": "lake.federation",
     "Feed": "feed.feed",
     "FeedOptions": "feed.feed",
     "Invalid": "errors",
@@ -53,6 +55,7 @@ _HOMES = {
 __all__ = [
     "Conflict",
     "Corrupt",
+    "Federation",
     "Feed",
     "FeedOptions",
     "Invalid",

@@ -20,6 +20,7 @@ from lakefeed.cli import (
     compaction,
     completion,
     demo,
+    federating,
     housekeeping,
     looking,
     putting,
@@ -44,6 +45,7 @@ MODULES = (
     transfer,
     housekeeping,
     compaction,
+    federating,
     demo,
     completion,
 )

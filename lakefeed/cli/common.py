@@ -61,8 +61,10 @@ from lakefeed.errors import (
 )
 
 if TYPE_CHECKING:
+    from lakefeed.lake.federation import Federation
     from lakefeed.lake.lake import Lake
     from lakefeed.lake.snapshot import Snapshot
+    from lakefeed.lake.view import View
     from lakefeed.volume.base import Volume
 
 # An NFS server that restarts lets its clients wait for its grace period, 90 s unless configured
@@ -106,7 +108,7 @@ def complete_path(ctx: typer.Context, incomplete: str) -> list[str]:
         return []
     settings.set(Settings(timeout_seconds=COMPLETION_SECONDS))
     try:
-        with open_snapshot(lake, ctx.params.get("at")) as snapshot:
+        with open_view(lake, ctx.params.get("at")) as snapshot:
             rows = snapshot.ls(directory)
     except (LakefeedError, OSError):
         # Nobody can read a message while pressing a key; the command itself will tell.
@@ -117,6 +119,12 @@ def complete_path(ctx: typer.Context, incomplete: str) -> list[str]:
 
 LakeArgument = Annotated[
     str, typer.Argument(metavar="LAKE", help="Directory of the lake.", show_default=False)
+]
+ViewArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="LAKE", help="Directory of the lake, or a federation file.", show_default=False
+    ),
 ]
 PathArgument = Annotated[
     str,
@@ -310,10 +318,39 @@ def open_lake(where: str) -> Iterator[Lake]:
 
 
 @contextmanager
+def open_federation(where: str) -> Iterator[Federation]:
+    """Open a federation file for one command."""
+    spare_pandas()
+    from lakefeed.lake.federation import Federation
+
+    with Federation.open(where, volume_at=volume_at) as federation:
+        yield federation
+
+
+@contextmanager
 def open_snapshot(where: str, at: str | None) -> Iterator[Snapshot]:
     """Open what `--at` names in a lake, the newest snapshot by default."""
     with open_lake(where) as lake:
         yield snapshot_of(lake, at)
+
+
+@contextmanager
+def open_view(where: str, at: str | None) -> Iterator[View]:
+    """Open what `--at` names in a lake or, where that is a file, in a federation."""
+    if not os.path.isfile(where):
+        with open_snapshot(where, at) as snapshot:
+            yield snapshot
+        return
+    with open_federation(where) as federation:
+        time_ns = None if at is None else parse_time(at)
+        yield federation.snapshot(at if time_ns is None else None, time_ns=time_ns)
+
+
+def number_of(view: View) -> int | None:
+    """Return a snapshot's number, None for a federation: each of its lakes has its own."""
+    from lakefeed.lake.snapshot import Snapshot
+
+    return view.number if isinstance(view, Snapshot) else None
 
 
 def snapshot_of(lake: Lake, at: str | None) -> Snapshot:

@@ -13,10 +13,11 @@ from lakefeed.cli.common import (
     JsonOption,
     LakeArgument,
     QuietOption,
+    ViewArgument,
     complete_path,
     exit_codes,
     open_lake,
-    open_snapshot,
+    open_view,
     snapshot_of,
 )
 from lakefeed.cli.output import (
@@ -257,7 +258,7 @@ def diff(
 
 @commands.command("du", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))
 def du(
-    lake: LakeArgument,
+    lake: ViewArgument,
     path: PrefixArgument = "",
     depth: Annotated[
         int,
@@ -278,7 +279,7 @@ def du(
     """
     from lakefeed.lake.usage import usage_by_directory
 
-    with open_snapshot(lake, at) as snapshot:
+    with open_view(lake, at) as snapshot:
         found = usage_by_directory(snapshot, path, depth)
     lines = [*found[1:], found[0]]
     if as_json:

@@ -9,11 +9,11 @@ import typer
 from lakefeed.cli.common import (
     AtOption,
     JsonOption,
-    LakeArgument,
     LongOption,
+    ViewArgument,
     complete_path,
     exit_codes,
-    open_snapshot,
+    open_view,
 )
 from lakefeed.cli.output import print_facts, print_json, print_line, shown
 from lakefeed.cli.rows import long_line, print_rows, row_facts
@@ -22,14 +22,14 @@ from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND
 
 if TYPE_CHECKING:
     from lakefeed.format.rows import Row
-    from lakefeed.lake.snapshot import Snapshot
+    from lakefeed.lake.view import View
 
 commands = typer.Typer()
 
 
 @commands.command("ls", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))
 def ls(
-    lake: LakeArgument,
+    lake: ViewArgument,
     path: Annotated[
         str,
         typer.Argument(
@@ -59,7 +59,7 @@ def ls(
     lakefeed ls -l /mnt/lake train
     lakefeed ls -R /mnt/lake --at v1
     """
-    with open_snapshot(lake, at) as snapshot:
+    with open_view(lake, at) as snapshot:
         if recursive:
             found = False
             for table in snapshot.scan(path):
@@ -77,7 +77,7 @@ def ls(
                 print_line(shown(name))
 
 
-def _children(snapshot: Snapshot, path: str) -> list[tuple[Row, str]]:
+def _children(snapshot: View, path: str) -> list[tuple[Row, str]]:
     """Return a directory's rows with the names to show, or a file's own row."""
     from lakefeed.errors import Invalid
     from lakefeed.format.rows import Kind
@@ -95,7 +95,7 @@ def _children(snapshot: Snapshot, path: str) -> list[tuple[Row, str]]:
 
 @commands.command("stat", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))
 def stat(
-    lake: LakeArgument,
+    lake: ViewArgument,
     paths: Annotated[
         list[str],
         typer.Argument(metavar="PATH", help="Files or directories.", autocompletion=complete_path),
@@ -110,7 +110,7 @@ def stat(
     \b
     lakefeed stat /mnt/lake train/cat/1.jpg
     """
-    with open_snapshot(lake, at) as snapshot:
+    with open_view(lake, at) as snapshot:
         rows = [snapshot.stat(path) for path in paths]
     for number, row in enumerate(rows):
         if as_json:

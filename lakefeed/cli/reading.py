@@ -22,12 +22,13 @@ import typer
 from lakefeed.cli.common import (
     AtOption,
     JsonOption,
-    LakeArgument,
     PathArgument,
     QuietOption,
+    ViewArgument,
     complete_path,
     exit_codes,
-    open_snapshot,
+    number_of,
+    open_view,
 )
 from lakefeed.cli.output import Meter, metering, print_json, print_line, shown
 from lakefeed.cli.units import human_size
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakefeed.format.rows import Row
-    from lakefeed.lake.snapshot import Snapshot
+    from lakefeed.lake.view import View
 
 commands = typer.Typer()
 
@@ -49,7 +50,7 @@ GROUP_FILES = 2000
 # -- bytes -----------------------------------------------------------------------------------------
 
 
-def stream(snapshot: Snapshot, row: Row) -> Iterator[bytes]:
+def stream(snapshot: View, row: Row) -> Iterator[bytes]:
     """Yield a file's bytes in parts; Corrupt after the last one when the checksum disagrees."""
     from crc32c import crc32c
 
@@ -67,7 +68,7 @@ def stream(snapshot: Snapshot, row: Row) -> Iterator[bytes]:
         raise Corrupt(f"{row.path!r}", expected=f"checksum {row.crc32c:08x}", found=f"{found:08x}")
 
 
-def _file_row(snapshot: Snapshot, path: str) -> Row:
+def _file_row(snapshot: View, path: str) -> Row:
     from lakefeed.format.rows import Kind
 
     row = snapshot.stat(path)
@@ -76,14 +77,14 @@ def _file_row(snapshot: Snapshot, path: str) -> Row:
     return row
 
 
-def _copy(snapshot: Snapshot, row: Row, target: BinaryIO) -> None:
+def _copy(snapshot: View, row: Row, target: BinaryIO) -> None:
     for part in stream(snapshot, row):
         target.write(part)
 
 
 @commands.command("cat", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))
 def cat(
-    lake: LakeArgument,
+    lake: ViewArgument,
     paths: Annotated[
         list[str],
         typer.Argument(metavar="PATH", help="Files in the lake.", autocompletion=complete_path),
@@ -97,7 +98,7 @@ def cat(
     \b
     lakefeed cat /mnt/lake labels.csv | head
     """
-    with open_snapshot(lake, at) as snapshot:
+    with open_view(lake, at) as snapshot:
         for row in [_file_row(snapshot, path) for path in paths]:
             _copy(snapshot, row, sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -110,7 +111,7 @@ def cat(
 class Fetch:
     """Where the files below `directory` go, how many did, and the links still to be made."""
 
-    snapshot: Snapshot
+    snapshot: View
     directory: str
     target: Path
     meter: Meter
@@ -125,7 +126,7 @@ class Fetch:
 
 @commands.command("get", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))
 def get(
-    lake: LakeArgument,
+    lake: ViewArgument,
     path: PathArgument,
     target: Annotated[
         str,
@@ -152,7 +153,7 @@ def get(
     lakefeed get /mnt/lake train/cat/1.jpg cat.jpg
     lakefeed get -r /mnt/lake train /tmp/train --at v1
     """
-    with open_snapshot(lake, at) as snapshot:
+    with open_view(lake, at) as snapshot:
         if target == "-":
             _copy(snapshot, _file_row(snapshot, path), sys.stdout.buffer)
             sys.stdout.buffer.flush()
@@ -161,7 +162,7 @@ def get(
             place = _get(Fetch(snapshot, path.rstrip("/"), Path(target), meter), target, recursive)
     if as_json:
         facts = {"target": str(place), "files": meter.files, "size": meter.bytes}
-        print_json({"snapshot": snapshot.number, "path": path, **facts})
+        print_json({"snapshot": number_of(snapshot), "path": path, **facts})
     elif recursive:
         print_line(f"{meter.summary()} to {place}")
     else:

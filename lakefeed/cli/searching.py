@@ -12,11 +12,12 @@ import typer
 from lakefeed.cli.common import (
     AtOption,
     JsonOption,
-    LakeArgument,
     LongOption,
+    ViewArgument,
     complete_path,
     exit_codes,
-    open_snapshot,
+    number_of,
+    open_view,
 )
 from lakefeed.cli.output import print_json, print_line
 from lakefeed.cli.rows import print_rows
@@ -25,7 +26,7 @@ from lakefeed.errors import EXIT_CORRUPT
 
 if TYPE_CHECKING:
     from lakefeed.lake.query import Query
-    from lakefeed.lake.snapshot import Snapshot
+    from lakefeed.lake.view import View
 
 commands = typer.Typer()
 
@@ -84,7 +85,7 @@ CountOption = Annotated[
 
 @commands.command("find", epilog=exit_codes(EXIT_CORRUPT))
 def find(
-    lake: LakeArgument,
+    lake: ViewArgument,
     prefix: PrefixArgument = "",
     glob: GlobOption = None,
     name: NameOption = None,
@@ -124,7 +125,7 @@ def find(
         newer_than_ns=None if newer is None else time_option(newer),
         older_than_ns=None if older is None else time_option(older),
     )
-    with open_snapshot(lake, at) as snapshot:
+    with open_view(lake, at) as snapshot:
         if count:
             _print_count(snapshot, query, as_json=as_json)
             return
@@ -153,7 +154,7 @@ def _whole_glob(prefix: str, glob: str | None, name: str | None) -> str | None:
     return re.sub(r"([*?\[])", r"[\1]", prefix.rstrip("/")) + f"/{glob}"
 
 
-def _print_count(snapshot: Snapshot, query: Query, *, as_json: bool) -> None:
+def _print_count(snapshot: View, query: Query, *, as_json: bool) -> None:
     import pyarrow.compute as pc
 
     files = size = 0
@@ -161,6 +162,6 @@ def _print_count(snapshot: Snapshot, query: Query, *, as_json: bool) -> None:
         files += len(table)
         size += pc.sum(table["size"]).as_py() or 0
     if as_json:
-        print_json({"snapshot": snapshot.number, "files": files, "size": size})
+        print_json({"snapshot": number_of(snapshot), "files": files, "size": size})
     else:
         print_line(f"{files:,} files, {human_size(size)}")

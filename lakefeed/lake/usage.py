@@ -19,6 +19,7 @@ from lakefeed.format.paths import check_prefix
 from lakefeed.format.rows import Kind
 from lakefeed.lake.segments import count_live
 from lakefeed.lake.snapshot import Snapshot
+from lakefeed.lake.view import View
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,12 @@ class PackUsage:
         return min(1.0, self.live_bytes / self.payload_bytes) if self.payload_bytes else 1.0
 
 
-def usage(snapshot: Snapshot, prefix: str = "") -> Usage:
+def usage(snapshot: View, prefix: str = "") -> Usage:
     """Return what lies in and below a directory, or how big a file is."""
     return next(iter(usage_by_directory(snapshot, prefix, 0)))
 
 
-def usage_by_directory(snapshot: Snapshot, prefix: str = "", depth: int = 1) -> list[Usage]:
+def usage_by_directory(snapshot: View, prefix: str = "", depth: int = 1) -> list[Usage]:
     """Return the usage of `prefix` and of the directories up to `depth` levels below it, by path.
 
     NotFound when there is nothing of that name.

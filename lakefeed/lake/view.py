@@ -1,0 +1,69 @@
+"""What can be read like a snapshot: one lake's, or that of several lakes under one roof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import pyarrow as pa
+
+from lakefeed.format.rows import COLUMNS, Row
+from lakefeed.lake.query import Query
+from lakefeed.lake.reader import Extents
+from lakefeed.volume.base import ReadableFile
+
+if TYPE_CHECKING:
+    import builtins
+
+_Result = TypeVar("_Result")
+
+
+class View(Protocol):
+    """An immutable view of paths, rows and bytes. What each does, `Snapshot` says."""
+
+    @property
+    def name(self) -> str:
+        """Where it is."""
+
+    @property
+    def number(self) -> int:
+        """Which one it is, among those of the same name."""
+
+    def locate(self, paths: Sequence[str] | pa.Array, columns: Sequence[str] = COLUMNS) -> pa.Table:
+        """Return one row for each path in the order asked; all nulls where there is none."""
+
+    def stat(self, path: str) -> Row:
+        """Return a path's row."""
+
+    def exists(self, path: str) -> bool:
+        """Tell whether a path is there."""
+
+    def ls(self, directory: str = "") -> builtins.list[Row]:
+        """Return the rows directly below a directory."""
+
+    def scan(self, prefix: str = "") -> Iterator[pa.Table]:
+        """Yield all rows in and below a prefix, sorted."""
+
+    def find(self, query: Query | str = "") -> Iterator[pa.Table]:
+        """Yield the rows that a query selects, sorted."""
+
+    def get(self, path: str) -> bytes:
+        """Return a file's verified bytes."""
+
+    def get_many(self, paths: Sequence[str]) -> builtins.list[bytes]:
+        """Return the verified bytes of many files in the order asked."""
+
+    def read_rows(self, table: pa.Table) -> builtins.list[bytes]:
+        """Return the verified bytes of rows that came from this view."""
+
+    def read_row(self, row: Row) -> bytes:
+        """Return the verified bytes of one row."""
+
+    def read_row_range(self, row: Row, offset: int, length: int) -> bytes:
+        """Return part of a row's file."""
+
+    def check_extents(self, extents: Extents, name: Callable[[int], str]) -> None:
+        """Raise Corrupt unless each extent lies among the payloads of its pack."""
+
+    def read_pack(self, pack: str, action: Callable[[ReadableFile], _Result]) -> _Result:
+        """Return what `action` reads from a pack."""
