@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from queries import LAKE, Panel, Query, Row, of_lake, quantiles, rate
+from queries import LAKE, Panel, Query, Row, of_lake, rate
 
 RUNS = "lakefeed_compactor_runs_total"
 LAST_SUCCESS = "lakefeed_compactor_last_success_timestamp_seconds"
+HITS = rate("lakefeed_fuse_cache_hits_total", "instance")
+MISSES = rate("lakefeed_fuse_cache_misses_total", "instance")
 
 ROWS = (
     Row(
@@ -196,19 +198,44 @@ ROWS = (
             Panel(
                 "Failed operations",
                 "ops",
-                (
-                    Query(
-                        rate("lakefeed_fuse_ops_total", "op, result", '{result!="ok"}'),
-                        "{{op}} {{result}}",
-                    ),
-                ),
-                "ENOENT is daily bread; EIO alerts.",
+                (Query(rate("lakefeed_fuse_ops_total", "op", '{result="error"}'), "{{op}}"),),
+                "Looking for what is not there is daily bread; reads that fail alert.",
             ),
             Panel(
-                "Latency, p99 by operation",
+                "Time an operation takes",
                 "s",
-                quantiles("lakefeed_fuse_op_seconds", "op")[2:],
-                "In the daemon.",
+                (
+                    Query(
+                        rate("lakefeed_fuse_op_seconds_total", "op")
+                        + " / "
+                        + rate("lakefeed_fuse_ops_total", "op"),
+                        "{{op}}",
+                    ),
+                ),
+                "Mean in the daemon, waiting for the volume and for commits included.",
+            ),
+            Panel(
+                "Cache hits",
+                "percentunit",
+                (
+                    Query(
+                        f"{HITS} / ({HITS} + {MISSES})",
+                        "{{instance}}",
+                    ),
+                ),
+                "Blocks and payloads found in the daemon's cache.",
+                most=1,
+            ),
+            Panel(
+                "Changes that wait for a commit",
+                "short",
+                (
+                    Query("lakefeed_fuse_pending_changes", "names {{instance}}"),
+                    Query(
+                        "rate(lakefeed_fuse_failed_commits_total[5m])", "failed commits a second"
+                    ),
+                ),
+                "Of writable mounts. They are durable once they are committed.",
             ),
             Panel(
                 "Open files",

@@ -133,7 +133,7 @@ def test_every_lake_gets_its_jobs_and_one_daemon_serves_all() -> None:
     assert pod is not None
     arguments = pod["containers"][0]["args"]
     assert arguments[:3] == ["compactd", "/lakes/main", "/lakes/old/archive"]
-    assert "--inbox=/lakes/inbox/cameras=raw/cameras" in arguments
+    assert "--config=/etc/lakefeed/compactd.toml" in arguments
 
 
 def test_the_daemon_collects_itself_when_there_is_no_job_for_it() -> None:

@@ -23,7 +23,13 @@ pytestmark = pytest.mark.slow
 COMMAND = typer.main.get_command(app)
 IMAGES = re.compile(r"(^|/)lakefeed(-mount)?:")
 # Kubernetes and systemd fill these in before the program sees them.
-FILLED = (("$(POD_NAME)", "pod-0"), ("%f", "/mnt/lakes/main"), ("%H", "host"), ("%I", "x"))
+FILLED = (
+    ("$(POD_NAME)", "pod-0"),
+    ("%f", "/mnt/lakes/main"),
+    ("%H", "host"),
+    ("${LAKE}", "/lake"),
+    ("$OPTIONS", "--at=v1"),
+)
 
 
 def filled(words: list[str]) -> list[str]:

@@ -106,3 +106,26 @@ rules:
       - type: DisruptionTarget
         status: "True"
 {{- end }}
+
+{{- define "lakefeed.hasInboxes" -}}
+{{- $any := false -}}
+{{- range .Values.lakes -}}{{- if .inboxes -}}{{- $any = true -}}{{- end -}}{{- end -}}
+{{- $any -}}
+{{- end }}
+
+{{- /* The settings file of compactd: the inboxes of each lake. A TOML string is a JSON string. */}}
+{{- define "lakefeed.settings" -}}
+{{- $base := trimSuffix "/" .Values.volume.mountPath -}}
+[inboxes]
+{{- range .Values.lakes }}
+{{- if .inboxes }}
+{{- $words := list }}
+{{- range .inboxes }}
+{{- $word := printf "%s/%s" $base .path }}
+{{- if .prefix }}{{- $word = printf "%s=%s" $word .prefix }}{{- end }}
+{{- $words = append $words $word }}
+{{- end }}
+{{ printf "%s/%s" $base .path | toJson }} = {{ $words | toJson }}
+{{- end }}
+{{- end }}
+{{- end }}
