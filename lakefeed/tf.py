@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
-from lakefeed.adapters.tf import dataset
+from lakefeed.adapters.tf import (
+    FeedCheckpoint,
+    dataset,
+    distributed,
+    keep_freed_memory,
+    place,
+    ragged,
+    strings,
+)
 
-__all__ = ["dataset"]
+__all__ = [
+    "FeedCheckpoint",
+    "dataset",
+    "distributed",
+    "keep_freed_memory",
+    "place",
+    "ragged",
+    "strings",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ import pytest
 import tensorflow as tf
 
 import lakefeed.tf
-from lakefeed.errors import NotFound
+from lakefeed.adapters.tf.source import Source
+from lakefeed.errors import Invalid, NotFound
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
 
@@ -99,6 +101,70 @@ def test_class_names_fix_the_numbers(lake: Lake) -> None:
     dataset = lakefeed.tf.dataset(lake, "train/class1", labels="parent", class_names=names)
     assert dataset.class_names == names
     assert {label for _, labels in dataset for label in labels.numpy().tolist()} == {2}
+
+
+# -- one buffer a batch ----------------------------------------------------------------------------
+
+
+def test_a_buffer_holds_the_same_bytes_behind_row_splits(lake: Lake) -> None:
+    dataset = lakefeed.tf.dataset(
+        lake, "train", elements="buffer", batch_size=7, shuffle=None, labels="parent"
+    )
+    buffer, labels = dataset.element_spec
+    assert buffer == {
+        "data": tf.TensorSpec([None], tf.uint8),
+        "row_splits": tf.TensorSpec([None], tf.int64),
+    }
+    assert labels == tf.TensorSpec([None], tf.int32)
+    found = []
+    for buffer, labels in dataset:
+        assert len(labels) == len(buffer["row_splits"]) - 1
+        rows = lakefeed.tf.ragged(buffer)
+        found += [bytes(rows[at].numpy()) for at in range(len(labels))]
+    assert found == [FILES[path] for path in sorted(FILES)]
+
+
+def test_tensorflow_takes_the_buffer_over_without_a_copy(lake: Lake) -> None:
+    addresses = []
+    run = Source.run
+
+    def watched(source: Source) -> Iterator[Any]:
+        for batch in run(source):
+            addresses.append(batch.data.ctypes.data)
+            yield batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "run", watched)
+        dataset = lakefeed.tf.dataset(lake, "train", elements="buffer", batch_size=16)
+        elements = list(dataset)
+    kept = [buffer["data"].numpy() for buffer in elements]
+    assert [data.__array_interface__["data"][0] for data in kept] == addresses
+    again = lakefeed.tf.dataset(lake, "train", elements="buffer", batch_size=16)
+    assert [data.tobytes() for data in kept] == [
+        buffer["data"].numpy().tobytes() for buffer in again
+    ]
+
+
+def test_a_buffer_becomes_strings_inside_the_graph(lake: Lake) -> None:
+    options = {"batch_size": 8, "seed": 4}
+    buffers = lakefeed.tf.dataset(lake, "train", elements="buffer", **options)
+    assert payloads(buffers.map(lakefeed.tf.strings)) == payloads(
+        lakefeed.tf.dataset(lake, "train", **options)
+    )
+
+
+def test_unknown_elements_and_options_are_refused(lake: Lake) -> None:
+    with pytest.raises(Invalid, match="elements"):
+        lakefeed.tf.dataset(lake, "train", elements="views")
+    with pytest.raises(Invalid, match="option 'batchsize'"):
+        lakefeed.tf.dataset(lake, "train", batchsize=3)
+
+
+def test_freed_memory_is_kept_where_the_c_library_is_glibc() -> None:
+    assert lakefeed.tf.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
 
 
 def test_nothing_to_read_is_an_error_before_training(lake: Lake) -> None:

@@ -20,11 +20,7 @@ TEXTS = sorted(
 )
 
 # Functions that may take more than five parameters, and why. Keep it short.
-WIDE: dict[str, dict[str, str]] = {
-    "lakefeed/adapters/tf.py": {
-        "dataset": "one call a user types, named after tf.keras.utils.image_dataset_from_directory"
-    },
-}
+WIDE: dict[str, dict[str, str]] = {}
 
 
 def is_cli(path: Path) -> bool:

@@ -1,0 +1,289 @@
+"""A Keras callback that keeps the weights and the feed's position together, and goes on from both.
+
+    saved = lakefeed.tf.FeedCheckpoint("run/checkpoints", every=500)
+    train = lakefeed.tf.dataset(lake, "train/**", labels="parent", checkpoint=saved).map(...)
+    model.fit(train, epochs=20, initial_epoch=saved.epoch, callbacks=[saved], shuffle=False)
+
+The position is that of the batches the model has *consumed*: what `prefetch` and `map` hold in
+between is served again after a restart. Weights (with the optimizer's) and position are one
+checkpoint: the weights are written first under a name of their own, then a JSON file that names
+them is published. A process killed in between leaves the checkpoint before; what it left half-way
+is removed by the next save. So no sample is repeated or missing in what the weights have seen (I8).
+
+Only rank 0 keeps files, but every rank calls Keras to save: variables that replicas hold together
+are read together. All ranks read the same directory when they begin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from lakefeed.adapters.tf.source import Consumed, Source, State
+from lakefeed.errors import Corrupt, Invalid, from_os_error
+from lakefeed.volume.base import write_file
+from lakefeed.volume.posix import PosixVolume
+
+FORMAT = 1
+_SUFFIX = ".position.json"
+_WEIGHTS = ".weights.h5"
+_UNFINISHED = "unfinished-"
+# What Keras says at the end of the rest of an epoch, although training goes on.
+_SHORT_EPOCH = "Your input ran out of data"
+
+
+class FeedCheckpoint(keras.callbacks.Callback):
+    """Saves every `every` steps or at each end of an epoch, and at the end of training.
+
+    The newest `keep` checkpoints stay.
+
+    Give it to the training dataset (`checkpoint=`) and to `fit` (`callbacks=`), with
+    `initial_epoch=saved.epoch`. A training loop of your own calls `restore(model)` before it,
+    `advance()` behind each step and `save(model)` when it likes.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike[str], *, every: int | str = "epoch", keep: int = 2
+    ) -> None:
+        super().__init__()
+        if every != "epoch" and (not isinstance(every, int) or every < 1):
+            raise Invalid("every", expected='"epoch" or steps from 1', found=repr(every))
+        if keep < 1:
+            raise Invalid("keep", expected="at least 1", found=keep)
+        self.batches_per_step = 1
+        self._directory = Path(directory)
+        self._every, self._keep = every, keep
+        self._saved = _newest(self._directory)
+        self._step = 0 if self._saved is None else int(self._saved["step"])
+        self._consumed: Consumed | None = None
+        self._source: Source | None = None
+        self._epoch = self.epoch
+        self._begun = False  # `fit` is past its first on_epoch_begin
+        self._short = False  # this epoch of `fit` is the rest of an interrupted one
+        self._seen = 0  # steps of this epoch of `fit`
+        self._unsaved = 0  # steps since the last save
+        self._quiet = ExitStack()
+
+    # -- where training stands -------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch to begin with: give it to `fit` as `initial_epoch`."""
+        return 0 if self._saved is None else int(self._saved["epoch"])
+
+    @property
+    def step(self) -> int:
+        """How many steps the model has taken, over all runs."""
+        return self._step
+
+    @property
+    def state(self) -> State:
+        """Where a feed has to go on: behind the last batch that the model consumed."""
+        return self._position().state
+
+    def bind(self, source: Source) -> None:
+        """Follow the feed of a dataset; `dataset(checkpoint=...)` calls it."""
+        self._source = source
+        self._consumed = Consumed(source, None if self._saved is None else self._saved["feed"])
+
+    def advance(self, steps: int = 1, *, at_most: bool = False) -> None:
+        """Count steps as taken by the model; with `at_most` they end with the epoch's batches.
+
+        Invalid when the dataset never handed out so many batches.
+        """
+        at_most = at_most or self.batches_per_step > 1
+        self._position().advance(steps * self.batches_per_step, at_most=at_most)
+        self._step += steps
+        self._seen += steps
+        self._unsaved += steps
+
+    def _position(self) -> Consumed:
+        if self._consumed is None:
+            raise Invalid(
+                f"FeedCheckpoint in {self._directory}",
+                expected="a dataset to follow",
+                found="none",
+                hint="give it to lakefeed.tf.dataset as checkpoint=",
+            )
+        return self._consumed
+
+    # -- saving and restoring --------------------------------------------------------------------
+
+    def save(self, model: Any) -> None:
+        """Keep the model's weights and the position behind its last batch, as one checkpoint."""
+        state, rank = dict(self._position().state), self._feed.rank
+        facts = {"step": self._step, "epoch": self._fit_epoch(state), "feed": state}
+        self._directory.mkdir(parents=True, exist_ok=True)
+        mine = f"{_UNFINISHED}{rank}-"
+        for stale in self._directory.glob(f"{mine}*"):
+            shutil.rmtree(stale)
+        with tempfile.TemporaryDirectory(prefix=mine, dir=self._directory) as scratch:
+            written = Path(scratch) / f"model{_WEIGHTS}"
+            model.save_weights(written)
+            if rank == 0:
+                self._saved = _publish(self._directory, written, facts)
+                _tidy(self._directory, self._keep)
+        self._unsaved = 0
+
+    def restore(self, model: Any) -> bool:
+        """Go back to the newest checkpoint, weights and position; False when there is none."""
+        self._saved = _newest(self._directory)
+        if self._saved is None:
+            self._position().begin()
+            return False
+        if not model.built:
+            raise Invalid(
+                f"model {model.name!r}",
+                expected="a built one, to load weights into",
+                found="one that has seen no input",
+                hint="call model.build(...) or begin it with keras.Input",
+            )
+        with model.distribute_strategy.scope():
+            if model.optimizer is not None and not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)
+            model.load_weights(self._directory / str(self._saved["weights"]))
+        self._step, self._unsaved = int(self._saved["step"]), 0
+        self.bind(self._feed)
+        return True
+
+    @property
+    def _feed(self) -> Source:
+        self._position()
+        assert self._source is not None
+        return self._source
+
+    def _fit_epoch(self, state: State) -> int:
+        """Return the epoch that `fit` is in behind this position."""
+        complete = self._seen > 0 and state["position"] == 0 and self._by_epochs()
+        return self._epoch + 1 if complete else self._epoch
+
+    def _by_epochs(self) -> bool:
+        """Tell whether an epoch of `fit` is one of the feed, not a stretch of an endless one."""
+        steps = -(-self._feed.batches_per_epoch // self.batches_per_step)
+        return (self.params or {}).get("steps") in (None, steps)
+
+    # -- what Keras calls ------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Load the weights, and let the dataset begin where they were saved."""
+        self._begun = False
+        self.restore(self.model)
+        self._short = self._by_epochs() and self.state["position"] != 0
+        if self._short:
+            self._quiet.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message=_SHORT_EPOCH)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Check that `fit` begins with the epoch that was saved."""
+        if not self._begun and self._saved is not None and epoch != self.epoch:
+            raise Invalid(
+                f"fit with the checkpoint in {self._directory}",
+                expected=f"initial_epoch={self.epoch}",
+                found=epoch,
+                hint="pass initial_epoch=saved.epoch",
+            )
+        self._begun = True
+        self._epoch, self._seen = epoch, 0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """End the rest of an interrupted epoch before Keras asks for a batch too many.
+
+        Keras would find out by itself. But its step counts an iteration of the optimizer, and draws
+        random numbers, before it notices that there is no data; StopIteration is its own way out.
+        """
+        if self._short and self._seen and self.state["position"] == 0:
+            raise StopIteration
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count what the step consumed; with `steps_per_execution` Keras calls once for several."""
+        self.advance(batch + 1 - self._seen, at_most=self.model.steps_per_execution > 1)
+        if self._every != "epoch" and self._unsaved >= int(self._every):
+            self.save(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Keep the epoch, if that is what was asked for."""
+        self._quiet.close()
+        self._short = False
+        self._epoch, self._seen = epoch + 1, 0
+        if self._every == "epoch":
+            self.save(self.model)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Keep what was trained since the last save."""
+        self._quiet.close()
+        if self._unsaved:
+            self.save(self.model)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _publish(directory: Path, written: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Make weights durable under a name of their own, then the JSON file that names them."""
+    name = f"{facts['step']:012d}"
+    weights = f"{name}{_WEIGHTS}"
+    volume = PosixVolume(directory)
+    try:
+        descriptor = os.open(written, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise from_os_error(error, str(written)) from error
+    scratch = written.parent.name
+    volume.replace(f"{scratch}/{written.name}", weights)
+    document = {"format": FORMAT, **facts, "weights": weights}
+    write_file(volume, f"{scratch}/position", json.dumps(document, indent=1).encode())
+    volume.replace(f"{scratch}/position", f"{name}{_SUFFIX}")
+    volume.sync_directory("")
+    return document
+
+
+def _newest(directory: Path) -> dict[str, Any] | None:
+    """Return the newest checkpoint of a directory, or None; Corrupt if it cannot be read."""
+    positions = sorted(directory.glob(f"*{_SUFFIX}"))
+    if not positions:
+        return None
+    try:
+        found = json.loads(positions[-1].read_bytes())
+        whole = (
+            found["format"] == FORMAT
+            and isinstance(found["step"], int)
+            and isinstance(found["epoch"], int)
+            and isinstance(found["feed"], dict)
+            and (directory / found["weights"]).is_file()
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unreadable(positions[-1]) from error
+    if not whole:
+        raise _unreadable(positions[-1])
+    return dict(found)
+
+
+def _unreadable(path: Path) -> Corrupt:
+    return Corrupt(
+        f"checkpoint {path}",
+        expected=f"format {FORMAT} with its weights beside it",
+        found="something else",
+        hint="remove it to go on from the one before",
+    )
+
+
+def _tidy(directory: Path, keep: int) -> None:
+    """Remove all but the newest checkpoints, positions first, and what crashes left half-way."""
+    positions = sorted(directory.glob(f"*{_SUFFIX}"))
+    for path in positions[:-keep]:
+        path.unlink()
+    kept = {path.name.removesuffix(_SUFFIX) for path in positions[-keep:]}
+    for path in directory.glob(f"*{_WEIGHTS}"):
+        if path.name.removesuffix(_WEIGHTS) not in kept:
+            path.unlink()

@@ -1,0 +1,73 @@
+"""Each worker its own share: ranks for the strategies of tf.distribute.
+
+TensorFlow tells a process who it is by TF_CONFIG, which its own resolver reads (`place`). A
+strategy's `fit` splits the batches of an ordinary dataset once more; `distributed` gives each
+worker a dataset of its own instead, so that one step takes one batch for each replica and reads
+nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from lakefeed.errors import Invalid
+
+_TRAINING = ("chief", "worker")
+
+
+def place() -> tuple[int, int]:
+    """Return (rank, world size) as TF_CONFIG says: the chief first, then the workers in order.
+
+    A process that TF_CONFIG does not count among them (none at all, an evaluator, a parameter
+    server) is alone: (0, 1).
+    """
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    cluster = resolver.cluster_spec().as_dict()
+    if resolver.task_type not in _TRAINING:
+        return 0, 1
+    sizes = {task: len(cluster.get(task, ())) for task in _TRAINING}
+    rank = resolver.task_id + (sizes["chief"] if resolver.task_type == "worker" else 0)
+    return rank, sum(sizes.values())
+
+
+def distributed(
+    strategy: Any,
+    make: Callable[..., Any],
+    *,
+    batch_size: int,
+    checkpoint: Any = None,
+) -> Any:
+    """Return a distributed dataset of which each worker reads its own share.
+
+        train = lakefeed.tf.distributed(
+            strategy,
+            lambda **share: lakefeed.tf.dataset("/mnt/lake", labels="parent", **share).map(decode),
+            batch_size=512,
+        )
+        model.fit(train, steps_per_epoch=len(train), epochs=5)
+
+    `make` is called in each worker with its `batch_size` (of one replica), `rank`, `world_size` and
+    `checkpoint`. `batch_size` counts the samples that all replicas take in one step together.
+    """
+
+    def for_worker(context: Any) -> Any:
+        pipelines = context.num_input_pipelines
+        replicas = context.num_replicas_in_sync
+        if replicas % pipelines:
+            raise Invalid(
+                "replicas", expected=f"as many on each of {pipelines} workers", found=replicas
+            )
+        share: dict[str, Any] = {
+            "batch_size": context.get_per_replica_batch_size(batch_size),
+            "rank": context.input_pipeline_id,
+            "world_size": pipelines,
+        }
+        if checkpoint is not None:
+            checkpoint.batches_per_step = replicas // pipelines
+            share["checkpoint"] = checkpoint
+        return make(**share)
+
+    return strategy.distribute_datasets_from_function(for_worker)

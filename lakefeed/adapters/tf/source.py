@@ -1,0 +1,172 @@
+"""The feed behind one dataset: where its next iteration begins, and what it has handed out.
+
+TensorFlow runs a generator ahead of the model, and forgets where an element came from. So each
+batch handed out leaves a note `state before -> state behind`, and whoever knows how many batches
+the model took walks these notes from the state it began with (`Consumed`). It does not matter how
+far ahead of the model the generator is, nor how often it was begun anew.
+
+Keeps I8 across restarts: a state means *consumed*. One lock guards the notes and the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from lakefeed.errors import Invalid
+from lakefeed.feed.batch import Batch
+from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.feed.selection import resolve
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.snapshot import Snapshot
+
+Where = str | os.PathLike[str] | Lake | Snapshot
+State = Mapping[str, object]
+_Place = tuple[object, object]  # (epoch, position)
+
+
+class Source:
+    """Runs of one feed: each goes to the end of an epoch, the next one begins behind it."""
+
+    def __init__(self, where: Where, select: str | Sequence[str], options: FeedOptions) -> None:
+        self._where = where
+        self._options = options
+        with opened(where) as snapshot:
+            self._number = snapshot.number
+            self._selection = resolve(snapshot, select, options.labelling)
+            feed = Feed(snapshot, self._selection, options)
+            self.batches_per_epoch = len(feed)
+            self.first: State = feed.state()
+            feed.close()
+        self.rank = options.rank
+        self.labelled = options.labels is not None
+        self._lock = threading.Lock()  # guards _next, _ended, _noting and _behind
+        self._next: State = self.first
+        self._noting = False  # notes that nobody walks would only pile up
+        self._ended = False
+        self._behind: dict[_Place, State] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their numbers."""
+        return self._selection.class_names
+
+    def run(self) -> Iterator[Batch]:
+        """Yield what is left of the next epoch.
+
+        A run that TensorFlow exhausts before the promised number of batches is followed at once by
+        a call of its `repeat`, which has to come back empty for the iteration to end (`dataset`).
+        """
+        with self._lock:
+            if self._ended:
+                self._ended = False
+                return
+            here = self._next
+            epoch = _number(here, "epoch")
+            self._next = {**here, "epoch": epoch + 1, "position": 0}
+        options = replace(self._options, epochs=epoch + 1)
+        with (
+            opened(self._where, self._number) as snapshot,
+            Feed(snapshot, self._selection, options) as feed,
+        ):
+            feed.restore(here)
+            for batch in feed:
+                self._note(here, batch.state)
+                here = batch.state
+                yield batch
+        with self._lock:
+            self._ended = True
+
+    def _note(self, here: State, behind: State) -> None:
+        with self._lock:
+            if self._noting:
+                self._behind[_place(here)] = behind
+
+    def begin(self, state: State) -> None:
+        """Let the next run begin here, and note from now on what is handed out.
+
+        Invalid when the state belongs to other samples, another seed or another shuffle.
+        """
+        for name, ours in self.first.items():
+            if name not in ("snapshot", "epoch", "position") and state.get(name) != ours:
+                raise Invalid(
+                    f"saved position's {name}",
+                    expected=ours,
+                    found=state.get(name),
+                    hint="train with the samples, seed and shuffle of the saved run, "
+                    "or begin with an empty checkpoint directory",
+                )
+        with self._lock:
+            self._next = dict(state)
+            self._ended = False
+            self._noting = True
+            self._behind.clear()
+
+    def behind(self, state: State) -> State | None:
+        """Return the state behind the batch that was handed out at this one, once."""
+        with self._lock:
+            return self._behind.pop(_place(state), None)
+
+
+class Consumed:
+    """The position of the model: what it took, counted in batches of a source."""
+
+    def __init__(self, source: Source, state: State | None) -> None:
+        self._source = source
+        self._state = source.first if state is None else state
+        source.begin(self._state)
+
+    @property
+    def state(self) -> State:
+        """Where a feed has to go on."""
+        return self._state
+
+    def begin(self) -> None:
+        """Let the next iteration of the dataset begin here, whatever was looked at before."""
+        self._source.begin(self._state)
+
+    def advance(self, batches: int, *, at_most: bool = False) -> None:
+        """Count batches as consumed; Invalid if the source never handed them out.
+
+        With `at_most` a step that asks for more than an epoch had left took what there was.
+        """
+        for taken in range(batches):
+            behind = self._source.behind(self._state)
+            if behind is None and at_most and taken and not self._state["position"]:
+                return
+            if behind is None:
+                raise Invalid(
+                    "steps of the model",
+                    expected="one batch of the dataset a step",
+                    found=f"a step without a batch at epoch {self._state['epoch']}, "
+                    f"position {self._state['position']}",
+                    hint="do not change the number of elements between lakefeed.tf.dataset and "
+                    "the model (batch, filter, repeat of one element, another iteration meanwhile)",
+                )
+            self._state = behind
+
+
+def _place(state: State) -> _Place:
+    return state["epoch"], state["position"]
+
+
+def _number(state: State, name: str) -> int:
+    value = state[name]
+    if type(value) is not int:
+        raise Invalid(f"saved position's {name}", expected="a number", found=value)
+    return value
+
+
+@contextmanager
+def opened(where: Where, number: int | None = None) -> Iterator[Snapshot]:
+    """Lend a snapshot of the source: a number, or the newest."""
+    if isinstance(where, Snapshot):
+        yield where
+    elif isinstance(where, Lake):
+        yield where.snapshot(number)
+    else:
+        with Lake.open(where) as lake:
+            yield lake.snapshot(number)

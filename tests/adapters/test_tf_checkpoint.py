@@ -1,0 +1,220 @@
+"""The feed's position beside the weights: what the model consumed, once each, across restarts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+import tensorflow as tf
+
+import lakefeed.tf
+from lakefeed.errors import Corrupt, Invalid
+from tests.adapters.tf_trainer import SAMPLES, make_lake, make_model, numbers, seen
+
+pytestmark = [
+    pytest.mark.tf,
+    pytest.mark.slow,
+    # h5py asks Keras's variables for an array in numpy's new way, and they know the old one.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
+
+BATCH = 4
+STEPS = -(-SAMPLES // BATCH)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("lake")
+    make_lake(where)
+    return where
+
+
+def training_data(lake: Path, saved: Any, **options: Any) -> Any:
+    data = lakefeed.tf.dataset(lake, batch_size=BATCH, seed=3, checkpoint=saved, **options)
+    return data.map(numbers, num_parallel_calls=2).prefetch(4)
+
+
+class Interrupt(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends training in the middle of an epoch, as a user's Ctrl-C does."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._left = after
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._left -= 1
+        if not self._left:
+            raise KeyboardInterrupt
+
+
+def fit(lake: Path, where: Path, *more: Any, epochs: int = 2, every: Any = 5) -> tuple[Any, Any]:
+    saved = lakefeed.tf.FeedCheckpoint(where, every=every)
+    model = make_model()
+    data = training_data(lake, saved)
+    try:
+        model.fit(
+            data,
+            epochs=epochs,
+            initial_epoch=saved.epoch,
+            callbacks=[saved, *more],
+            shuffle=False,
+            verbose=0,
+        )
+    except KeyboardInterrupt:
+        assert more
+    return model, saved
+
+
+@pytest.mark.timeout(240)
+def test_kill_9_in_the_middle_of_fit_repeats_and_misses_no_sample(
+    lake: Path, tmp_path: Path
+) -> None:
+    """Real processes: each is killed at some step, the last one trains to the end."""
+    command = [sys.executable, "-m", "tests.adapters.tf_trainer", str(lake), str(tmp_path), "3"]
+    for victim, strike in enumerate((11, 17)):
+        with subprocess.Popen([*command, "3"], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("step"):
+                    strike -= 1
+                if not strike:
+                    process.kill()
+                    break
+        assert process.returncode == -signal.SIGKILL
+        assert len(list(tmp_path.glob("*.position.json"))) in (1, 2), victim
+    done = subprocess.run([*command, "3"], stdout=subprocess.PIPE, text=True, check=True)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts["begun"]["step"] >= 9 + 15
+    assert facts["begun"]["epoch"] == 1
+    assert facts["seen"] == [3] * SAMPLES
+    assert facts["step"] == 3 * STEPS
+    assert (facts["state"]["epoch"], facts["state"]["position"]) == (3, 0)
+
+
+def test_the_position_is_what_the_model_took_not_what_prefetch_holds(
+    lake: Path, tmp_path: Path
+) -> None:
+    _, saved = fit(lake, tmp_path, Interrupt(after=7), every=5)
+    assert saved.step == 7
+    assert saved.state["position"] == 7 * BATCH
+    kept = lakefeed.tf.FeedCheckpoint(tmp_path)
+    assert (kept.epoch, kept.step) == (0, 5)
+    first = next(iter(training_data(lake, kept)))[0]
+    reference = lakefeed.tf.dataset(lake, batch_size=BATCH, seed=3).map(numbers)
+    assert first.numpy().tolist() == list(reference)[5][0].numpy().tolist()
+
+
+def test_weights_and_position_go_on_together(lake: Path, tmp_path: Path) -> None:
+    straight, _ = fit(lake, tmp_path / "straight")
+    fit(lake, tmp_path / "parts", Interrupt(after=8))
+    fit(lake, tmp_path / "parts", Interrupt(after=STEPS))
+    parts, saved = fit(lake, tmp_path / "parts")
+    assert seen(parts) == seen(straight) == [2] * SAMPLES
+    assert saved.step == 2 * STEPS
+    for mine, theirs in zip(parts.get_weights(), straight.get_weights(), strict=True):
+        assert mine.tolist() == theirs.tolist()
+    _, again = fit(lake, tmp_path / "parts")
+    assert again.step == 2 * STEPS  # nothing is left to train
+
+
+def test_every_epoch_keeps_the_newest_checkpoints_only(lake: Path, tmp_path: Path) -> None:
+    (tmp_path / "unfinished-0-killed").mkdir()
+    model, saved = fit(lake, tmp_path, epochs=4, every="epoch")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    steps = (3 * STEPS, 4 * STEPS)
+    assert names == [
+        f"{step:012d}.{kind}" for step in steps for kind in ("position.json", "weights.h5")
+    ]
+    assert (saved.epoch, seen(model)) == (4, [4] * SAMPLES)
+
+
+def test_several_steps_an_execution_and_a_built_in_validation(lake: Path, tmp_path: Path) -> None:
+    saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=4)
+    model = make_model(steps_per_execution=4)
+    held_out = lakefeed.tf.dataset(lake, batch_size=32).map(numbers)
+    data = training_data(lake, saved)
+    model.fit(data, validation_data=held_out, epochs=2, callbacks=[saved], verbose=0, shuffle=False)
+    assert seen(model) == [2] * SAMPLES
+    assert (saved.state["epoch"], saved.state["position"]) == (2, 0)
+
+
+def test_an_endless_dataset_goes_on_in_the_middle_of_an_epoch(lake: Path, tmp_path: Path) -> None:
+    for epochs in (1, 2, 3):
+        saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=7)
+        model = make_model()
+        assert saved.epoch == epochs - 1
+        model.fit(
+            training_data(lake, saved).repeat(),
+            steps_per_epoch=15,
+            epochs=epochs,
+            initial_epoch=saved.epoch,
+            callbacks=[saved],
+            shuffle=False,
+            verbose=0,
+        )
+        assert saved.step == 15 * epochs
+    epoch, position = divmod(45, STEPS)
+    assert (saved.state["epoch"], saved.state["position"]) == (epoch, position * BATCH)
+    counts = seen(model)
+    assert sorted(set(counts)) == [1, 2]
+    assert sum(counts) == 45 * BATCH - (STEPS * BATCH - SAMPLES)
+
+
+def test_a_training_loop_of_ones_own(lake: Path, tmp_path: Path) -> None:
+    model = make_model()
+    for _ in range(2):
+        saved = lakefeed.tf.FeedCheckpoint(tmp_path)
+        data = training_data(lake, saved)
+        saved.restore(model)
+        for number, target in data.take(6):
+            model.train_on_batch(number, target)
+            saved.advance()
+        saved.save(model)
+    assert saved.step == 12
+    assert sum(seen(model)) == 12 * BATCH
+    assert max(seen(model)) == 1
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def test_a_dataset_with_other_steps_than_batches_is_refused(lake: Path, tmp_path: Path) -> None:
+    saved = lakefeed.tf.FeedCheckpoint(tmp_path)
+    data = lakefeed.tf.dataset(lake, batch_size=BATCH, checkpoint=saved)
+    with pytest.raises(Invalid, match="one batch of the dataset a step"):
+        make_model().fit(
+            data.unbatch().batch(2).map(numbers), callbacks=[saved], verbose=0, shuffle=False
+        )
+
+
+def test_what_does_not_fit_the_saved_run_is_refused(lake: Path, tmp_path: Path) -> None:
+    fit(lake, tmp_path, epochs=1)
+    saved = lakefeed.tf.FeedCheckpoint(tmp_path)
+    with pytest.raises(Invalid, match="saved position's seed, expected 4, found 3"):
+        lakefeed.tf.dataset(lake, batch_size=BATCH, seed=4, checkpoint=saved)
+    with pytest.raises(Invalid, match="a dataset to follow"):
+        make_model().fit(tf.zeros((4, 1)), tf.zeros((4, 1)), callbacks=[saved], verbose=0)
+    data = training_data(lake, saved)
+    with pytest.raises(Invalid, match="initial_epoch=1"):
+        make_model().fit(data, epochs=2, callbacks=[saved], verbose=0, shuffle=False)
+    with pytest.raises(Invalid, match="every"):
+        lakefeed.tf.FeedCheckpoint(tmp_path, every=0)
+
+
+def test_a_damaged_checkpoint_is_named(lake: Path, tmp_path: Path) -> None:
+    fit(lake, tmp_path, epochs=1, every="epoch")
+    (position,) = tmp_path.glob("*.position.json")
+    whole = position.read_bytes()
+    position.write_bytes(whole[:40])
+    with pytest.raises(Corrupt, match=position.name):
+        lakefeed.tf.FeedCheckpoint(tmp_path)
+    position.write_bytes(whole)
+    next(tmp_path.glob("*.weights.h5")).unlink()
+    with pytest.raises(Corrupt, match="with its weights beside it"):
+        lakefeed.tf.FeedCheckpoint(tmp_path)

@@ -1,0 +1,112 @@
+"""Strategies of tf.distribute: real processes that train together, each on its own share."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lakefeed.tf
+from tests.adapters.tf_trainer import SAMPLES, make_lake
+from tests.adapters.tf_worker import BATCH
+
+pytestmark = [pytest.mark.tf, pytest.mark.slow]
+
+STEPS = -(-SAMPLES // BATCH)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def train(where: Path, *, workers: int, replicas: int, strike: bool = False) -> list[Any]:
+    """Run the workers of one training; return what each printed, or its exit status."""
+    ports = free_ports(workers)
+    processes = []
+    for rank in range(workers):
+        environment = dict(os.environ)
+        if workers > 1:
+            cluster = {"worker": [f"localhost:{port}" for port in ports]}
+            task = {"type": "worker", "index": rank}
+            environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+        command = [sys.executable, "-m", "tests.adapters.tf_worker"]
+        command += [str(where / "lake"), str(where / "checkpoints"), str(replicas), "2"]
+        command += ["strike"] if strike else []
+        log = (where / f"log-{rank}").open("w")
+        processes.append(
+            subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        )
+        log.close()
+    results: list[Any] = []
+    try:
+        for rank, process in enumerate(processes):
+            said, _ = process.communicate(timeout=150)
+            whole = process.returncode == 0
+            results.append(json.loads(said.splitlines()[-1]) if whole else process.returncode)
+            assert whole or strike, (where / f"log-{rank}").read_text()[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return results
+
+
+@pytest.mark.timeout(300)
+def test_two_workers_killed_and_begun_again_share_every_epoch(tmp_path: Path) -> None:
+    make_lake(tmp_path / "lake")
+    killed = train(tmp_path, workers=2, replicas=1, strike=True)
+    # The first to die takes the other's collective operations with it.
+    assert -signal.SIGKILL in killed
+    first, second = train(tmp_path, workers=2, replicas=1)
+    assert (first["place"], second["place"]) == ([0, 2], [1, 2])
+    for facts in (first, second):
+        assert facts["replicas"] == 2
+        assert facts["begun"] == STEPS  # the checkpoint of the epoch's end
+        assert facts["seen"] == [2] * SAMPLES
+        assert facts["step"] == 2 * STEPS
+        assert (facts["state"]["epoch"], facts["state"]["position"]) == (2, 0)
+    assert first["weight"] == second["weight"]
+
+
+@pytest.mark.timeout(200)
+def test_keras_fit_with_two_replicas_in_one_process(tmp_path: Path) -> None:
+    make_lake(tmp_path / "lake")
+    (facts,) = train(tmp_path, workers=1, replicas=2)
+    assert (facts["place"], facts["replicas"]) == ([0, 1], 2)
+    assert facts["seen"] == [2] * SAMPLES
+    assert facts["step"] == 2 * STEPS
+    assert (facts["state"]["epoch"], facts["state"]["position"]) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (("chief", 0), (0, 3)),
+        (("worker", 0), (1, 3)),
+        (("worker", 1), (2, 3)),
+        (("evaluator", 0), (0, 1)),
+        (("ps", 0), (0, 1)),
+    ],
+)
+def test_the_rank_comes_from_tf_config(
+    monkeypatch: pytest.MonkeyPatch, task: tuple[str, int], expected: tuple[int, int]
+) -> None:
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"], "evaluator": ["e:1"]}
+    config = {"cluster": cluster, "task": {"type": task[0], "index": task[1]}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert lakefeed.tf.place() == expected
+    monkeypatch.delenv("TF_CONFIG")
+    assert lakefeed.tf.place() == (0, 1)

@@ -1,0 +1,88 @@
+"""One worker of a distributed training; run as a program. TF_CONFIG says which one it is.
+
+python -m tests.adapters.tf_worker LAKE CHECKPOINTS REPLICAS EPOCHS [strike]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import tensorflow as tf
+
+import lakefeed.tf
+from tests.adapters.tf_trainer import make_model, numbers, seen
+
+BATCH = 12
+STRIKE = 10  # the step at which a worker that was told to dies
+
+
+def main(lake: str, checkpoints: str, replicas: str, epochs: str) -> None:
+    """Train for some epochs in whatever strategy the surroundings ask for."""
+    strategy = make_strategy(int(replicas))
+    saved = lakefeed.tf.FeedCheckpoint(checkpoints, every=5)
+
+    def make(**share: Any) -> Any:
+        return lakefeed.tf.dataset(lake, "train/**", seed=3, **share).map(numbers).prefetch(4)
+
+    train = lakefeed.tf.distributed(strategy, make, batch_size=BATCH, checkpoint=saved)
+    with strategy.scope():
+        model = make_model()
+    begun = saved.step
+    if int(replicas) > 1:
+        fit = {"epochs": int(epochs), "initial_epoch": saved.epoch, "callbacks": [saved]}
+        model.fit(train, shuffle=False, verbose=0, **fit)
+    else:
+        by_hand(strategy, model, train, saved, int(epochs))
+    facts = {
+        "place": lakefeed.tf.place(),
+        "replicas": strategy.num_replicas_in_sync,
+        "seen": seen(model),
+        "begun": begun,
+        "step": saved.step,
+        "state": dict(saved.state),
+        "weight": model.layers[1].kernel.numpy().tolist(),
+    }
+    print(json.dumps(facts), flush=True)
+
+
+def make_strategy(replicas: int) -> Any:
+    """Two replicas in this process, or one in each of TF_CONFIG's workers."""
+    if replicas == 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    logical = [tf.config.LogicalDeviceConfiguration()] * replicas
+    tf.config.set_logical_device_configuration(cpu, logical)
+    return tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(replicas)])
+
+
+def by_hand(strategy: Any, model: Any, train: Any, saved: Any, epochs: int) -> None:
+    """A training loop for several workers, because `fit` of Keras 3 does not begin with them."""
+
+    def replica(number: Any, target: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(number, training=True) - target) ** 2)
+        model.optimizer.apply(
+            tape.gradient(loss, model.trainable_variables), model.trainable_variables
+        )
+
+    @tf.function
+    def step(batch: Any) -> None:
+        strategy.run(replica, args=batch)
+
+    saved.restore(model)
+    while saved.state["epoch"] < epochs:
+        for batch in train:
+            step(batch)
+            saved.advance()
+            if saved.step == STRIKE and "strike" in sys.argv:
+                sys.stdout.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+        saved.save(model)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])
