@@ -1,196 +1,368 @@
-"""A thread that keeps finished batches in front of the consumer, within a budget of bytes.
+"""Workers that keep finished batches in front of the consumer, within a budget of bytes.
 
-It takes the next batches of the plan together as a window, waits until the window fits beside what
-is ready already, reads it (`loading`), and hands the batches over in order. Windows grow from one
-batch (so that the first comes soon) to half of the prefetch depth, and hold at most half of the
-budget, so that one is read while the other is consumed. What is being read or ready stays under
-the budget (I9); a batch that does not fit at all is refused.
+All workers are equal. Each takes what is most urgent: make a batch whose reads are done, do some of
+the waiting reads, or plan the next window; so one worker does everything in turn without handing
+over, and many keep many reads under way while one of them plans. How many there are is found out
+while reading (`pace`). Windows grow from one batch (so that the first comes soon) up to a size at
+which merging reads pays; a planned window waits until the budget has room for it (I9).
 
-The first error ends the thread and comes out of `next` behind the batches before it. `close` wakes
-whoever waits and joins the thread. One condition guards all shared fields, though `_closed` is also
-read without it; no I/O under it.
+A read that takes much longer than the others is done once more by an idle worker, and the faster
+one counts; that needs a buffer of its own for each read, so it happens only where waiting dominates
+anyway. The first error comes out of `next` behind the batches before it, and nothing comes after
+it. `close` wakes everybody and waits for the workers, but not for one that a volume keeps waiting:
+that one ends by itself when the call returns, touching nothing.
+
+One condition guards all fields below it. No I/O and no planning under it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
+from functools import partial
 
 from lakefeed.errors import Invalid
-from lakefeed.feed.batch import Batch, aligned
-from lakefeed.feed.loading import Loader
-from lakefeed.feed.planning import Assignment
-from lakefeed.feed.selection import Samples, Selection
-from lakefeed.format.rows import Codec
-from lakefeed.lake.snapshot import Snapshot
+from lakefeed.feed.batch import Batch
+from lakefeed.feed.cursor import Cursor
+from lakefeed.feed.fetching import Stopped
+from lakefeed.feed.flights import Flight, Slot, Start, Task
+from lakefeed.feed.pace import Pace
+from lakefeed.feed.planning import Draft, Plan
+from lakefeed.feed.stats import Now
+from lakefeed.feed.tuning import Limits, Tuner
+from lakefeed.feed.window import Means, Window
 
+# What `close` waits for a worker inside a volume's call: several usual calls, less than one would
+# notice; and for one that computes, which always ends.
+_CALL_PATIENCE_SECONDS = 0.05
+_JOIN_SECONDS = 60.0
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How far to run ahead: `depth_max` batches and `bytes_max` bytes, whichever is less."""
-
-    depth_max: int
-    bytes_max: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A batch before its bytes: its samples, and what holding it takes."""
-
-    assignment: Assignment
-    samples: Samples
-    held_bytes: int
+Job = Callable[[], None]
 
 
 class Ahead:
-    """The batches of a plan, read ahead. Its thread runs from construction to `close`."""
+    """The batches of a plan, read ahead. Workers run from `start` to `close`."""
 
-    def __init__(
-        self,
-        snapshot: Snapshot,
-        selection: Selection,
-        assignments: Iterable[Assignment],
-        limits: Limits,
-    ) -> None:
+    def __init__(self, means: Means, plan: Plan, limits: Limits, closed: threading.Event) -> None:
         self.pid = os.getpid()
-        self._selection = selection
-        self._assignments = assignments
+        self._means = means
+        self._plan = plan
         self._limits = limits
+        self._closed = closed
+        self._tuner = Tuner(limits, means.recorder)
         self._changed = threading.Condition()
-        self._ready: deque[tuple[Batch, int]] = deque()
+        self._cursor: Cursor | None = None  # where to plan on; None: nothing is left to plan
+        self._skip = 0
+        self._pace = Pace()
+        self._planning = False
+        self._waiting: Window | None = None
+        self._tasks: deque[Task] = deque()
+        self._urgent: deque[Job] = deque()
+        self._running: set[Task] = set()
+        self._slots: deque[Slot] = deque()
         self._held_batches = 0
         self._held_bytes = 0
         self._peak_bytes = 0
-        self._error: BaseException | None = None
-        self._ended = False
-        self._closed = False
-        self._loader = Loader(snapshot, self._is_closed)
-        self._thread = threading.Thread(target=self._run, name="lakefeed-feed", daemon=True)
-        self._thread.start()
+        self._calling: dict[threading.Thread, bool] = {}  # the workers; is it in a volume's call?
+        self._ready_since: float | None = None
+        self._ready_seconds = 0.0
+        self._began = time.perf_counter()
 
-    @property
-    def peak_bytes(self) -> int:
-        """The most bytes that were being read or ready at once."""
-        return self._peak_bytes
+    def start(self, start: Start) -> None:
+        """Start the first worker."""
+        with self._changed:
+            self._cursor, self._skip = start.cursor, start.skip
+            self._hire()
+
+    # -- the consumer ----------------------------------------------------------------------------
 
     def next(self) -> Batch | None:
-        """Return the next batch, or None behind the last; raise what stopped the thread."""
+        """Return the next batch, or None behind the last; raise what stopped the work."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._ended)
-            if self._ready:
-                batch, held_bytes = self._ready.popleft()
-                self._held_batches -= 1
-                self._held_bytes -= held_bytes
-                self._changed.notify_all()
-                return batch
-        if self._error is not None:
-            raise self._error
-        return None
+            self._changed.wait_for(self._can_answer)
+            if not self._slots:
+                return None
+            slot = self._slots[0]
+            if slot.error is not None:
+                raise slot.error
+            self._slots.popleft()
+            self._held_batches -= 1
+            self._held_bytes -= slot.held_bytes
+            self._note_ready()
+            self._changed.notify_all()
+            return slot.batch
+
+    def _can_answer(self) -> bool:
+        if self._slots:
+            return self._slots[0].ready
+        return self._closed.is_set() or self._planned_all()
+
+    def _planned_all(self) -> bool:
+        return self._cursor is None and not self._planning and self._waiting is None
+
+    def now(self) -> Now:
+        """Return what the workers are at."""
+        with self._changed:
+            now = time.perf_counter()
+            ready = self._ready_seconds
+            if self._ready_since is not None:
+                ready += now - self._ready_since
+            return Now(
+                occupancy=ready / max(now - self._began, 1e-9),
+                inflight=sum(task.reads for task in self._running),
+                workers=self._pace.width.target,
+                peak_bytes=self._peak_bytes,
+            )
+
+    def _note_ready(self) -> None:
+        ready = bool(self._slots) and self._slots[0].ready
+        now = time.perf_counter()
+        if ready and self._ready_since is None:
+            self._ready_since = now
+        elif not ready and self._ready_since is not None:
+            self._ready_seconds += now - self._ready_since
+            self._ready_since = None
 
     def close(self) -> None:
-        """Stop the thread, wait for it and drop what is ready. Works twice."""
+        """Stop the workers and drop what is ready. Works twice."""
+        self._closed.set()
         if self.pid != os.getpid():
-            return  # a forked child has no such thread, but may have a copy of its lock, held
+            return  # a forked child has no such threads, but may have a copy of their lock, held
         with self._changed:
-            self._closed = True
             self._changed.notify_all()
-        self._thread.join()
-        self._ready.clear()
-
-    def _is_closed(self) -> bool:
-        return self._closed
-
-    # -- in the thread ---------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            for window in self._windows():
-                if not self._reserve(window):
+            workers = list(self._calling)
+        began = time.perf_counter()
+        for worker in workers:
+            worker.join(max(0.0, began + _CALL_PATIENCE_SECONDS - time.perf_counter()))
+            while worker.is_alive() and not self._calling.get(worker, False):
+                worker.join(_CALL_PATIENCE_SECONDS)
+                if time.perf_counter() > began + _JOIN_SECONDS:
                     break
-                batches = self._load(window)
+        with self._changed:
+            for queue in (self._slots, self._tasks, self._urgent):
+                queue.clear()
+            self._waiting = None
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    def _hire(self) -> None:
+        """Start workers while there is work for more of them; called under the lock."""
+        useful = len(self._running) + len(self._tasks) + len(self._urgent) + 1
+        wanted = max(1, min(self._pace.width.target, useful))
+        while len(self._calling) < wanted and not self._closed.is_set():
+            worker = threading.Thread(target=self._work, name="lakefeed-feed", daemon=True)
+            self._calling[worker] = False
+            worker.start()
+
+    def _work(self) -> None:
+        me = threading.current_thread()
+        try:
+            while True:
                 with self._changed:
-                    held = (draft.held_bytes for draft in window)
-                    self._ready.extend(zip(batches, held, strict=True))
-                    self._changed.notify_all()
+                    job = self._next_job(me)
+                if job is None:
+                    break
+                job()
+        except Stopped:
+            pass  # closed: nobody wants the rest
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
-            self._error = error
+            self._fail(error)
+        with self._changed:
+            self._calling.pop(me, None)
+            self._changed.notify_all()
+
+    def _next_job(self, me: threading.Thread) -> Job | None:
+        """Return what to do next, waiting for it; None when this worker is not needed any more."""
+        while not self._closed.is_set():
+            if self._waiting is not None and self._fits(self._waiting):
+                self._admit(self._waiting)
+            if self._urgent:
+                return self._urgent.popleft()
+            target = self._pace.width.target
+            if len(self._calling) > max(target, 1):
+                return None
+            # Plan before the last reads are handed out, so that there are always some to do.
+            few = len(self._tasks) < target and len(self._running) > 0
+            if self._tasks and not (few and self._may_plan()):
+                return self._start_task(me)
+            if self._may_plan():
+                self._planning = True
+                return self._plan_window
+            straggler, seconds = self._straggler()
+            if straggler is not None and seconds <= 0:
+                return self._hedge(straggler, me)
+            if self._planned_all() and not self._running and all(s.ready for s in self._slots):
+                return None
+            self._changed.wait(None if straggler is None else seconds)
+        return None
+
+    def _fail(self, error: BaseException) -> None:
+        """Nothing comes behind an error: it takes the place of the first batch not ready."""
+        with self._changed:
+            self._give_up()
+            if not any(slot.error is not None for slot in self._slots):
+                unready = next((slot for slot in self._slots if not slot.ready), None)
+                if unready is None:
+                    self._slots.append(Slot(0, error))
+                else:
+                    unready.error = error
+            self._note_ready()
+            self._changed.notify_all()
+
+    def _give_up(self) -> None:
+        self._cursor, self._waiting = None, None
+        self._tasks.clear()
+
+    # -- planning --------------------------------------------------------------------------------
+
+    def _may_plan(self) -> bool:
+        room = self._held_batches < self._limits.depth and self._held_bytes < self._limits.bytes_max
+        free = not self._planning and self._waiting is None
+        wanted = len(self._tasks) < 2 * self._pace.width.target
+        return self._cursor is not None and free and room and wanted
+
+    def _plan_window(self) -> None:
+        cursor = self._cursor
+        assert cursor is not None
+        began = time.perf_counter()
+        draft, window = None, None
+        try:
+            draft = self._plan.draft(cursor, self._tuner.samples(), self._skip)
+            if draft is not None:
+                window, draft = self._sized(draft)
         finally:
-            self._loader.close()
             with self._changed:
-                self._ended = True
+                self._planning = False
+                if self._cursor is cursor:  # nobody failed meanwhile
+                    self._cursor = None if draft is None else draft.cursors[-1]
+                    self._skip = self._plan.every - 1
+                    self._waiting = window
                 self._changed.notify_all()
+        self._means.recorder.stage("index", time.perf_counter() - began)
 
-    def _windows(self) -> Iterator[list[_Draft]]:
-        window: list[_Draft] = []
-        depth = 1
-        for assignment in self._assignments:
-            draft = self._draft(assignment)
-            window_bytes = draft.held_bytes + sum(each.held_bytes for each in window)
-            if window and (len(window) >= depth or window_bytes > self._limits.bytes_max // 2):
-                yield window
-                window = []
-                depth = min(depth * 2, max(1, self._limits.depth_max // 2))
-            window.append(draft)
-        if window:
-            yield window
-
-    def _draft(self, assignment: Assignment) -> _Draft:
-        samples = self._selection.take(assignment.numbers)
-        extents = samples.extents
-        packed = extents.codec != Codec.NONE
-        # A compressed payload is held twice while it is being expanded.
-        held_bytes = int(extents.size.sum()) + int(extents.length[packed].sum())
-        if held_bytes > self._limits.bytes_max:
+    def _sized(self, draft: Draft) -> tuple[Window, Draft]:
+        """Return a window that fits into the budget beside another one, or holds one batch."""
+        tuning = self._tuner.tuning(self._pace.costs, self._pace.width.target)
+        window = Window(self._means, draft, tuning)
+        while len(draft) > 1 and not self._tuner.fits(window):
+            draft = draft.first(len(draft) // 2)
+            window = Window(self._means, draft, tuning)
+        if window.needed_bytes > self._limits.bytes_max:
+            window = Window(self._means, draft, self._tuner.plain(tuning))
+        if window.needed_bytes > self._limits.bytes_max:
+            name = str(self._means.selection.paths(draft.numbers[:1])[0].as_py())
             raise Invalid(
-                f"batch with {samples.name(0)!r}",
+                f"batch with {name!r}",
                 expected=f"at most {self._limits.bytes_max} bytes",
-                found=f"{held_bytes} bytes in {len(samples)} samples",
+                found=f"{window.needed_bytes} bytes in {draft.splits[1]} samples",
                 hint="raise memory_bytes or lower batch_size",
             )
-        return _Draft(assignment, samples, held_bytes)
+        self._tuner.planned(window)
+        return window, draft
 
-    def _reserve(self, window: list[_Draft]) -> bool:
-        """Wait until there is room for a window and take it; False once closed."""
-        batches = len(window)
-        held_bytes = sum(draft.held_bytes for draft in window)
+    def _fits(self, window: Window) -> bool:
+        return (
+            self._held_batches + len(window.batch_bytes) <= self._limits.depth
+            and self._held_bytes + window.needed_bytes <= self._limits.bytes_max
+        )
 
-        def fits() -> bool:
-            return (
-                self._held_batches + batches <= self._limits.depth_max
-                and self._held_bytes + held_bytes <= self._limits.bytes_max
-            )
+    def _admit(self, window: Window) -> None:
+        """Take the room for a window and queue its work; called under the lock."""
+        flight = Flight(window)
+        self._waiting = None
+        self._held_batches += len(flight.slots)
+        self._held_bytes += window.needed_bytes
+        self._peak_bytes = max(self._peak_bytes, self._held_bytes)
+        self._slots.extend(flight.slots)
+        self._urgent.append(partial(self._open, flight))
 
+    def _open(self, flight: Flight) -> None:
+        flight.window.open()
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or fits())
-            self._held_batches += batches
-            self._held_bytes += held_bytes
-            self._peak_bytes = max(self._peak_bytes, self._held_bytes)
-            return not self._closed
+            tasks = flight.tasks(self._pace.unknown)
+            self._tasks.extend(tasks)
+            if not tasks:
+                self._urgent.append(partial(self._settle, flight))
+            self._hire()
+            self._changed.notify_all()
 
-    def _load(self, window: list[_Draft]) -> list[Batch]:
-        batches = [_empty_batch(draft) for draft in window]
-        numbers = np.concatenate([draft.assignment.numbers for draft in window])
-        places = [place for batch in batches for place in _places(batch)]
-        self._loader.load(self._selection.take(numbers), places)
-        return batches
+    # -- reading ---------------------------------------------------------------------------------
 
+    def _start_task(self, me: threading.Thread) -> Job:
+        task = self._tasks.popleft()
+        task.began = time.perf_counter()
+        return self._run(task, me)
 
-def _empty_batch(draft: _Draft) -> Batch:
-    samples = draft.samples
-    lengths: NDArray[np.int64] = samples.extents.size.astype(np.int64)
-    ends = np.cumsum(lengths)
-    data = aligned(int(ends[-1]))
-    paths = samples.paths.to_pylist()
-    return Batch(paths, samples.labels, data, ends - lengths, lengths, draft.assignment.cursor)
+    def _run(self, task: Task, me: threading.Thread) -> Job:
+        if not self._running:
+            self._pace.begin()
+        task.runners += 1
+        self._running.add(task)
+        self._calling[me] = True
+        return partial(self._read, task, me)
 
+    def _read(self, task: Task, me: threading.Thread) -> None:
+        first, error = False, None
+        try:
+            first = task.read()
+        except BaseException as failure:  # noqa: BLE001 - raised below, unless a runner is left
+            error = failure
+        with self._changed:
+            self._calling[me] = False
+            task.runners -= 1
+            alone = task.runners == 0
+            if first or alone:
+                self._running.discard(task)
+            if self._pace.note(task if first else None):
+                self._hire()
+            if first:
+                task.flight.reads_left -= task.reads
+                if not task.flight.reads_left:
+                    self._urgent.append(partial(self._settle, task.flight))
+                self._changed.notify_all()
+            ready, inflight = len(self._slots), len(self._running)
+        self._means.recorder.queue(ready, inflight)
+        if error is not None and (alone or isinstance(error, Stopped)):
+            raise error
 
-def _places(batch: Batch) -> list[memoryview]:
-    whole = batch.data.data
-    starts, ends = batch.offsets.tolist(), (batch.offsets + batch.lengths).tolist()
-    return [whole[start:end] for start, end in zip(starts, ends, strict=True)]
+    def _straggler(self) -> tuple[Task | None, float]:
+        """Return the read that is due first to be done once more, and in how many seconds."""
+        candidates = [t for t in self._running if t.claim is not None and not t.hedged]
+        if not candidates:
+            return None, 0.0
+        oldest = min(candidates, key=lambda task: task.began)
+        due = oldest.began + self._tuner.hedge_seconds
+        return oldest, due - time.perf_counter()
+
+    def _hedge(self, task: Task, me: threading.Thread) -> Job:
+        task.hedged = True
+        self._means.recorder.hedged()
+        return self._run(task, me)
+
+    # -- finishing -------------------------------------------------------------------------------
+
+    def _settle(self, flight: Flight) -> None:
+        flight.window.settle()
+        with self._changed:
+            self._urgent.extend(partial(self._finish, flight, n) for n in range(len(flight.slots)))
+            self._hire()
+            self._changed.notify_all()
+
+    def _finish(self, flight: Flight, number: int) -> None:
+        slot, batch, failure = flight.slots[number], None, None
+        try:
+            batch = flight.window.batch(number)
+        except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
+            failure = error
+        with self._changed:
+            slot.batch, slot.error = batch, failure
+            flight.batches_left -= 1
+            if not flight.batches_left:
+                self._held_bytes -= flight.window.extra_bytes
+            if failure is not None:
+                self._give_up()
+            self._note_ready()
+            self._changed.notify_all()

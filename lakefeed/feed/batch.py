@@ -1,92 +1,126 @@
 """A batch: the bytes of some samples in one buffer, and where the feed stands behind it.
 
 The buffer is dense (an Arrow large_binary column wants it so) and starts on a 64-byte boundary,
-which lets frameworks take it over without a copy. A batch owns its buffer: it stays valid as long
-as anything refers to it, whatever the feed does next.
+which lets frameworks take it over without a copy. It is lent by the feed's pool: it stays valid as
+long as anything refers to it (the batch, a view, an Arrow array, a tensor), whatever the feed does
+next, and serves another batch after that. Keeping every batch of an epoch keeps all its bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import TracebackType
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lakefeed.errors import Invalid
-from lakefeed.feed.selection import Labels
-
-ALIGNMENT_BYTES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a feed stands: samples of an epoch delivered, all ranks together.
-
-    Plain JSON under 200 bytes. Everything that the order depends on is in it, so a cursor restored
-    into a feed of another order or of other samples is refused.
-    """
-
-    snapshot: int
-    selection: str
-    shuffle: str | None
-    seed: int
-    epoch: int
-    position: int
-
-    def state(self) -> dict[str, int | str | None]:
-        """Return the cursor as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def of(cls, state: Mapping[str, object]) -> Cursor:
-        """Return the cursor that `state()` gave; Invalid for anything else."""
-        try:
-            cursor = cls(**state)  # type: ignore[arg-type]
-        except TypeError:
-            expected = ", ".join(field.name for field in fields(cls))
-            raise Invalid("feed state", expected=expected, found=sorted(state)) from None
-        numbers = (cursor.snapshot, cursor.seed, cursor.epoch, cursor.position)
-        if not all(type(number) is int and number >= 0 for number in numbers):
-            raise Invalid("feed state", expected="numbers from 0", found=dict(state))
-        return cursor
+from lakefeed.feed.cursor import Cursor, State
+from lakefeed.feed.labels import Labels
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+class Names:
+    """The paths of a batch, looked up in the index when somebody asks for them."""
+
+    def __init__(self, look_up: Callable[[NDArray[np.int64]], pa.Array],
+                 numbers: NDArray[np.int64]) -> None:  # fmt: skip
+        self._look_up = look_up
+        self._numbers = numbers
+
+    @cached_property
+    def array(self) -> pa.Array:
+        """The paths as an Arrow array of large strings; "" for an empty sample."""
+        there = self._numbers >= 0
+        if there.all():
+            return self._look_up(self._numbers)
+        names = iter(self._look_up(self._numbers[there]).to_pylist())
+        return pa.array([next(names) if real else "" for real in there], pa.large_string())
+
+    @cached_property
+    def list(self) -> list[str]:
+        """The paths as Python strings."""
+        paths: list[str] = self.array.to_pylist()
+        return paths
+
+
+@dataclass(slots=True, eq=False)
 class Batch:
-    """Verified samples; sample i is `data[offsets[i] : offsets[i] + lengths[i]]`.
+    """Verified samples; sample i is `data[splits[i] : splits[i + 1]]`.
 
-    `state` is where to restore a feed so that it goes on behind this batch.
+    The first `real` samples are the step's own; behind them are those that only fill the batch up
+    (`last="pad"`: empty, label -1; `last="repeat"`: from the beginning of the epoch). `corrupt`
+    names what `on_corrupt="skip"` left out. `state` is where to restore a feed so that it goes on
+    behind this batch. In a `with` block the buffer is released at its end.
     """
 
-    paths: list[str]
     labels: Labels | None
     data: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    splits: NDArray[np.int64]
     cursor: Cursor
+    real: int
+    names: Names = field(repr=False)
+    corrupt: tuple[str, ...] = ()
+    released: bool = False
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self.splits) - 1
 
     @property
-    def state(self) -> dict[str, int | str | None]:
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each sample begins in `data`."""
+        return self.splits[:-1]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many bytes each sample has."""
+        return np.diff(self.splits)
+
+    @property
+    def paths(self) -> list[str]:
+        """The samples' paths. They are looked up on first use, so ask while the feed is open."""
+        return self.names.list
+
+    @property
+    def state(self) -> State:
         """Where the feed stands once this batch is consumed, as plain JSON under 200 bytes."""
         return self.cursor.state()
 
     def views(self) -> list[memoryview]:
         """Return each sample's bytes without copying them; they must not be written to."""
-        whole = self.data.data.toreadonly()
-        starts, ends = self.offsets.tolist(), (self.offsets + self.lengths).tolist()
-        return [whole[start:end] for start, end in zip(starts, ends, strict=True)]
+        whole = self._held().data.toreadonly()
+        bounds = self.splits.tolist()
+        return [whole[start:end] for start, end in itertools.pairwise(bounds)]
 
     def bytes(self) -> list[bytes]:
         """Return each sample as bytes of its own."""
         return [bytes(view) for view in self.views()]
 
+    def arrow(self) -> pa.LargeBinaryArray:
+        """Return the samples as an Arrow array of large_binary that shares the buffer."""
+        buffers = [None, pa.py_buffer(self.splits), pa.py_buffer(self._held())]
+        return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(self), buffers)
 
-def aligned(size_bytes: int) -> NDArray[np.uint8]:
-    """Return an uninitialised buffer that starts on a 64-byte boundary."""
-    raw = np.empty(size_bytes + ALIGNMENT_BYTES, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT_BYTES
-    return raw[start : start + size_bytes]
+    def _held(self) -> NDArray[np.uint8]:
+        if self.released:
+            raise Invalid("batch", expected="one that is held", found="it was released")
+        return self.data
+
+    def release(self) -> None:
+        """Give the buffer back now, unless something else still refers to it. Works twice."""
+        self.released = True
+        self.data = np.empty(0, np.uint8)
+
+    def __enter__(self) -> Batch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()

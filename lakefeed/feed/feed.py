@@ -1,102 +1,102 @@
-"""The feed: verified batches of a snapshot's files, in a seeded order, from any position on.
+"""The feed: verified batches of a lake's files, in a seeded order, from any position on.
 
-    with Feed(lake.snapshot(), "train/**", FeedOptions(batch_size=256, labels="parent")) as feed:
+    with Feed("/mnt/lake", "train/**", FeedOptions(batch_size=256, labels="parent")) as feed:
         for batch in feed:
             train(batch.views(), batch.labels)
             save(batch.state)
 
-A feed is a plan (`planning`), a thread that carries it out ahead of the consumer (`ahead`), and a
+A feed is a plan (`planning`), workers that carry it out ahead of the consumer (`ahead`), and a
 cursor. The cursor moves when a batch is taken, so a saved state means *consumed*, and a feed that
 is restored from it, at the same or at another world size, repeats and misses nothing (I8).
 
 Keeps I7 (every payload verified), I8 (ranks) and I9 (byte budget, nothing left behind by `close`).
-A feed is used by one thread. After a fork it starts its own thread in the process that iterates it.
+A feed is used by one thread. After a fork it starts its own workers in the process that iterates
+it. What it opened itself, it closes.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
-from itertools import islice
 from types import TracebackType
 
-from lakefeed.errors import Invalid
-from lakefeed.feed.ahead import Ahead, Limits
-from lakefeed.feed.batch import Batch, Cursor
-from lakefeed.feed.order import Partition, Shuffle
+import numpy as np
+from numpy.typing import NDArray
+
+from lakefeed.errors import Invalid, NotFound
+from lakefeed.feed.ahead import Ahead
+from lakefeed.feed.batch import Batch
+from lakefeed.feed.buffers import Pool
+from lakefeed.feed.cursor import Cursor, State
+from lakefeed.feed.fetching import Patience
+from lakefeed.feed.flights import Start
+from lakefeed.feed.mixing import Mix, Mixed
+from lakefeed.feed.options import Cache, FeedOptions
+from lakefeed.feed.order import Key
 from lakefeed.feed.planning import Plan
-from lakefeed.feed.selection import Labelling, Select, Selection, resolve
+from lakefeed.feed.selection import Select, Selection, Where, resolve
+from lakefeed.feed.sources import Source, Sources
+from lakefeed.feed.stats import FeedStats, Now, Recorder, clock
+from lakefeed.feed.window import Means
 from lakefeed.lake.snapshot import Snapshot
 
-
-@dataclass(frozen=True, slots=True)
-class FeedOptions:
-    """What a feed serves, to whom, and how far ahead it reads.
-
-    `shuffle` is "global", "runs=K" (K neighbours stay together) or None. Epochs [0, `epochs`) are
-    served, None: without end; each has its own order. Labels are the number of the parent
-    directory's name ("parent") or of an attribute's value ("attrs.KEY") among the sorted names, or
-    in `class_names`. Each of `world_size` ranks gets `batch_size` samples a step. At most
-    `prefetch` batches and `memory_bytes` bytes are read ahead.
-    """
-
-    batch_size: int = 32
-    shuffle: str | None = "global"
-    seed: int = 0
-    epochs: int | None = 1
-    drop_last: bool = False
-    labels: str | None = None
-    class_names: tuple[str, ...] | None = None
-    rank: int = 0
-    world_size: int = 1
-    prefetch: int = 8
-    memory_bytes: int = 1 << 30
-
-    def __post_init__(self) -> None:
-        Shuffle.parse(self.shuffle)
-        _ = self.partition, self.labelling
-        for name, value in (("prefetch", self.prefetch), ("memory_bytes", self.memory_bytes)):
-            if value < 1:
-                raise Invalid(name, expected="at least 1", found=value)
-
-    @property
-    def partition(self) -> Partition:
-        """How the ranks share an epoch."""
-        return Partition(self.batch_size, self.rank, self.world_size, self.drop_last)
-
-    @property
-    def labelling(self) -> Labelling:
-        """Where labels come from."""
-        return Labelling(self.labels, self.class_names)
+__all__ = ["Cache", "Feed", "FeedOptions", "Mix", "Source", "Where"]
 
 
 class Feed:
-    """An iterator of batches. Use it in a `with` block, or call `close`."""
+    """An iterator of batches. Use it in a `with` block, or call `close`.
+
+    `source` is a lake's directory (its newest snapshot is served), an opened lake or a snapshot.
+    `select` is a prefix, a glob, a list of paths, a `Where`, a `Mix` of those, or a selection
+    resolved before.
+    """
 
     def __init__(
         self,
-        snapshot: Snapshot,
-        select: Select | Selection = "",
+        source: Source,
+        select: Select | Mix | Selection = "",
         options: FeedOptions | None = None,
     ) -> None:
-        self._snapshot = snapshot
-        self._select = select
         self._options = options or FeedOptions()
+        self._sources = Sources(source, self._options.cache)
+        self._select = select
         self._cursor: Cursor | None = None
         self._ahead: Ahead | None = None
+        self._past_peak_bytes = 0
         self._skip, self._every = 0, 1
         self._closed = False
+        self._pool = Pool(self._options.limits.bytes_max, self._options.allocate)
+        self._recorder = Recorder(self._options.observer)
 
     # -- what is served --------------------------------------------------------------------------
+
+    @property
+    def options(self) -> FeedOptions:
+        """The options the feed was made with."""
+        return self._options
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that is served, opened on first use."""
+        return self._sources.snapshot
 
     @cached_property
     def selection(self) -> Selection:
         """The samples, resolved on first use; NotFound when there are none."""
-        if isinstance(self._select, Selection):
-            return self._select
-        return resolve(self._snapshot, self._select, self._options.labelling)
+        return self._resolve(self.snapshot)
+
+    def _resolve(self, snapshot: Snapshot) -> Selection:
+        labelling = self._options.labelling
+        select = self._select
+        if isinstance(select, Mix):
+            parts = [resolve(snapshot, part, labelling) for part, _ in select.parts]
+            return Mixed(parts, select)
+        if isinstance(select, str | Where | list | tuple):
+            return resolve(snapshot, select, labelling)
+        return select  # type: ignore[return-value]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ class Feed:
         return self.selection.class_names
 
     def __len__(self) -> int:
-        """Return how many batches this rank gets in one epoch."""
+        """Return how many batches every rank gets in one epoch."""
         return self._options.partition.batches(len(self.selection))
 
     # -- batches ---------------------------------------------------------------------------------
@@ -114,9 +114,12 @@ class Feed:
 
     def __next__(self) -> Batch:
         """Return the next batch; raise what reading ahead ran into (Corrupt names the file)."""
+        asked = clock()
         batch = self._running().next()
         if batch is None:
             raise StopIteration
+        self._recorder.step(asked, clock())
+        self._recorder.delivered(len(batch), batch.data.nbytes, batch.cursor.epoch)
         self._cursor = batch.cursor
         self._skip = self._every - 1
         return batch
@@ -125,12 +128,36 @@ class Feed:
         if self._closed:
             raise Invalid("feed", expected="an open feed", found="a closed one")
         if self._ahead is None or self._ahead.pid != os.getpid():
-            options = self._options
-            plan = Plan(len(self.selection), options.partition, options.epochs)
-            limits = Limits(options.prefetch, options.memory_bytes)
-            assignments = islice(plan.assignments(self._here()), self._skip, None, self._every)
-            self._ahead = Ahead(self._snapshot, self.selection, assignments, limits)
+            self._ahead = self._start()
         return self._ahead
+
+    def _start(self) -> Ahead:
+        options, selection = self._options, self.selection
+        options.partition.check(len(selection))
+        closed = threading.Event()
+        means = Means(
+            snapshot=self.snapshot,
+            selection=selection,
+            pool=self._pool,
+            patience=Patience(closed, self._recorder),
+            recorder=self._recorder,
+            skips=options.on_corrupt == "skip",
+            fixed=options.last in ("pad", "repeat"),
+            may_stage=options.allocate is None,
+        )
+        ahead = Ahead(means, self._plan(selection), options.limits, closed)
+        ahead.start(Start(self._here(), self._skip))
+        return ahead
+
+    def _plan(self, selection: Selection) -> Plan:
+        options, shuffle, count = self._options, self._options.order, len(selection)
+
+        def order(positions: NDArray[np.int64], key: Key) -> NDArray[np.int64]:
+            if isinstance(selection, Mixed):
+                return selection.numbers(positions, shuffle, key)
+            return shuffle.samples(positions, count, key)
+
+        return Plan(count, options.partition, options.epochs, shuffle, order, self._every)
 
     def take_turns(self, skip: int, every: int) -> None:
         """Serve only every `every`-th batch from here on, leaving out `skip` at first.
@@ -146,7 +173,7 @@ class Feed:
 
     # -- where it stands -------------------------------------------------------------------------
 
-    def state(self) -> dict[str, int | str | None]:
+    def state(self) -> State:
         """Return where the feed stands behind the last batch taken, as JSON under 200 bytes."""
         return self._here().state()
 
@@ -157,17 +184,13 @@ class Feed:
         """
         wanted, here = Cursor.of(state), self._here()
         for name, theirs, ours in (
-            ("selection", wanted.selection, here.selection),
             ("seed", wanted.seed, here.seed),
             ("shuffle", wanted.shuffle, here.shuffle),
         ):
             if theirs != ours:
-                raise Invalid(
-                    f"feed state's {name}",
-                    expected=ours,
-                    found=theirs,
-                    hint=f"open snapshot {wanted.snapshot} with the options of the saved feed",
-                )
+                raise _refused(name, ours, theirs, wanted)
+        if wanted.selection != here.selection and not self._same_files(wanted):
+            raise _refused("selection", here.selection, wanted.selection, wanted)
         if wanted.position >= len(self.selection):
             raise Invalid(
                 "feed state's position",
@@ -175,30 +198,60 @@ class Feed:
                 found=wanted.position,
             )
         self._stop()
-        self._cursor = wanted
+        self._cursor = replace(wanted, snapshot=here.snapshot, selection=here.selection)
+
+    def _same_files(self, wanted: Cursor) -> bool:
+        """Tell whether the state's snapshot holds the same files in other packs or segments.
+
+        That takes reading the index of both snapshots, so it is asked only if their places differ.
+        """
+        if wanted.snapshot == self.snapshot.number:
+            return False
+        try:
+            theirs = self._resolve(self.snapshot.at(wanted.snapshot))
+            known = wanted.selection in (theirs.digest, theirs.content())
+            return known and theirs.content() == self.selection.content()
+        except NotFound:
+            return wanted.selection == self.selection.content()
 
     def _here(self) -> Cursor:
         if self._cursor is not None:
             return self._cursor
-        options, number = self._options, self._snapshot.number
-        return Cursor(number, self.selection.digest, options.shuffle, options.seed, 0, 0)
+        options = self._options
+        shuffle = str(options.order) or None
+        digest = self.selection.digest
+        return Cursor(self.snapshot.number, digest, shuffle, options.seed, 0, 0)
+
+    # -- figures ---------------------------------------------------------------------------------
+
+    def stats(self) -> FeedStats:
+        """Return what the feed did so far and where the time went."""
+        now = Now() if self._ahead is None else self._ahead.now()
+        hits, misses = self._sources.cache_counts()
+        return self._recorder.facts(
+            replace(now, cache_hits=hits, cache_misses=misses, peak_bytes=self.peak_bytes)
+        )
 
     @property
     def peak_bytes(self) -> int:
         """The most bytes that were read ahead at once, so far."""
-        return 0 if self._ahead is None else self._ahead.peak_bytes
+        now = 0 if self._ahead is None else self._ahead.now().peak_bytes
+        return max(now, self._past_peak_bytes)
 
     # -- the end ---------------------------------------------------------------------------------
 
     def _stop(self) -> None:
+        self._past_peak_bytes = self.peak_bytes
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             ahead.close()
 
     def close(self) -> None:
-        """Stop reading ahead; no thread is left. Works twice."""
+        """Stop reading ahead; no thread is left, and no file that the feed opened. Works twice."""
         self._closed = True
         self._stop()
+        self._pool.close()
+        self._sources.close()
 
     def __enter__(self) -> Feed:
         return self
@@ -210,3 +263,12 @@ class Feed:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _refused(name: str, ours: object, theirs: object, wanted: Cursor) -> Invalid:
+    return Invalid(
+        f"feed state's {name}",
+        expected=ours,
+        found=theirs,
+        hint=f"open snapshot {wanted.snapshot} with the options of the saved feed",
+    )

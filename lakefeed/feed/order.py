@@ -5,9 +5,8 @@ network on a grid that just holds `count` numbers (at least 64), applied again t
 outside (cycle walking). It costs a constant amount of memory, works beyond 2^32, and any
 stretch of the order can be computed alone, so a position is all the state a feed needs.
 
-`Shuffle` says how far the order strays from path order: not at all, by runs of neighbours, or
-globally. `Partition` cuts an epoch into steps and each step into one share for each rank: disjoint,
-complete, and the same for the same seed, whatever the number of ranks was before (I8).
+`Shuffle` says how far the order strays from path order: not at all, by runs of neighbours that are
+mixed inside a window, or globally.
 
 The order is a promise: the same seed, epoch and count give the same order in every version, and
 golden values in the tests hold it. Knows nothing of files and snapshots.
@@ -15,6 +14,7 @@ golden values in the tests hold it. Knows nothing of files and snapshots.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,9 @@ COUNT_MAX = 1 << 62
 # Six give every order of 3, 4 and 5 samples its fair share (chi-squared over 6,000 seeds).
 _ROUNDS = 6
 _NUMBERS_MIN = 64
+# Runs in a window unless it is given: 128 runs of 8 leave hardly two of a run in one batch, and a
+# window of samples of 100 kB stays near 100 MB.
+WINDOW_RUNS = 128
 # A block's three work arrays stay in the processor's second-level cache.
 _BLOCK = 1 << 14
 
@@ -54,29 +57,62 @@ def permute(positions: Positions, count: int, key: Key) -> Positions:
 
 @dataclass(frozen=True, slots=True)
 class Shuffle:
-    """How samples are mixed: `run` neighbours stay together; 1 is a global shuffle, 0 is none."""
+    """How samples are mixed: runs of `run` neighbours are permuted, then windows of `window`
+    positions in themselves. A run of 1 is a global shuffle, 0 is none; a window of 0 is none."""
 
     run: int
+    window: int = 0
 
     @classmethod
-    def parse(cls, text: str | None) -> Shuffle:
-        """Return what "global", "runs=K" or None asks for; Invalid for anything else."""
+    def parse(cls, text: str | None, window: int | None = None) -> Shuffle:
+        """Return what "global", "runs=K", "runs=K,window=W" or None asks for, else Invalid."""
         if text is None:
             return cls(0)
         if text == "global":
             return cls(1)
-        word, _, number = text.partition("=")
-        if word == "runs" and number.isascii() and number.isdigit() and 0 < int(number) < COUNT_MAX:
-            return cls(int(number))
-        raise Invalid("shuffle", expected='"global", "runs=K" or None', found=repr(text))
+        match = re.fullmatch(r"runs=([0-9]{1,18})(?:,window=([0-9]{1,18}))?", text)
+        run = 0 if match is None else int(match[1])
+        if match is None or not run:
+            expected = '"global", "runs=K", "runs=K,window=W" or None'
+            raise Invalid("shuffle", expected=expected, found=repr(text))
+        if match[2] is not None:
+            window = int(match[2])
+        if window is None:
+            window = run * WINDOW_RUNS
+        if window < 0:
+            raise Invalid("window", expected="0 or more samples", found=window)
+        return cls(run, 0 if window == 1 else window)
+
+    def __str__(self) -> str:
+        if self.run < 2 and not self.window:
+            return "global" if self.run else ""
+        if self.window == self.run * WINDOW_RUNS:
+            return f"runs={self.run}"
+        return f"runs={self.run},window={self.window}"
 
     def samples(self, positions: Positions, count: int, key: Key) -> Positions:
         """Return the number of the sample at each position of an epoch of `count` samples."""
+        positions = np.asarray(positions, np.int64)
         if self.run == 0 or not count:
-            return np.asarray(positions, np.int64)
+            return positions
+        if self.window:
+            positions = self._in_windows(positions, count, key)
         if self.run == 1:
             return permute(positions, count, key)
-        return self._by_runs(np.asarray(positions, np.int64), count, key)
+        return self._by_runs(positions, count, key)
+
+    def _in_windows(self, positions: Positions, count: int, key: Key) -> Positions:
+        """Permute each window's positions in themselves; the last window may be short."""
+        numbers = positions // self.window
+        moved = np.empty_like(positions)
+        for number in np.unique(numbers).tolist():
+            start = number * self.window
+            size = min(self.window, count - start)
+            inside = numbers == number
+            # A key of its own for each window, from the epoch's: windows repeat no pattern.
+            own = (_mix(key[0] ^ _mix(number + 1)), key[1])
+            moved[inside] = permute(positions[inside] - start, size, own) + start
+        return moved
 
     def _by_runs(self, positions: Positions, count: int, key: Key) -> Positions:
         """Permute whole runs. The last run may be short: behind its slot everything moves up."""
@@ -86,59 +122,6 @@ class Shuffle:
         behind = positions >= (short_slot + 1) * self.run - missing
         padded = positions + np.where(behind, missing, 0)
         return permute(padded // self.run, runs, key) * self.run + padded % self.run
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of an epoch: this rank's positions [low, high), and where the next step begins."""
-
-    low: int
-    high: int
-    next: int
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """How the ranks share an epoch: `batch_size` positions each, rank after rank, step by step.
-
-    A position counts samples of all ranks together. So a feed that stopped at one world size goes
-    on at another from the same position, and nothing is repeated or left out.
-    """
-
-    batch_size: int
-    rank: int = 0
-    world_size: int = 1
-    drop_last: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise Invalid("batch_size", expected="at least 1", found=self.batch_size)
-        if not 0 <= self.rank < self.world_size:
-            raise Invalid("rank", expected=f"0 to {self.world_size - 1}", found=self.rank)
-
-    def step(self, position: int, count: int) -> Step | None:
-        """Return the step that begins at a position, or None at the end of the epoch.
-
-        What is left at the end is shared evenly, so a rank's last share may be one sample smaller
-        than that of the ranks before it, and empty (never rank 0's); with `drop_last` it is left
-        out on every rank alike.
-        """
-        together = self.batch_size * self.world_size
-        left = count - position
-        if left <= 0 or (self.drop_last and left < together):
-            return None
-        stride = min(together, left)
-        low = position - (-stride * self.rank // self.world_size)
-        high = position - (-stride * (self.rank + 1) // self.world_size)
-        return Step(low, high, position + stride)
-
-    def batches(self, count: int) -> int:
-        """Return how many batches this rank gets of an epoch of `count` samples."""
-        full, rest = divmod(count, self.batch_size * self.world_size)
-        if self.drop_last or not rest:
-            return full
-        last = self.step(count - rest, count)
-        return full + (last is not None and last.high > last.low)
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ def _parquet_writer(sink: _Sink, position: int, sample: pa.Table) -> pq.ParquetW
         compression="zstd",
         use_dictionary=[*_DICTIONARY, "mtime_ns"] if repeats else _DICTIONARY,
         column_encoding=encodings,
-        write_statistics=["path"],
+        write_statistics=["path", "kind"],
         store_schema=False,
     )
     sink.advance(file, position)
@@ -245,6 +245,16 @@ class ColumnsReader:
     def rows(self) -> int:
         """How many rows the file holds."""
         return sum(self.groups.rows)
+
+    def kinds(self, number: int) -> set[str] | None:
+        """Return the least and the greatest kind in a group; None where the file does not say."""
+        if not self.groups.rows[number]:
+            return set()
+        column = rows_format.FILE_SCHEMA.get_field_index("kind")
+        statistics = self._metadata.row_group(number).column(column).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        return {str(statistics.min), str(statistics.max)}
 
     def _check_version(self) -> None:
         version = self.meta.get("lakefeed.format")

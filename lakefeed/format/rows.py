@@ -210,6 +210,29 @@ def from_file(table: pa.Table, own_pack: str, own_seq: int, subject: str) -> pa.
     return pa.table(columns, schema=MEMORY_SCHEMA)
 
 
+def extents_from_file(table: pa.Table, own_pack: str, subject: str) -> pa.Table:
+    """Return kinds and extents in memory shape from a file table that has no other needed columns.
+
+    Columns besides those stay as they are. Raises Corrupt as `from_file` does.
+    """
+    pack = table["pack"]
+    if pack.null_count == len(table):
+        pack = pa.chunked_array([bridge.repeated(own_pack, len(table))])
+    elif pack.null_count:
+        filled = pc.fill_null(pack.cast(pa.string()), own_pack)
+        pack = filled.dictionary_encode().unify_dictionaries()
+    length = table["length"]
+    if length.null_count:
+        length = pc.coalesce(length, table["size"])
+    changed = {
+        "kind": _codes(table["kind"], KIND_NAMES, subject),
+        "codec": _codes(table["codec"], CODEC_NAMES, subject),
+        "pack": pack,
+        "length": length,
+    }
+    return pa.table({name: changed.get(name, table[name]) for name in table.column_names})
+
+
 def _codes(words: pa.ChunkedArray, names: list[str], subject: str) -> pa.ChunkedArray:
     chunks = []
     value_set = bridge.strings(names)

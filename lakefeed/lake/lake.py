@@ -53,7 +53,7 @@ class Lake:
         self._files = OpenFiles(volume)
         self.catalogue = Catalogue(self._files)
         self._reader = Reader(self._files)
-        self._shared = Shared(volume.name, self.catalogue, self._reader, self.log.head)
+        self._shared = Shared(volume, self.catalogue, self._reader, self.log.head, self.snapshot)
 
     # -- making and opening ----------------------------------------------------------------------
 

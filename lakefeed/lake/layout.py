@@ -74,6 +74,11 @@ def pack_path(pack_id: str) -> str:
     return f"{PACKS}/{pack_id[:2]}/{pack_id}.pack"
 
 
+def is_pack(path: str) -> bool:
+    """Tell whether a volume's path is that of a pack."""
+    return parse_pack(path.rpartition("/")[2]) is not None
+
+
 def segment_path(segment_id: str) -> str:
     """Return where a segment lies."""
     return f"{INDEX}/{segment_id}.parquet"

@@ -19,16 +19,24 @@ import pyarrow as pa
 
 from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format import bridge
+from lakefeed.format.columns import ColumnsReader
 from lakefeed.format.commit import State
 from lakefeed.format.paths import check_path, check_prefix, subtree_range
-from lakefeed.format.rows import COLUMNS, Kind, Row, rows_from_table, table_from_rows
+from lakefeed.format.rows import (
+    COLUMNS,
+    Kind,
+    Row,
+    extents_from_file,
+    rows_from_table,
+    table_from_rows,
+)
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.listing import children, implied_directory
 from lakefeed.lake.lookup import EXTENT_COLUMNS, locate
 from lakefeed.lake.query import Query, mask
 from lakefeed.lake.reader import Extents, Reader, check_bounds, extents_of
 from lakefeed.lake.scan import scan
-from lakefeed.volume.base import ReadableFile
+from lakefeed.volume.base import ReadableFile, Volume
 
 if TYPE_CHECKING:
     import builtins
@@ -41,12 +49,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all snapshots of an opened lake use together; `newest` asks the volume for the head."""
+    """What all snapshots of an opened lake use together; `newest` asks the volume for the head,
+    `at` for a snapshot by number."""
 
-    name: str
+    volume: Volume
     catalogue: Catalogue
     reader: Reader
     newest: Callable[[], State]
+    at: Callable[[int], Snapshot]
 
 
 class Snapshot:
@@ -59,7 +69,12 @@ class Snapshot:
     @property
     def name(self) -> str:
         """Where the lake of this view is."""
-        return self._shared.name
+        return self._shared.volume.name
+
+    @property
+    def volume(self) -> Volume:
+        """The volume that the lake of this view is on."""
+        return self._shared.volume
 
     @property
     def number(self) -> int:
@@ -155,6 +170,31 @@ class Snapshot:
             chosen = table.filter(mask(table, query))
             if len(chosen):
                 yield chosen
+
+    # -- index files -----------------------------------------------------------------------------
+
+    def columns(self, source: Source) -> ColumnsReader:
+        """Return the opened columns file of one of `sources`."""
+        with self._expiring():
+            return self._shared.catalogue.reader(source)
+
+    def read_columns(
+        self, source: Source, start: int, end: int, columns: Sequence[str]
+    ) -> pa.Table:
+        """Return some columns of groups [start, end) of a source, as they are in the file."""
+        with self._expiring():
+            return self._shared.catalogue.reader(source).read(start, end, list(columns))
+
+    def read_extents(
+        self, source: Source, start: int, end: int, more: Sequence[str] = ()
+    ) -> pa.Table:
+        """Return kind and extent of each row of groups [start, end), and `more` columns as is."""
+        table = self.read_columns(source, start, end, [*EXTENT_COLUMNS[:-1], *more])
+        return extents_from_file(table, source.pack_id, source.path)
+
+    def at(self, number: int) -> Snapshot:
+        """Return another snapshot of this lake; NotFound or SnapshotExpired if there is none."""
+        return self._shared.at(number)
 
     # -- bytes -----------------------------------------------------------------------------------
 
@@ -257,11 +297,11 @@ class Snapshot:
     # -- errors ----------------------------------------------------------------------------------
 
     def _missing(self, path: str) -> NotFound:
-        return NotFound(f"{path!r} in snapshot {self.number} of {self._shared.name}")
+        return NotFound(f"{path!r} in snapshot {self.number} of {self.name}")
 
     def _expired(self, path: str) -> SnapshotExpired:
         return SnapshotExpired(
-            f"{path!r} in snapshot {self.number} of {self._shared.name}",
+            f"{path!r} in snapshot {self.number} of {self.name}",
             expected="its pack",
             found="it was garbage collected",
             hint="open a newer snapshot, or tag the ones you need",

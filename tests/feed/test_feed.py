@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from lakefeed.errors import Corrupt, Invalid, SnapshotExpired, VolumeFailed
-from lakefeed.feed import loading
-from lakefeed.feed.batch import ALIGNMENT_BYTES, Batch
+from lakefeed.feed.batch import Batch
+from lakefeed.feed.buffers import ALIGNMENT_BYTES
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
@@ -200,22 +200,6 @@ def test_files_that_compaction_moved_are_found_in_their_new_pack() -> None:
             volume.unlink(layout.pack_path(pack))
         served = {path: data for b in feed for path, data in zip(b.paths, b.bytes(), strict=True)}
     assert served == FILES
-
-
-def test_reading_on_many_threads_gives_the_same_bytes(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loading, "_TRIAL_READS", 1)
-    monkeypatch.setattr(loading, "_CALL_SECONDS", 0.0)
-    monkeypatch.setattr(loading, "_COPY_BYTES_PER_SECOND", 1e18)
-    monkeypatch.setattr(loading, "GAP_BYTES", 1)
-    seen = set()
-    with Feed(lake.snapshot(), "train", FeedOptions(25)) as feed:
-        for batch in feed:
-            seen |= set(feed_threads())
-            assert batch.bytes() == [FILES[path] for path in batch.paths]
-    assert len(seen) > 1
-    assert feed_threads() == []
 
 
 def test_packs_that_garbage_collection_took_are_missed_by_name() -> None:

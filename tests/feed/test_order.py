@@ -33,10 +33,44 @@ def test_every_sample_stands_at_exactly_one_position(count: int, key: tuple[int,
     assert np.array_equal(np.sort(permute(everything(count), count, key)), everything(count))
 
 
+@given(st.integers(0, 300), KEYS, st.integers(1, 400), st.sampled_from([0, 20, 77, 300]))
+@example(0, (0, 0), 3, 0)
+@example(7, (0, 0), 7, 3)
+def test_runs_and_windows_hold_every_sample_once(
+    count: int, key: tuple[int, int], run: int, window: int
+) -> None:
+    order = Shuffle(run, window).samples(everything(count), count, key)
+    assert np.array_equal(np.sort(order), everything(count))
+
+
+@given(st.integers(0, 300), KEYS, st.integers(2, 50), st.sampled_from([20, 77, 300]))
+def test_a_window_mixes_what_its_runs_hold(
+    count: int, key: tuple[int, int], run: int, window: int
+) -> None:
+    """Each window of the order has the samples it has without mixing, in another order."""
+    plain = Shuffle(run).samples(everything(count), count, key)
+    mixed = Shuffle(run, window).samples(everything(count), count, key)
+    for start in range(0, count, window):
+        part = slice(start, start + window)
+        assert np.array_equal(np.sort(plain[part]), np.sort(mixed[part]))
+
+
+def test_windows_of_one_epoch_are_mixed_differently() -> None:
+    count, run, window = 4096, 16, 256
+    plain = Shuffle(run).samples(everything(count), count, (1, 2))
+    mixed = Shuffle(run, window).samples(everything(count), count, (1, 2))
+    moves = {
+        tuple(np.argsort(plain[at : at + window])[np.argsort(np.argsort(mixed[at : at + window]))])
+        for at in range(0, count, window)
+    }
+    assert len(moves) == count // window
+    assert np.count_nonzero(np.diff(mixed) == 1) < count // 20
+
+
 @given(COUNTS, KEYS, st.integers(1, 400))
 @example(0, (0, 0), 3)
 @example(7, (0, 0), 7)
-def test_runs_hold_every_sample_once_and_keep_neighbours_together(
+def test_runs_without_a_window_keep_neighbours_together(
     count: int, key: tuple[int, int], run: int
 ) -> None:
     order = Shuffle(run).samples(everything(count), count, key)
@@ -65,8 +99,9 @@ def test_a_stretch_computed_alone_equals_the_whole(
 ) -> None:
     low = data.draw(st.integers(0, count - 1))
     high = data.draw(st.integers(low, count))
-    whole = Shuffle(run).samples(everything(count), count, key)
-    part = Shuffle(run).samples(everything(count)[low:high], count, key)
+    shuffle = Shuffle(run, data.draw(st.sampled_from([0, 700, 5000])))
+    whole = shuffle.samples(everything(count), count, key)
+    part = shuffle.samples(everything(count)[low:high], count, key)
     assert np.array_equal(part, whole[low:high])
 
 
@@ -101,6 +136,10 @@ GOLDEN = {
         270185782805,
     ],
 }
+GOLDEN_WINDOWS = {
+    (10, 3, 4): [9, 5, 4, 3, 2, 1, 0, 6, 8, 7],
+    (100, 8, 32): [68, 50, 54, 65, 49, 76, 52, 71, 61, 60, 59, 75],
+}
 GOLDEN_RUNS = {
     (10, 3): [9, 3, 4, 5, 0, 1, 2, 6, 7, 8],
     (100, 8): [64, 65, 66, 67, 68, 69, 70, 71, 48, 49, 50, 51],
@@ -116,6 +155,12 @@ def test_the_order_never_changes(count: int, key: tuple[int, int]) -> None:
 def test_the_order_by_runs_never_changes(count: int, run: int) -> None:
     order = Shuffle(run).samples(everything(count), count, (5, 2))
     assert order[:12].tolist() == GOLDEN_RUNS[count, run]
+
+
+@pytest.mark.parametrize(("count", "run", "window"), GOLDEN_WINDOWS, ids=str)
+def test_the_order_in_windows_never_changes(count: int, run: int, window: int) -> None:
+    order = Shuffle(run, window).samples(everything(count), count, (5, 2))
+    assert order[:12].tolist() == GOLDEN_WINDOWS[count, run, window]
 
 
 def test_epochs_and_seeds_are_independent_of_each_other() -> None:
@@ -154,8 +199,16 @@ def test_without_a_shuffle_samples_stand_in_path_order() -> None:
 
 def test_a_shuffle_is_named_in_words() -> None:
     assert Shuffle.parse("global") == Shuffle(1)
-    assert Shuffle.parse("runs=8") == Shuffle(8)
+    assert Shuffle.parse("runs=8") == Shuffle(8, 8 * 128)
+    assert Shuffle.parse("runs=8", 100) == Shuffle.parse("runs=8,window=100") == Shuffle(8, 100)
+    assert Shuffle.parse("runs=8", 0) == Shuffle(8)
     assert Shuffle.parse(None) == Shuffle(0)
+
+
+@pytest.mark.parametrize("text", ["global", "runs=8", "runs=8,window=0", "runs=8,window=77"])
+def test_a_shuffle_says_how_to_ask_for_it(text: str) -> None:
+    assert str(Shuffle.parse(text)) == text
+    assert not str(Shuffle.parse(None))
 
 
 @pytest.mark.parametrize("text", ["", "Global", "runs", "runs=", "runs=0", "runs=-1", "runs=²"])

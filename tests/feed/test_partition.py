@@ -1,6 +1,8 @@
-"""Ranks share an epoch: disjoint, complete, the same for the same seed (I8), from any position."""
+"""Ranks share an epoch: disjoint, complete, equally many batches, from any position (I8)."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakefeed.errors import Invalid
-from lakefeed.feed.batch import Cursor
-from lakefeed.feed.order import Partition
-from lakefeed.feed.planning import Plan
+from lakefeed.feed.cursor import Cursor
+from lakefeed.feed.order import Shuffle
+from lakefeed.feed.partition import LAST, Partition
+from lakefeed.feed.planning import EMPTY, Plan
 
 COUNTS = st.integers(1, 400)
 BATCHES = st.integers(1, 40)
@@ -18,93 +21,150 @@ WORLDS = st.integers(1, 9)
 START = Cursor(1, "00000000", "global", 3, 0, 0)
 
 
-def served(plan: Plan, cursor: Cursor) -> list[list[int]]:
-    """The numbers of each batch; a rank that would get nothing gets an empty list."""
-    if not plan.partition.batches(plan.count):
-        return []
-    return [part.numbers.tolist() for part in plan.assignments(cursor)]
+def plan(count: int, partition: Partition, epochs: int | None = 1) -> Plan:
+    shuffle = Shuffle(1)
+    order = partial(lambda positions, key: shuffle.samples(positions, count, key))
+    return Plan(count, partition, epochs, shuffle, order)
+
+
+def served(plan: Plan, cursor: Cursor, samples: int = 50) -> list[tuple[list[int], int]]:
+    """The numbers of each batch, and how many of them are real."""
+    batches = []
+    draft = plan.draft(cursor, samples)
+    while draft is not None:
+        for at in range(len(draft)):
+            part = draft.numbers[draft.splits[at] : draft.splits[at + 1]]
+            batches.append((part.tolist(), draft.real[at]))
+        draft = plan.draft(draft.cursors[-1], samples)
+    return batches
+
+
+def ranks_of(count: int, batch_size: int, world_size: int, last: str) -> list:
+    return [
+        served(plan(count, Partition(batch_size, rank, world_size, last)), START)  # type: ignore[arg-type]
+        for rank in range(world_size)
+    ]
+
+
+@given(COUNTS, BATCHES, WORLDS, st.sampled_from(LAST))
+def test_every_rank_gets_as_many_batches_as_was_said(
+    count: int, batch_size: int, world_size: int, last: str
+) -> None:
+    for rank, batches in enumerate(ranks_of(count, batch_size, world_size, last)):
+        partition = Partition(batch_size, rank, world_size, last)  # type: ignore[arg-type]
+        assert len(batches) == partition.batches(count)
+        assert Partition(batch_size, 0, world_size, last).batches(count) == len(batches)  # type: ignore[arg-type]
+
+
+@given(COUNTS, BATCHES, WORLDS, st.sampled_from(["keep", "pad", "repeat"]))
+def test_ranks_are_disjoint_and_complete(
+    count: int, batch_size: int, world_size: int, last: str
+) -> None:
+    ranks = ranks_of(count, batch_size, world_size, last)
+    numbers = [n for batches in ranks for batch, real in batches for n in batch[:real]]
+    assert sorted(numbers) == list(range(count))
 
 
 @given(COUNTS, BATCHES, WORLDS)
-def test_ranks_are_disjoint_and_complete(count: int, batch_size: int, world_size: int) -> None:
-    ranks = [Partition(batch_size, rank, world_size) for rank in range(world_size)]
-    numbers = [n for part in ranks for b in served(Plan(count, part, 1), START) for n in b]
-    assert sorted(numbers) == list(range(count))
+def test_what_is_kept_is_shared_evenly(count: int, batch_size: int, world_size: int) -> None:
+    ranks = ranks_of(count, batch_size, world_size, "keep")
+    for step in zip(*ranks, strict=True):
+        sizes = [len(batch) for batch, _ in step]
+        assert max(sizes) - min(sizes) <= 1
+        assert max(sizes) <= batch_size + 1
+        assert min(sizes) >= 1 or count < world_size
 
 
 @given(COUNTS, BATCHES, WORLDS)
 def test_dropping_the_last_step_leaves_equal_full_batches(
     count: int, batch_size: int, world_size: int
 ) -> None:
-    ranks = [Partition(batch_size, rank, world_size, True) for rank in range(world_size)]
-    batches = [served(Plan(count, part, 1), START) for part in ranks]
-    assert {len(each) for each in batches} == {count // (batch_size * world_size)}
-    assert {len(batch) for each in batches for batch in each} <= {batch_size}
-    numbers = [n for each in batches for batch in each for n in batch]
+    ranks = ranks_of(count, batch_size, world_size, "drop")
+    assert {len(batches) for batches in ranks} == {count // (batch_size * world_size)}
+    assert {len(batch) for batches in ranks for batch, _ in batches} <= {batch_size}
+    numbers = [n for batches in ranks for batch, _ in batches for n in batch]
     assert len(set(numbers)) == len(numbers)
 
 
-@given(COUNTS, BATCHES, WORLDS, st.booleans())
-def test_the_number_of_batches_is_known_beforehand(
-    count: int, batch_size: int, world_size: int, drop_last: bool
+@given(COUNTS, BATCHES, WORLDS, st.sampled_from(["pad", "repeat"]))
+def test_padding_and_repeating_fill_every_batch(
+    count: int, batch_size: int, world_size: int, last: str
 ) -> None:
-    for rank in range(world_size):
-        partition = Partition(batch_size, rank, world_size, drop_last)
-        assert partition.batches(count) == len(served(Plan(count, partition, 1), START))
+    ranks = ranks_of(count, batch_size, world_size, last)
+    order = Shuffle(1).samples(np.arange(count), count, (3, 0)).tolist()
+    assert {len(batch) for batches in ranks for batch, _ in batches} == {batch_size}
+    fill = [n for batches in ranks for batch, real in batches for n in batch[real:]]
+    if last == "pad":
+        assert set(fill) <= {EMPTY}
+    else:
+        assert fill == [order[at % count] for at in range(len(fill))]
 
 
 @given(
-    COUNTS, st.sampled_from([12, 24, 48]), st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=2)
+    COUNTS,
+    st.sampled_from([12, 24, 48]),
+    st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=2),
+    st.sampled_from(["keep", "pad", "repeat"]),
 )
 def test_a_change_of_world_size_repeats_and_misses_nothing(
-    count: int, together: int, worlds: list[int]
+    count: int, together: int, worlds: list[int], last: str
 ) -> None:
     """Each world serves one step and hands its cursor to the next one, over two epochs."""
     cursor, seen = START, []
-    for world_size in (worlds * (2 * count))[: 2 * (-(-count // together))]:
+    for world_size in worlds * (2 * count):
+        if cursor.epoch == 2:
+            break
         after = cursor
         for rank in range(world_size):
-            plan = Plan(count, Partition(together // world_size, rank, world_size), 2)
-            step = plan.partition.step(cursor.position, count)
-            assert step is not None
-            if step.high > step.low:
-                part = next(iter(plan.assignments(cursor)))
-                seen += part.numbers.tolist()
-                after = part.cursor if rank == 0 else after
+            partition = Partition(together // world_size, rank, world_size, last)  # type: ignore[arg-type]
+            draft = plan(count, partition, 2).draft(cursor, 1)
+            assert draft is not None
+            seen += draft.numbers[: draft.real[0]].tolist()
+            after = draft.cursors[0]
         cursor = after
     assert cursor == Cursor(1, "00000000", "global", 3, 2, 0)
     assert sorted(seen) == sorted([*range(count), *range(count)])
-
-
-@given(COUNTS, BATCHES, WORLDS)
-def test_the_first_rank_is_never_the_one_without_samples(
-    count: int, batch_size: int, world_size: int
-) -> None:
-    steps = -(-count // (batch_size * world_size))
-    assert Partition(batch_size, 0, world_size).batches(count) == steps
 
 
 @given(COUNTS, BATCHES, st.integers(0, 1 << 32))
 def test_each_epoch_has_an_order_of_its_own_and_holds_everything(
     count: int, batch_size: int, seed: int
 ) -> None:
-    plan = Plan(count, Partition(batch_size), 3)
     start = Cursor(1, "00000000", "global", seed, 0, 0)
-    numbers = np.concatenate([part.numbers for part in plan.assignments(start)])
-    epochs = [numbers[at * count : (at + 1) * count].tolist() for at in range(3)]
+    numbers = [
+        n for batch, _ in served(plan(count, Partition(batch_size), 3), start) for n in batch
+    ]
+    epochs = [numbers[at * count : (at + 1) * count] for at in range(3)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(count))] * 3
     if count > 20:
         assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
+@given(COUNTS, BATCHES, WORLDS, st.integers(1, 300))
+def test_drafting_many_batches_at_once_changes_nothing(
+    count: int, batch_size: int, world_size: int, samples: int
+) -> None:
+    one = plan(count, Partition(batch_size, 0, world_size, "repeat"), 2)
+    assert served(one, START, samples) == served(one, START, 1)
+
+
 def test_a_rank_that_would_wait_for_ever_is_refused() -> None:
-    with pytest.raises(Invalid, match="at least one batch"):
-        next(Plan(10, Partition(32, drop_last=True), None).assignments(START))
-    with pytest.raises(Invalid, match="rank 3 of 4"):
-        next(Plan(3, Partition(32, 3, 4), None).assignments(START))
+    for partition, count in (
+        (Partition(32, last="drop"), 10),
+        (Partition(32, 3, 4), 3),
+        (Partition(32, 0, 4), 3),
+    ):
+        with pytest.raises(Invalid, match="at least one batch"):
+            partition.check(count)
+    Partition(32, 3, 4, "repeat").check(3)
 
 
 @pytest.mark.parametrize(("batch", "rank", "world"), [(0, 0, 1), (1, 1, 1), (1, -1, 2), (1, 0, 0)])
 def test_an_impossible_share_is_refused(batch: int, rank: int, world: int) -> None:
     with pytest.raises(Invalid, match=r"batch_size|rank"):
         Partition(batch, rank, world)
+
+
+def test_an_unknown_rule_for_the_last_step_is_refused() -> None:
+    with pytest.raises(Invalid, match="keep, drop, pad, repeat"):
+        Partition(1, last="most")  # type: ignore[arg-type]

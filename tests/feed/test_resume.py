@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import Feed, FeedOptions
-from lakefeed.feed.selection import Labelling, Selection, resolve
+from lakefeed.feed.labels import Labelling
+from lakefeed.feed.selection import Selection, resolve
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
 
@@ -112,6 +113,7 @@ def test_a_newer_snapshot_with_the_same_files_goes_on(lake: Lake) -> None:
         (FeedOptions(8, seed=1), "seed"),
         (FeedOptions(8, None), "shuffle"),
         (FeedOptions(8, "runs=2"), "shuffle"),
+        (FeedOptions(8, "runs=2", window=9), "shuffle"),
     ],
 )
 def test_a_state_of_another_order_is_refused(lake: Lake, other: FeedOptions, word: str) -> None:

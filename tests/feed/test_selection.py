@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lakefeed.errors import Invalid, NotFound
-from lakefeed.feed.selection import Labelling, Selection, resolve
+from lakefeed.feed.labels import Labelling
+from lakefeed.feed.selection import Selection, resolve
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
 
@@ -28,8 +29,20 @@ def chosen(lake: Lake, select: str | list[str], labelling: Labelling | None = No
     return resolve(lake.snapshot(), select, labelling or Labelling())
 
 
+def all_of(selection: Selection) -> np.ndarray:
+    return np.arange(len(selection))
+
+
 def paths_of(selection: Selection) -> list[str]:
-    return selection.everything.paths.to_pylist()
+    return selection.paths(all_of(selection)).to_pylist()
+
+
+def labels_of(selection: Selection) -> np.ndarray:
+    selection.rows(all_of(selection))
+    labels = selection.labels(all_of(selection))
+    assert labels is not None
+    assert labels.dtype == np.int32
+    return labels
 
 
 @pytest.mark.parametrize(
@@ -48,7 +61,7 @@ def test_a_list_keeps_its_order_and_repetitions(lake: Lake) -> None:
     wanted = ["val/class1/x.bin", "top.bin", "val/class1/x.bin"]
     selection = chosen(lake, wanted)
     assert paths_of(selection) == wanted
-    assert selection.take(np.array([2, 1])).paths.to_pylist() == wanted[:0:-1]
+    assert selection.paths(np.array([2, 1])).to_pylist() == wanted[:0:-1]
 
 
 def test_nothing_found_is_an_error_not_an_empty_feed(lake: Lake) -> None:
@@ -69,9 +82,7 @@ def test_a_listed_path_must_be_a_file(lake: Lake) -> None:
 def test_the_parent_directory_is_the_class(lake: Lake) -> None:
     selection = chosen(lake, "train", Labelling("parent"))
     assert selection.class_names == ("a", "class0", "class1", "class2")
-    labels = selection.everything.labels
-    assert labels is not None
-    assert labels.dtype == np.int32
+    labels = labels_of(selection)
     for path, label in zip(paths_of(selection), labels.tolist(), strict=True):
         assert selection.class_names[label] == path.split("/")[-2]
 
@@ -79,16 +90,14 @@ def test_the_parent_directory_is_the_class(lake: Lake) -> None:
 def test_an_attribute_is_the_class(lake: Lake) -> None:
     selection = chosen(lake, "train", Labelling("attrs.parity"))
     assert selection.class_names == ("0", "1")
-    labels = selection.everything.labels
-    assert labels is not None
+    labels = labels_of(selection)
     assert labels.tolist() == [len(FILES[path]) % 2 for path in paths_of(selection)]
 
 
 def test_class_names_make_two_selections_agree(lake: Lake) -> None:
     names = ("class2", "class1", "class0", "a")
     for select, label in (("val", 1), ("train/class1", 1), ("train/class0", 2)):
-        labels = chosen(lake, select, Labelling("parent", names)).everything.labels
-        assert labels is not None
+        labels = labels_of(chosen(lake, select, Labelling("parent", names)))
         assert set(labels.tolist()) == {label}
 
 
@@ -112,20 +121,20 @@ def test_an_unknown_source_of_labels_is_refused(source: str) -> None:
         Labelling("parent", ("a", "a"))
 
 
-def test_the_digest_tells_other_bytes_and_other_paths_apart() -> None:
+def test_the_content_tells_other_bytes_and_other_paths_apart() -> None:
     files = some_files(9)
     path = next(path for path, data in files.items() if data)
     with lake_of(files) as lake:
-        before = chosen(lake, "train").digest
+        before = chosen(lake, "train").content()
         with lake.writer(QUIET) as writer:
             writer.put("elsewhere", b"")
         lake.merge_index()
-        assert chosen(lake, "train").digest == before
+        assert chosen(lake, "train").content() == before
         with lake.writer(QUIET) as writer:
             writer.put(path, b"changed")
-        changed = chosen(lake, "train").digest
+        changed = chosen(lake, "train").content()
         with lake.writer(QUIET) as writer:
             writer.put(path, files[path])
             writer.rename(sorted(files)[0], "train/class0/renamed")
-        renamed = chosen(lake, "train").digest
+        renamed = chosen(lake, "train").content()
         assert len({before, changed, renamed}) == 3

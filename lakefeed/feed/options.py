@@ -1,0 +1,119 @@
+"""What a feed serves, to whom, and how far ahead it reads: frozen values, checked at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from lakefeed.errors import Invalid
+from lakefeed.feed.buffers import Allocate
+from lakefeed.feed.labels import Labelling
+from lakefeed.feed.order import Shuffle
+from lakefeed.feed.partition import Last, Partition
+from lakefeed.feed.stats import Observer
+from lakefeed.feed.tuning import Limits
+
+OnCorrupt = Literal["raise", "skip"]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
+          "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
+# More batches than any budget of bytes lets through.
+_DEPTH_MAX = 1 << 20
+
+
+def bytes_of(size: int | str, name: str) -> int:
+    """Return a number of bytes given as such or as text, "1GiB" or "500 MB"."""
+    if isinstance(size, int):
+        return size
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", size.lower())
+    if match is None or match[2] not in _UNITS:
+        raise Invalid(name, expected='bytes, as a number or like "1GiB"', found=repr(size))
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """A directory on a local disk where all feeds of a node keep blocks of packs they have read.
+
+    It holds at most `bytes` (a number or "100GiB"), in blocks of `block_bytes`. What was read least
+    lately goes first.
+    """
+
+    directory: str | os.PathLike[str]
+    bytes: int | str = "100GiB"
+    block_bytes: int = 1 << 20
+
+    @property
+    def bytes_max(self) -> int:
+        """The bound in bytes."""
+        return bytes_of(self.bytes, "cache bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedOptions:
+    """What a feed serves, to whom, and how far ahead it reads.
+
+    `shuffle` is "global", "runs=K" (runs of K neighbours are permuted, then samples inside windows
+    of `window` positions, 128 runs if None) or None. Epochs [0, `epochs`) are served, None: without
+    end; each has its own order. `last` says what becomes of samples that fill no step: "keep",
+    "drop", "pad" or "repeat" (see `partition`); every rank gets equally many batches with each.
+
+    Labels are the number of the parent directory's name ("parent") or of an attribute's value
+    ("attrs.KEY") among the sorted names, or in `class_names`. Each of `world_size` ranks gets
+    `batch_size` samples a step. At most `memory_bytes` bytes (a number or "1GiB") and `prefetch`
+    batches (None: as many as fit) are read ahead. `on_corrupt="skip"` leaves damaged samples out,
+    counts and names them.
+
+    `allocate` gives buffers to fill, for example page-locked ones; `observer` hears of every event.
+    """
+
+    batch_size: int = 32
+    shuffle: str | None = "global"
+    seed: int = 0
+    epochs: int | None = 1
+    last: Last = "keep"
+    labels: str | None = None
+    class_names: tuple[str, ...] | None = None
+    rank: int = 0
+    world_size: int = 1
+    prefetch: int | None = None
+    memory_bytes: int | str = 1 << 30
+    window: int | None = None
+    on_corrupt: OnCorrupt = "raise"
+    cache: Cache | None = None
+    allocate: Allocate | None = None
+    observer: Observer | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.order, self.partition, self.labelling
+        limits = self.limits
+        for name, value in (("prefetch", limits.depth), ("memory_bytes", limits.bytes_max)):
+            if value < 1:
+                raise Invalid(name, expected="at least 1", found=value)
+        if self.on_corrupt not in ("raise", "skip"):
+            raise Invalid("on_corrupt", expected='"raise" or "skip"', found=repr(self.on_corrupt))
+        if self.window is not None and not str(self.shuffle).startswith("runs="):
+            raise Invalid("window", expected='shuffle="runs=K" with it', found=self.shuffle)
+
+    @property
+    def order(self) -> Shuffle:
+        """How samples are mixed."""
+        return Shuffle.parse(self.shuffle, self.window)
+
+    @property
+    def partition(self) -> Partition:
+        """How the ranks share an epoch."""
+        return Partition(self.batch_size, self.rank, self.world_size, self.last)
+
+    @property
+    def labelling(self) -> Labelling:
+        """Where labels come from."""
+        return Labelling(self.labels, self.class_names)
+
+    @property
+    def limits(self) -> Limits:
+        """How far to run ahead."""
+        depth = _DEPTH_MAX if self.prefetch is None else self.prefetch
+        return Limits(depth, bytes_of(self.memory_bytes, "memory_bytes"))

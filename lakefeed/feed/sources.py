@@ -1,0 +1,68 @@
+"""From what a user names (a directory, a lake, a snapshot) to the snapshot a feed reads.
+
+A directory is opened here and closed with the feed; a lake or a snapshot stays the caller's. With a
+cache the same snapshot is opened once more, through the cache.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lakefeed.feed.options import Cache
+from lakefeed.format.checksum import crc32c
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.volume.cached import BlockCache, CachedVolume
+
+Source = str | os.PathLike[str] | Lake | Snapshot
+
+
+def block_cache(cache: Cache) -> BlockCache:
+    """Return the opened cache that an option names."""
+    return BlockCache(cache.directory, cache.bytes_max, cache.block_bytes, crc32c)
+
+
+class Sources:
+    """Opens on first use; `close` closes what was opened here. Works twice."""
+
+    def __init__(self, source: Source, cache: Cache | None) -> None:
+        self._source = source
+        self._cache = cache
+        self._blocks: BlockCache | None = None
+        self._opened: list[Lake] = []
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot to read."""
+        if self._snapshot is None:
+            self._snapshot = self._open()
+        return self._snapshot
+
+    def _open(self) -> Snapshot:
+        source = self._source
+        if isinstance(source, Snapshot):
+            snapshot = source
+        else:
+            lake = source if isinstance(source, Lake) else self._kept(Lake.open(source))
+            snapshot = lake.snapshot()
+        if self._cache is None:
+            return snapshot
+        cache = self._cache
+        self._blocks = block_cache(cache)
+        cached = self._kept(Lake.open(CachedVolume(snapshot.volume, self._blocks, layout.is_pack)))
+        return cached.snapshot(snapshot.number)
+
+    def _kept(self, lake: Lake) -> Lake:
+        self._opened.append(lake)
+        return lake
+
+    def cache_counts(self) -> tuple[int, int]:
+        """Return how many blocks came out of the cache and how many did not."""
+        return (0, 0) if self._blocks is None else self._blocks.counts()
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        while self._opened:
+            self._opened.pop().close()

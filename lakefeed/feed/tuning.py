@@ -1,0 +1,89 @@
+"""How big windows and reads should be, from what was seen so far and what the budget allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lakefeed.feed.control import Costs
+from lakefeed.feed.window import Tuning, Window
+
+if TYPE_CHECKING:
+    from lakefeed.feed.stats import Recorder
+
+# A window's size where reads are quick: enough samples that planning them together is cheap, and
+# still in reach of the second-level caches of the machine's memory controller.
+_WINDOW_BYTES = 32 << 20
+# Where reads are slow, neighbours that can share one are worth more memory.
+_SLOW_WINDOW_SHARE = 4
+_READ_BYTES = 1 << 20
+_SLOW_READ_BYTES = 4 << 20
+_GAP_BYTES_MIN, _GAP_BYTES_MAX = 4 << 10, 1 << 20
+# A volume is slow when its reads wait rather than copy: half of them longer than this.
+_SLOW_SECONDS = 300e-6
+_SLOW_WIDTH = 4
+# A read is a straggler after four times what nearly all others took, at least 30 ms: a disk's
+# seek under load is none.
+_STRAGGLER_FACTOR = 4
+_STRAGGLER_SECONDS = 0.03
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far to run ahead: `depth` batches and `bytes_max` bytes, whichever is less."""
+
+    depth: int
+    bytes_max: int
+
+
+class Tuner:
+    """Chooses; used by one planning worker at a time."""
+
+    def __init__(self, limits: Limits, recorder: Recorder) -> None:
+        self._limits = limits
+        self._recorder = recorder
+        self._samples = 1
+        self._sample_bytes = 0.0
+        self._slow = False
+        self.hedge_seconds = _STRAGGLER_SECONDS
+
+    @property
+    def window_bytes(self) -> int:
+        """The size that windows grow to: two of them, staged, fit into the budget."""
+        if self._slow:
+            return self._limits.bytes_max // _SLOW_WINDOW_SHARE
+        return min(_WINDOW_BYTES, self._limits.bytes_max // 4)
+
+    def samples(self) -> int:
+        """Return how many samples to draft."""
+        if not self._sample_bytes:
+            return 1
+        return max(1, min(self._samples, int(self.window_bytes / self._sample_bytes)))
+
+    def tuning(self, costs: Costs, width: int) -> Tuning:
+        """Return how to read the next window."""
+        typical = self._recorder.read_seconds(0.5)
+        self._slow = width >= _SLOW_WIDTH and typical > _SLOW_SECONDS
+        if self._slow:
+            usual = self._recorder.read_seconds(0.95)
+            self.hedge_seconds = max(_STRAGGLER_SECONDS, _STRAGGLER_FACTOR * usual)
+        gap = int(min(max(costs.gap_bytes, _GAP_BYTES_MIN), _GAP_BYTES_MAX))
+        size = _SLOW_READ_BYTES if self._slow else _READ_BYTES
+        return Tuning(gap, size, self._slow, self._limits.bytes_max // 2)
+
+    @staticmethod
+    def plain(tuning: Tuning) -> Tuning:
+        """Return how to read with the least memory."""
+        return replace(tuning, private=False, staging_bytes_max=0)
+
+    def fits(self, window: Window) -> bool:
+        """Tell whether another window of this size would fit beside it."""
+        half = self._limits.bytes_max // 2
+        batches = len(window.batch_bytes)
+        return window.needed_bytes <= half and batches <= max(1, self._limits.depth // 2)
+
+    def planned(self, window: Window) -> None:
+        """Let windows grow."""
+        samples = len(window.rows)
+        self._sample_bytes = max(1.0, sum(window.batch_bytes) / max(1, samples))
+        self._samples = max(self._samples, samples) * 2

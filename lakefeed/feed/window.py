@@ -1,0 +1,309 @@
+"""A window: some batches in a row, from the plan of their reads to verified bytes in their places.
+
+1. `Window` plans: where the samples are, which reads bring them, how much memory it takes.
+2. `open` lends the buffers, once the budget has room for them.
+3. `read` does some of the reads and verifies what came (I7), on any thread: reads write to
+   disjoint places.
+4. `settle` brings what no read brought: empty payloads, and those whose pack is gone because
+   compaction moved them, which the snapshot knows.
+5. `batch` makes one batch.
+
+Big samples are read straight into their batch (`direct`). Small ones that share reads are `staged`:
+whole stretches of packs are read into one buffer, each verified with one pass, and Arrow gathers
+the batches out of it, so that no step costs an interpreter's call for each sample.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from lakefeed.errors import Corrupt, NotFound
+from lakefeed.feed.assembly import NOTHING, Direct, Placing, Staged
+from lakefeed.feed.batch import Batch, Names
+from lakefeed.feed.buffers import Pool
+from lakefeed.feed.fetching import Patience
+from lakefeed.feed.labels import NO_LABEL, Labels
+from lakefeed.feed.planning import EMPTY, Draft
+from lakefeed.feed.reads import plan_reads
+from lakefeed.feed.selection import Selection
+from lakefeed.feed.stats import Recorder
+from lakefeed.feed.table import Rows
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.volume.base import ReadableFile
+
+# Staging pays where several payloads share a read and copying one more time is cheap beside a call
+# for each sample: up to four memory pages or so.
+_STAGED_BYTES = 16 << 10
+_STAGED_SHARING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all windows of a feed work with. `skips`: damaged samples are left out; `fixed`: and
+    leave an empty sample behind, because every batch has the same number of them."""
+
+    snapshot: Snapshot
+    selection: Selection
+    pool: Pool
+    patience: Patience
+    recorder: Recorder
+    skips: bool
+    fixed: bool
+    may_stage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """How to read: over gaps of so many bytes, in reads of so many; `private` reads land in a
+    buffer of their own first, so that a straggler may be overtaken and never writes late."""
+
+    gap_bytes: int
+    read_bytes: int
+    private: bool
+    staging_bytes_max: int
+
+
+class Claim:
+    """A read that may be under way twice: whoever comes first takes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken = False
+
+    def take(self) -> bool:
+        """Return True to the first who asks."""
+        with self._lock:
+            mine, self._taken = not self._taken, True
+            return mine
+
+
+class Window:
+    """See the module. `read` may run on many threads, everything else on one at a time."""
+
+    def __init__(self, means: Means, draft: Draft, tuning: Tuning) -> None:
+        self.means = means
+        self.draft = draft
+        self.rows = _rows_of(means.selection, draft)
+        self.reads = plan_reads(self.rows, tuning.gap_bytes, tuning.read_bytes)
+        self.private = tuning.private
+        self.batch_bytes = [
+            int(self.rows.size[start:end].sum())
+            for start, end in zip(draft.splits, draft.splits[1:], strict=False)
+        ]
+        self._placing: Placing = self._choose(tuning)
+        self._lock = threading.Lock()  # guards the two below
+        self._gone: set[int] = set()
+        self._bad: dict[int, Corrupt] = {}
+
+    def _choose(self, tuning: Tuning) -> Placing:
+        rows, reads = self.rows, self.reads
+        mean = sum(self.batch_bytes) / max(1, len(rows))
+        staged = (
+            self.means.may_stage
+            and mean <= _STAGED_BYTES
+            and len(reads) * _STAGED_SHARING <= len(rows)
+            and len(reads) > 0
+            and not rows.packed.any()
+            and int(rows.length.max(initial=0)) <= tuning.read_bytes
+            and sum(reads.length) + sum(self.batch_bytes) <= tuning.staging_bytes_max
+        )
+        return Staged(rows, reads) if staged else Direct(rows, reads)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that the reads bring, gaps included."""
+        return sum(self.reads.length)
+
+    @property
+    def extra_bytes(self) -> int:
+        """Memory that is needed while reading, beside the batches' own."""
+        private = self.read_bytes if self.private else 0
+        return self._placing.extra_bytes + private
+
+    @property
+    def needed_bytes(self) -> int:
+        """All memory that the window takes until its first batch is taken."""
+        return sum(self.batch_bytes) + self.extra_bytes
+
+    def open(self) -> None:
+        """Lend the buffers."""
+        self._placing.open(self.means.pool, self.draft.splits)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def read(self, start: int, end: int, claim: Claim | None = None) -> bool:
+        """Do reads [start, end) and verify what they brought; False if somebody was faster."""
+        seconds: list[float] = []
+        cpu = time.thread_time()
+        position = start
+        while position < end:
+            pack = self.reads.pack[position]
+            stop = position + 1
+            while stop < end and self.reads.pack[stop] == pack:
+                stop += 1
+            if not self._read_pack(position, stop, claim, seconds):
+                return False
+            position = stop
+        read_bytes = sum(self.reads.length[start:end])
+        now = time.thread_time()
+        self.means.recorder.fetched(seconds, read_bytes, max(0.0, sum(seconds) - (now - cpu)))
+        began = time.perf_counter()
+        self._verify(start, end)
+        self.means.recorder.stage("verify", time.perf_counter() - began)
+        return True
+
+    def _read_pack(self, start: int, end: int, claim: Claim | None, seconds: list[float]) -> bool:
+        """Do reads of one pack; those behind a missing pack are left for `settle`."""
+        done = start
+
+        def read_all(file: ReadableFile) -> bool:
+            nonlocal done
+            for read in range(done, end):
+                began = time.perf_counter()
+                taken = self._read_one(file, read, claim)
+                seconds.append(time.perf_counter() - began)
+                if not taken:
+                    return False
+                done = read + 1
+            return True
+
+        means = self.means
+        pack = self.rows.packs[self.reads.pack[start]]
+        try:
+            return means.patience.run(lambda: means.snapshot.read_pack(pack, read_all))
+        except NotFound:
+            if claim is not None and not claim.take():
+                return False
+            first, last = self.reads.start[done], self.reads.end[end - 1]
+            with self._lock:
+                self._gone.update(self.reads.order[first:last].tolist())
+            return True
+
+    def _read_one(self, file: ReadableFile, read: int, claim: Claim | None) -> bool:
+        offset, length = self.reads.offset[read], self.reads.length[read]
+        if claim is None:
+            file.read_into(offset, self._placing.buffers(read))
+            return True
+        own = self.means.pool.lend(length).data
+        file.read_into(offset, [own])
+        if not claim.take():
+            return False
+        position = 0
+        for buffer in self._placing.buffers(read):
+            if not self._placing.is_bin(buffer):
+                buffer[:] = own[position : position + len(buffer)]
+            position += len(buffer)
+        return True
+
+    def _verify(self, start: int, end: int) -> None:
+        for at in self._placing.damaged(start, end):
+            self._check(at)
+
+    def _check(self, at: int) -> None:
+        """Look at a payload whose checksum did not agree, unless its pack is gone."""
+        if at in self._gone:
+            return
+        try:
+            self._placing.check(at, self._name(at))
+        except Corrupt as error:
+            self._refuse(at, error)
+
+    def _refuse(self, at: int, error: Corrupt) -> None:
+        with self._lock:
+            self._bad[at] = error
+
+    def _name(self, at: int) -> str:
+        number = self.draft.numbers[at : at + 1]
+        return str(self.means.selection.paths(number)[0].as_py())
+
+    # -- what no read brought --------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Check empty payloads, and fetch those whose pack is gone from where they are now."""
+        rows = self.rows
+        empty = (rows.length == 0) & (self.draft.numbers != EMPTY)
+        wrong = empty & ((rows.size != 0) | (rows.crc32c != 0))
+        for at in np.flatnonzero(wrong).tolist():
+            self._check(at)
+        if not self._gone:
+            return
+        snapshot = self.means.snapshot
+        gone = sorted(self._gone)
+        paths = self.means.selection.paths(self.draft.numbers[np.array(gone)])
+        table = snapshot.locate(paths.cast("string"))
+        for row, at in enumerate(gone):
+            try:
+                (data,) = snapshot.read_rows(table.slice(row, 1))
+            except Corrupt as error:
+                self._refuse(at, error)
+            else:
+                self._placing.put(at, data)
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def batch(self, number: int) -> Batch:
+        """Return a batch; Corrupt for one with a damaged payload, unless those are skipped."""
+        began = time.perf_counter()
+        start, end = self.draft.splits[number], self.draft.splits[number + 1]
+        bad = [at for at in sorted(self._bad) if start <= at < end]
+        if bad and not self.means.skips:
+            raise self._bad[bad[0]]
+        batch = self._assembled(number, bad)
+        self.means.recorder.stage("batch", time.perf_counter() - began)
+        if bad:
+            self.means.recorder.corrupt(len(bad))
+        return batch
+
+    def _assembled(self, number: int, bad: list[int]) -> Batch:
+        draft, selection = self.draft, self.means.selection
+        start, end = draft.splits[number], draft.splits[number + 1]
+        chosen = np.arange(start, end)
+        numbers, real = draft.numbers[start:end], draft.real[number]
+        if bad and self.means.fixed:
+            chosen[np.array(bad) - start] = NOTHING
+        elif bad:
+            chosen = np.setdiff1d(chosen, bad, assume_unique=True)
+            numbers = draft.numbers[chosen]
+            real -= sum(at - start < real for at in bad)
+        data, splits = self._placing.gather(number, chosen)
+        labels = _labels(selection, numbers)
+        if labels is not None and bad and self.means.fixed:
+            labels[chosen == NOTHING] = NO_LABEL
+        names = tuple(self._name(at) for at in bad)
+        paths = Names(selection.paths, numbers)
+        return Batch(labels, data, splits, draft.cursors[number], real, paths, names)
+
+
+def _labels(selection: Selection, numbers: np.ndarray) -> Labels | None:
+    there = numbers != EMPTY
+    if there.all():
+        return selection.labels(numbers)
+    found = selection.labels(numbers[there])
+    if found is None:
+        return None
+    labels = np.full(len(numbers), NO_LABEL, np.int32)
+    labels[there] = found
+    return labels
+
+
+def _rows_of(selection: Selection, draft: Draft) -> Rows:
+    """Return the rows of a draft's samples; empty samples have rows without bytes."""
+    there = draft.numbers != EMPTY
+    if there.all():
+        return selection.rows(draft.numbers)
+    rows = selection.rows(draft.numbers[there])
+    if not len(rows):
+        return _nothing(rows, len(draft.numbers))
+    wide = rows.take(np.maximum(np.cumsum(there) - 1, 0))
+    length, size = np.where(there, wide.length, 0), np.where(there, wide.size, 0)
+    return replace(wide, length=length, size=size, packed=wide.packed & there)
+
+
+def _nothing(rows: Rows, count: int) -> Rows:
+    zeros = np.zeros(count, np.int64)
+    return Rows(rows.packs, zeros, zeros, zeros, zeros, zeros.astype(np.uint32),
+                zeros.astype(np.bool_))  # fmt: skip

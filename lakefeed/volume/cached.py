@@ -1,0 +1,329 @@
+"""A cache of file blocks on a local disk, shared by every process of a node, around any volume.
+
+Which files may be cached says the caller: those that never change (I1), so that a block is right
+for ever. A block is one file, named after its file's path and its number. Nothing in the cache is
+trusted and nothing in it can be half there: every 64 KiB of a block carry a checksum that is
+compared on the way out (I7), and a block is written under a temporary name and appears by a rename.
+One that is torn by a power cut, damaged or of another length is removed and fetched anew. Two
+processes that fetch one block at once do the work twice and no harm.
+
+When the cache nears its bound, blocks are removed until an eighth of it is free, chosen at random:
+an epoch reads everything once, and for that any order of age keeps nothing at all. A local disk
+that fails costs speed, never a read: the volume answers instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import struct
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+
+from lakefeed.errors import Invalid, LakefeedError, NotFound
+from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
+from lakefeed.volume.posix import PosixVolume
+
+PIECE_BYTES = 64 << 10
+BLOCK_BYTES_MIN, BLOCK_BYTES_MAX = PIECE_BYTES, 16 << 20
+_HEADER = struct.Struct("<4sIII")  # magic, block length, piece length, CRC of the table behind it
+_MAGIC = b"LFB1"
+# Recounting the blocks of 100 GiB takes some 50 ms, so each process does it once for every 128th
+# of the bound it has written; eight processes then overshoot by a sixteenth, which is left free.
+_RECOUNT_SHARE = 128
+_FULL_SHARE, _KEPT_SHARE = 15 / 16, 7 / 8
+_DIRECTORIES = 256
+
+Checksum = Callable[[memoryview], int]
+
+
+class BlockCache:
+    """The blocks below one local directory. Safe for threads and processes."""
+
+    def __init__(
+        self, directory: str | os.PathLike[str], bytes_max: int, block_bytes: int, crc: Checksum
+    ) -> None:
+        if not BLOCK_BYTES_MIN <= block_bytes <= BLOCK_BYTES_MAX or block_bytes % PIECE_BYTES:
+            expected = f"a multiple of {PIECE_BYTES} up to {BLOCK_BYTES_MAX}"
+            raise Invalid("cache block_bytes", expected=expected, found=block_bytes)
+        if bytes_max < 16 * block_bytes:
+            expected = f"at least 16 blocks of {block_bytes}"
+            raise Invalid("cache bytes", expected=expected, found=bytes_max)
+        self.block_bytes = block_bytes
+        self.bytes_max = bytes_max
+        self._disk = PosixVolume(directory)
+        self._crc = crc
+        self._lock = threading.Lock()  # guards all below
+        self._hits = 0
+        self._misses = 0
+        self._unusable = 0
+        self._written_bytes = -1  # since the last count; -1: never counted
+
+    @property
+    def name(self) -> str:
+        """Where the cache is."""
+        return self._disk.name
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many blocks were found and how many were not, by this object."""
+        with self._lock:
+            return self._hits, self._misses
+
+    @property
+    def failures(self) -> int:
+        """How often the local disk failed or held a damaged block."""
+        return self._unusable
+
+    def find(self, path: str, block: int, length: int, into: memoryview, start: int) -> bool:
+        """Fill `into` from `start` of a block that must have `length` bytes; False: not there."""
+        name = _block_name(path, block)
+        found = False
+        try:
+            with self._disk.open(name) as file:
+                found = self._read(file, length, into, start)
+            if not found:
+                self._drop(name)
+        except NotFound:
+            found = False
+        except LakefeedError:
+            self._drop(name)
+        with self._lock:
+            self._hits += found
+            self._misses += not found
+        return found
+
+    def _read(self, file: ReadableFile, length: int, into: memoryview, start: int) -> bool:
+        pieces = -(-length // PIECE_BYTES)
+        head_bytes = _HEADER.size + 4 * pieces
+        if file.size != head_bytes + length:
+            return False
+        first, end = start // PIECE_BYTES, -(-(start + len(into)) // PIECE_BYTES)
+        head = memoryview(file.read_at(0, head_bytes))
+        magic, block_length, piece_bytes, table_crc = _HEADER.unpack_from(head)
+        table = head[_HEADER.size :]
+        sound = (magic, block_length, piece_bytes) == (_MAGIC, length, PIECE_BYTES)
+        if not sound or self._crc(table) != table_crc:
+            return False
+        low, high = first * PIECE_BYTES, min(end * PIECE_BYTES, length)
+        data = into
+        if (low, high) != (start, start + len(into)):
+            data = memoryview(bytearray(high - low))
+        file.read_into(head_bytes + low, [data])
+        expected = struct.unpack_from(f"<{end - first}I", table, 4 * first)
+        for piece, checksum in enumerate(expected):
+            if self._crc(data[piece * PIECE_BYTES : (piece + 1) * PIECE_BYTES]) != checksum:
+                return False
+        if data is not into:
+            into[:] = data[start - low : start - low + len(into)]
+        return True
+
+    def _drop(self, name: str) -> None:
+        """Remove a block that is of no use."""
+        with self._lock:
+            self._unusable += 1
+        try:
+            self._disk.unlink(name)
+        except LakefeedError:
+            return  # somebody else did, or the disk is sick: the block is not used either way
+
+    def keep(self, path: str, block: int, data: memoryview) -> None:
+        """Add a block; a disk that refuses it is counted and otherwise ignored."""
+        pieces = [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
+        table = struct.pack(f"<{len(pieces)}I", *map(self._crc, pieces))
+        head = _HEADER.pack(_MAGIC, len(data), PIECE_BYTES, self._crc(memoryview(table)))
+        name = _block_name(path, block)
+        temporary = f"{name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with self._disk.create(temporary) as file:
+                file.write([head, table, data])
+            self._disk.replace(temporary, name)
+            self._make_room(len(data))
+        except LakefeedError:
+            self._drop(temporary)
+
+    # -- the bound -------------------------------------------------------------------------------
+
+    def _make_room(self, written_bytes: int) -> None:
+        with self._lock:
+            counted = self._written_bytes >= 0
+            self._written_bytes = max(self._written_bytes, 0) + written_bytes
+            if counted and self._written_bytes < self.bytes_max // _RECOUNT_SHARE:
+                return
+            self._written_bytes = 0
+        names = list(self._names())
+        # Blocks are counted as whole ones: most are, and asking for each size costs as much again.
+        per_block = self.block_bytes + _HEADER.size + 4 * (self.block_bytes // PIECE_BYTES)
+        if len(names) * per_block <= self.bytes_max * _FULL_SHARE:
+            return
+        surplus = len(names) - int(self.bytes_max * _KEPT_SHARE / per_block)
+        for name in random.sample(names, surplus):
+            try:
+                self._disk.unlink(name)
+            except NotFound:
+                continue
+
+    def _names(self) -> Iterator[str]:
+        for number in range(_DIRECTORIES):
+            directory = f"{number:02x}"
+            try:
+                entries = list(self._disk.list(directory))
+            except NotFound:
+                continue
+            for entry in entries:
+                yield f"{directory}/{entry.name}"
+
+    def held_bytes(self) -> int:
+        """Return the bytes of all blocks, by asking for the size of each."""
+        total = 0
+        for name in self._names():
+            try:
+                total += self._disk.stat(name).size
+            except NotFound:
+                continue
+        return total
+
+
+def _block_name(path: str, block: int) -> str:
+    digest = hashlib.blake2b(path.encode(), digest_size=16).hexdigest()
+    return f"{digest[:2]}/{digest}.{block}"
+
+
+class CachedFile:
+    """An open file whose blocks come from the cache where they are there."""
+
+    def __init__(self, inner: ReadableFile, path: str, cache: BlockCache) -> None:
+        self._inner = inner
+        self._path = path
+        self._cache = cache
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file when it was opened."""
+        return self._inner.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`."""
+        data = bytearray(length)
+        self.read_into(offset, [memoryview(data)])
+        return bytes(data)
+
+    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Fill the buffers in order from `offset`, wholly."""
+        total = sum(buffer.nbytes for buffer in buffers)
+        if offset < 0 or offset + total > self.size:
+            return self._inner.read_into(offset, buffers)  # which says what is wrong
+        one = buffers[0] if len(buffers) == 1 else memoryview(bytearray(total))
+        self._fill(offset, one)
+        if len(buffers) != 1:
+            position = 0
+            for buffer in buffers:
+                buffer[:] = one[position : position + len(buffer)]
+                position += len(buffer)
+        return total
+
+    def _fill(self, offset: int, into: memoryview) -> None:
+        """Take what the cache has; fetch each stretch of missing blocks with one read."""
+        size, end = self._cache.block_bytes, offset + len(into)
+        missing: list[int] = []
+        for block in range(offset // size, -(-end // size)):
+            low, high = max(offset, block * size), min(end, (block + 1) * size)
+            length = min(size, self.size - block * size)
+            part = into[low - offset : high - offset]
+            if not self._cache.find(self._path, block, length, part, low - block * size):
+                if missing and missing[-1] != block - 1:
+                    self._fetch(missing, offset, into)
+                    missing = []
+                missing.append(block)
+        if missing:
+            self._fetch(missing, offset, into)
+
+    def _fetch(self, blocks: list[int], offset: int, into: memoryview) -> None:
+        size = self._cache.block_bytes
+        start, end = blocks[0] * size, min((blocks[-1] + 1) * size, self.size)
+        data = memoryview(bytearray(end - start))
+        self._inner.read_into(start, [data])
+        for number, block in enumerate(blocks):
+            self._cache.keep(self._path, block, data[number * size : (number + 1) * size])
+        low, high = max(start, offset), min(end, offset + len(into))
+        into[low - offset : high - offset] = data[low - start : high - start]
+
+    def stat(self) -> FileStat:
+        """Return the facts of the open file, fresh from the server."""
+        return self._inner.stat()
+
+    def close(self) -> None:
+        """Close the file. Works twice."""
+        self._inner.close()
+
+    def __enter__(self) -> CachedFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class CachedVolume:
+    """`inner`, of whose `chosen` files the blocks are kept in `cache`."""
+
+    def __init__(self, inner: Volume, cache: BlockCache, chosen: Callable[[str], bool]) -> None:
+        self._inner = inner
+        self._cache = cache
+        self._chosen = chosen
+
+    @property
+    def name(self) -> str:
+        """The inner volume's name."""
+        return self._inner.name
+
+    def open(self, path: str) -> ReadableFile:
+        """Open a file for reading, revalidated with the server."""
+        file = self._inner.open(path)
+        return CachedFile(file, path, self._cache) if self._chosen(path) else file
+
+    def create(self, path: str) -> WritableFile:
+        """Create a new file; the cache learns of it when it is read."""
+        return self._inner.create(path)
+
+    def stat(self, path: str) -> FileStat:
+        """Return the facts of a file."""
+        return self._inner.stat(path)
+
+    def link(self, source: str, target: str) -> None:
+        """Give `source` the additional name `target`."""
+        self._inner.link(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        """Rename over the target."""
+        self._inner.replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        """Remove a name; its blocks go when their turn comes."""
+        self._inner.unlink(path)
+
+    def list(self, directory: str) -> Iterator[Listed]:
+        """Yield the names in a directory."""
+        return self._inner.list(directory)
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and its parents durably."""
+        self._inner.make_directory(path)
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable."""
+        self._inner.sync_directory(path)
+
+    def refresh(self, directory: str) -> None:
+        """Forget cached misses below a directory."""
+        self._inner.refresh(directory)
+
+    def space(self) -> Space:
+        """Return the room left on the inner volume."""
+        return self._inner.space()
