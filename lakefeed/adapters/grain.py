@@ -24,7 +24,8 @@ import numpy as np
 
 from lakefeed.adapters._places import Place, Source
 from lakefeed.errors import Invalid
-from lakefeed.feed.selection import Labelling, Select, Selection, resolve
+from lakefeed.feed.labels import Labelling
+from lakefeed.feed.selection import Select, Selection, resolve
 from lakefeed.lake.snapshot import Snapshot
 
 
@@ -69,11 +70,13 @@ class DataSource:
         numbers = np.asarray(indices, np.int64)
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < count):
             raise IndexError(f"an index of {numbers.tolist()} is not in 0 to {count - 1}")
-        samples = here.selection.take(numbers)
-        data = here.snapshot.read_rows(samples.rows(range(len(numbers))))
-        if samples.labels is None:
+        paths = here.selection.paths(numbers).cast("string")
+        data = here.snapshot.read_rows(here.snapshot.locate(paths))
+        here.selection.rows(numbers)
+        labels = here.selection.labels(numbers)
+        if labels is None:
             return data
-        parts = zip(data, samples.labels.tolist(), samples.paths.to_pylist(), strict=True)
+        parts = zip(data, labels.tolist(), paths.to_pylist(), strict=True)
         return [{"data": each, "label": label, "path": path} for each, label, path in parts]
 
     def __repr__(self) -> str:

@@ -83,8 +83,8 @@ class Ahead:
         """Return the next batch, or None behind the last; raise what stopped the work."""
         with self._changed:
             self._changed.wait_for(self._can_answer)
-            if not self._slots:
-                return None
+            if not self._slots or not self._slots[0].ready:
+                return None  # behind the last, or closed by another thread
             slot = self._slots[0]
             if slot.error is not None:
                 raise slot.error
@@ -96,9 +96,9 @@ class Ahead:
             return slot.batch
 
     def _can_answer(self) -> bool:
-        if self._slots:
-            return self._slots[0].ready
-        return self._closed.is_set() or self._planned_all()
+        if self._closed.is_set():
+            return True
+        return self._slots[0].ready if self._slots else self._planned_all()
 
     def _planned_all(self) -> bool:
         return self._cursor is None and not self._planning and self._waiting is None

@@ -100,14 +100,14 @@ def plan_staging(rows: Rows, reads: Reads) -> Staging:
     fresh[1:] |= cell[1:] != cell[:-1]
     member = np.flatnonzero(fresh)
     stop = np.r_[member[1:], len(starts)]
-    spans: list[int] = np.searchsorted(member, np.r_[begin, len(starts)]).tolist()
+    spans = np.searchsorted(member, np.append(begin, len(starts)))
     checksums = joined(rows.crc32c[reads.order], starts, ends, member)
     return Staging(
         int(rooms.sum()),
         places.tolist(),
         starts,
         ends,
-        spans,
+        spans.tolist(),
         starts[member].tolist(),
         ends[stop - 1].tolist(),
         checksums.tolist(),

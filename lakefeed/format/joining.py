@@ -62,7 +62,7 @@ def _step(words: Words, below: Words | None) -> Words:
 def _look_up(table: Words, words: Words, digits: NDArray[np.int64]) -> Words:
     at = digits << 10
     byte = np.uint32(255)
-    result = table[at | (words & byte)]
+    result: Words = table[at | (words & byte)]
     for number in range(1, 4):
         result ^= table[(at | number << 8) | ((words >> np.uint32(8 * number)) & byte)]
     return result
@@ -70,7 +70,7 @@ def _look_up(table: Words, words: Words, digits: NDArray[np.int64]) -> Words:
 
 def shift(checksums: Words, distances: NDArray[np.int64]) -> Words:
     """Return what each CRC adds to that of a stretch which ends `distances` bytes behind it."""
-    result = checksums
+    result: Words = checksums
     furthest = int(distances.max()) if len(distances) else 0
     assert furthest <= DISTANCE_MAX, furthest
     for level, table in enumerate(_tables()):

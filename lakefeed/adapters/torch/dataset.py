@@ -120,7 +120,7 @@ class IterableDataset(data.IterableDataset[Any]):
     def opened(self, epoch: int, workers: int) -> _Opened:
         """Return a feed that ends behind an epoch, with a worker's part of the budget."""
         options = self.options
-        memory_bytes = max(1, options.memory_bytes // workers)
+        memory_bytes = max(1, options.limits.bytes_max // workers)
         return _Opened(
             self.place, self.select, replace(options, epochs=epoch + 1, memory_bytes=memory_bytes)
         )

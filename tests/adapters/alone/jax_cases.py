@@ -192,7 +192,7 @@ jax.distributed.initialize(address, 2, rank)
 import numpy as np
 import lakefeed.jax
 from lakefeed import FeedOptions
-with lakefeed.jax.Loader(lake, "train", FeedOptions(8, drop_last=True)) as loader:
+with lakefeed.jax.Loader(lake, "train", FeedOptions(8, last="drop")) as loader:
     mine, shapes = [], []
     for batch in loader:
         shapes.append(batch["lengths"].shape)
