@@ -96,7 +96,8 @@ class Feed:
             return Mixed(parts, select)
         if isinstance(select, str | Where | list | tuple):
             return resolve(snapshot, select, labelling)
-        return select  # type: ignore[return-value]
+        ready: Selection = select  # type: ignore[assignment]
+        return ready.through(snapshot)
 
     @property
     def class_names(self) -> tuple[str, ...]:

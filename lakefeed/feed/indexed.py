@@ -9,6 +9,7 @@ first of its samples is due. Only the groups at the two ends of the prefix are l
 
 from __future__ import annotations
 
+import copy
 import itertools
 import threading
 from collections import OrderedDict
@@ -234,6 +235,12 @@ class Indexed:
                 _, old = self._paths.popitem(last=False)
                 self._paths_bytes -= old.nbytes
         return [found[at] for at in needed]
+
+    def through(self, snapshot: Snapshot) -> Indexed:
+        """Return the same samples, looked up through another opening of their snapshot."""
+        other = copy.copy(self)
+        other._snapshot = snapshot
+        return other
 
     def content(self) -> str:
         """Return a checksum of all paths and of their bytes' checksums, by reading the index."""

@@ -10,6 +10,7 @@ as all components have samples together.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from lakefeed.feed.selection import Select, Selection
 from lakefeed.feed.table import Rows, joined
 from lakefeed.format import bridge
 from lakefeed.format.checksum import crc32c
+from lakefeed.lake.snapshot import Snapshot
 
 # Shares are counted in 2^-24, exact in 64 bits up to 2^39 positions.
 _SHARE_BITS = 24
@@ -103,6 +105,12 @@ class Mixed:
     def content(self) -> str:
         """Return a checksum of weights, paths and their bytes' checksums."""
         return self._digest([part.content() for part in self._parts])
+
+    def through(self, snapshot: Snapshot) -> Mixed:
+        """Return the same samples, looked up through another opening of their snapshot."""
+        other = copy.copy(self)
+        other._parts = [part.through(snapshot) for part in self._parts]
+        return other
 
     def _digest(self, digests: list[str]) -> str:
         return f"{crc32c(repr((self.shares, digests)).encode()):08x}"

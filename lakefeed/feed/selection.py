@@ -73,6 +73,9 @@ class Selection(Protocol):
     def content(self) -> str:
         """Return a checksum of all paths and of their bytes' checksums, by reading the index."""
 
+    def through(self, snapshot: Snapshot) -> Selection:
+        """Return the same samples, looked up through another opening of their snapshot."""
+
 
 _WILDCARDS = frozenset("*?[")
 _FILES = frozenset({Kind.FILE})
@@ -115,6 +118,10 @@ class Listed:
     def content(self) -> str:
         """Return a checksum of all paths and of their bytes' checksums."""
         return self.digest
+
+    def through(self, snapshot: Snapshot) -> Listed:
+        """Return the same samples: nothing is looked up any more."""
+        return self
 
 
 def resolve(snapshot: Snapshot, select: Select, labelling: Labelling | None = None) -> Selection:

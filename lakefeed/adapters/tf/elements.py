@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from lakefeed.errors import Invalid
-from lakefeed.feed.batch import Batch, aligned
+from lakefeed.feed.batch import Batch
 
 BYTES, BUFFER = "bytes", "buffer"
 
@@ -51,15 +50,7 @@ def element(batch: Batch, elements: str) -> Any:
 
 
 def _buffer(batch: Batch) -> dict[str, NDArray[Any]]:
-    row_splits = np.zeros(len(batch) + 1, np.int64)
-    np.cumsum(batch.lengths, out=row_splits[1:])
-    data = batch.data
-    if not np.array_equal(row_splits[:-1], batch.offsets):
-        # Samples that do not lie one behind the other: close the gaps.
-        data = aligned(int(row_splits[-1]))
-        for view, start in zip(batch.views(), row_splits.tolist(), strict=False):
-            data[start : start + len(view)] = view
-    return {"data": data[: row_splits[-1]], "row_splits": row_splits}
+    return {"data": batch.data, "row_splits": batch.splits}
 
 
 def ragged(buffer: Any) -> Any:
