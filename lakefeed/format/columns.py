@@ -44,6 +44,7 @@ _TAIL = struct.Struct("<I4s")
 # Above any real footer (a group needs about a kilobyte): a bound on what a hostile length may ask.
 FOOTER_BYTES_MAX = 1 << 30
 
+_KIND_COLUMN = rows_format.FILE_SCHEMA.get_field_index("kind")
 _DELTA = ["offset", "length", "size", "seq"]
 _DICTIONARY = ["kind", "pack", "codec", "mode", "attrs.key_value.key", "attrs.key_value.value"]
 
@@ -250,11 +251,9 @@ class ColumnsReader:
         """Return the least and the greatest kind in a group; None where the file does not say."""
         if not self.groups.rows[number]:
             return set()
-        column = rows_format.FILE_SCHEMA.get_field_index("kind")
-        statistics = self._metadata.row_group(number).column(column).statistics
-        if statistics is None or not statistics.has_min_max:
-            return None
-        return {str(statistics.min), str(statistics.max)}
+        statistics = self._metadata.row_group(number).column(_KIND_COLUMN).statistics
+        known = statistics is not None and statistics.has_min_max
+        return {str(statistics.min), str(statistics.max)} if known else None
 
     def _check_version(self) -> None:
         version = self.meta.get("lakefeed.format")
