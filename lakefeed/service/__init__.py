@@ -1,0 +1,1 @@
+"""The packing service: inbox, compaction, garbage collection and verification as one daemon."""

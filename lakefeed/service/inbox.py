@@ -1,0 +1,265 @@
+"""An inbox watched: walked, read on a bounded pool, committed batch by batch, emptied.
+
+A batch is taken when it holds enough files or bytes, or when its oldest file has waited long
+enough. The event loop only decides; everything that may block runs on the inbox's own pool
+(aiofiles' wrapper around plain functions, many files a call: a hand-over between threads costs as
+much as reading a small file from memory). While one batch is being committed nothing else is read,
+so memory is bounded by one batch, however many files wait.
+
+What is unreadable stays where it is and is named once; what a lake can never hold is moved aside.
+Which steps make it exactly once is told in `ingest`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+from aiofiles.os import wrap
+
+from lakefeed.errors import Conflict, LakefeedError
+from lakefeed.lake.lake import Lake
+from lakefeed.service.aside import move_aside
+from lakefeed.service.ingest import Ingest, Outcome
+from lakefeed.service.options import InboxOptions
+from lakefeed.service.records import CLAIMS, Records, claim_of, digest, sorted_files
+from lakefeed.service.taking import Taken, inbox_failed, read_files, remove_files
+from lakefeed.service.threads import Guard
+from lakefeed.service.waiting import Bad, Candidate, Rules, Seen, Walk
+
+# What one call of the pool reads: little enough that several are in flight for any batch.
+CHUNK_FILES = 64
+CHUNK_BYTES = 4 << 20
+# A claim younger than this may belong to a removal that is going on.
+_CLAIM_SECONDS = 60.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in an inbox, and for how long the oldest of it does."""
+
+    files: int = 0
+    bytes: int = 0
+    oldest_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One walk over the inbox, and what it has come to so far."""
+
+    walk: Walk
+    rules: Rules
+    files: int = 0
+    bytes: int = 0
+    oldest_ns: int = 0
+    took: int = 0
+    took_bytes: int = 0
+
+    def done(self, files: Sequence[Candidate]) -> None:
+        self.took += len(files)
+        self.took_bytes += sum(file.size for file in files)
+
+    def left(self) -> Backlog:
+        if self.files <= self.took:
+            return Backlog()
+        age = max((self.rules.now_ns - self.oldest_ns) / 1e9, 0.0)
+        return Backlog(self.files - self.took, self.bytes - self.took_bytes, age)
+
+    def count(self, seen: Sequence[Candidate]) -> None:
+        self.files += len(seen)
+        self.bytes += sum(file.size for file in seen)
+        oldest = min((file.ctime_ns for file in seen), default=self.rules.now_ns)
+        self.oldest_ns = min(self.oldest_ns, oldest) if self.oldest_ns else oldest
+
+
+class Inbox:
+    """One inbox of one lake. `close` ends its threads."""
+
+    def __init__(
+        self, lake: Lake, options: InboxOptions, guard: Guard, report: Callable[[Outcome], None]
+    ) -> None:
+        self._options = options
+        self._guard = guard
+        self._report = report
+        self._records = Records(options.directory)
+        self._ingest = Ingest(lake, options, self._records, guard)
+        self._pool = ThreadPoolExecutor(options.threads, "lakefeed-inbox")
+        self._recovered = False
+        self._taken: set[bytes] = set()
+        self._renamed: frozenset[int] = frozenset()
+        self._unreadable: set[str] = set()
+        self.backlog = Backlog()
+
+    def close(self) -> None:
+        """End the threads that are not blocked. Works twice."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what blocking work returns, run on the pool."""
+        result: T = await wrap(work)(*args, **kwargs, executor=self._pool)
+        return result
+
+    async def run(self, *, everything: bool = False) -> int:
+        """Walk the inbox once and take in what is due; return how many files were committed.
+
+        `everything` takes in whatever is complete, however little it is. Stopped when the lease
+        went away; Conflict is another replica at work. VolumeFailed: the next call recovers.
+        """
+        try:
+            return await self._run(everything)
+        except BaseException as error:
+            self._recovered = False
+            if isinstance(error, OSError) and not isinstance(error, LakefeedError):
+                raise inbox_failed(self._options.directory, error) from error
+            raise
+
+    async def _run(self, everything: bool) -> int:
+        if not self._recovered:
+            await self._call(self._open)
+            self._recovered = True
+        now_ns = await self._call(self._records.server_time_ns)
+        prefix = f"{self._options.prefix}/" if self._options.prefix else ""
+        rules = Rules(now_ns, int(self._options.quiet_seconds * 1e9), prefix, self._renamed)
+        walk = Walk(self._options.directory, rules, tidy=not self._options.keep)
+        current = _Pass(walk, rules)
+        try:
+            await self._consume(current, everything)
+        finally:
+            await self._call(walk.close)
+        self._renamed = frozenset(walk.temporary)
+        self.backlog = current.left()
+        return current.took
+
+    def _open(self) -> None:
+        """Make the inbox's own directory, and finish what a crash left."""
+        self._records.open()
+        self._ingest.recover()
+        self._set_strays_aside()
+        if self._options.keep:
+            self._taken = {digest(f) for record in self._records.taken() for f in record.files}
+
+    def _set_strays_aside(self) -> None:
+        now_ns = self._records.server_time_ns()
+        for name in self._records.claims():
+            path = os.path.join(self._options.directory, CLAIMS, name)
+            age_ns = now_ns - os.stat(path, follow_symlinks=False).st_ctime_ns
+            if claim_of(name) is not None and age_ns > _CLAIM_SECONDS * 1e9:
+                bad = Bad(f"{CLAIMS}/{name}", "its removal was interrupted; the lake may have it")
+                move_aside(self._options.directory, bad, now_ns)
+
+    async def _consume(self, current: _Pass, everything: bool) -> None:
+        """Gather what a walk finds into batches, and take those in that are due."""
+        batch, size = [], 0
+        there: set[bytes] = set()
+        while (seen := await self._call(current.walk.next_slice)) is not None:
+            self._guard.check()
+            await self._set_aside(seen.bad, current.rules.now_ns)
+            complete = self._new(seen, there)
+            current.count(complete)
+            current.count(seen.early)
+            for file in complete:
+                batch.append(file)
+                size += file.size
+                if len(batch) >= self._options.pack_files or size >= self._options.pack_bytes:
+                    current.done(await self._take(batch))
+                    batch, size = [], 0
+        if batch and (everything or self._is_old(batch, current.rules.now_ns)):
+            current.done(await self._take(batch))
+        if self._options.keep:
+            await self._call(self._records.condense, there)
+
+    def _new(self, seen: Seen, there: set[bytes]) -> list[Candidate]:
+        """Return the complete files that were not taken before; a kept inbox remembers."""
+        if not self._options.keep:
+            return seen.complete
+        digests = [digest(file) for file in seen.complete]
+        there.update(digests)
+        return [
+            file
+            for file, mark in zip(seen.complete, digests, strict=True)
+            if mark not in self._taken
+        ]
+
+    def _is_old(self, batch: list[Candidate], now_ns: int) -> bool:
+        oldest_ns = min(file.ctime_ns for file in batch)
+        return now_ns - oldest_ns >= self._options.pack_age_seconds * 1e9
+
+    async def _set_aside(self, bad: Sequence[Bad], now_ns: int) -> None:
+        for one in bad:
+            place = await self._call(move_aside, self._options.directory, one, now_ns)
+            if place is not None:
+                _logger.warning("moved aside from inbox %s: %r: %s", self._options.directory,
+                                one.path, one.reason)  # fmt: skip
+
+    async def _take(self, batch: list[Candidate]) -> list[Candidate]:
+        """Read, commit and remove one batch; return the files that are done with."""
+        taken = await self._read(batch)
+        if not taken:
+            return []
+        try:
+            outcome = await self._call(self._ingest.commit, taken)
+        except Conflict:
+            await self._call(self._ingest.recover)
+            raise
+        del taken
+        self._report(outcome)
+        await self._set_aside(outcome.refused, await self._call(self._records.server_time_ns))
+        await self._remove(outcome)
+        return outcome.done
+
+    async def _read(self, batch: list[Candidate]) -> list[Taken]:
+        directory, big_bytes = self._options.directory, self._options.big_bytes
+        parts = await asyncio.gather(
+            *(
+                self._call(read_files, directory, chunk, big_bytes)
+                for chunk in _chunks(sorted_files(batch))
+            )
+        )
+        for error in (error for _, failed in parts for error in failed):
+            self._name_unreadable(error)
+        return [one for taken, _ in parts for one in taken]
+
+    def _name_unreadable(self, error: OSError) -> None:
+        name = os.fsdecode(error.filename or "?")
+        if name not in self._unreadable and len(self._unreadable) < CHUNK_FILES:
+            self._unreadable.add(name)
+            _logger.warning("left in inbox %s: %s", self._options.directory, error)
+
+    async def _remove(self, outcome: Outcome) -> None:
+        if self._options.keep:
+            self._taken.update(map(digest, outcome.done))
+            await self._call(self._ingest.remove, outcome.record, outcome.done)
+            return
+        directory, batch = self._options.directory, outcome.record.batch
+        parts = await asyncio.gather(
+            *(
+                self._call(remove_files, directory, chunk, CLAIMS, batch)
+                for chunk in _chunks(sorted_files(outcome.done))
+            )
+        )
+        failed = [error for _, errors in parts for error in errors]
+        for error in failed:
+            self._name_unreadable(error)
+        if not failed:
+            await self._call(self._records.forget, outcome.record)
+
+
+def _chunks(files: Sequence[Candidate]) -> Iterator[Sequence[Candidate]]:
+    """Cut sorted files into runs that one call reads."""
+    start = size = 0
+    for at, file in enumerate(files):
+        if at > start and (at - start >= CHUNK_FILES or size + file.size > CHUNK_BYTES):
+            yield files[start:at]
+            start, size = at, 0
+        size += file.size
+    if start < len(files):
+        yield files[start:]

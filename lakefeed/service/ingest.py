@@ -1,0 +1,244 @@
+"""One batch of an inbox: read, packed, committed once, then removed from the inbox.
+
+1. A file that the lake holds already, byte for byte and with the same time, needs no commit: it is
+   what a crash left behind. A file in whose way something stands in the lake is refused.
+2. The record of the batch is written (`records`), then the packs: one for the small files, one for
+   each big one.
+3. The commit names inbox and batch. Its plan refuses (Conflict) when another replica committed a
+   batch of this inbox since this one looked: then both may have read the same files, and the lease
+   has most likely moved. So every file is in one commit, whoever is slow, stopped or cut off.
+4. The files are removed as far as they are still what was committed; the record goes last.
+
+`recover` finishes what anybody left at any of these steps. Keeps I2 and I4. Blocking.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.format.checksum import crc32c
+from lakefeed.format.commit import Changes, State
+from lakefeed.format.pack import Meta, PackSealed, PackWriter
+from lakefeed.format.paths import parents
+from lakefeed.format.rows import Kind
+from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.lake.packing import discard, new_pack
+from lakefeed.service.options import InboxOptions
+from lakefeed.service.records import CLAIMS, Record, Records, claim_of, sorted_files
+from lakefeed.service.taking import (
+    Moved,
+    Taken,
+    directory_of,
+    opened,
+    remove_files,
+    settle_claim,
+    stream,
+)
+from lakefeed.service.threads import Guard
+from lakefeed.service.waiting import Bad, Candidate
+
+OPERATION = "inbox"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch. `done` may leave the inbox; `refused` can never be taken in."""
+
+    record: Record
+    done: list[Candidate] = field(default_factory=list)
+    refused: list[Bad] = field(default_factory=list)
+    snapshot: int | None = None
+    files: int = 0
+    bytes: int = 0
+    written_bytes: int = 0
+
+
+class Ingest:
+    """Commits the batches of one inbox to one lake. Used by one thread at a time."""
+
+    def __init__(self, lake: Lake, options: InboxOptions, records: Records, guard: Guard) -> None:
+        self._lake = lake
+        self._options = options
+        self._records = records
+        self._guard = guard
+        self._above = f"{options.prefix}/" if options.prefix else ""
+        # Up to here every commit of this inbox is known.
+        self._seen = 0
+        self._doubtful: dict[str, Record] = {}
+
+    # -- recovery --------------------------------------------------------------------------------
+
+    def recover(self) -> int:
+        """Finish what was begun and not ended, by whomever; return how many batches that were."""
+        head = self._lake.log.head()
+        records = {record.batch: record for record in self._records.pending()}
+        # A batch given up for lost may have been committed after all by a replica that was slow.
+        records = {**self._doubtful, **records}
+        oldest = min((record.base for record in records.values()), default=head.number)
+        committed = {
+            commit.app.get("batch")
+            for commit in (
+                self._lake.log.read(number) for number in range(oldest + 1, head.number + 1)
+            )
+            if commit.operation == OPERATION
+        }
+        for batch, record in records.items():
+            if batch in committed:
+                self._settle(record)
+                self._doubtful.pop(batch, None)
+            else:
+                # What comes up to here was looked at; the next look may begin after it.
+                self._doubtful[batch] = replace(record, base=head.number)
+                self._records.forget(record)
+        self._seen = head.number
+        return len(records)
+
+    def _settle(self, record: Record) -> None:
+        with opened(self._options.directory) as root_fd:
+            inodes = {file.inode: file for file in record.files}
+            for name in self._records.claims():
+                batch, inode = claim_of(name) or ("", 0)
+                file = inodes.get(inode)
+                if batch == record.batch and file is not None:
+                    with directory_of(root_fd, file.path) as fd:
+                        home = (fd, file.path.rpartition("/")[2])
+                        settle_claim(root_fd, f"{CLAIMS}/{name}", file, home)
+        self.remove(record, record.files)
+
+    def remove(self, record: Record, files: Sequence[Candidate]) -> list[OSError]:
+        """Take committed files out of the inbox (or remember them); return what failed."""
+        if self._options.keep:
+            self._records.keep(record)
+            return []
+        _, failed = remove_files(self._options.directory, sorted_files(files), CLAIMS, record.batch)
+        if not failed:
+            self._records.forget(record)
+        return failed
+
+    # -- committing ------------------------------------------------------------------------------
+
+    def commit(self, taken: Sequence[Taken]) -> Outcome:
+        """Commit what was read and is not in the lake; nothing is removed yet.
+
+        Conflict: another replica was at work, `recover` and look again. After any other error it is
+        unknown whether the commit was made; `recover` finds out.
+        """
+        self._guard.check()
+        snapshot = self._lake.snapshot()
+        files = sorted_files([one.file for one in taken])
+        outcome = Outcome(Record(layout.new_id(), snapshot.number, files))
+        fresh = self._fresh(sorted(taken, key=lambda one: one.file.path), outcome)
+        if not fresh:
+            return outcome
+        self._records.begin(outcome.record)
+        packs: list[PackSealed] = []
+        try:
+            self._write(fresh, packs, outcome)
+            state = self._publish(packs, outcome) if packs else None
+        except BaseException as error:
+            # Where the volume failed, the commit may have been made, and then it needs its packs.
+            if not isinstance(error, VolumeFailed):
+                self._drop(packs, outcome.record)
+            raise
+        if state is None:
+            self._records.forget(outcome.record)
+        else:
+            outcome.snapshot = self._seen = state.number
+        return outcome
+
+    def _drop(self, packs: list[PackSealed], record: Record) -> None:
+        for pack in packs:
+            discard(self._lake.volume, layout.pack_path(pack.id))
+        self._records.forget(record)
+
+    def _fresh(self, taken: Sequence[Taken], outcome: Outcome) -> list[Taken]:
+        """Return what has to be committed; note what is there already, and what cannot be."""
+        snapshot = self._lake.snapshot(outcome.record.base)
+        paths = [self._above + one.file.path for one in taken]
+        table = snapshot.locate(paths, ("kind", "size", "mtime_ns", "crc32c", "seq"))
+        columns = [table[name].to_pylist() for name in ("kind", "size", "mtime_ns", "crc32c")]
+        above = sorted({directory for path in paths for directory in parents(path)})
+        kinds = snapshot.locate(above, ("kind", "seq"))["kind"].to_pylist() if above else []
+        files = {d for d, kind in zip(above, kinds, strict=True) if kind in (0, int(Kind.SYMLINK))}
+        fresh = []
+        for one, path, *known in zip(taken, paths, *columns, strict=True):
+            blocked = next((d for d in parents(path) if d in files), None)
+            if blocked is not None:
+                outcome.refused.append(Bad(one.file.path, f"in the lake {blocked!r} is a file"))
+            elif known[0] == Kind.DIR:
+                outcome.refused.append(Bad(one.file.path, "in the lake this is a directory"))
+            elif known[:3] == [Kind.FILE, one.file.size, one.file.mtime_ns] and known[
+                3
+            ] == self._checksum(one):
+                outcome.done.append(one.file)
+            else:
+                fresh.append(one)
+        return fresh
+
+    def _checksum(self, one: Taken) -> int:
+        if one.payload is not None:
+            return one.payload.crc32c
+        checksum = 0
+        try:
+            with opened(self._options.directory) as root_fd:
+                for piece in stream(root_fd, one.file, self._guard.check):
+                    checksum = crc32c(piece, checksum)
+        except (Moved, FileNotFoundError):
+            return -1
+        return checksum
+
+    def _write(self, fresh: list[Taken], packs: list[PackSealed], outcome: Outcome) -> None:
+        """Write the packs of a batch: a big file has its own."""
+        volume, base = self._lake.volume, outcome.record.base
+        for one in fresh:
+            if one.payload is None:
+                try:
+                    packs.append(new_pack(volume, base, partial(self._add_big, one)))
+                except (Moved, FileNotFoundError):
+                    continue  # it changed while it was read: the next walk sees it
+                self._count(one, outcome)
+        small = [one for one in fresh if one.payload is not None]
+        if small:
+            packs.append(new_pack(volume, base, partial(self._add_small, small)))
+            for one in small:
+                self._count(one, outcome)
+        outcome.written_bytes = sum(pack.bytes for pack in packs)
+
+    def _count(self, one: Taken, outcome: Outcome) -> None:
+        outcome.done.append(one.file)
+        outcome.files += 1
+        outcome.bytes += one.file.size
+
+    def _add_small(self, taken: list[Taken], writer: PackWriter, now_ns: int) -> None:
+        for one in taken:
+            assert one.payload is not None
+            meta = Meta(one.file.mtime_ns, one.mode)
+            writer.add(self._above + one.file.path, one.payload, meta)
+
+    def _add_big(self, one: Taken, writer: PackWriter, now_ns: int) -> None:
+        with opened(self._options.directory) as root_fd:
+            pieces = stream(root_fd, one.file, self._guard.check)
+            meta = Meta(one.file.mtime_ns, one.mode)
+            writer.add_stream(self._above + one.file.path, pieces, meta)
+
+    def _publish(self, packs: list[PackSealed], outcome: Outcome) -> State:
+        app = {"inbox": self._records.id, "batch": outcome.record.batch}
+        message = f"{outcome.files} files from {os.path.basename(self._options.directory)}"
+
+        def plan(state: State) -> Changes:
+            self._guard.check()
+            for number in range(self._seen + 1, state.number + 1):
+                other = self._lake.log.read(number)
+                if other.operation == OPERATION and other.app.get("inbox") == self._records.id:
+                    raise Conflict(f"inbox {self._options.directory}", expected="no other replica",
+                                   found=f"commit {number} of {other.author}")  # fmt: skip
+            self._seen = state.number
+            return Changes(add_packs=tuple(packs))
+
+        return self._lake.log.commit(Draft(OPERATION, message, app), plan)

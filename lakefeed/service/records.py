@@ -1,0 +1,195 @@
+"""What an inbox remembers: which files belong to which commit, so that each is taken in once.
+
+Below the inbox lies `.lakefeed/`:
+
+    id                         names the inbox in commits; made once
+    <base>-<batch>.open        files about to be committed under this batch; `base` is the snapshot
+                               before, so the log says later whether the commit was made
+    <base>-<batch>.taken       the same, committed, where files are kept in the inbox
+    claims/<batch>-<inode>     a file on its way out: committed, being removed
+
+A record is written and synced before its commit. Whatever dies afterwards, the next one reads the
+record, asks the log, and finishes the removal or forgets the record. Records are envelopes, so a
+torn one is noticed; the commit cannot have been made then. Blocking, used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from lakefeed.errors import Corrupt
+from lakefeed.format import envelope
+from lakefeed.lake import layout
+from lakefeed.service.waiting import Candidate
+
+HOME = ".lakefeed"
+CLAIMS = f"{HOME}/claims"
+_NAME = re.compile(r"(\d{20})-([0-9a-f]{32})\.(open|taken)")
+# Kept inboxes: from so many records on, they are written anew as one.
+_RECORDS_MAX = 32
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The files of one batch; the commit that has its id, if any, comes after snapshot `base`."""
+
+    batch: str
+    base: int
+    files: tuple[Candidate, ...]
+
+
+class Records:
+    """The records of one inbox."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._home = os.path.join(root, HOME)
+        self.id = ""
+
+    def open(self) -> None:
+        """Make what is missing, and read the inbox's own id."""
+        os.makedirs(os.path.join(self._root, CLAIMS), exist_ok=True)
+        path = os.path.join(self._home, "id")
+        try:
+            self._create(path, layout.new_id().encode())
+        except FileExistsError:
+            _logger.debug("inbox %s has an id already", self._root)
+        with open(path, encoding="ascii") as file:
+            self.id = file.read()
+
+    def _create(self, path: str, data: bytes) -> None:
+        """Make a file that appears whole or not at all; FileExistsError if it is there."""
+        tmp = f"{path}.{layout.new_id()}"
+        self._write(tmp, data)
+        try:
+            os.link(tmp, path)
+        finally:
+            os.unlink(tmp)
+
+    def _write(self, path: str, data: bytes) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+
+    def _sync(self) -> None:
+        fd = os.open(self._home, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def server_time_ns(self) -> int:
+        """Return the time of the inbox's file server."""
+        path = os.path.join(self._home, f"now.{layout.new_id()}")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            return os.fstat(fd).st_mtime_ns
+        finally:
+            os.close(fd)
+            os.unlink(path)
+
+    def _path(self, record: Record, state: str) -> str:
+        return os.path.join(self._home, f"{record.base:020d}-{record.batch}.{state}")
+
+    def begin(self, record: Record) -> None:
+        """Note a batch durably, before its commit."""
+        path = self._path(record, "open")
+        tmp = f"{path}.tmp"
+        self._write(tmp, _sealed(record))
+        os.replace(tmp, path)
+        self._sync()
+
+    def forget(self, record: Record) -> None:
+        """Drop the note of a batch: it was not committed, or its files are gone."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(record, "open"))
+
+    def keep(self, record: Record) -> None:
+        """Remember that these files, which stay where they are, were taken in."""
+        with suppress(FileNotFoundError):
+            os.replace(self._path(record, "open"), self._path(record, "taken"))
+
+    def pending(self) -> list[Record]:
+        """Return the batches of which it is not known whether they were committed."""
+        return [*self._read("open")]
+
+    def taken(self) -> Iterator[Record]:
+        """Yield the batches whose files were kept."""
+        yield from self._read("taken")
+
+    def _read(self, state: str) -> Iterator[Record]:
+        for name in sorted(os.listdir(self._home)):
+            match = _NAME.fullmatch(name)
+            if match is None or match[3] != state:
+                continue
+            path = os.path.join(self._home, name)
+            try:
+                with open(path, "rb") as file:
+                    yield _unsealed(file.read(), path)
+            except FileNotFoundError:
+                continue  # another replica was first
+            except Corrupt as error:
+                _logger.warning("a record that cannot be read is dropped: %s", error)
+                os.unlink(path)
+
+    def claims(self) -> list[str]:
+        """Return the names of the files that were on their way out."""
+        return sorted(os.listdir(os.path.join(self._root, CLAIMS)))
+
+    def condense(self, there: set[bytes]) -> None:
+        """Write the records of kept files anew as one, without those that left the inbox."""
+        names = [name for name in os.listdir(self._home) if name.endswith(".taken")]
+        if len(names) < _RECORDS_MAX:
+            return
+        files = tuple(f for record in self.taken() for f in record.files if digest(f) in there)
+        whole = Record(layout.new_id(), 0, files)
+        self.begin(whole)
+        self.keep(whole)
+        for name in names:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._home, name))
+
+
+def digest(file: Candidate) -> bytes:
+    """Return 16 bytes that stand for one content under one path."""
+    text = f"{file.size} {file.mtime_ns} {file.inode} {file.path}"
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest()
+
+
+def claim_of(name: str) -> tuple[str, int] | None:
+    """Return the batch and the inode in a claim's name, None for another name."""
+    batch, _, inode = name.partition("-")
+    return (batch, int(inode)) if envelope.is_id(batch) and inode.isdigit() else None
+
+
+def _sealed(record: Record) -> bytes:
+    files = [
+        {"path": file.path, "size": file.size, "mtime_ns": file.mtime_ns, "inode": file.inode}
+        for file in record.files
+    ]
+    body = {"type": "taken", "batch": record.batch, "base": record.base, "files": files}
+    return envelope.seal(body)
+
+
+def _unsealed(data: bytes, subject: str) -> Record:
+    fields = envelope.unseal(data, "taken", subject)
+    files = tuple(
+        Candidate(f.text("path"), f.number("size"), f.number("mtime_ns"), f.number("inode"), 0)
+        for f in fields.objects("files")
+    )
+    return Record(fields.id("batch"), fields.number("base"), files)
+
+
+def sorted_files(files: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return files by path, so that one directory is opened once."""
+    return tuple(sorted(files, key=lambda file: file.path))

@@ -1,0 +1,219 @@
+"""Files of an inbox as bytes, and their removal: by names that nobody can bend in between.
+
+A path is opened component by component, without following a link, below the descriptor of the
+inbox. A file is read between two looks at its size, time and inode; where they differ from what the
+walk saw, it is left for the next walk. It is removed by renaming it to a name of ours first and
+looking at it there: if somebody wrote to it meanwhile, it goes back and is taken in again later.
+So what was not committed is never removed. Blocking; `inbox` runs it on a bounded pool.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import NamedTuple
+
+from lakefeed.errors import LakefeedError, from_os_error
+from lakefeed.format.payload import Payload, encode
+from lakefeed.service.waiting import Candidate
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+STREAM_BYTES = 4 << 20
+
+
+class Taken(NamedTuple):
+    """A file as it was read. `payload` is None where it is too big to be held."""
+
+    file: Candidate
+    mode: int
+    payload: Payload | None
+
+
+class Moved(Exception):
+    """A file is not the one that was seen: it changed, or went away."""
+
+
+def inbox_failed(root: str, error: OSError) -> LakefeedError:
+    """Return the error of an inbox that cannot be used."""
+    where = os.fsdecode(error.filename) if error.filename else root
+    return from_os_error(error, f"inbox {where}")
+
+
+@contextmanager
+def opened(root: str) -> Iterator[int]:
+    """Lend a descriptor of the inbox."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def directory_of(root_fd: int, path: str) -> Iterator[int]:
+    """Lend a descriptor of the directory that holds `path`, reached without a symbolic link."""
+    fd = os.dup(root_fd)
+    try:
+        for name in path.split("/")[:-1]:
+            below = os.open(name, _DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def by_directory(files: Sequence[Candidate]) -> Iterator[tuple[str, list[Candidate]]]:
+    """Yield (first path, files) for each directory; `files` are sorted by path."""
+    for _, group in groupby(files, lambda file: file.path.rpartition("/")[0]):
+        together = list(group)
+        yield together[0].path, together
+
+
+def read_files(
+    root: str, files: Sequence[Candidate], big_bytes: int
+) -> tuple[list[Taken], list[OSError]]:
+    """Return the files that are still what was seen, and the errors of those that cannot be read.
+
+    Those above `big_bytes` come without their bytes.
+    """
+    taken: list[Taken] = []
+    failed: list[OSError] = []
+    with opened(root) as root_fd:
+        for first, group in by_directory(files):
+            try:
+                with directory_of(root_fd, first) as fd:
+                    for file in group:
+                        _read_into(taken, failed, fd, file, big_bytes)
+            except OSError as error:
+                _note(error, failed)
+    return taken, failed
+
+
+def _read_into(
+    taken: list[Taken], failed: list[OSError], fd: int, file: Candidate, big_bytes: int
+) -> None:
+    try:
+        taken.append(_read(fd, file, big_bytes))
+    except Moved:
+        return  # the next walk sees what became of it
+    except OSError as error:
+        error.filename = error.filename or file.path
+        _note(error, failed)
+
+
+def _note(error: OSError, failed: list[OSError]) -> None:
+    # Gone, or a link or directory by now: the next walk says what it is.
+    if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ESTALE):
+        failed.append(error)
+
+
+def _read(directory_fd: int, file: Candidate, big_bytes: int) -> Taken:
+    fd = os.open(file.path.rpartition("/")[2], _FILE, dir_fd=directory_fd)
+    try:
+        before = os.fstat(fd)
+        if _identity(before) != file.identity:
+            raise Moved
+        if file.size > big_bytes:
+            return Taken(file, before.st_mode & 0o7777, None)
+        data = _read_all(fd, file.size)
+        if _identity(os.fstat(fd)) != file.identity:
+            raise Moved
+        return Taken(file, before.st_mode & 0o7777, encode(data))
+    finally:
+        os.close(fd)
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    # One byte more than promised: a full read then shows that the file has grown.
+    data = os.read(fd, size + 1)
+    parts = [data]
+    have = len(data)
+    while have < size and (data := os.read(fd, size + 1 - have)):
+        parts.append(data)
+        have += len(data)
+    if have != size:
+        raise Moved
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def stream(root_fd: int, file: Candidate, check: Callable[[], None]) -> Iterator[bytes]:
+    """Yield a big file piece by piece; Moved if it is not the one that was seen, start to end."""
+    with directory_of(root_fd, file.path) as directory_fd:
+        fd = os.open(file.path.rpartition("/")[2], _FILE, dir_fd=directory_fd)
+    try:
+        if _identity(os.fstat(fd)) != file.identity:
+            raise Moved
+        while data := os.read(fd, STREAM_BYTES):
+            check()
+            yield data
+        if _identity(os.fstat(fd)) != file.identity:
+            raise Moved
+    finally:
+        os.close(fd)
+
+
+def _identity(info: os.stat_result) -> tuple[int, int, int]:
+    return info.st_size, info.st_mtime_ns, info.st_ino
+
+
+def remove_files(
+    root: str, files: Sequence[Candidate], claims: str, batch: str
+) -> tuple[int, list[OSError]]:
+    """Remove the files that are still what was committed; return how many, and what failed.
+
+    `claims` is a directory of ours below the inbox; a claim left there by a crash is named
+    `<batch>-<inode>`.
+    """
+    removed = 0
+    failed: list[OSError] = []
+    with opened(root) as root_fd:
+        for first, group in by_directory(files):
+            try:
+                with directory_of(root_fd, first) as fd:
+                    for file in group:
+                        claim = f"{claims}/{batch}-{file.inode}"
+                        try:
+                            removed += _remove(root_fd, fd, file, claim)
+                        except OSError as error:
+                            _note(error, failed)
+            except OSError as error:
+                _note(error, failed)
+    return removed, failed
+
+
+def _remove(root_fd: int, directory_fd: int, file: Candidate, claim: str) -> bool:
+    name = file.path.rpartition("/")[2]
+    try:
+        if _identity(os.stat(name, dir_fd=directory_fd, follow_symlinks=False)) != file.identity:
+            return False
+        os.rename(name, claim, src_dir_fd=directory_fd, dst_dir_fd=root_fd)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # A mount of its own inside the inbox: nothing can be renamed out of it.
+        os.unlink(name, dir_fd=directory_fd)
+        return True
+    return settle_claim(root_fd, claim, file, (directory_fd, name))
+
+
+def settle_claim(root_fd: int, claim: str, file: Candidate, home: tuple[int, str]) -> bool:
+    """Delete a claimed file if it is what was committed, else put it back; tell which."""
+    if _identity(os.stat(claim, dir_fd=root_fd, follow_symlinks=False)) == file.identity:
+        os.unlink(claim, dir_fd=root_fd)
+        return True
+    directory_fd, name = home
+    try:
+        os.link(claim, name, src_dir_fd=root_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
+    except FileExistsError:
+        # Its writer has put a newer one there, as it would have done over this one.
+        os.unlink(claim, dir_fd=root_fd)
+        return False
+    os.unlink(claim, dir_fd=root_fd)
+    return False

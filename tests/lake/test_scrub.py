@@ -1,0 +1,128 @@
+"""Verification goes on where it ended, names what is damaged, and remembers it."""
+
+from __future__ import annotations
+
+import pytest
+
+from lakefeed.errors import VolumeFailed
+from lakefeed.format import columns
+from lakefeed.lake import layout
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.scrub import Damaged, ScrubOptions, known_damage, read_state, scrub
+from lakefeed.volume.base import read_file
+from tests.lake.tools import damage, new_lake, write
+from tests.support.faulty import FaultyVolume
+
+SOON = ScrubOptions(max_seconds=0)
+
+
+def spoil(lake: Lake, path: str) -> str:
+    """Change one byte of a file's payload; return its pack."""
+    row = lake.snapshot().stat(path)
+    damage(lake.volume, layout.pack_path(row.pack), row.offset)
+    return row.pack
+
+
+def named(found: tuple[Damaged, ...]) -> list[str]:
+    return [one.path for one in found]
+
+
+def test_a_round_reads_every_payload_once() -> None:
+    with new_lake() as lake:
+        for number in range(3):
+            write(lake, {f"{number}/a": b"x" * 100, f"{number}/b": b"y" * 10})
+        done = scrub(lake)
+        assert (done.complete, done.packs, done.payloads, done.verified_bytes) == (True, 3, 6, 330)
+        assert done.damaged == ()
+        assert read_state(lake.volume).round == 2
+
+
+def test_short_runs_add_up_to_a_round_oldest_first() -> None:
+    with new_lake() as lake:
+        for number in range(4):
+            write(lake, {f"{number}": b"x"})
+        seqs = []
+        for _ in range(4):
+            done = scrub(lake, SOON)
+            seqs.append(done.state.seq)
+            assert done.payloads == 1
+        assert seqs == [1, 2, 3, 0]
+        assert done.complete
+
+
+def test_a_run_goes_on_inside_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "GROUP_ROWS", 3)
+    with new_lake() as lake:
+        write(lake, {f"{number:02d}": b"%d" % number for number in range(10)})
+        pack = spoil(lake, "01")
+        spoil(lake, "08")
+        first = scrub(lake, SOON)
+        assert (first.state.pack, first.state.group, first.payloads) == (pack, 1, 3)
+        assert named(first.damaged) == ["01"]
+        runs = 1
+        while not (done := scrub(lake, SOON)).complete:
+            runs += 1
+        assert runs == 3
+        assert named(done.damaged) == ["01", "08"]
+
+
+def test_findings_stay_until_the_pack_is_sound_or_gone() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1" * 50, "b": b"2"})
+        write(lake, {"c": b"3"})
+        pack = spoil(lake, "a")
+        sound = bytearray(read_file(lake.volume, layout.pack_path(pack)))
+        assert named(scrub(lake).damaged) == ["a"]
+        with Lake.open(lake.volume) as other:
+            assert named(known_damage(other)) == ["a"]
+        offset = lake.snapshot().stat("a").offset
+        damage(lake.volume, layout.pack_path(pack), offset)
+        assert read_file(lake.volume, layout.pack_path(pack)) != bytes(sound)
+        assert scrub(lake).damaged == ()
+        spoil(lake, "a")
+        assert named(scrub(lake).damaged) == ["a"]
+        write(lake, {"a": b"new", "b": b"new"})
+        compact(lake)
+        collect(lake, Retention(0, 0))
+        assert known_damage(lake) == ()
+        assert scrub(lake).damaged == ()
+        noted = [entry.name for entry in lake.volume.list(layout.SCRUB)]
+        assert noted == ["state.json"]
+
+
+def test_payloads_that_only_older_snapshots_show_are_verified_too() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1" * 50})
+        pack = spoil(lake, "a")
+        write(lake, {"a": b"2"})
+        (found,) = scrub(lake).damaged
+        assert (found.pack, found.path) == (pack, "a")
+
+
+def test_a_pack_that_is_no_pack_is_a_finding() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        (pack,) = lake.snapshot().state.packs
+        damage(lake.volume, layout.pack_path(pack), -1)
+        (found,) = scrub(lake).damaged
+        assert found.path == layout.pack_path(pack)
+
+
+def test_a_volume_that_fails_is_no_damage() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1" * 50})
+        faulty = FaultyVolume(lake.volume, fail_at=12)
+        with Lake.open(faulty) as other, pytest.raises(VolumeFailed):
+            scrub(other)
+        assert known_damage(lake) == ()
+
+
+def test_a_new_round_can_be_asked_for() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        write(lake, {"b": b"2"})
+        scrub(lake, SOON)
+        done = scrub(lake, ScrubOptions(restart=True))
+        assert (done.payloads, done.state.round) == (2, 3)
