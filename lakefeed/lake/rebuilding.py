@@ -1,0 +1,243 @@
+"""What a lake was, told by its packs alone: for one whose log is lost.
+
+Every sealed pack on the volume is read. What is exact and what is a best guess:
+
+- Files, payloads, attributes: exact, from the packs' own rows.
+- The number of the commit that added a pack decides which of two versions of a path is newer. It
+  is exact where a checkpoint or a readable commit names the pack, and where a segment holds rows of
+  it: rows carry their `seq` there. Otherwise packs are put in the order in which the file server
+  saw them finished, each after the snapshot that its writer saw (`lakefeed.base` in its footer).
+  For writers that did not overlap in time that is the true order; of two that did, either may win.
+- Packs that compaction had replaced, or that a writer left without a commit, are taken in as well:
+  compacted rows keep their `seq`, so they win or tie with equal bytes; a write that was never
+  acknowledged may appear. A deletion is lost only where its tombstone's pack is gone already and an
+  older pack of the path is not.
+- Where a checkpoint is left, it and the commits after it are the truth, and only packs finished
+  after its time are added to it.
+
+Reads; changes nothing. `repair` writes the log that this gives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow.compute as pc
+
+from lakefeed.errors import Corrupt, Invalid, NotFound
+from lakefeed.format.columns import ColumnsReader
+from lakefeed.format.commit import PackInfo, State, decode_checkpoint
+from lakefeed.format.pack import PackSealed, open_pack
+from lakefeed.format.rows import Kind, from_file
+from lakefeed.lake import layout
+from lakefeed.lake.files import OpenFiles
+from lakefeed.lake.findings import Progress
+from lakefeed.lake.garbage import stored_files
+from lakefeed.lake.log import Log
+from lakefeed.volume.base import Volume, read_file
+
+_STEP_GROUPS = 16
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A pack as its own bytes describe it. `implied`: it has rows without a `seq`."""
+
+    sealed: PackSealed
+    base: int
+    mtime_ns: int
+    implied: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A state for the lost log. `exact` packs have their true number, `unreadable` ones are out."""
+
+    state: State
+    exact: int
+    guessed: int
+    unreadable: tuple[str, ...]
+
+
+def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
+    """Return what the lake most likely was; see above for what is sure."""
+    known = surviving_state(volume) or State()
+    files = OpenFiles(volume)
+    try:
+        found, unreadable = _read_packs(volume, files, progress)
+        found = [
+            pack
+            for pack in found
+            if pack.sealed.id not in known.packs and pack.mtime_ns > known.time_ns
+        ]
+        exact = _seqs_in_segments(volume, files, {pack.sealed.id: pack for pack in found})
+    finally:
+        files.close()
+    exact = {id_: number for id_, number in exact.items() if number > known.number}
+    numbers = number_packs(found, exact, known.number)
+    packs = dict(known.packs)
+    for pack in sorted(found, key=lambda pack: (numbers[pack.sealed.id], pack.sealed.id)):
+        packs[pack.sealed.id] = PackInfo(pack.sealed, numbers[pack.sealed.id])
+    number = max([known.number, *numbers.values(), *(pack.base for pack in found)])
+    time_ns = max([known.time_ns, *(pack.mtime_ns for pack in found)])
+    state = replace(known, number=number, time_ns=time_ns, packs=packs)
+    if number != known.number:
+        state = replace(state, commit_id=None)
+    return Rebuilt(state, len(known.packs) + len(exact), len(found) - len(exact),
+                   tuple(unreadable))  # fmt: skip
+
+
+def surviving_state(volume: Volume) -> State | None:
+    """Return the newest state that a checkpoint, and the commits after it, still give."""
+    numbers = []
+    try:
+        for entry in volume.list(layout.LOG):
+            number = layout.parse_commit(entry.name.replace(".checkpoint", ".json"))
+            if number is not None and entry.name.endswith(".checkpoint"):
+                numbers.append(number)
+    except NotFound:
+        return None
+    for number in sorted(numbers, reverse=True):
+        path = layout.checkpoint_path(number)
+        try:
+            state = decode_checkpoint(read_file(volume, path), path)
+        except (Corrupt, Invalid, NotFound) as error:
+            _logger.warning("checkpoint not used: %s", error)
+            continue
+        return _with_later_commits(volume, state)
+    return None
+
+
+def _with_later_commits(volume: Volume, state: State) -> State:
+    log = Log(volume)
+    log.assume(state)
+    return log.head()
+
+
+def number_packs(found: list[Evidence], exact: dict[str, int], after: int) -> dict[str, int]:
+    """Return the number of the commit that added each pack: known, or guessed as said above.
+
+    All are above `after`. Packs of one kind, those of compaction or the others, share none: it
+    would be open which of two versions is the newer.
+    """
+    ordered = sorted(found, key=lambda pack: (pack.mtime_ns, pack.base, pack.sealed.id))
+    ceilings: list[int | None] = []
+    ceiling: int | None = None
+    for pack in reversed(ordered):
+        ceilings.append(ceiling)
+        number = exact.get(pack.sealed.id)
+        if number is not None:
+            ceiling = number if ceiling is None else min(ceiling, number)
+    numbers = dict(exact)
+    taken = {True: set(exact.values()), False: set[int]()}
+    last = {True: after, False: after}
+    for pack, below in zip(ordered, reversed(ceilings), strict=True):
+        known = exact.get(pack.sealed.id)
+        if known is not None:
+            last[True] = max(last[True], known)
+            continue
+        number = max(pack.base, last[pack.implied]) + 1
+        if below is not None and number >= below:
+            # Something finished later has this number for sure: this one came before.
+            number = max(pack.base + 1, min(number, below - 1))
+        while number in taken[pack.implied]:
+            number += 1
+        numbers[pack.sealed.id] = last[pack.implied] = number
+        taken[pack.implied].add(number)
+    return numbers
+
+
+def _read_packs(
+    volume: Volume, files: OpenFiles, progress: Progress
+) -> tuple[list[Evidence], list[str]]:
+    """Return what every pack on the volume says of itself, and the files that are no packs."""
+    paths = sorted(path for path in stored_files(volume) if path.startswith(f"{layout.PACKS}/"))
+    found, unreadable = [], []
+    for done, path in enumerate(paths, 1):
+        try:
+            found.append(_read_pack(volume, files, path))
+        except (Corrupt, Invalid, NotFound) as error:
+            _logger.warning("not taken in: %s", error)
+            unreadable.append(path)
+        progress("packs", done, len(paths))
+    return found, unreadable
+
+
+def _opened(files: OpenFiles, path: str) -> tuple[ColumnsReader, int]:
+    size = files.read(path, lambda file: file.size)
+    reader = ColumnsReader(
+        lambda offset, length: files.read(path, lambda file: file.read_at(offset, length)),
+        size, path,
+    )  # fmt: skip
+    return reader, size
+
+
+def _read_pack(volume: Volume, files: OpenFiles, path: str) -> Evidence:
+    id_ = path.rpartition("/")[2].partition(".")[0]
+    reader, size = _opened(files, path)
+    payload_end = open_pack(reader, id_, path)
+    base = reader.meta.get("lakefeed.base", "")
+    if not base.isdigit():
+        raise Corrupt(path, expected="the snapshot that its writer saw", found=repr(base[:80]))
+    groups = reader.groups
+    tombstones, implied, packs = 0, False, set()
+    for start in range(0, len(groups), _STEP_GROUPS):
+        stored = reader.read(start, min(start + _STEP_GROUPS, len(groups)))
+        implied = implied or stored["seq"].null_count > 0
+        rows = from_file(stored, id_, 0, path)
+        tombstones += int((np.asarray(rows["kind"]) == Kind.TOMBSTONE).sum())
+        packs.update(rows["pack"].cast("string").unique().to_pylist())
+    footer_bytes = size - groups.offset[-1] - groups.length[-1]
+    sealed = PackSealed(
+        id_, size, payload_end, footer_bytes, reader.rows, tombstones,
+        groups.first[0], groups.last, tuple(sorted(packs - {id_, ""})),
+    )  # fmt: skip
+    return Evidence(sealed, int(base), volume.stat(path).mtime_ns, implied)
+
+
+def _seqs_in_segments(
+    volume: Volume, files: OpenFiles, packs: dict[str, Evidence]
+) -> dict[str, int]:
+    """Return the number of the commit of each pack of which a segment still tells it.
+
+    A row of a rename names the pack of its bytes but the `seq` of the rename, which is later; so
+    the least `seq` among a pack's rows counts, and one that its writer could not have had does not.
+    """
+    least: dict[str, int] = {}
+    for path in stored_files(volume):
+        if path.startswith(f"{layout.INDEX}/"):
+            try:
+                for pack, seq in _least_seqs(files, path):
+                    least[pack] = min(seq, least.get(pack, seq))
+            except (Corrupt, Invalid, NotFound) as error:
+                _logger.warning("segment not used: %s", error)
+    usable = {
+        pack: seq
+        for pack, seq in least.items()
+        if pack in packs and packs[pack].implied and seq > packs[pack].base
+    }
+    # A rename of all that a pack held gives its number away to two: then neither is sure.
+    times = Counter(usable.values())
+    return {pack: seq for pack, seq in usable.items() if times[seq] == 1}
+
+
+def _least_seqs(files: OpenFiles, path: str) -> Iterator[tuple[str, int]]:
+    reader, _ = _opened(files, path)
+    for start in range(0, len(reader.groups), _STEP_GROUPS):
+        stored = reader.read(start, min(start + _STEP_GROUPS, len(reader.groups)))
+        rows = from_file(stored, "", 0, path)
+        held = rows.filter(pc.less(rows["kind"], int(Kind.TOMBSTONE)))
+        table = held.select(["seq"]).append_column("pack", held["pack"].cast("string"))
+        for line in table.group_by("pack").aggregate([("seq", "min")]).to_pylist():
+            if line["pack"]:
+                yield line["pack"], line["seq_min"]
+
+
+def with_horizon(state: State) -> State:
+    """Return a state whose older snapshots are given up: what they held is not known."""
+    return replace(state, horizon=state.number)

@@ -1,0 +1,247 @@
+"""Repair: what fsck finds and a lake can mend by itself.
+
+- *A damaged newest commit* (a server lost what it had acknowledged): readers pass over it, writers
+  refuse. It is moved to `quarantine/`; the lake goes on from the commit before. Packs that it named
+  are orphans until garbage collection, so nothing is lost that a new commit could still name.
+- *Segments that are lost, damaged or wrong*: all are replaced by new ones, merged from the packs
+  alone, in one commit. Safe beside readers and writers. Keeps I4 and I5.
+- *A log that is lost or damaged in the middle* (`rebuild_log`): written anew so that it gives the
+  state that `rebuilding` found: one commit for each number, a checkpoint, a hint. It is written
+  beside the old one and put in its place by two renames, so a repair that is killed leaves the old
+  log or the new one. Nobody may use the lake meanwhile.
+
+What is out of the way is in `quarantine/<id>/` and never read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound
+from lakefeed.format import envelope
+from lakefeed.format.commit import (
+    Changes,
+    Commit,
+    SegmentInfo,
+    State,
+    encode_checkpoint,
+    encode_commit,
+)
+from lakefeed.lake import layout
+from lakefeed.lake.catalogue import Catalogue, Source, pack_source, segment_source
+from lakefeed.lake.files import OpenFiles
+from lakefeed.lake.findings import Progress, silent
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import CHECKPOINT_EVERY, Draft, Log
+from lakefeed.lake.merging import MergePlan, write_segments
+from lakefeed.lake.packing import discard
+from lakefeed.lake.rebuilding import Rebuilt, rebuild_state, with_horizon
+from lakefeed.lake.scan import scan
+from lakefeed.volume.base import Volume, write_file
+
+# Each run of rows that is merged holds a few row groups in memory, some MB: merged so many at once.
+RUNS_MAX = 64
+_CACHE_BYTES = 32 << 20
+AUTHOR = "repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Reindexed:
+    """An index that was rebuilt: the snapshot that has it, and how much it holds."""
+
+    snapshot: int
+    packs: int
+    rows: int
+    segments: int
+
+
+# -- the newest commit -----------------------------------------------------------------------------
+
+
+def damaged_head(volume: Volume) -> int | None:
+    """Return the number of a damaged commit that nothing follows, None if there is none."""
+    log = Log(volume)
+    head = log.head()
+    try:
+        log.read(head.number + 1)
+    except NotFound:
+        return None
+    except (Corrupt, Invalid):
+        return head.number + 1
+    return None
+
+
+def quarantine_head(volume: Volume, number: int) -> str:
+    """Move a damaged newest commit out of the way; return where it is now."""
+    place = f"{layout.QUARANTINE}/{layout.new_id()}"
+    volume.make_directory(place)
+    path = layout.commit_path(number)
+    moved = f"{place}/{path.rpartition('/')[2]}"
+    volume.replace(path, moved)
+    with suppress(NotFound):
+        # A checkpoint of a commit that never was would bring its state back.
+        volume.replace(layout.checkpoint_path(number), f"{moved}.checkpoint")
+    volume.sync_directory(place)
+    volume.sync_directory(layout.LOG)
+    return moved
+
+
+# -- segments --------------------------------------------------------------------------------------
+
+
+def rebuild_index(lake: Lake, progress: Progress | None = None) -> Reindexed:
+    """Replace all segments by new ones, from the packs alone; return what they hold.
+
+    Corrupt when a pack's own rows are damaged. Conflict when packs went away meanwhile; nothing is
+    left behind then.
+    """
+    files = OpenFiles(lake.volume)
+    made: list[SegmentInfo] = []
+    try:
+        catalogue = Catalogue(files, _CACHE_BYTES)
+        state = lake.log.head()
+        sources = sorted(map(pack_source, state.packs.values()),
+                         key=lambda run: (-run.seq_max, run.first))  # fmt: skip
+        while len(sources) > RUNS_MAX:
+            sources = _halfway(lake.volume, catalogue, sources, made)
+        return _commit_index(lake, state, _shown(scan(catalogue, sources), state, progress))
+    finally:
+        files.close()
+        for segment in made:
+            discard(lake.volume, layout.segment_path(segment.id))
+
+
+def _halfway(
+    volume: Volume, catalogue: Catalogue, sources: list[Source], made: list[SegmentInfo]
+) -> list[Source]:
+    """Merge neighbours among many runs into fewer, in segments that no commit will name."""
+    fewer: list[Source] = []
+    for start in range(0, len(sources), RUNS_MAX):
+        group = sources[start : start + RUNS_MAX]
+        seqs = [source.seq_max for source in group]
+        plan = MergePlan((), (), 0, min(seqs), max(seqs), False)
+        for segment in write_segments(volume, scan(catalogue, group, tombstones=True), plan, {}):
+            made.append(segment)
+            fewer.append(segment_source(segment))
+    return fewer
+
+
+def _shown(
+    tables: Iterator[pa.Table], state: State, progress: Progress | None
+) -> Iterator[pa.Table]:
+    show, done = progress or silent, 0
+    total = sum(info.sealed.rows for info in state.packs.values())
+    for table in tables:
+        done += len(table)
+        show("index", min(done, total), total)
+        yield table
+
+
+def _commit_index(lake: Lake, state: State, tables: Iterator[pa.Table]) -> Reindexed:
+    seqs = [info.seq for info in state.packs.values()]
+    # Rows that compaction moved are older than their packs: the run reaches back to the beginning.
+    plan = MergePlan(tuple(state.packs), tuple(state.segments), 0, 0, max(seqs, default=0), True)
+    live_bytes: dict[str, int] = {}
+    segments: list[SegmentInfo] = []
+    try:
+        segments.extend(write_segments(lake.volume, tables, plan, live_bytes))
+
+        def changes(current: State) -> Changes:
+            if not current.packs.keys() >= state.packs.keys():
+                raise _moved(lake, "a pack went away")
+            newer = {id_ for id_, info in current.packs.items() if id_ not in state.packs}
+            if any(current.packs[id_].indexed for id_ in newer):
+                raise _moved(lake, "another merge took newer packs")
+            return Changes(
+                index_packs=tuple(state.packs),
+                add_segments=tuple(segments),
+                remove_segments=tuple(current.segments),
+                live_bytes={id_: live_bytes.get(id_, 0) for id_ in state.packs},
+            )
+
+        done = lake.log.commit(Draft(AUTHOR, "index rebuilt from the packs"), changes)
+    except BaseException:
+        for segment in segments:
+            discard(lake.volume, layout.segment_path(segment.id))
+        raise
+    rows = sum(segment.rows for segment in segments)
+    return Reindexed(done.number, len(state.packs), rows, len(segments))
+
+
+def _moved(lake: Lake, found: str) -> Conflict:
+    return Conflict(f"repair of {lake.name}", expected="packs and index that stay", found=found,
+                    hint="repeat")  # fmt: skip
+
+
+# -- the log ---------------------------------------------------------------------------------------
+
+
+def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebuilt, str]:
+    """Write the log anew from what is left; return what it gives, and where the old one is.
+
+    Nobody may use the lake meanwhile.
+    """
+    show = progress or silent
+    rebuilt = rebuild_state(volume, show)
+    state = with_horizon(rebuilt.state)
+    place = f"{layout.QUARANTINE}/{layout.new_id()}"
+    volume.make_directory(f"{place}/new")
+    state = _write_log(volume, f"{place}/new", state, show)
+    with suppress(NotFound):
+        volume.replace(layout.LOG, f"{place}/log")
+    volume.replace(f"{place}/new", layout.LOG)
+    for directory in (place, layout.LOG, ""):
+        volume.sync_directory(directory)
+    return replace(rebuilt, state=state), place
+
+
+def _write_log(volume: Volume, directory: str, state: State, progress: Progress) -> State:
+    """Write commits 1 to N whose sum is `state`; return it with the ids that they have."""
+    by_number: dict[int, list[str]] = {}
+    for id_, info in state.packs.items():
+        by_number.setdefault(info.seq, []).append(id_)
+    parent: str | None = None
+    for number in range(1, state.number + 1):
+        last = number == state.number
+        commit_id = state.commit_id if last and state.commit_id else layout.new_id()
+        packs = tuple(state.packs[id_].sealed for id_ in by_number.get(number, []))
+        changes = Changes(add_packs=packs)
+        if last:
+            changes = _final_changes(state, changes)
+        time_ns = max(state.time_ns - (state.number - number), 0)
+        commit = Commit(number, commit_id, parent, time_ns, AUTHOR, AUTHOR, changes,
+                        "log rebuilt from the packs")  # fmt: skip
+        name = layout.commit_path(number).rpartition("/")[2]
+        write_file(volume, f"{directory}/{name}", encode_commit(commit))
+        parent = commit_id
+        progress("log", number, state.number)
+    state = replace(state, commit_id=parent)
+    if state.number:
+        _write_hint(volume, directory, state)
+    volume.sync_directory(directory)
+    return state
+
+
+def _final_changes(state: State, changes: Changes) -> Changes:
+    """Return the changes of the last commit: all that is not said by adding packs."""
+    return replace(
+        changes,
+        index_packs=tuple(id_ for id_, info in state.packs.items() if info.indexed),
+        add_segments=tuple(state.segments.values()),
+        live_bytes={id_: info.live_bytes for id_, info in state.packs.items()
+                    if info.live_bytes is not None},
+        horizon=state.horizon,
+    )  # fmt: skip
+
+
+def _write_hint(volume: Volume, directory: str, state: State) -> None:
+    # Where checkpoints are looked for; one elsewhere would never be found.
+    if state.number % CHECKPOINT_EVERY == 0:
+        name = layout.checkpoint_path(state.number).rpartition("/")[2]
+        write_file(volume, f"{directory}/{name}", encode_checkpoint(state))
+    hint = envelope.seal({"type": "hint", "number": state.number})
+    write_file(volume, f"{directory}/{layout.HEAD_HINT.rpartition('/')[2]}", hint)

@@ -1,0 +1,218 @@
+"""A lake is mended from its packs: its newest commit, its index, its log."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lakefeed.errors import Corrupt
+from lakefeed.format.pack import PackSealed
+from lakefeed.lake import layout, repair
+from lakefeed.lake.check import check
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.rebuilding import Evidence, number_packs
+from lakefeed.lake.repair import damaged_head, quarantine_head, rebuild_index, rebuild_log
+from lakefeed.volume.posix import PosixVolume
+from tests.lake.tools import QUIET, all_rows, contents, damage, new_lake, put_bytes, write
+
+
+def clean(lake: Lake) -> None:
+    report = check(lake, deep=True)
+    assert report.clean, report.findings
+
+
+# -- the newest commit -----------------------------------------------------------------------------
+
+
+def test_a_damaged_newest_commit_is_moved_away_and_the_lake_goes_on() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        write(lake, {"b": b"2"})
+        assert damaged_head(lake.volume) is None
+        put_bytes(lake.volume, layout.commit_path(2), b"\0" * 100)
+    with Lake.open(lake.volume) as lake:
+        with pytest.raises(Corrupt):
+            write(lake, {"c": b"3"})
+        assert damaged_head(lake.volume) == 2
+        moved = quarantine_head(lake.volume, 2)
+        assert lake.volume.stat(moved).size == 100
+        assert damaged_head(lake.volume) is None
+        assert write(lake, {"c": b"3"}) == 2
+        assert contents(lake.snapshot()) == {"a": b"1", "c": b"3"}
+        clean(lake)
+
+
+# -- segments --------------------------------------------------------------------------------------
+
+
+def test_i5_the_index_is_rebuilt_from_packs_alone() -> None:
+    with new_lake() as lake:
+        for number in range(6):
+            write(lake, {f"{number}/a": b"%d" % number, "same": b"%d" % number})
+        write(lake, {}, delete=["0/a"])
+        lake.merge_index()
+        compact(lake)
+        write(lake, {"late": b"x"})
+        lake.merge_index()
+        rows, files = all_rows(lake.snapshot()), contents(lake.snapshot())
+        for segment in lake.snapshot().state.segments:
+            lake.volume.unlink(layout.segment_path(segment))
+    with Lake.open(lake.volume) as lake:
+        done = rebuild_index(lake)
+        assert done.rows == len(rows)
+        assert all_rows(lake.snapshot()) == rows
+        assert contents(lake.snapshot()) == files
+        clean(lake)
+
+
+def test_more_packs_than_are_merged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair, "RUNS_MAX", 3)
+    with new_lake() as lake:
+        for number in range(20):
+            write(lake, {f"{number % 7}": b"%d" % number}, delete=[f"{(number + 3) % 7}"]
+                  if number > 10 else [])  # fmt: skip
+        rows = all_rows(lake.snapshot())
+        rebuild_index(lake)
+        assert all_rows(lake.snapshot()) == rows
+        clean(lake)
+        assert len(list(lake.volume.list(layout.INDEX))) == len(lake.snapshot().state.segments)
+
+
+def test_a_pack_that_is_damaged_is_named_and_nothing_is_left_behind() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        lake.merge_index()
+        (pack,) = lake.snapshot().state.packs
+        before = lake.snapshot().number
+        damage(lake.volume, layout.pack_path(pack), -1)
+        with Lake.open(lake.volume) as other, pytest.raises(Corrupt) as told:
+            rebuild_index(other)
+        assert pack in told.value.subject
+        assert lake.snapshot().number == before
+        assert len(list(lake.volume.list(layout.INDEX))) == 1
+
+
+# -- the log ---------------------------------------------------------------------------------------
+
+
+def story(lake: Lake) -> None:
+    """Puts, overwrites, deletions, a rename, merges and a compaction."""
+    for number in range(8):
+        write(lake, {f"{number}/a": b"%d" % number, "same": b"%d" % number, f"{number}/b": b"b"})
+    write(lake, {}, delete=["0/a", "1/b"])
+    with lake.writer(QUIET) as writer:
+        writer.rename("2/a", "renamed")
+    lake.merge_index()
+    compact(lake)
+    write(lake, {"late": b"x", "same": b"newest"}, delete=["3/a"])
+
+
+@pytest.fixture
+def lake_path(tmp_path: Path) -> Path:
+    with Lake.create(tmp_path / "lake") as lake:
+        story(lake)
+    return tmp_path / "lake"
+
+
+def lose_log(lake_path: Path) -> None:
+    shutil.rmtree(lake_path / "log")
+
+
+@pytest.mark.parametrize("segments", [True, False])
+@pytest.mark.parametrize("collected", [True, False])
+def test_a_lake_whose_log_was_lost_shows_what_it_showed(
+    lake_path: Path, segments: bool, collected: bool
+) -> None:
+    with Lake.open(lake_path) as lake:
+        if collected:
+            collect(lake, Retention(0, 0))
+        files = contents(lake.snapshot())
+    lose_log(lake_path)
+    if not segments:
+        shutil.rmtree(lake_path / "index")
+        (lake_path / "index").mkdir()
+    rebuilt, place = rebuild_log(PosixVolume(lake_path))
+    assert rebuilt.unreadable == ()
+    assert (lake_path / place).is_dir()
+    with Lake.open(lake_path) as lake:
+        assert contents(lake.snapshot()) == files
+        rebuild_index(lake)
+        assert contents(lake.snapshot()) == files
+        clean(lake)
+        write(lake, {"after": b"1", "same": b"after"})
+        assert contents(lake.snapshot()) == {**files, "after": b"1", "same": b"after"}
+
+
+def test_a_log_damaged_in_the_middle_is_mended_from_its_checkpoint(tmp_path: Path) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        for number in range(40):
+            write(lake, {f"{number % 10}": b"%d" % number})
+        lake.merge_index()
+        files, rows = contents(lake.snapshot()), all_rows(lake.snapshot())
+    (tmp_path / "lake" / layout.commit_path(7)).write_bytes(b"torn")
+    (tmp_path / "lake" / layout.HEAD_HINT).unlink()
+    rebuilt, _ = rebuild_log(PosixVolume(tmp_path / "lake"))
+    assert (rebuilt.exact, rebuilt.guessed) == (40, 0)
+    with Lake.open(tmp_path / "lake") as lake:
+        assert all_rows(lake.snapshot()) == rows
+        assert contents(lake.snapshot()) == files
+        clean(lake)
+
+
+def test_what_was_added_after_the_last_checkpoint_is_not_lost_with_its_commits(
+    tmp_path: Path,
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        for number in range(36):
+            write(lake, {f"{number % 10}": b"%d" % number})
+        files = contents(lake.snapshot())
+    for number in range(33, 37):
+        (tmp_path / "lake" / layout.commit_path(number)).unlink()
+    (tmp_path / "lake" / layout.commit_path(20)).unlink()
+    rebuild_log(PosixVolume(tmp_path / "lake"))
+    with Lake.open(tmp_path / "lake") as lake:
+        assert contents(lake.snapshot()) == files
+        clean(lake)
+
+
+def test_an_unfinished_pack_is_left_out_and_named(lake_path: Path) -> None:
+    with Lake.open(lake_path) as lake:
+        files = contents(lake.snapshot())
+    lose_log(lake_path)
+    half = lake_path / layout.pack_path("ab" * 16)
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"PAR1half")
+    rebuilt, _ = rebuild_log(PosixVolume(lake_path))
+    assert rebuilt.unreadable == (layout.pack_path("ab" * 16),)
+    with Lake.open(lake_path) as lake:
+        assert contents(lake.snapshot()) == files
+
+
+def pack(name: str, base: int, mtime_ns: int, implied: bool = True) -> Evidence:
+    sealed = PackSealed(name, 100, 50, 20, 1, 0, "a", "a", ())
+    return Evidence(sealed, base, mtime_ns, implied)
+
+
+def test_packs_are_numbered_in_the_order_they_were_finished() -> None:
+    found = [pack("c", 2, 30), pack("a", 0, 10), pack("b", 0, 20)]
+    assert number_packs(found, {}, 0) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_known_number_bounds_those_around_it() -> None:
+    found = [pack("a", 0, 10), pack("b", 0, 20), pack("c", 0, 30), pack("d", 0, 40)]
+    numbers = number_packs(found, {"c": 7}, 0)
+    assert numbers["a"] < numbers["b"] < numbers["c"] == 7 < numbers["d"]
+
+
+def test_a_pack_comes_after_the_snapshot_its_writer_saw() -> None:
+    assert number_packs([pack("a", 9, 10)], {}, 0) == {"a": 10}
+    assert number_packs([pack("a", 3, 10)], {}, 20) == {"a": 21}
+
+
+def test_packs_of_compaction_take_no_number_away() -> None:
+    found = [pack("old", 0, 10), pack("compacted", 1, 20, False), pack("new", 2, 30)]
+    assert number_packs(found, {}, 0) == {"old": 1, "compacted": 2, "new": 3}
