@@ -17,6 +17,7 @@ import typer
 from lakefeed import __version__
 from lakefeed.cli import (
     common,
+    compactd,
     compaction,
     completion,
     demo,
@@ -46,6 +47,7 @@ MODULES = (
     housekeeping,
     compaction,
     federating,
+    compactd,
     demo,
     completion,
 )

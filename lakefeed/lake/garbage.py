@@ -159,6 +159,26 @@ def collect(
     return Collected(plan, False, deleted, deleted_bytes, len(plan.files) - deleted)
 
 
+@dataclass(frozen=True, slots=True)
+class Orphans:
+    """Packs and segments that no commit names, of whatever age."""
+
+    files: int
+    bytes: int
+
+
+def orphans_of(lake: Lake) -> Orphans:
+    """Return how much on the volume no commit since the horizon names; lists all packs."""
+    # Listed before the log is read: what is listed and then committed is no orphan.
+    paths = [*stored_files(lake.volume)]
+    head = lake.log.head()
+    named = _History(lake, head).reached(head.horizon, _kept(lake, lake.refs.pins()))
+    unnamed = [path for path in paths if path.rpartition("/")[2].partition(".")[0] not in named]
+    found = [_look(lake.volume, "pack", "", path) for path in unnamed]
+    there = [file for file in found if file is not None]
+    return Orphans(len(there), sum(file.bytes for file in there))
+
+
 def _needed(lake: Lake, now_ns: int) -> set[str]:
     """Return what must stay, as the lake is now: the ids of packs and segments, and of pins."""
     pins = [pin for pin in lake.refs.pins() if pin.expires_ns > now_ns]

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.errors import Conflict
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.commit import Changes, State
 from lakefeed.format.pack import Meta, PackSealed, PackWriter
@@ -40,7 +40,7 @@ from lakefeed.service.taking import (
     settle_claim,
     stream,
 )
-from lakefeed.service.threads import Guard
+from lakefeed.service.threads import Guard, Stopped
 from lakefeed.service.waiting import Bad, Candidate
 
 OPERATION = "inbox"
@@ -140,11 +140,15 @@ class Ingest:
         packs: list[PackSealed] = []
         try:
             self._write(fresh, packs, outcome)
+        except BaseException:
+            self._drop(packs, outcome.record)
+            raise
+        try:
             state = self._publish(packs, outcome) if packs else None
-        except BaseException as error:
-            # Where the volume failed, the commit may have been made, and then it needs its packs.
-            if not isinstance(error, VolumeFailed):
-                self._drop(packs, outcome.record)
+        except (Conflict, Stopped):
+            # Raised by the plan alone. After anything else the commit may stand, and needs its
+            # packs; then the record tells the next one.
+            self._drop(packs, outcome.record)
             raise
         if state is None:
             self._records.forget(outcome.record)

@@ -1,0 +1,218 @@
+"""The settings of `lakefeed compactd`: from flags, the environment and a TOML file, in that order.
+
+    lakefeed compactd /mnt/lake --inbox /mnt/drop --pack-age 1m
+    LAKEFEED_LAKES=/mnt/lake LAKEFEED_INBOX=/mnt/drop LAKEFEED_PACK_AGE=1m lakefeed compactd
+
+    lakes = ["/mnt/a", "/mnt/b"]
+    pack-age = "1m"
+    [inboxes]
+    "/mnt/a" = ["/mnt/drop=cameras"]
+
+Sizes, durations and rates are written as everywhere on the command line. Whatever is wrong is one
+line that names the setting, what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from lakefeed.cli.units import parse_duration, parse_size
+from lakefeed.errors import Invalid, LakefeedError, NotFound
+from lakefeed.format.paths import check_prefix
+from lakefeed.lake.compaction import CompactionOptions
+from lakefeed.lake.garbage import Retention
+from lakefeed.service.options import PACKS_MIN, InboxOptions, LakeOptions, ServiceOptions
+from lakefeed.service.window import Window
+
+PORT = 9464
+
+
+def _reader(read: Callable[[str], Any], expected: str) -> BeforeValidator:
+    def validate(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = read(value)
+        if found is None:
+            raise ValueError(expected)
+        return found
+
+    return BeforeValidator(validate)
+
+
+def _rate(text: str) -> int | None:
+    return parse_size(text.strip().removesuffix("/s"))
+
+
+def _window(text: str) -> Window | None:
+    try:
+        return Window.parse(text) if text else None
+    except Invalid as error:
+        raise ValueError(str(error.expected)) from error
+
+
+def _listen(text: str) -> tuple[str, int] | None:
+    host, _, port = text.rpartition(":")
+    if not port.isdigit() or int(port) > 65535:
+        return None
+    return host.strip("[]") or "0.0.0.0", int(port)
+
+
+def _words(value: Any) -> Any:
+    return tuple(word for word in value.split(os.pathsep) if word) if isinstance(value, str) else (
+        value)  # fmt: skip
+
+
+Duration = Annotated[float, _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d")]
+Size = Annotated[int, _reader(parse_size, "a size such as 4096, 256KiB, 64MiB, 1GB")]
+Rate = Annotated[int | None, _reader(_rate, "a rate such as 200MB/s")]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+
+
+class ServiceSettings(BaseSettings):
+    """Every setting, with its default; the names are those of the flags."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LAKEFEED_", extra="forbid", arbitrary_types_allowed=True
+    )
+
+    lakes: Words = ()
+    inbox: Words = ()
+    inboxes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    inbox_quiet: Duration = 5.0
+    pack_files: int = Field(10_000, ge=1)
+    pack_bytes: Size = Field(64 << 20, ge=1)
+    pack_age: Duration = 30.0
+    keep_inbox: bool = False
+    interval: Duration = Field(30.0, gt=0)
+    target_size: Size = Field(1 << 30, ge=1)
+    live_ratio: float = Field(0.5, ge=0, le=0.8)
+    packs_min: int = Field(PACKS_MIN, ge=2)
+    rate: Rate = None
+    window: Annotated[Window | None, BeforeValidator(lambda v: _window(v) if isinstance(v, str)
+                                                     else v)] = None  # fmt: skip
+    gc_interval: Duration = 3600.0
+    keep: Duration = 7 * 24 * 3600.0
+    keep_snapshots: int = Field(1, ge=1)
+    grace: Duration = 24 * 3600.0
+    scrub_interval: Duration = 24 * 3600.0
+    scrub_duration: Duration = 3600.0
+    listen: Annotated[
+        tuple[str, int], NoDecode, _reader(_listen, "an address such as 127.0.0.1:9464")
+    ] = ("127.0.0.1", PORT)
+    lease: Duration = Field(30.0, ge=1)
+    name: str = ""
+    log_format: Literal["text", "json"] = "text"
+
+    def options(self, timeout_seconds: float) -> ServiceOptions:
+        """Return what the daemon is told; Invalid where settings do not fit together."""
+        if not self.lakes:
+            hint = "name it as an argument, in LAKEFEED_LAKES or as lakes in --config"
+            raise Invalid("compactd", expected="at least one lake", found="none", hint=hint)
+        return ServiceOptions(
+            lakes=tuple(LakeOptions(lake, self._inboxes_of(lake)) for lake in self._lakes()),
+            name=self.name or f"{os.uname().nodename}/{os.getpid()}",
+            interval_seconds=self.interval,
+            compaction=CompactionOptions(
+                target_bytes=self.target_size, live_ratio=self.live_ratio, packs_min=self.packs_min
+            ),
+            rate_bytes=self.rate,
+            window=self.window,
+            gc_interval_seconds=self.gc_interval,
+            retention=Retention(self.keep, self.grace, self.keep_snapshots),
+            scrub_interval_seconds=self.scrub_interval,
+            scrub_seconds=self.scrub_duration,
+            lease_seconds=self.lease,
+            timeout_seconds=timeout_seconds,
+            listen=self.listen,
+        )
+
+    def _lakes(self) -> tuple[str, ...]:
+        unknown = sorted(self.inboxes.keys() - {*self.lakes})
+        if unknown:
+            raise Invalid("setting inboxes", expected=f"one of {', '.join(self.lakes)}",
+                          found=unknown[0])  # fmt: skip
+        if self.inbox and len(self.lakes) > 1:
+            raise Invalid("setting inbox", expected="one lake, or a table [inboxes] in --config",
+                          found=f"{len(self.lakes)} lakes")  # fmt: skip
+        return tuple(dict.fromkeys(self.lakes))
+
+    def _inboxes_of(self, lake: str) -> tuple[InboxOptions, ...]:
+        words = (*self.inbox, *self.inboxes.get(lake, ()))
+        return tuple(self._inbox(word, lake) for word in words)
+
+    def _inbox(self, word: str, lake: str) -> InboxOptions:
+        directory, _, prefix = word.partition("=")
+        inside = os.path.realpath(directory).startswith(os.path.realpath(lake) + "/")
+        if inside or os.path.realpath(directory) == os.path.realpath(lake):
+            raise Invalid("setting inbox", expected="a directory outside the lake", found=directory)
+        return InboxOptions(
+            directory,
+            check_prefix(prefix),
+            self.inbox_quiet,
+            self.pack_files,
+            self.pack_bytes,
+            self.pack_age,
+            keep=self.keep_inbox,
+        )
+
+
+def load(flags: dict[str, Any], config: str | None) -> ServiceSettings:
+    """Return the settings from flags (None: not given), environment and file; Invalid if wrong."""
+    written = {} if config is None else _read(config)
+
+    class Loaded(ServiceSettings):
+        """The settings with their sources: flags first, then the environment, then the file."""
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            """Return the sources in their order."""
+            return init_settings, env_settings, InitSettingsSource(settings_cls, written)
+
+    given = {name: value for name, value in flags.items() if value not in (None, (), [])}
+    try:
+        return Loaded(**given)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _read(config: str) -> dict[str, Any]:
+    """Return a TOML file's settings, spelled as fields are."""
+    if not Path(config).is_file():
+        raise NotFound(f"settings file {config}")
+    try:
+        found = TomlConfigSettingsSource(ServiceSettings, Path(config)).toml_data
+    except ValueError as error:
+        raise Invalid(f"settings file {config}", expected="TOML", found=str(error)) from error
+    return {name.replace("-", "_"): value for name, value in found.items()}
+
+
+def _invalid(error: ValidationError) -> LakefeedError:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+    expected = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        expected = "a setting that exists"
+    others = sorted({str(p["loc"][0]).replace("_", "-") for p in problems[1:] if p["loc"]})
+    hint = f"also wrong: {', '.join(others)}" if others else "see lakefeed compactd --help"
+    return Invalid(f"setting {name}", expected=expected, found=repr(first["input"]), hint=hint)

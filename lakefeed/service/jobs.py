@@ -1,0 +1,110 @@
+"""What is done for a lake besides its inboxes: compaction, garbage collection, verification.
+
+Each job is a plain function that blocks, asks its guard often whether to go on, and returns facts.
+When, by whom and after which failure it is done again is left to `keeper`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+from lakefeed.errors import Conflict
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.garbage import Collected, collect, orphans_of
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.repacking import CopyOptions
+from lakefeed.lake.scrub import Scrubbed, ScrubOptions, scrub
+from lakefeed.service.options import ServiceOptions
+from lakefeed.service.threads import Guard, Stopped
+
+Result = Literal["done", "nothing", "conflict", "damaged"]
+# Unmerged packs each cost every look-up a probe; so many are worth a merge of their rows.
+MERGE_FROM = 16
+WINDOW_RUN_BYTES = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionDone:
+    """What one run of compaction did. `left` packs are worth another run."""
+
+    result: Result
+    read_bytes: int = 0
+    written_bytes: int = 0
+    left: int = 0
+    damages: tuple[str, ...] = ()
+
+
+def in_window(options: ServiceOptions) -> bool:
+    """Tell whether compaction may run at this time of day."""
+    return options.window is None or options.window.holds(datetime.now())
+
+
+def run_compaction(lake: Lake, options: ServiceOptions, guard: Guard) -> CompactionDone:
+    """Rewrite one run's share of what is worth it; Stopped when the guard says so."""
+
+    def go_on(*_: object) -> None:
+        guard.check()
+        if not in_window(options):
+            raise Stopped("the time of day for compaction is over")
+
+    how = CopyOptions(rate_bytes=options.rate_bytes)
+    share = options.compaction
+    if options.window is not None:
+        # The end of the window throws away what a run has copied, so runs are short.
+        share = replace(share, bytes_max=min(share.bytes_max, WINDOW_RUN_BYTES))
+    before = _segment_bytes(lake)
+    try:
+        done = compact(lake, share, how, go_on)
+    except Conflict:
+        return CompactionDone("conflict")
+    if done.plan.empty:
+        return CompactionDone("nothing")
+    written = done.added_bytes + max(_segment_bytes(lake) - before, 0)
+    damages = tuple(f"{damage.path} in pack {damage.pack}" for damage in done.damages)
+    result: Result = "damaged" if damages else "done"
+    if done.snapshot is None:
+        # What could be moved is not worth it while damaged payloads stay where they are.
+        return CompactionDone(result, done.payload_bytes, 0, 0, damages)
+    return CompactionDone(result, done.payload_bytes, written, done.plan.left, damages)
+
+
+def merge_rows(lake: Lake, least: int) -> int:
+    """Merge the rows of unmerged packs into segments; return the bytes written, 0 if not due."""
+    head = lake.log.head()
+    if sum(not info.indexed for info in head.packs.values()) < least:
+        return 0
+    before = set(head.segments)
+    try:
+        lake.merge_index()
+    except Conflict:
+        return 0
+    segments = lake.log.head().segments
+    return sum(segment.bytes for id_, segment in segments.items() if id_ not in before)
+
+
+def _segment_bytes(lake: Lake) -> int:
+    return sum(segment.bytes for segment in lake.log.head().segments.values())
+
+
+def run_collection(
+    lake: Lake, options: ServiceOptions, guard: Guard, orphans: bool
+) -> tuple[Collected, int | None]:
+    """Delete what no kept snapshot needs; return what was done, and the bytes of orphans left."""
+
+    def go_on(done: int, total: int) -> None:
+        guard.check()
+
+    collected = collect(lake, options.retention, orphans=orphans, progress=go_on)
+    return collected, orphans_of(lake).bytes if orphans else None
+
+
+def run_scrub(lake: Lake, options: ServiceOptions, guard: Guard) -> Scrubbed:
+    """Verify payloads for a while, from where the last run ended."""
+
+    def go_on(done: int, total: int, verified_bytes: int) -> None:
+        guard.check()
+
+    how = ScrubOptions(max_seconds=options.scrub_seconds, rate_bytes=options.rate_bytes)
+    return scrub(lake, how, go_on)

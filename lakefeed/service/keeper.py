@@ -1,0 +1,255 @@
+"""One lake looked after: its lease, its inboxes, its jobs. Runs on the event loop, never blocks it.
+
+- Who holds the lease works, the other replicas wait (`leading`).
+- Each inbox is walked in a loop of its own; compaction, index merges, garbage collection and
+  verification take turns in another, so a long compaction does not keep files waiting.
+- Every failure of a job is told and tried again later; none ends the daemon.
+
+Blocking work runs on daemon threads (`threads`, `inbox`), so a volume that hangs holds up this lake
+alone. Safe with any number of replicas: see `ingest` and the commit protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lakefeed.errors import Conflict, LakefeedError
+from lakefeed.lake.lake import Lake
+from lakefeed.metrics.compactor import CompactorMetrics
+from lakefeed.service.inbox import Backlog, Inbox
+from lakefeed.service.jobs import (
+    MERGE_FROM,
+    in_window,
+    merge_rows,
+    run_collection,
+    run_compaction,
+    run_scrub,
+)
+from lakefeed.service.leading import Leadership
+from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
+from lakefeed.service.status import LakeStatus
+from lakefeed.service.telling import Teller
+from lakefeed.service.threads import Guard, Stopped, in_thread
+from lakefeed.volume.deadline import DeadlineVolume
+from lakefeed.volume.posix import PosixVolume
+
+# After a failure the next try waits at least so long, so that a sick volume is not hammered.
+RETRY_SECONDS = 5.0
+# The slow pass over all packs: once a day.
+SWEEP_SECONDS = 24 * 3600.0
+
+T = TypeVar("T")
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Due:
+    """When jobs are to be done next, by the monotonic clock."""
+
+    gc: float
+    sweep: float
+    scrub: float
+
+
+class Keeper:
+    """Looks after one lake until it is stopped."""
+
+    def __init__(
+        self, place: LakeOptions, options: ServiceOptions, metrics: CompactorMetrics
+    ) -> None:
+        self._place = place
+        self._options = options
+        self._teller = Teller(place.path, metrics)
+        self._guard = Guard()
+        self._stop = asyncio.Event()
+        self._backlogs: dict[str, Backlog] = {}
+        self._leadership: Leadership | None = None
+
+    @property
+    def status(self) -> LakeStatus:
+        """What is known of the lake, without asking its volume."""
+        return self._teller.status
+
+    def stop(self) -> None:
+        """Ask everything to end soon: the batch at hand is finished, a compaction given up."""
+        self._guard.stop()
+        self._stop.set()
+        if self._leadership is not None:
+            self._leadership.held.set()
+
+    # -- running ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until stopped; return once the lease is given up."""
+        lake = await self._opened()
+        if lake is None:
+            return
+        leading = Leadership(lake, self._options.name, self._guard, self._teller)
+        self._leadership = leading
+        loops = [leading.run(self._options.lease_seconds, self._pause)]
+        loops += [self._housekeep(lake, leading)]
+        loops += [self._watch(lake, leading, inbox) for inbox in self._place.inboxes]
+        try:
+            await asyncio.gather(*loops)
+        finally:
+            await leading.release()
+
+    async def run_once(self) -> bool:
+        """Do everything that is due once; False when another replica holds the lease."""
+        lake = await self._open()
+        leading = Leadership(lake, self._options.name, self._guard, self._teller)
+        self._leadership = leading
+        if not await leading.take(self._options.lease_seconds):
+            return False
+        holding = asyncio.create_task(leading.run(self._options.lease_seconds, self._pause))
+        try:
+            for options in self._place.inboxes:
+                await self._drain(lake, options)
+            while await self._compact(lake):
+                _logger.debug("more is worth compacting in %s", self._place.path)
+            await self._merge(lake, 2)
+            await self._collect(lake, orphans=True)
+            await self._look(lake)
+        finally:
+            self.stop()
+            await holding
+            await leading.release()
+        return True
+
+    async def _opened(self) -> Lake | None:
+        """Return the lake, however long its volume takes to come up; None when stopped."""
+        while not self._stop.is_set():
+            try:
+                return await self._open()
+            except LakefeedError as error:
+                self._teller.problem(str(error))
+            await self._pause(RETRY_SECONDS)
+        return None
+
+    async def _open(self) -> Lake:
+        path, seconds = self._place.path, self._options.timeout_seconds
+
+        def work() -> Lake:
+            volume = PosixVolume(path)
+            return Lake.open(DeadlineVolume(volume, seconds) if seconds else volume)
+
+        lake = await in_thread("open", work)
+        self.status.opened = True
+        self._teller.problem("")
+        return lake
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    # -- inboxes ---------------------------------------------------------------------------------
+
+    async def _watch(self, lake: Lake, leading: Leadership, options: InboxOptions) -> None:
+        """Take in what arrives, for as long as this replica has the lease."""
+        inbox = Inbox(lake, options, self._guard, self._teller.packed)
+        try:
+            while not self._stop.is_set():
+                await leading.held.wait()
+                if self._stop.is_set():
+                    return
+                took = await self._attempt("inbox", inbox.run)
+                self._note(options, inbox)
+                if not took:
+                    await self._pause(RETRY_SECONDS if took is None else options.poll_seconds)
+        finally:
+            inbox.close()
+
+    async def _drain(self, lake: Lake, options: InboxOptions) -> None:
+        inbox = Inbox(lake, options, self._guard, self._teller.packed)
+        try:
+            while await inbox.run(everything=True):
+                _logger.debug("more may have arrived in %s", options.directory)
+            self._note(options, inbox)
+            self._teller.success("inbox")
+        finally:
+            inbox.close()
+
+    def _note(self, options: InboxOptions, inbox: Inbox) -> None:
+        self._backlogs[options.directory] = inbox.backlog
+        self._teller.waiting(self._backlogs.values())
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    async def _housekeep(self, lake: Lake, leading: Leadership) -> None:
+        """Let the jobs take turns."""
+        options, now = self._options, time.monotonic()
+        due = _Due(now + options.gc_interval_seconds, now + SWEEP_SECONDS,
+                   now + options.scrub_interval_seconds)  # fmt: skip
+        while not self._stop.is_set():
+            await leading.held.wait()
+            if self._stop.is_set():
+                return
+            more = await self._attempt("compaction", lambda: self._compact(lake))
+            await self._attempt("merge", lambda: self._merge(lake, MERGE_FROM))
+            await self._do_due(lake, due)
+            await self._attempt("look", lambda: self._look(lake))
+            if not more:
+                await self._pause(options.interval_seconds)
+
+    async def _do_due(self, lake: Lake, due: _Due) -> None:
+        options = self._options
+        if options.gc_interval_seconds and time.monotonic() >= due.gc:
+            sweep = time.monotonic() >= due.sweep
+            await self._attempt("gc", lambda: self._collect(lake, orphans=sweep))
+            due.gc = time.monotonic() + options.gc_interval_seconds
+            due.sweep += SWEEP_SECONDS if sweep else 0.0
+        if options.scrub_interval_seconds and time.monotonic() >= due.scrub:
+            await self._attempt("scrub", lambda: self._scrub(lake))
+            due.scrub = time.monotonic() + options.scrub_interval_seconds
+
+    async def _attempt(self, job: str, work: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what a job returns, None when it failed: that is told, and tried again."""
+        self.status.job = job
+        try:
+            result = await work()
+        except Stopped as stopped:
+            self._teller.ended_early(job, str(stopped))
+            return None
+        except Conflict as error:
+            self._teller.conflict(job, str(error))
+            return None
+        except LakefeedError as error:
+            self._teller.failure(job, error)
+            return None
+        finally:
+            self.status.job = ""
+        self._teller.success(job)
+        return result
+
+    async def _compact(self, lake: Lake) -> bool:
+        """Run compaction once; True when more is left."""
+        if not in_window(self._options):
+            return False
+        options, guard = self._options, self._guard
+        done = await in_thread("compact", lambda: run_compaction(lake, options, guard))
+        self._teller.compacted(done)
+        return done.left > 0
+
+    async def _merge(self, lake: Lake, least: int) -> None:
+        self._teller.moved(0, await in_thread("merge", lambda: merge_rows(lake, least)))
+
+    async def _collect(self, lake: Lake, *, orphans: bool) -> None:
+        options, guard = self._options, self._guard
+        collected, left_bytes = await in_thread(
+            "gc", lambda: run_collection(lake, options, guard, orphans)
+        )
+        self._teller.collected(collected, left_bytes)
+
+    async def _scrub(self, lake: Lake) -> None:
+        options, guard = self._options, self._guard
+        self._teller.scrubbed(await in_thread("scrub", lambda: run_scrub(lake, options, guard)))
+
+    async def _look(self, lake: Lake) -> None:
+        state, space = await in_thread("look", lambda: (lake.log.head(), lake.volume.space()))
+        self._teller.looked(state, space)

@@ -1,0 +1,31 @@
+"""One log line, one JSON object: what log collectors read without being told how.
+
+Keys: time (ISO 8601, UTC), level, message, logger; whatever the line adds (lake, job, token); and
+the traceback of an error that nobody foresaw.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime, timezone
+
+_ADDED = ("lake", "job", "token", "port")
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats records as JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        when = datetime.fromtimestamp(record.created, timezone.utc)
+        facts: dict[str, object] = {
+            "time": when.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            "logger": record.name,
+        }
+        added = {name: record.__dict__[name] for name in _ADDED if record.__dict__.get(name)}
+        if record.exc_info:
+            added["traceback"] = self.formatException(record.exc_info)
+        return json.dumps({**facts, **added}, ensure_ascii=False)

@@ -1,0 +1,143 @@
+"""What happened, told three ways at once: the status in memory, the metrics, the log.
+
+One place for all of it, so that the three agree. Called on the event loop only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from lakefeed.errors import LakefeedError
+from lakefeed.format.commit import State
+from lakefeed.lake.garbage import Collected
+from lakefeed.lake.scrub import Scrubbed
+from lakefeed.metrics.compactor import CompactorMetrics
+from lakefeed.service.inbox import Backlog
+from lakefeed.service.ingest import Outcome
+from lakefeed.service.jobs import CompactionDone
+from lakefeed.service.status import LakeStatus
+from lakefeed.volume.base import Space
+
+_logger = logging.getLogger(__name__)
+
+
+class Teller:
+    """Tells what happens to one lake."""
+
+    def __init__(self, path: str, metrics: CompactorMetrics) -> None:
+        self._path = path
+        self._metrics = metrics
+        self.status = LakeStatus(path)
+        metrics.leader.labels(path).set(0)
+
+    def _log(self, level: int, text: str, job: str = "") -> None:
+        _logger.log(level, "%s: %s", self._path, text, extra={"lake": self._path, "job": job})
+
+    def problem(self, text: str) -> None:
+        """Note what keeps the lake from being looked after; '' when nothing does any more."""
+        if text and text != self.status.problem:
+            self._log(logging.ERROR, text)
+        self.status.problem = text
+
+    def leads(self, held: bool, holder: str, token: int) -> None:
+        """Note who has the lease."""
+        if held != self.status.leader:
+            self._log(logging.INFO, f"token {token} is ours" if held else f"no lease: {holder}")
+        self.status.leader, self.status.holder, self.status.token = held, holder, token
+        self._metrics.leader.labels(self._path).set(int(held))
+
+    def success(self, job: str) -> None:
+        """Note that a job ended well."""
+        self.status.done(job)
+        self._metrics.last_success.labels(self._path, job).set_to_current_time()
+
+    def failure(self, job: str, error: LakefeedError) -> None:
+        """Note that a job failed; the same failure is logged once until the job ends well."""
+        if self.status.last_failure.get(job) != str(error):
+            self._log(logging.ERROR, f"{job} failed: {error}", job)
+        self.status.failed(job, str(error))
+        if job == "compaction":
+            self._metrics.runs.labels(self._path, "failed").inc()
+
+    def ended_early(self, job: str, why: str) -> None:
+        """Note that a job was asked to end."""
+        self._log(logging.INFO, f"{job} ended early: {why}", job)
+        if job == "compaction":
+            self._metrics.runs.labels(self._path, "stopped").inc()
+
+    def conflict(self, job: str, why: str) -> None:
+        """Note that somebody else committed first."""
+        self.status.conflicts += 1
+        self._metrics.conflicts.labels(self._path).inc()
+        self._log(logging.INFO, f"{job} lost a race: {why}", job)
+
+    def packed(self, outcome: Outcome) -> None:
+        """Note a batch that was taken from an inbox."""
+        self.status.files_packed += outcome.files
+        self.status.bytes_ingested += outcome.bytes
+        self._metrics.files_packed.labels(self._path).inc(outcome.files)
+        self.moved(outcome.bytes, outcome.written_bytes)
+        if outcome.files:
+            text = f"{outcome.files} files, {outcome.bytes} bytes in snapshot {outcome.snapshot}"
+            self._log(logging.INFO, text, "inbox")
+
+    def moved(self, read_bytes: int, written_bytes: int) -> None:
+        """Note bytes read from and written to the volume."""
+        status = self.status
+        status.bytes_read += read_bytes
+        status.bytes_written += written_bytes
+        self._metrics.bytes.labels(self._path, "read").inc(read_bytes)
+        self._metrics.bytes.labels(self._path, "written").inc(written_bytes)
+        self._metrics.write_amplification.labels(self._path).set(status.write_amplification)
+
+    def waiting(self, backlogs: Iterable[Backlog]) -> None:
+        """Note what waits in all inboxes of the lake."""
+        found, status = list(backlogs), self.status
+        status.backlog_files = sum(backlog.files for backlog in found)
+        status.backlog_bytes = sum(backlog.bytes for backlog in found)
+        status.ingest_lag_seconds = max((backlog.oldest_seconds for backlog in found), default=0.0)
+        self._metrics.backlog_files.labels(self._path).set(status.backlog_files)
+        self._metrics.backlog_bytes.labels(self._path).set(status.backlog_bytes)
+        self._metrics.ingest_lag.labels(self._path).set(status.ingest_lag_seconds)
+
+    def compacted(self, done: CompactionDone) -> None:
+        """Note how a run of compaction ended."""
+        self._metrics.runs.labels(self._path, done.result).inc()
+        self.moved(done.read_bytes, done.written_bytes)
+        for damage in done.damages:
+            self._log(logging.ERROR, f"damaged payload left where it is: {damage}", "compaction")
+        if done.result == "conflict":
+            self.conflict("compaction", "a writer or another compaction was first")
+        elif done.result == "done":
+            self._log(logging.INFO, f"rewrote {done.read_bytes} bytes of payloads", "compaction")
+
+    def collected(self, done: Collected, orphan_bytes: int | None) -> None:
+        """Note what garbage collection deleted, and what a sweep left."""
+        self._metrics.vacuum_deleted.labels(self._path).inc(done.deleted_bytes)
+        if done.deleted:
+            self._log(logging.INFO, f"deleted {done.deleted} files, {done.deleted_bytes} bytes",
+                      "gc")  # fmt: skip
+        if orphan_bytes is not None:
+            self.status.orphan_bytes = orphan_bytes
+            self._metrics.orphan_bytes.labels(self._path).set(orphan_bytes)
+
+    def scrubbed(self, done: Scrubbed) -> None:
+        """Note what verification has found."""
+        self.status.corrupt_payloads = len(done.damaged)
+        self._metrics.scrub_corrupt.labels(self._path).set(len(done.damaged))
+        self._metrics.scrub_verified.labels(self._path).inc(done.verified_bytes)
+        for one in done.damaged:
+            self._log(logging.ERROR, f"damaged payload: {one.path} in pack {one.pack}", "scrub")
+
+    def looked(self, state: State, space: Space) -> None:
+        """Note what the newest snapshot consists of."""
+        status, metrics, path = self.status, self._metrics, self._path
+        status.show(state, space.free_bytes)
+        metrics.index_entries.labels(path).set(status.index_entries)
+        metrics.index_segments.labels(path).set(status.index_segments)
+        metrics.index_bytes.labels(path).set(status.index_bytes)
+        metrics.snapshot_version.labels(path).set(status.snapshot)
+        metrics.snapshot_age.labels(path).set(max(time.time() - state.time_ns / 1e9, 0.0))
+        metrics.free_bytes.labels(path).set(space.free_bytes)

@@ -1,0 +1,271 @@
+"""Each file of an inbox is in one commit and none is lost, whatever stops whom, and when."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.service import taking
+from lakefeed.service.ingest import Ingest
+from lakefeed.service.records import CLAIMS, Records
+from lakefeed.service.threads import Stopped
+from tests.service.tools import LONG_AGO_NS, Service, drop, run_once, service, waiting
+
+
+class Died(BaseException):
+    """The process ends here, as kill -9 would."""
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: bool) -> None:
+    """Let the next call of `owner.name` be the last thing that happens."""
+    call: Callable[..., Any] = getattr(owner, name)
+
+    def die(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(owner, name, call)
+        if after:
+            call(*args, **kwargs)
+        raise Died
+
+    monkeypatch.setattr(owner, name, die)
+
+
+# Where a process may end: before and after each step that changes something.
+STEPS = [
+    (Records, "begin"), (Ingest, "_write"), (Ingest, "_publish"), (taking, "_remove"),
+    (taking, "settle_claim"), (Records, "forget"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("owner", "name"), STEPS)
+def test_a_crash_at_any_step_loses_and_repeats_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: bool
+) -> None:
+    with service(tmp_path) as made:
+        expected = {f"{number}": b"%d" % number for number in range(3)}
+        for path, data in expected.items():
+            drop(made.root, path, data)
+        dying(monkeypatch, owner, name, after=after)
+        if owner is taking:
+            # A forked pool would go on; here the thread's end is the end of everything.
+            monkeypatch.setattr("lakefeed.service.inbox.remove_files", taking.remove_files)
+        with pytest.raises(Died):
+            made.take()
+        made.take()
+        assert made.files() == expected
+        assert waiting(made.root) == []
+        assert os.listdir(made.root / CLAIMS) == []
+        assert list((made.root / ".lakefeed").glob("*.open")) == []
+        assert made.commits() == 1
+
+
+def test_what_was_deleted_in_the_lake_after_a_crash_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        drop(made.root, "b", b"2")
+        dying(monkeypatch, Ingest, "_publish", after=True)
+        with pytest.raises(Died):
+            made.take()
+        assert made.commits() == 1
+        with made.lake.writer() as writer:
+            writer.delete("a")
+            writer.put("b", b"newer")
+        assert made.take() == 0
+        assert made.files() == {"b": b"newer"}
+        assert waiting(made.root) == []
+
+
+def test_a_file_overwritten_between_reading_and_removal_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        drop(made.root, "b", b"1")
+        publish = Ingest._publish
+
+        def overwriting(self: Ingest, *args: Any) -> Any:
+            drop(made.root, "a", b"2", mtime_ns=LONG_AGO_NS + 1)
+            return publish(self, *args)
+
+        monkeypatch.setattr(Ingest, "_publish", overwriting)
+        made.take()
+        monkeypatch.setattr(Ingest, "_publish", publish)
+        assert made.files() == {"a": b"1", "b": b"1"}
+        assert waiting(made.root) == ["a"]
+        made.take()
+        assert made.files() == {"a": b"2", "b": b"1"}
+
+
+def test_a_file_overwritten_in_the_moment_of_its_removal_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        path = drop(made.root, "a", b"1")
+        rename = os.rename
+
+        def writing(source: Any, target: Any, **where: Any) -> None:
+            monkeypatch.setattr(os, "rename", rename)
+            path.write_bytes(b"longer")
+            rename(source, target, **where)
+
+        monkeypatch.setattr(os, "rename", writing)
+        made.take()
+        assert made.files() == {"a": b"1"}
+        assert path.read_bytes() == b"longer"
+        made.take(quiet_seconds=0.0)
+        assert made.files() == {"a": b"longer"}
+        assert waiting(made.root) == []
+
+
+def test_a_file_that_changes_while_it_is_read_waits_for_the_next_walk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path, quiet_seconds=0.0) as made:
+        path = drop(made.root, "a", b"1" * 10)
+        read = taking._read_all
+
+        def growing(fd: int, size: int) -> bytes:
+            monkeypatch.setattr(taking, "_read_all", read)
+            data = read(fd, size)
+            path.write_bytes(b"2" * 20)
+            return data
+
+        monkeypatch.setattr(taking, "_read_all", growing)
+        assert made.take() == 0
+        assert made.commits() == 0
+        assert made.take() == 1
+        assert made.files() == {"a": b"2" * 20}
+
+
+def test_a_reply_lost_by_the_volume_is_looked_up_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        publish = Ingest._publish
+
+        def losing(self: Ingest, *args: Any) -> Any:
+            publish(self, *args)
+            raise VolumeFailed("publish", found="no answer")
+
+        monkeypatch.setattr(Ingest, "_publish", losing)
+        inbox = made.inbox()
+        with pytest.raises(VolumeFailed):
+            run_once(inbox)
+        monkeypatch.setattr(Ingest, "_publish", publish)
+        assert made.take() == 0
+        assert made.commits() == 1
+        assert made.files() == {"a": b"1"}
+        assert waiting(made.root) == []
+
+
+def race(made: Service, monkeypatch: pytest.MonkeyPatch, between: Callable[[], None]) -> None:
+    """Let another replica act between this one's packs and its commit."""
+    write = Ingest._write
+
+    def then_the_other(self: Ingest, *args: Any) -> None:
+        monkeypatch.setattr(Ingest, "_write", write)
+        write(self, *args)
+        between()
+
+    monkeypatch.setattr(Ingest, "_write", then_the_other)
+
+
+def test_of_two_replicas_with_the_same_files_one_commits_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        slow = made.inbox()
+        race(made, monkeypatch, lambda: assert_takes(made, 1))
+        with pytest.raises(Conflict):
+            run_once(slow)
+        assert made.commits() == 1
+        assert waiting(made.root) == []
+        assert made.take() == 0
+        packs = list((tmp_path / "lake" / "packs").glob("*/*.pack"))
+        assert len(packs) == 1
+
+
+def assert_takes(made: Service, count: int) -> None:
+    assert made.take() == count
+
+
+def test_a_slow_replica_does_not_put_old_bytes_over_newer_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+
+        def other() -> None:
+            assert made.take() == 1
+            with made.lake.writer() as writer:
+                writer.put("a", b"newer")
+
+        slow = made.inbox()
+        race(made, monkeypatch, other)
+        with pytest.raises(Conflict):
+            run_once(slow)
+        assert made.files() == {"a": b"newer"}
+
+
+def test_a_batch_given_up_for_lost_that_was_committed_after_all_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other replica drops our record, we commit, a user deletes; then the other one goes on."""
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        other = made.inbox()
+
+        def look() -> None:
+            other._open()
+            other._recovered = True
+
+        race(made, monkeypatch, look)
+        dying(monkeypatch, Ingest, "_publish", after=True)
+        with pytest.raises(Died):
+            made.take()
+        assert made.commits() == 1
+        with made.lake.writer() as writer:
+            writer.delete("a")
+        with pytest.raises(Conflict):
+            run_once(other)
+        assert waiting(made.root) == []
+        assert made.files() == {}
+        assert made.commits() == 1
+
+
+def test_other_writers_do_not_disturb_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+
+        def other() -> None:
+            with made.lake.writer() as writer:
+                writer.put("b", b"2")
+
+        race(made, monkeypatch, other)
+        assert made.take() == 1
+        assert made.files() == {"a": b"1", "b": b"2"}
+
+
+def test_a_replica_without_its_lease_does_not_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        inbox = made.inbox()
+        race(made, monkeypatch, lambda: made.guard.allow(False))
+        with pytest.raises(Stopped):
+            run_once(inbox)
+        assert made.commits() == 0
+        assert waiting(made.root) == ["a"]
+        assert list((tmp_path / "lake" / "packs").glob("*/*.pack")) == []

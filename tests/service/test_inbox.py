@@ -1,0 +1,247 @@
+"""What is complete is taken in, committed and then removed; what is not stays or moves aside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from lakefeed.errors import LakefeedError
+from lakefeed.service.threads import Stopped
+from lakefeed.service.waiting import Bad, Rules, Walk, judge
+from tests.service.tools import LONG_AGO_NS, drop, run_once, service, waiting
+
+
+def test_files_are_committed_and_then_removed(tmp_path: Path) -> None:
+    with service(tmp_path, prefix="cams") as made:
+        for number in range(5):
+            drop(made.root, f"a/{number}.jpg", b"%d" % number)
+        drop(made.root, "top.jpg", b"top")
+        assert made.take() == 6
+        assert waiting(made.root) == []
+        expected = {f"cams/a/{number}.jpg": b"%d" % number for number in range(5)}
+        assert made.files() == {**expected, "cams/top.jpg": b"top"}
+        assert made.commits() == 1
+        row = made.lake.snapshot().stat("cams/top.jpg")
+        assert (row.mtime_ns, row.mode) == (LONG_AGO_NS, 0o644)
+
+
+def test_a_file_still_being_written_waits(tmp_path: Path) -> None:
+    with service(tmp_path, quiet_seconds=3600.0) as made:
+        drop(made.root, "done", b"1")
+        (made.root / "fresh").write_bytes(b"2")
+        (made.root / "big.part").write_bytes(b"3")
+        (made.root / ".hidden").write_bytes(b"4")
+        assert made.take() == 1
+        assert waiting(made.root) == ["big.part", "fresh"]
+
+
+def test_a_file_seen_under_a_temporary_name_is_complete_once_it_is_renamed(tmp_path: Path) -> None:
+    with service(tmp_path, quiet_seconds=3600.0) as made:
+        part = made.root / "a.jpg.part"
+        part.write_bytes(b"1")
+        inbox = made.inbox()
+
+        async def story() -> tuple[int, int]:
+            before = await inbox.run(everything=True)
+            part.rename(made.root / "a.jpg")
+            return before, await inbox.run(everything=True)
+
+        assert asyncio.run(story()) == (0, 1)
+        inbox.close()
+        assert made.files() == {"a.jpg": b"1"}
+
+
+def test_a_time_in_the_future_does_not_make_a_file_wait_for_ever() -> None:
+    now_ns = time.time_ns()
+    rules = Rules(now_ns, 5 * 10**9, "", frozenset())
+
+    def facts(mtime_ns: int, ctime_ns: int) -> os.stat_result:
+        numbers = [0o100644, 1, 1, 1, 0, 0, 10, 0, 0, 0]
+        return os.stat_result(
+            numbers, {"st_mtime_ns": mtime_ns, "st_ctime_ns": ctime_ns, "st_atime_ns": 0}
+        )
+
+    hour = 3600 * 10**9
+    for mtime_ns, ctime_ns, complete in (
+        (now_ns - hour, now_ns, True),
+        (now_ns - 10**9, now_ns, False),
+        (now_ns + hour, now_ns - 10**9, False),
+        (now_ns + hour, now_ns - hour, True),
+    ):
+        verdict = judge("a", facts(mtime_ns, ctime_ns), rules)
+        assert not isinstance(verdict, Bad)
+        assert verdict[1] is complete
+
+
+def test_count_bytes_and_age_trip_the_threshold(tmp_path: Path) -> None:
+    with service(tmp_path, pack_files=4, pack_bytes=1000, pack_age_seconds=3600.0) as made:
+        for number in range(10):
+            drop(made.root, f"{number}", b"x")
+        assert run_once(made.inbox(), everything=False) == 8
+        assert made.commits() == 2
+        assert len(waiting(made.root)) == 2
+        drop(made.root, "big", b"y" * 2000)
+        inbox = made.inbox()
+        assert run_once(inbox, everything=False) in (1, 2, 3)
+        left = len(waiting(made.root))
+        assert run_once(made.inbox(pack_age_seconds=0.0), everything=False) == left
+        assert waiting(made.root) == []
+
+
+def test_big_files_get_a_pack_of_their_own(tmp_path: Path) -> None:
+    with service(tmp_path, big_bytes=1000) as made:
+        drop(made.root, "small", b"s")
+        drop(made.root, "big/1", b"1" * 5000)
+        drop(made.root, "big/2", b"2" * 6000)
+        assert made.take() == 3
+        assert made.commits() == 1
+        state = made.lake.snapshot().state
+        assert sorted(info.sealed.rows for info in state.packs.values()) == [1, 1, 1]
+        assert made.files()["big/2"] == b"2" * 6000
+        drop(made.root, "big/2", b"2" * 6000)
+        assert made.take() == 1
+        assert made.commits() == 1
+
+
+def test_bad_names_links_and_devices_are_moved_aside_and_reported(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        secret = tmp_path / "secret"
+        secret.mkdir()
+        (secret / "key").write_bytes(b"key")
+        (made.root / "link").symlink_to(secret / "key")
+        (made.root / "out").symlink_to(secret)
+        os.mkfifo(made.root / "pipe")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(made.root / "socket"))
+        (Path(os.fsdecode(os.fsencode(made.root) + b"/\xff"))).write_bytes(b"x")
+        drop(made.root, "good", b"1")
+        assert made.take() == 1
+        listener.close()
+        assert made.files() == {"good": b"1"}
+        assert waiting(made.root) == []
+        reports = [
+            json.loads(path.read_text()) for path in (made.root / ".rejected").glob("*.json")
+        ]
+        assert sorted(report["path"] for report in reports) == [
+            "\\xff", "link", "out", "pipe", "socket",
+        ]  # fmt: skip
+        for report in reports:
+            assert report["reason"]
+        assert (secret / "key").read_bytes() == b"key"
+        assert made.take() == 0
+
+
+def test_what_stands_in_the_way_in_the_lake_is_refused(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        with made.lake.writer() as writer:
+            writer.put("a", b"file")
+            writer.mkdir("d")
+        drop(made.root, "a/b", b"1")
+        drop(made.root, "d", b"2")
+        drop(made.root, "e", b"3")
+        made.take()
+        assert made.files() == {"a": b"file", "e": b"3"}
+        assert len(list((made.root / ".rejected").glob("*.json"))) == 2
+        assert waiting(made.root) == []
+
+
+def test_an_overwritten_file_is_a_new_version(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        made.take()
+        drop(made.root, "a", b"2", mtime_ns=LONG_AGO_NS + 1)
+        made.take()
+        drop(made.root, "a", b"3", mtime_ns=LONG_AGO_NS + 1)
+        made.take()
+        assert made.files() == {"a": b"3"}
+        assert made.commits() == 3
+
+
+def test_a_kept_inbox_remembers_what_was_taken(tmp_path: Path) -> None:
+    with service(tmp_path, keep=True) as made:
+        for number in range(3):
+            drop(made.root, f"{number}", b"%d" % number)
+        assert made.take() == 3
+        assert len(waiting(made.root)) == 3
+        assert made.take() == 0
+        with made.lake.writer() as writer:
+            writer.delete("0")
+        drop(made.root, "1", b"new", mtime_ns=LONG_AGO_NS + 5)
+        assert made.take() == 1
+        assert made.files() == {"1": b"new", "2": b"2"}
+        assert made.take() == 0
+
+
+@pytest.mark.slow
+def test_the_records_of_a_kept_inbox_do_not_grow_for_ever(tmp_path: Path) -> None:
+    with service(tmp_path, keep=True, pack_files=1) as made:
+        for number in range(40):
+            drop(made.root, f"{number:02d}", b"%d" % number)
+        made.take()
+        (made.root / "00").unlink()
+        made.take()
+        records = list((made.root / ".lakefeed").glob("*.taken"))
+        assert len(records) < 32
+        assert made.take() == 0
+        assert len(made.files()) == 40
+
+
+def test_what_cannot_be_read_stays_and_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lakefeed.service import taking
+
+    with service(tmp_path) as made:
+        drop(made.root, "good", b"1")
+        drop(made.root, "locked", b"2")
+        read = taking._read
+
+        def refusing(fd: int, file: taking.Candidate, big_bytes: int) -> taking.Taken:
+            if file.path == "locked":
+                raise PermissionError(13, "")
+            return read(fd, file, big_bytes)
+
+        monkeypatch.setattr(taking, "_read", refusing)
+        assert made.take() == 1
+        assert waiting(made.root) == ["locked"]
+        assert made.files() == {"good": b"1"}
+
+
+@pytest.mark.slow
+def test_a_walk_hands_out_slices_and_follows_no_link(tmp_path: Path) -> None:
+    for number in range(2500):
+        (tmp_path / f"{number}").touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    rules = Rules(time.time_ns() + 10**12, 0, "", frozenset())
+    walk = Walk(str(tmp_path), rules, tidy=False)
+    sizes = []
+    while (seen := walk.next_slice()) is not None:
+        sizes.append(len(seen.complete) + len(seen.bad))
+    assert max(sizes) <= 1024
+    assert sum(sizes) == 2501
+
+
+def test_an_inbox_that_is_not_there_is_an_error_of_its_own(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        made.root.rmdir()
+        made.root.write_bytes(b"")
+        with pytest.raises(LakefeedError) as told:
+            made.take()
+        assert "inbox" in told.value.subject
+
+
+def test_nothing_is_taken_without_the_lease(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        inbox = made.inbox()
+        made.guard.allow(False)
+        with pytest.raises(Stopped):
+            run_once(inbox)
+        assert waiting(made.root) == ["a"]
+        assert made.commits() == 0
