@@ -26,9 +26,12 @@ from lakefeed.cli import (
     looking,
     putting,
     reading,
+    repair,
+    scrub,
     searching,
     snapshots,
     sql,
+    top,
     transfer,
     writing,
 )
@@ -48,6 +51,9 @@ MODULES = (
     compaction,
     federating,
     compactd,
+    scrub,
+    repair,
+    top,
     demo,
     completion,
 )

@@ -107,7 +107,9 @@ def _print_report(report: Report) -> None:
     verdict = "clean" if report.clean else f"{human_count(report.findings_total)} findings"
     print_line(f"snapshot {report.snapshot}: {verdict} ({', '.join(parts)})")
     if counted.orphans:
-        print_line(f'{human_count(counted.orphans)} files that no commit names: "lakefeed gc"')
+        print_line(
+            f'{human_count(counted.orphans)} files that no commit names: "lakefeed gc --orphans"'
+        )
 
 
 # -- gc --------------------------------------------------------------------------------------------

@@ -66,6 +66,12 @@ class Leases:
         return Lease(name, fields.text("holder"), fields.number("token"),
                      fields.number("expires_ns"))  # fmt: skip
 
+    def names(self) -> list[str]:
+        """Return the names of the leases that anybody ever had, sorted."""
+        self._volume.refresh(layout.LEASES)
+        stems = [layout.parse_json(entry.name) for entry in self._volume.list(layout.LEASES)]
+        return sorted({stem.partition(".")[0] for stem in stems if stem is not None})
+
     def acquire(self, name: str, holder: str, lifetime_seconds: float) -> Lease:
         """Return the lease, or raise Conflict naming who holds it; the holder gets it again."""
         for _ in range(ROUNDS_MAX):

@@ -35,12 +35,13 @@ from lakefeed.lake import layout
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, segment_source
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Progress, silent
+from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import CHECKPOINT_EVERY, Draft, Log
-from lakefeed.lake.merging import MergePlan, write_segments
 from lakefeed.lake.packing import discard
 from lakefeed.lake.rebuilding import Rebuilt, rebuild_state, with_horizon
 from lakefeed.lake.scan import scan
+from lakefeed.lake.segments import write_segments
 from lakefeed.volume.base import Volume, write_file
 
 # Each run of rows that is merged holds a few row groups in memory, some MB: merged so many at once.
@@ -122,9 +123,7 @@ def _halfway(
     fewer: list[Source] = []
     for start in range(0, len(sources), RUNS_MAX):
         group = sources[start : start + RUNS_MAX]
-        seqs = [source.seq_max for source in group]
-        plan = MergePlan((), (), 0, min(seqs), max(seqs), False)
-        for segment in write_segments(volume, scan(catalogue, group, tombstones=True), plan, {}):
+        for segment in write_segments(volume, scan(catalogue, group, tombstones=True), {}):
             made.append(segment)
             fewer.append(segment_source(segment))
     return fewer
@@ -142,19 +141,17 @@ def _shown(
 
 
 def _commit_index(lake: Lake, state: State, tables: Iterator[pa.Table]) -> Reindexed:
-    seqs = [info.seq for info in state.packs.values()]
-    # Rows that compaction moved are older than their packs: the run reaches back to the beginning.
-    plan = MergePlan(tuple(state.packs), tuple(state.segments), 0, 0, max(seqs, default=0), True)
     live_bytes: dict[str, int] = {}
     segments: list[SegmentInfo] = []
     try:
-        segments.extend(write_segments(lake.volume, tables, plan, live_bytes))
+        segments.extend(write_segments(lake.volume, tables, live_bytes))
 
         def changes(current: State) -> Changes:
             if not current.packs.keys() >= state.packs.keys():
                 raise _moved(lake, "a pack went away")
             newer = {id_ for id_, info in current.packs.items() if id_ not in state.packs}
             if any(current.packs[id_].indexed for id_ in newer):
+                # Their rows are in segments that are to go.
                 raise _moved(lake, "another merge took newer packs")
             return Changes(
                 index_packs=tuple(state.packs),
@@ -245,3 +242,15 @@ def _write_hint(volume: Volume, directory: str, state: State) -> None:
         write_file(volume, f"{directory}/{name}", encode_checkpoint(state))
     hint = envelope.seal({"type": "hint", "number": state.number})
     write_file(volume, f"{directory}/{layout.HEAD_HINT.rpartition('/')[2]}", hint)
+
+
+def log_is_lost(volume: Volume) -> bool:
+    """Tell whether there are packs but neither commits nor checkpoints."""
+    try:
+        volume.refresh(layout.LOG)
+        names = [entry.name for entry in volume.list(layout.LOG)]
+    except NotFound:
+        return True
+    if any(name.endswith((".json", ".checkpoint")) for name in names):
+        return False
+    return next(stored_files(volume), None) is not None

@@ -1,0 +1,183 @@
+"""The command that mends a lake from its packs: repair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lakefeed.cli.common import (
+    DryRunOption,
+    JsonOption,
+    LakeArgument,
+    QuietOption,
+    exit_codes,
+    open_lake,
+    spare_pandas,
+    volume_at,
+)
+from lakefeed.cli.output import print_json, print_line, shown, stages
+from lakefeed.cli.units import human_count
+from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND, Corrupt
+
+if TYPE_CHECKING:
+    from lakefeed.lake.findings import Finding, Progress
+    from lakefeed.volume.base import Volume
+
+commands = typer.Typer()
+
+# What is said of the log, of segments, and of nothing that repair can mend.
+_INDEX = {"index", "order", "rows", "file", "missing"}
+
+
+@dataclass(frozen=True)
+class _Damage:
+    """What repair can mend: the log, a newest commit, the index."""
+
+    log: bool
+    head: int | None
+    index: bool
+    findings: tuple[Finding, ...]
+
+
+@commands.command("repair", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
+def repair(
+    lake: LakeArgument,
+    index: Annotated[
+        bool, typer.Option("--index", help="Rebuild the index, also if nothing seems wrong.")
+    ] = False,
+    log: Annotated[
+        bool,
+        typer.Option("--log", help="Rebuild a lost or damaged log; nobody may use the lake."),
+    ] = False,
+    dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Mend a lake: a damaged newest commit, the index, and with --log a lost log.
+
+    Looks first and does what is needed. The newest commit, if it is damaged, moves to quarantine/
+    and the lake goes on from the one before. Segments are rebuilt from the packs alone, beside
+    readers and writers. A log is rebuilt only on request: which of two overlapping writers came
+    first may then be a guess (docs/SERVICE.md). Damaged payloads cannot be mended: see scrub.
+
+    JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, quarantine), head (number,
+    quarantine), index (needed, done, snapshot, rows, segments), findings.
+
+    \b
+    lakefeed repair /mnt/lake --dry-run
+    lakefeed repair /mnt/lake --log
+    """
+    spare_pandas()
+    volume = volume_at(lake)
+    with stages(quiet=quiet or as_json) as progress:
+        damage = _look(volume, progress)
+        if damage.log and not log and not dry_run:
+            raise Corrupt(f"log of {volume.name}", expected="commits without a gap",
+                          found="some are missing or damaged",
+                          hint="see lakefeed fsck; repair --log writes it anew")  # fmt: skip
+        facts: dict[str, Any] = {"dry_run": dry_run}
+        facts["log"] = _mend_log(volume, damage.log, dry_run or not log, progress)
+        facts["head"] = _mend_head(volume, damage.head, dry_run)
+        rebuilt = facts["log"]["done"]
+        needed = damage.index or index or rebuilt
+        facts["index"] = _mend_index(lake, needed, dry_run, progress)
+    if as_json:
+        print_json({**facts, "findings": [str(finding) for finding in damage.findings]})
+    else:
+        _print(facts, damage)
+
+
+def _look(volume: Volume, progress: Progress) -> _Damage:
+    """Return what is wrong and can be mended."""
+    from lakefeed.lake.check import check
+    from lakefeed.lake.check_log import check_log
+    from lakefeed.lake.findings import Collector
+    from lakefeed.lake.lake import Lake
+    from lakefeed.lake.repair import damaged_head, log_is_lost
+
+    if log_is_lost(volume):
+        return _Damage(True, None, True, ())
+    found = Collector()
+    try:
+        head = damaged_head(volume)
+        state = check_log(volume, found, progress).state
+    except Corrupt:
+        return _Damage(True, None, False, ())
+    # A damaged newest commit is the one finding about the log that needs no new log.
+    broken = found.total - (head is not None)
+    if broken or (state is None and head is None):
+        return _Damage(True, head, False, found.report(0, False).findings)
+    with Lake.open(volume) as opened:
+        findings = check(opened, progress=progress).findings
+    index = any(f.kind in _INDEX and "packs/" not in f.subject for f in findings)
+    return _Damage(False, head, index, findings)
+
+
+def _mend_log(volume: Volume, needed: bool, only_look: bool, progress: Progress) -> dict[str, Any]:
+    from lakefeed.lake.repair import rebuild_log
+
+    if not needed or only_look:
+        return {"needed": needed, "done": False}
+    rebuilt, place = rebuild_log(volume, progress)
+    return {
+        "needed": True,
+        "done": True,
+        "snapshot": rebuilt.state.number,
+        "packs": len(rebuilt.state.packs),
+        "exact": rebuilt.exact,
+        "guessed": rebuilt.guessed,
+        "unreadable": list(rebuilt.unreadable),
+        "quarantine": place,
+    }
+
+
+def _mend_head(volume: Volume, number: int | None, dry_run: bool) -> dict[str, Any]:
+    from lakefeed.lake.repair import damaged_head, quarantine_head
+
+    # A log that was written anew has no damaged newest commit any more.
+    if number is None or dry_run or damaged_head(volume) != number:
+        return {"number": number, "quarantine": None}
+    return {"number": number, "quarantine": quarantine_head(volume, number)}
+
+
+def _mend_index(lake: str, needed: bool, dry_run: bool, progress: Progress) -> dict[str, Any]:
+    from lakefeed.lake.repair import rebuild_index
+
+    if not needed or dry_run:
+        return {"needed": needed, "done": False}
+    with open_lake(lake) as opened:
+        done = rebuild_index(opened, progress)
+    return {"needed": True, "done": True, "snapshot": done.snapshot, "rows": done.rows,
+            "segments": done.segments}  # fmt: skip
+
+
+def _print(facts: dict[str, Any], damage: _Damage) -> None:
+    would = facts["dry_run"]
+    for finding in damage.findings:
+        print_line(shown(str(finding)))
+    log, head, index = facts["log"], facts["head"], facts["index"]
+    if log["done"]:
+        print_line(
+            f"wrote the log anew: {human_count(log['packs'])} packs in {log['snapshot']} commits, "
+            f"{log['exact']} with their true number, {log['guessed']} by time; the old one is in "
+            f"{log['quarantine']}"
+        )
+        for path in log["unreadable"]:
+            print_line(f"left out: {path} is no complete pack")
+    elif log["needed"]:
+        print_line("the log needs to be written anew: repair --log, while nobody uses the lake")
+    if head["quarantine"]:
+        print_line(f"moved damaged commit {head['number']} to {head['quarantine']}")
+    elif head["number"] is not None and would:
+        print_line(f"would move damaged commit {head['number']} to quarantine/")
+    if index["done"]:
+        print_line(
+            f"rebuilt the index: {human_count(index['rows'])} rows in {index['segments']} "
+            f"segments, snapshot {index['snapshot']}"
+        )
+    elif index["needed"]:
+        print_line("would rebuild the index from the packs")
+    if not (log["needed"] or head["number"] is not None or index["needed"]):
+        print_line("nothing to repair")

@@ -1,0 +1,112 @@
+"""scrub, repair and top: what they say, what they change, how they end."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lakefeed import Lake
+from lakefeed.lake import layout
+from tests.cli.conftest import FILES, Run, damage
+
+
+def test_scrub_says_what_it_verified(run: Run, lake: Path) -> None:
+    done = run("scrub", lake)
+    assert done.code == 0
+    # Four files, one of them empty, and a symlink.
+    assert done.out.startswith("verified 5 payloads, ")
+    assert "round 1 is complete; 0 damaged payloads known" in done.out
+    facts = run("scrub", lake, "--json").json
+    assert (facts["complete"], facts["payloads"], facts["damaged"]) == (True, 5, [])
+
+
+def test_scrub_ends_with_5_until_the_damage_is_gone(run: Run, lake: Path) -> None:
+    damage(lake, b"hello\n")
+    done = run("scrub", lake, "--max-duration", "1h")
+    assert done.code == 5
+    assert "damaged: a/b.txt in pack" in done.out
+    later = run("scrub", lake, "--show", "--json")
+    assert later.code == 5
+    assert [one["path"] for one in later.json["damaged"]] == ["a/b.txt"]
+    damage(lake, b"iello\n")
+    assert run("scrub", lake).code == 0
+    assert run("scrub", lake, "--show").out == "0 damaged payloads known\n"
+
+
+def test_repair_of_a_sound_lake_changes_nothing(run: Run, lake: Path) -> None:
+    before = sorted(lake.rglob("*"))
+    assert run("repair", lake).out == "nothing to repair\n"
+    assert sorted(lake.rglob("*")) == before
+
+
+def test_repair_rebuilds_segments(run: Run, lake: Path) -> None:
+    assert run("merge", lake).code == 0
+    for segment in (lake / "index").iterdir():
+        segment.unlink()
+    assert run("ls", lake).code == 3
+    dry = run("repair", lake, "--dry-run")
+    assert "would rebuild the index from the packs" in dry.out
+    assert run("ls", lake).code == 3
+    done = run("repair", lake, "--json").json
+    assert done["index"]["done"]
+    assert not done["log"]["needed"]
+    assert run("fsck", lake, "--deep").code == 0
+    assert run("cat", lake, "a/b.txt").data == FILES["a/b.txt"]
+
+
+def test_repair_moves_a_damaged_newest_commit_away(run: Run, lake: Path) -> None:
+    torn = lake / layout.commit_path(2)
+    torn.write_bytes(b"torn")
+    dry = run("repair", lake, "--dry-run")
+    assert "would move damaged commit 2" in dry.out
+    assert torn.exists()
+    done = run("repair", lake)
+    assert done.code == 0
+    assert "moved damaged commit 2 to quarantine/" in done.out
+    assert run("fsck", lake).code == 0
+    assert run("put", lake, "-", "new", stdin=b"x").code == 0
+
+
+def test_repair_writes_a_lost_log_only_on_request(run: Run, lake: Path) -> None:
+    shutil.rmtree(lake / "log")
+    refused = run("repair", lake)
+    assert refused.code == 5
+    assert "repair --log" in refused.err
+    assert "repair --log" in run("repair", lake, "--dry-run").out
+    assert not (lake / "log").exists()
+    done = run("repair", lake, "--log")
+    assert "wrote the log anew: 1 packs in 1 commits" in done.out
+    assert run("fsck", lake, "--deep").code == 0
+    for path, data in FILES.items():
+        assert run("cat", lake, path).data == data
+
+
+def test_a_log_with_a_gap_is_not_repaired_by_accident(run: Run, lake: Path) -> None:
+    for number in range(3):
+        assert run("put", lake, "-", f"{number}", stdin=b"x").code == 0
+    (lake / layout.commit_path(2)).unlink()
+    refused = run("repair", lake)
+    assert refused.code == 5
+    assert run("repair", lake, "--log").code == 0
+    assert run("fsck", lake, "--deep").code == 0
+    assert run("cat", lake, "2").data == b"x"
+
+
+def test_top_shows_a_lake_once_without_a_terminal(run: Run, lake: Path) -> None:
+    with Lake.open(lake) as opened:
+        opened.leases.acquire("compactor", "replica-1", 60)
+    done = run("top", lake)
+    assert done.code == 0
+    assert "replica-1, token 1" in done.out
+    facts = run("top", lake, "--json").json
+    assert (facts["snapshot"], facts["packs"], facts["damaged"]) == (1, 1, 0)
+    assert facts["leases"][0]["holder"] == "replica-1"
+    assert facts["recent"][0]["operation"] == "import"
+
+
+def test_top_of_a_daemon_that_is_not_there_is_exit_code_6(run: Run) -> None:
+    done = run("top", "http://127.0.0.1:9", "--json")
+    assert done.code == 6
+    assert "expected the status of a compactd" in done.err
+    assert run("top", "ftp://x").code == 2
+    assert run("top", "/no/such/lake").code == 3

@@ -1,0 +1,160 @@
+"""compactd as a process: it works, takes over, ends well, and answers while a volume hangs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from tests.service.daemons import ROOT, Daemon, compactd, eventually
+from tests.service.tools import drop, waiting
+from tests.survival.mounts import Image, freeze, thaw, why_no_loop
+
+pytestmark = pytest.mark.slow
+QUICK = ("--interval", "1s", "--pack-age", "0s", "--lease", "3s", "--gc-interval", "1s")
+
+
+def make(tmp_path: Path) -> tuple[Path, Path]:
+    Lake.create(tmp_path / "lake").close()
+    (tmp_path / "inbox").mkdir()
+    return tmp_path / "lake", tmp_path / "inbox"
+
+
+def paths(lake: Path) -> list[str]:
+    with Lake.open(lake) as opened:
+        return [p for table in opened.snapshot().find("") for p in table["path"].to_pylist()]
+
+
+def once(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lakefeed", "compactd", "--once", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_it_takes_files_in_says_so_and_ends_well_on_sigterm(tmp_path: Path) -> None:
+    lake, inbox = make(tmp_path)
+    with compactd(lake, "--inbox", f"{inbox}=in", *QUICK, "--log-format", "json") as daemon:
+        assert daemon.get("/healthz") == (200, "ok\n")
+        eventually(lambda: daemon.get("/readyz")[0] == 200)
+        for number in range(20):
+            drop(inbox, f"{number}", b"x" * 100)
+        eventually(lambda: daemon.status()["files_packed"] == 20, daemon.log())
+        eventually(lambda: "look" in daemon.status()["last_success"])
+        eventually(lambda: daemon.status()["index_entries"] == 20)
+        metrics = daemon.get("/metrics")[1]
+        for line in (
+            f'lakefeed_compactor_files_packed_total{{lake="{lake}"}} 20.0',
+            f'lakefeed_compactor_leader{{lake="{lake}"}} 1.0',
+            f'lakefeed_index_entries{{lake="{lake}"}} 20.0',
+            f'lakefeed_compactor_backlog_files{{lake="{lake}"}} 0.0',
+        ):
+            assert line in metrics
+        assert daemon.stop() == 0
+        lines = [json.loads(line) for line in daemon.log().splitlines()]
+        assert {"time", "level", "message", "logger"} <= lines[0].keys()
+    assert waiting(inbox) == []
+    assert len(paths(lake)) == 20
+    with Lake.open(lake) as opened:
+        lease = opened.leases.read("compactor")
+        assert lease is not None
+        assert lease.expires_ns == 0
+
+
+def test_a_replica_takes_over_when_the_leader_is_killed(tmp_path: Path) -> None:
+    lake, inbox = make(tmp_path)
+    words = (lake, "--inbox", inbox, *QUICK)
+    with compactd(*words, "--name", "first") as first:
+        eventually(lambda: first.status()["leader"])
+        with compactd(*words, "--name", "second") as second:
+            eventually(lambda: "first" in second.status()["holder"])
+            assert second.get("/readyz")[0] == 200
+            assert not second.status()["leader"]
+            first.kill()
+            drop(inbox, "a", b"1")
+            eventually(lambda: second.status()["files_packed"] == 1, second.log())
+            assert second.status()["token"] == 2
+            assert second.stop() == 0
+    assert paths(lake) == ["a"]
+
+
+def test_once_does_what_is_due_and_leaves_a_lake_that_somebody_looks_after(tmp_path: Path) -> None:
+    lake, inbox = make(tmp_path)
+    for number in range(10):
+        drop(inbox, f"{number}", b"x")
+    done = once(lake, "--inbox", inbox, "--pack-files", "2", "--packs-min", "2")
+    assert done.returncode == 0, done.stderr
+    assert "took in 10 files" in done.stdout
+    with Lake.open(lake) as opened:
+        assert len(opened.snapshot().state.packs) == 1
+        lease = opened.leases.acquire("compactor", "somebody", 600)
+    drop(inbox, "late", b"y")
+    skipped = once(lake, "--inbox", inbox, "--json")
+    assert skipped.returncode == 0
+    assert json.loads(skipped.stdout)["skipped"] == [str(lake)]
+    assert waiting(inbox) == ["late"]
+    with Lake.open(lake) as opened:
+        opened.leases.release(lease)
+    missing = once(tmp_path / "none", lake)
+    assert missing.returncode == 3
+    assert "not found" in missing.stderr
+
+
+def test_a_usage_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = once(tmp_path, "--pack-bytes", "many")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: invalid: setting pack-bytes, expected a size")
+
+
+@pytest.mark.root
+def test_a_volume_that_hangs_holds_up_neither_the_probes_nor_other_lakes(tmp_path: Path) -> None:
+    reason = why_no_loop(tmp_path / "probe")
+    if reason is not None:
+        pytest.skip(reason)
+    good, inbox = make(tmp_path)
+    with Image(tmp_path / "image").mounted() as mount:
+        sick = mount / "lake"
+        Lake.create(sick).close()
+        config = tmp_path / "settings.toml"
+        config.write_text(
+            f'lakes = ["{sick}", "{good}"]\n[inboxes]\n"{good}" = ["{inbox}"]\n'
+        )  # fmt: skip
+        with compactd("--config", config, *QUICK) as daemon:
+            eventually(lambda: all(lake["leader"] for lake in all_lakes(daemon)))
+            freeze(mount)
+            try:
+                eventually(lambda: not all_lakes(daemon)[0]["leader"], daemon.log())
+                assert daemon.get("/healthz") == (200, "ok\n")
+                drop(inbox, "a", b"1")
+                eventually(lambda: all_lakes(daemon)[1]["files_packed"] == 1, daemon.log())
+            finally:
+                thaw(mount)
+            eventually(lambda: all_lakes(daemon)[0]["leader"], daemon.log())
+            assert daemon.stop() == 0
+
+
+def all_lakes(daemon: Daemon) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(daemon.get("/status")[1])["lakes"]
+    return found
+
+
+def test_ctrl_c_ends_it_as_well(tmp_path: Path) -> None:
+    lake, _ = make(tmp_path)
+    with compactd(lake, *QUICK) as daemon:
+        eventually(lambda: daemon.status()["leader"])
+        daemon.process.send_signal(signal.SIGINT)
+        assert daemon.wait() == 0
+
+
+def test_an_address_in_use_is_exit_code_6(tmp_path: Path) -> None:
+    lake, _ = make(tmp_path)
+    with compactd(lake, *QUICK) as daemon:
+        address = daemon.url.removeprefix("http://")
+        with compactd(lake, "--listen", address) as other:
+            assert other.wait() == 6
+            assert "choose another address" in other.log()

@@ -1,0 +1,119 @@
+"""Settings come from flags, environment and file, in that order; what is wrong is one clear line."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from lakefeed.cli.service_settings import ServiceSettings, load
+from lakefeed.errors import Invalid, NotFound
+from lakefeed.service.window import Window
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ServiceSettings.model_fields:
+        monkeypatch.delenv(f"LAKEFEED_{name.upper()}", raising=False)
+
+
+def toml(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_flags_come_before_the_environment_and_that_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toml(tmp_path, 'lakes = ["/a"]\npack-age = "1m"\ninterval = "2m"\nkeep = "3d"\n')
+    monkeypatch.setenv("LAKEFEED_INTERVAL", "3m")
+    monkeypatch.setenv("LAKEFEED_KEEP", "4d")
+    found = load({"keep": "5d", "rate": None}, config)
+    assert (found.lakes, found.pack_age, found.interval) == (("/a",), 60, 180)
+    assert found.keep == 5 * 24 * 3600
+
+
+def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {
+        "LAKES": "/a:/b", "INBOX_QUIET": "10s", "PACK_FILES": "7", "PACK_BYTES": "1MiB",
+        "KEEP_INBOX": "true", "RATE": "200MB/s", "WINDOW": "22:00-06:00", "LISTEN": "0.0.0.0:80",
+        "LOG_FORMAT": "json", "LEASE": "15s", "NAME": "r1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"LAKEFEED_{name}", text)
+    found = load({}, None)
+    assert found.lakes == ("/a", "/b")
+    assert (found.inbox_quiet, found.pack_files, found.pack_bytes) == (10, 7, 1 << 20)
+    assert (found.keep_inbox, found.rate, found.lease) == (True, 200_000_000, 15)
+    assert found.window == Window(22 * 60, 6 * 60)
+    assert (found.listen, found.log_format, found.name) == (("0.0.0.0", 80), "json", "r1")
+
+
+def test_inboxes_of_several_lakes_are_a_table(tmp_path: Path) -> None:
+    config = toml(tmp_path, 'lakes = ["/a", "/b"]\n[inboxes]\n"/b" = ["/in=cams/x", "/out"]\n')
+    first, second = load({}, config).options(60).lakes
+    assert first.inboxes == ()
+    assert [(one.directory, one.prefix) for one in second.inboxes] == [
+        ("/in", "cams/x"), ("/out", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "subject", "expected"),
+    [
+        ({"pack_bytes": "much"}, "setting pack-bytes", "a size such as"),
+        ({"interval": "soon"}, "setting interval", "a duration such as"),
+        ({"interval": "0s"}, "setting interval", "greater than 0"),
+        ({"rate": "fast"}, "setting rate", "a rate such as"),
+        ({"window": "night"}, "setting window", "22:00-06:00"),
+        ({"listen": "nowhere"}, "setting listen", "an address such as"),
+        ({"log_format": "xml"}, "setting log-format", "'text' or 'json'"),
+        ({"pack_files": 0}, "setting pack-files", "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(
+    flags: dict[str, object], subject: str, expected: str
+) -> None:
+    with pytest.raises(Invalid) as told:
+        load(flags, None)
+    assert told.value.subject == subject
+    assert expected in str(told.value.expected)
+
+
+def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as told:
+        load({}, toml(tmp_path, 'pack-aeg = "1m"\n'))
+    assert told.value.subject == "setting pack-aeg"
+    with pytest.raises(Invalid, match="TOML"):
+        load({}, toml(tmp_path, "pack-age = \n"))
+    with pytest.raises(NotFound):
+        load({}, str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"lakes": ["/a", "/b"], "inbox": ["/in"]},
+        {"lakes": ["/a"], "inbox": ["/a"]},
+        {"lakes": ["/a"], "inbox": ["/a/in"]},
+        {"lakes": ["/a"], "inbox": ["/in=../x"]},
+        {"lakes": ["/a"], "inboxes": {"/c": ["/in"]}},
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(flags: dict[str, object]) -> None:
+    with pytest.raises(Invalid):
+        load(flags, None).options(60)
+
+
+def test_a_window_may_go_over_midnight() -> None:
+    night = Window.parse("22:00-06:00")
+    day = Window.parse("9:30-17:00")
+    holds = {hour: night.holds(datetime(2026, 1, 1, hour)) for hour in (21, 22, 23, 0, 5, 6)}
+    assert holds == {21: False, 22: True, 23: True, 0: True, 5: True, 6: False}
+    assert day.holds(datetime(2026, 1, 1, 9, 30))
+    assert not day.holds(datetime(2026, 1, 1, 9, 29))
+    for text in ("25:00-01:00", "1:00-1:00", "9-17", ""):
+        with pytest.raises(Invalid):
+            Window.parse(text)
