@@ -1,4 +1,4 @@
-"""Settings come from flags, environment and file, in that order; what is wrong is one clear line."""
+"""Settings come from flags, environment and file; what is wrong is one clear line."""
 
 from __future__ import annotations
 
