@@ -31,93 +31,107 @@ def _flag(name: str, metavar: str, text: str) -> Any:
     return typer.Option(name, metavar=metavar, help=text, show_default=False)
 
 
+# One line for each setting; the checks, and the same names in environment and file, are in
+# `service_settings`.
+_Lakes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="LAKE...", help="Lakes to look after.", show_default=False),
+]
+_Inbox = Annotated[
+    list[str] | None,
+    _flag("--inbox", "DIR[=PREFIX]", "Take in the files dropped into DIR, below PREFIX."),
+]
+_Keep = Annotated[
+    bool | None,
+    typer.Option("--keep-inbox", help="Leave files in the inbox; remember what was taken."),
+]
+_Once = Annotated[bool, typer.Option("--once", help="Do what is due, then end: for a cron job.")]
+_Config = Annotated[
+    str | None, _flag("--config", "FILE", "Settings as TOML, spelled like the flags.")
+]
+_Quiet = Annotated[
+    str | None, _flag("--inbox-quiet", "DURATION", "A file untouched for so long is complete: 5s.")
+]
+_PackFiles = Annotated[
+    int | None, _flag("--pack-files", "N", "Write a pack at so many files: 10000.")
+]
+_PackBytes = Annotated[
+    str | None, _flag("--pack-bytes", "SIZE", "Write a pack at so many bytes: 64MiB.")
+]
+_PackAge = Annotated[
+    str | None, _flag("--pack-age", "DURATION", "Write a pack when a file waited for so long: 30s.")
+]
+_Interval = Annotated[
+    str | None, _flag("--interval", "DURATION", "Look for packs to compact so often: 30s.")
+]
+_Target = Annotated[
+    str | None, _flag("--target-size", "SIZE", "Size of packs that compaction writes: 1GiB.")
+]
+_Live = Annotated[
+    float | None, _flag("--live-ratio", "RATIO", "Rewrite packs with less that is live: 0.5.")
+]
+_PacksMin = Annotated[
+    int | None, _flag("--packs-min", "N", "Merge small packs when there are so many: 16.")
+]
+_Rate = Annotated[
+    str | None, _flag("--rate", "SIZE", "Copy and verify at most so much a second: 200MB/s.")
+]
+_Window = Annotated[
+    str | None, _flag("--window", "HH:MM-HH:MM", "Compact at this time of day only.")
+]
+_Gc = Annotated[
+    str | None, _flag("--gc-interval", "DURATION", "Collect garbage so often: 1h; 0s: never.")
+]
+_Age = Annotated[str | None, _flag("--keep", "DURATION", "Keep snapshots younger than this: 7d.")]
+_Count = Annotated[int | None, _flag("--keep-snapshots", "N", "Keep the newest N, however old: 1.")]
+_Grace = Annotated[
+    str | None, _flag("--grace", "DURATION", "Leave unnamed files alone for so long: 1d.")
+]
+_Scrub = Annotated[
+    str | None, _flag("--scrub-interval", "DURATION", "Verify payloads so often: 1d; 0s: never.")
+]
+_ScrubTime = Annotated[
+    str | None, _flag("--scrub-duration", "DURATION", "Verify for so long each time: 1h.")
+]
+_Listen = Annotated[
+    str | None, _flag("--listen", "HOST:PORT", "Probes and metrics: 127.0.0.1:9464.")
+]
+_Lease = Annotated[
+    str | None, _flag("--lease", "DURATION", "Another replica takes over after so long: 30s.")
+]
+_Name = Annotated[
+    str | None, _flag("--name", "REPLICA", "What this replica is called: host and process.")
+]
+_Log = Annotated[str | None, _flag("--log-format", "text|json", "What log lines are: text.")]
+
+
 @commands.command("compactd", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
 def compactd(
-    lakes: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="LAKE...", help="Lakes to look after.", show_default=False),
-    ] = None,
-    inbox: Annotated[
-        list[str] | None,
-        _flag("--inbox", "DIR[=PREFIX]", "Take in the files dropped into DIR, below PREFIX."),
-    ] = None,
-    inbox_quiet: Annotated[
-        str | None,
-        _flag("--inbox-quiet", "DURATION", "A file untouched for so long is complete: 5s."),
-    ] = None,
-    pack_files: Annotated[
-        int | None, _flag("--pack-files", "N", "Write a pack at so many files: 10000.")
-    ] = None,
-    pack_bytes: Annotated[
-        str | None, _flag("--pack-bytes", "SIZE", "Write a pack at so many bytes: 64MiB.")
-    ] = None,
-    pack_age: Annotated[
-        str | None,
-        _flag("--pack-age", "DURATION", "Write a pack when a file waited for so long: 30s."),
-    ] = None,
-    keep_inbox: Annotated[
-        bool | None,
-        typer.Option("--keep-inbox", help="Leave files in the inbox; remember what was taken."),
-    ] = None,
-    interval: Annotated[
-        str | None, _flag("--interval", "DURATION", "Look for packs to compact so often: 30s.")
-    ] = None,
-    target_size: Annotated[
-        str | None, _flag("--target-size", "SIZE", "Size of packs that compaction writes: 1GiB.")
-    ] = None,
-    live_ratio: Annotated[
-        float | None,
-        _flag("--live-ratio", "RATIO", "Rewrite packs with less that is live: 0.5."),
-    ] = None,
-    packs_min: Annotated[
-        int | None, _flag("--packs-min", "N", "Merge small packs when there are so many: 16.")
-    ] = None,
-    rate: Annotated[
-        str | None, _flag("--rate", "SIZE", "Copy and verify at most so much a second: 200MB/s.")
-    ] = None,
-    window: Annotated[
-        str | None, _flag("--window", "HH:MM-HH:MM", "Compact at this time of day only.")
-    ] = None,
-    gc_interval: Annotated[
-        str | None, _flag("--gc-interval", "DURATION", "Collect garbage so often: 1h; 0s: never.")
-    ] = None,
-    keep: Annotated[
-        str | None, _flag("--keep", "DURATION", "Keep snapshots younger than this: 7d.")
-    ] = None,
-    keep_snapshots: Annotated[
-        int | None, _flag("--keep-snapshots", "N", "Keep the newest N, however old: 1.")
-    ] = None,
-    grace: Annotated[
-        str | None,
-        _flag("--grace", "DURATION", "Leave unnamed files alone for so long: 1d."),
-    ] = None,
-    scrub_interval: Annotated[
-        str | None,
-        _flag("--scrub-interval", "DURATION", "Verify payloads so often: 1d; 0s: never."),
-    ] = None,
-    scrub_duration: Annotated[
-        str | None, _flag("--scrub-duration", "DURATION", "Verify for so long each time: 1h.")
-    ] = None,
-    listen: Annotated[
-        str | None,
-        _flag("--listen", "HOST:PORT", "Probes and metrics: 127.0.0.1:9464."),
-    ] = None,
-    lease: Annotated[
-        str | None,
-        _flag("--lease", "DURATION", "Another replica takes over after so long: 30s."),
-    ] = None,
-    name: Annotated[
-        str | None, _flag("--name", "REPLICA", "What this replica is called: host and process.")
-    ] = None,
-    log_format: Annotated[
-        str | None, _flag("--log-format", "text|json", "Log lines: text.")
-    ] = None,
-    config: Annotated[
-        str | None, _flag("--config", "FILE", "Settings as TOML, spelled like the flags.")
-    ] = None,
-    once: Annotated[
-        bool, typer.Option("--once", help="Do what is due, then end: for a cron job.")
-    ] = False,
+    lakes: _Lakes = None,
+    inbox: _Inbox = None,
+    inbox_quiet: _Quiet = None,
+    pack_files: _PackFiles = None,
+    pack_bytes: _PackBytes = None,
+    pack_age: _PackAge = None,
+    keep_inbox: _Keep = None,
+    interval: _Interval = None,
+    target_size: _Target = None,
+    live_ratio: _Live = None,
+    packs_min: _PacksMin = None,
+    rate: _Rate = None,
+    window: _Window = None,
+    gc_interval: _Gc = None,
+    keep: _Age = None,
+    keep_snapshots: _Count = None,
+    grace: _Grace = None,
+    scrub_interval: _Scrub = None,
+    scrub_duration: _ScrubTime = None,
+    listen: _Listen = None,
+    lease: _Lease = None,
+    name: _Name = None,
+    log_format: _Log = None,
+    config: _Config = None,
+    once: _Once = False,
     as_json: JsonOption = False,
 ) -> None:
     """Look after lakes: take in files, compact packs, collect garbage, verify payloads.
