@@ -32,7 +32,7 @@ from dlio_benchmark.data_loader.base_data_loader import BaseDataLoader
 
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.feed.feed import Feed, FeedOptions
-from lakefeed.feed.selection import Labelling, resolve
+from lakefeed.feed.selection import resolve
 from lakefeed.lake.lake import Lake
 
 LAKE = "lake"
@@ -101,7 +101,7 @@ class Loader(BaseDataLoader):
             shuffle=None if still else "global",
             seed=args.seed,
             epochs=self._epoch + 1,
-            drop_last=True,
+            last="drop",
             rank=args.my_rank,
             world_size=args.comm_size,
         )
@@ -120,7 +120,7 @@ def stand_in(data_folder: str | os.PathLike[str], suffix: str) -> dict[str, int]
     with Lake.open(folder / LAKE) as lake:
         for part in _PARTS:
             try:
-                counts[part] = len(resolve(lake.snapshot(), part, Labelling()))
+                counts[part] = len(resolve(lake.snapshot(), part))
             except NotFound:
                 if part == "train":
                     raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import torch
 
@@ -17,11 +17,38 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch as FeedBatch
 
 
+class Paths(Sequence[str]):
+    """The paths of a feed's batch, looked up on first use; in another process they are a list."""
+
+    def __init__(self, batch: FeedBatch) -> None:
+        self._names = batch.names
+
+    def __len__(self) -> int:
+        return len(self._names.list)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        return self._names.list[at]
+
+    def __repr__(self) -> str:
+        return repr(self._names.list)
+
+    def __reduce__(self) -> tuple[type[list[str]], tuple[list[str]]]:
+        return list, (self._names.list,)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Verified samples; sample i is `data[offsets[i] : offsets[i] + lengths[i]]`.
 
-    `state` is where to go on behind this batch. Labels are int64, as torch's losses want them.
+    `paths` are looked up when they are first asked for, so ask while the loop runs. `state` is
+    where to go on behind this batch. Labels are int64, as torch's losses want them. The first
+    `real` samples are the step's own, see `FeedOptions.last`; `corrupt` names what was left out.
     """
 
     paths: Sequence[str]
@@ -30,18 +57,22 @@ class Batch:
     offsets: torch.Tensor
     lengths: torch.Tensor
     state: dict[str, Any]
+    real: int
+    corrupt: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, batch: FeedBatch) -> Batch:
         """Return a feed's batch as tensors over the same memory."""
         labels = batch.labels
         return cls(
-            batch.paths,
+            Paths(batch),
             None if labels is None else torch.from_numpy(labels).to(torch.int64),
             torch.from_numpy(batch.data),
             torch.from_numpy(batch.offsets),
             torch.from_numpy(batch.lengths),
             dict(batch.state),
+            batch.real,
+            batch.corrupt,
         )
 
     def __len__(self) -> int:

@@ -66,6 +66,11 @@ class Mover:
             done.synchronize()
 
 
+def page_locked(size_bytes: int) -> Any:
+    """Return a page-locked buffer, for a feed whose batches go to a GPU: `FeedOptions.allocate`."""
+    return torch.empty(size_bytes, dtype=torch.uint8, pin_memory=True).numpy()
+
+
 def pinned(value: Any) -> Any:
     """Return a value with its tensors in page-locked memory; those that are stay as they are."""
     return _each(value, _pin)

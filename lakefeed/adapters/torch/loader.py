@@ -18,7 +18,7 @@ import pickle
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -29,7 +29,7 @@ from lakefeed.adapters._conveyor import Conveyor, Stamped
 from lakefeed.adapters._places import Source
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
-from lakefeed.adapters.torch.device import Mover, pinned
+from lakefeed.adapters.torch.device import Mover, page_locked, pinned
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
@@ -72,6 +72,12 @@ class LoaderOptions:
         if self.threads and self.transform is None:
             raise Invalid("threads", expected="a transform for them to run", found="none")
 
+    @property
+    def locks_buffers(self) -> bool:
+        """Whether the feed should read into page-locked memory: its own bytes go to a GPU."""
+        gpu = self.device is not None and torch.device(self.device).type == "cuda"
+        return self.transform is None and not self.processes and (gpu or self.pin_memory)
+
 
 class Loader:
     """Batches for PyTorch. Use it in a `with` block, or call `close`."""
@@ -85,6 +91,9 @@ class Loader:
     ) -> None:
         self.options = options or LoaderOptions()
         transform = self.options.transform if self.options.processes else None
+        feed = feed or FeedOptions()
+        if self.options.locks_buffers and feed.allocate is None:
+            feed = replace(feed, allocate=page_locked)
         self.dataset = _Stamping(source, select, feed, transform, self.options.group)
         self._state: dict[str, Any] | None = None
         self._epoch = 0  # what `_state` None stands at the beginning of

@@ -6,6 +6,7 @@ Everything here can be sent to a spawned process.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ def at(options: FeedOptions, epoch: int) -> FeedOptions:
         rank=options.rank,
         world_size=options.world_size,
     )
+
+
+def kept(batches: Iterable[Any]) -> list[Any]:
+    """The batches, each with its paths looked up while the feed is open."""
+    return [replace(batch, paths=list(batch.paths)) for batch in batches]
 
 
 def paths(batches: Iterable[Any]) -> list[list[str]]:

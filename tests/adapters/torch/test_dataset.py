@@ -22,6 +22,7 @@ from tests.adapters.torch.lakes import (
     OPTIONS,
     check,
     expected,
+    kept,
     make_lake,
     names,
     paths,
@@ -84,7 +85,7 @@ def test_batches_their_order_and_epochs_do_not_depend_on_the_workers(
         dataset, workers, persistent_workers=persistent, multiprocessing_context=context
     )
     for epoch in range(2):
-        batches = list(loader)
+        batches = kept(loader)
         for batch in batches:
             check(batch)
         assert paths(batches) == expected(lake, epoch=epoch)

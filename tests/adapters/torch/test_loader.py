@@ -15,7 +15,16 @@ import torch
 import lakefeed.torch
 from lakefeed.errors import Corrupt, Invalid
 from lakefeed.torch import Loader, LoaderOptions
-from tests.adapters.torch.lakes import OPTIONS, check, expected, make_lake, names, paths, sizes
+from tests.adapters.torch.lakes import (
+    OPTIONS,
+    check,
+    expected,
+    kept,
+    make_lake,
+    names,
+    paths,
+    sizes,
+)
 from tests.adapters.torch.test_dataset import damage
 
 pytestmark = [
@@ -86,14 +95,14 @@ def test_a_state_within_an_epoch_is_of_the_batch_in_hand(lake: Path) -> None:
 def test_without_a_transform_batches_come_as_they_are(lake: Path) -> None:
     for options in (LoaderOptions(), LoaderOptions(processes=2, context="fork")):
         with Loader(lake, "train", OPTIONS, options) as loader:
-            batches = list(loader)
+            batches = kept(loader)
         for batch in batches:
             check(batch)
         assert paths(batches) == expected(lake)
 
 
 def rows_and_labels(batch: lakefeed.torch.Batch) -> dict[str, Any]:
-    return {"rows": batch.rows(4000), "rest": (batch.labels, batch.paths)}
+    return {"rows": batch.rows(4000), "rest": (batch.labels, list(batch.paths))}
 
 
 @pytest.mark.parametrize("threads", [0, 2])
