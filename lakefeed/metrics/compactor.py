@@ -36,8 +36,9 @@ class CompactorMetrics:
         self.orphan_bytes = gauge("lakefeed_compactor_orphan_bytes",
                                   "Bytes that no commit names, at the last sweep.")  # fmt: skip
         self.leader = gauge("lakefeed_compactor_leader", "1 while this replica holds the lease.")
+        # Not `job`: Prometheus gives that name to every target, and would call ours exported_job.
         self.last_success = gauge("lakefeed_compactor_last_success_timestamp_seconds",
-                                  "When a job last ended well.", "job")  # fmt: skip
+                                  "When a task last ended well.", "task")  # fmt: skip
         self.write_amplification = gauge(
             "lakefeed_compactor_write_amplification_ratio",
             "Bytes written to packs and index for each byte taken in, since the daemon started.",

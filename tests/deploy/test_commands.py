@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from lakefeed.cli.app import app
-from tests.deploy.tools import DEPLOY, ROOT, containers, pods
+from lakefeed.cli.service_settings import load
+from tests.deploy.tools import DEPLOY, ROOT, VALUE_SETS, chart, containers, pod_of, pods
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +73,13 @@ def of_documents() -> Iterator[tuple[str, list[str]]]:
                     yield path.name, words
 
 
+def parsed(words: list[str]) -> dict[str, Any]:
+    """The options of a command line, as the program's own parser reads them."""
+    command: Any = COMMAND
+    context = command.commands[words[0]].make_context(words[0], list(words[1:]))
+    return dict(context.params)
+
+
 def complaint(words: list[str]) -> str | None:
     """What the program's own parser has against a command line, or None."""
     command: Any = COMMAND
@@ -111,3 +120,42 @@ def test_a_wrong_command_line_is_noticed() -> None:
     assert "--keeps" in (complaint(["gc", "/lake", "--keeps=7d"]) or "")
     assert complaint(["gc", "--keep=7d"]) is not None
     assert complaint(["gc", "/lake", "--keep=soon"]) is not None
+
+
+def daemons() -> Iterator[tuple[str, list[str], str | None]]:
+    """(where, command line, text of its settings file) of each compactd."""
+    toml = (DEPLOY / "systemd" / "compactd.toml").read_text(encoding="utf-8")
+    for where, words in of_units():
+        if words[0] == "compactd":
+            yield where, words, toml
+    for source in VALUE_SETS:
+        documents = chart(source)
+        files = [d["data"] for d in documents if d["kind"] == "ConfigMap"]
+        settings = [data["compactd.toml"] for data in files if "compactd.toml" in data]
+        for document in documents:
+            pod = pod_of(document) or {"containers": []}
+            for container in pod["containers"]:
+                if container.get("args", [""])[0] == "compactd":
+                    text = settings[0] if settings else None
+                    yield f"helm {source}", filled(container["args"]), text
+
+
+def test_flags_and_settings_files_make_sense_together(tmp_path: Path) -> None:
+    seen = []
+    for where, words, text in daemons():
+        options = parsed(words)
+        assert (options["config"] is not None) == (text is not None), where
+        config = tmp_path / "compactd.toml"
+        config.write_text(text or "", encoding="utf-8")
+        for other in ("config", "once", "as_json"):
+            del options[other]
+        service = load(options, str(config) if text else None).options(60.0)
+        seen.append((where, service))
+    assert len(seen) >= 4
+    by_place = dict(seen)
+    main, archive = by_place["helm everything-values.yaml"].lakes
+    assert [inbox.prefix for inbox in main.inboxes] == ["raw/cameras", ""]
+    assert archive.inboxes == ()
+    assert by_place["helm everything-values.yaml"].gc_interval_seconds == 0
+    assert by_place["helm existing-values.yaml"].gc_interval_seconds > 0
+    assert by_place["lakefeed-compactd@.service"].rate_bytes == 100_000_000
