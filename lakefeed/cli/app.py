@@ -24,6 +24,7 @@ from lakefeed.cli import (
     federating,
     housekeeping,
     looking,
+    mount,
     putting,
     reading,
     repair,
@@ -54,6 +55,7 @@ MODULES = (
     scrub,
     repair,
     top,
+    mount,
     demo,
     completion,
 )

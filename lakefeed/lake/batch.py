@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 from lakefeed.errors import LakefeedError, VolumeFailed
-from lakefeed.format.pack import PackSealed
+from lakefeed.format.pack import Meta, PackSealed
 from lakefeed.format.payload import Payload
 from lakefeed.format.rows import Kind, Row
 
@@ -24,10 +24,22 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Refer:
-    """The file that `origin` names shall appear under this path too; no bytes move."""
+    """The file that `origin` names shall appear under this path too; no bytes move.
+
+    `meta` gives it other times, mode and attributes than the origin has.
+    """
 
     origin: str
     row: Row
+    meta: Meta | None = None
+
+    def shown(self, path: str) -> Row:
+        """Return the row of the file under `path`."""
+        row = self.row._replace(path=path)
+        if self.meta is None:
+            return row
+        mtime_ns, mode, attrs = self.meta
+        return row._replace(mtime_ns=mtime_ns, mode=mode, attrs=attrs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,8 @@ def _add(writer: PackWriter, path: str, operation: Operation, now_ns: int) -> No
         case Put(payload, kind, mtime_ns, mode, attrs):
             stamp = now_ns if mtime_ns is None else mtime_ns
             writer.add(path, payload, Meta(stamp, mode, attrs), kind)
-        case Refer(_, row):
-            writer.add_row(row._replace(path=path, seq=0))
+        case Refer():
+            writer.add_row(operation.shown(path)._replace(seq=0))
         case Delete():
             writer.add_row(tombstone(path, now_ns))
 

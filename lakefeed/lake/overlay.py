@@ -12,7 +12,7 @@ from lakefeed.errors import Invalid, NotFound
 from lakefeed.format import payload
 from lakefeed.format.paths import check_path, check_prefix, subtree_range
 from lakefeed.format.rows import Kind, Row, rows_from_table
-from lakefeed.lake.batch import Delete, Operation, Put
+from lakefeed.lake.batch import Delete, Operation, Put, Refer
 from lakefeed.lake.listing import implied_directory
 from lakefeed.lake.snapshot import Snapshot
 
@@ -137,4 +137,6 @@ def _row(path: str, operation: Operation) -> Row:
                    held.crc32c, operation.mtime_ns or 0, operation.mode,
                    operation.attrs, 0)  # fmt: skip
     assert not isinstance(operation, Delete)
+    if isinstance(operation, Refer):
+        return operation.shown(path)
     return operation.row._replace(path=path)

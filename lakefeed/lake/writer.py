@@ -189,6 +189,10 @@ class Writer:
             row = self._require(row.path)
         return Refer(row.path, row)
 
+    def apply(self, changes: dict[str, Operation]) -> PutHandle:
+        """Gather operations whose names the caller has checked; one commit holds them all."""
+        return self._add_all(next(iter(changes)), changes)
+
     # -- what this writer sees -------------------------------------------------------------------
 
     def get(self, path: str) -> bytes:

@@ -1,0 +1,62 @@
+"""The values of a mount's commits: when one is due, what it holds, what it led to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lakefeed.adapters.fuse.nodes import Directory, Node
+from lakefeed.adapters.fuse.spool import Spool
+from lakefeed.format.pack import Meta
+from lakefeed.format.rows import Codec, Kind, Row
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.lake.writer import WriterOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Committing:
+    """When changes are committed.
+
+    `held_bytes_max` may be spooled before writers have to wait for a commit. Files above
+    `big_bytes` get a pack of their own. With `sync_close`, close waits for the commit.
+    """
+
+    age_seconds: float = 1.0
+    files: int = 10_000
+    bytes: int = 64 << 20
+    held_bytes_max: int = 1 << 30
+    big_bytes: int = 8 << 20
+    codec: Codec = Codec.NONE
+    sync_close: bool = False
+
+    # The mount decides when to commit; the Writer's own thresholds are out of its way.
+    WRITER: ClassVar[WriterOptions] = WriterOptions(
+        flush_bytes=1 << 62, flush_files=1 << 31, flush_age_seconds=3600.0
+    )
+
+
+_NO_META = Meta(0)
+
+
+@dataclass(slots=True)
+class Item:
+    """One path of a commit: a node as it was when the commit was planned, or a removal."""
+
+    path: str
+    node: Node | None
+    removal: tuple[Directory, bytes] | None = None
+    kind: Kind = Kind.FILE
+    meta: Meta = _NO_META
+    data: bytes | Spool | None = None
+    row: Row | None = None
+    content: int = 0
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a commit led to."""
+
+    snapshot: Snapshot
+    rows: list[Row | None]
+    changed: list[str] | None

@@ -1,0 +1,139 @@
+"""The kernel's side of a mount: is it there, is it dead, end it, widen its read-ahead.
+
+A mount is found by its line in /proc/self/mountinfo, never by touching it: touching one whose
+daemon hangs would hang as well. Whether a daemon is gone is asked with `statvfs`, which the kernel
+never answers from its caches, on a thread that may stay behind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import re
+import subprocess
+import threading
+from pathlib import Path
+from typing import NamedTuple
+
+from lakefeed.errors import Conflict, Invalid, VolumeFailed, from_os_error
+
+FUSE_TYPE = "fuse.lakefeed"
+# A living daemon answers in milliseconds; one that takes longer is not dead, so it is left alone.
+ANSWER_SECONDS = 5.0
+# The largest request that the kernel makes (256 pages): one request for each 1 MiB read ahead.
+READ_AHEAD_KIB = 1024
+_MNT_FORCE, _MNT_DETACH = 1, 2
+
+_logger = logging.getLogger(__name__)
+
+
+class Mounted(NamedTuple):
+    """A line of mountinfo."""
+
+    number: int
+    minor: int
+    path: str
+    kind: str
+    source: str
+
+
+def mounts() -> list[Mounted]:
+    """Return all mounts of this process's namespace, oldest first."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields = line.split(" ")
+        dash = fields.index("-")
+        minor = int(fields[2].partition(":")[2])
+        kind, source = fields[dash + 1 : dash + 3]
+        found.append(Mounted(int(fields[0]), minor, _plain(fields[4]), kind, _plain(source)))
+    return found
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+
+
+def mounted_at(path: str) -> Mounted | None:
+    """Return what is mounted at a path, the topmost if several."""
+    # Of the path, only what is above the mount point may be touched.
+    parent, name = os.path.split(os.path.abspath(path))
+    full = os.path.join(os.path.realpath(parent), name)
+    return next((mount for mount in reversed(mounts()) if mount.path == full), None)
+
+
+def is_dead(mount: Mounted) -> bool:
+    """Tell whether nobody serves a FUSE mount any more."""
+    failure: list[OSError] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(mount.path)
+        except OSError as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=ask, name="lakefeed-ask", daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    return bool(failure) and failure[0].errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def prepare(path: str) -> None:
+    """Make sure that a path can be mounted on; what a daemon that died left there is removed.
+
+    Conflict when something lives there already, Invalid when it is no directory.
+    """
+    for _ in range(16):  # dead mounts may lie on top of each other, but not for ever
+        mount = mounted_at(path)
+        if mount is None or not mount.kind.startswith("fuse"):
+            break
+        if not is_dead(mount):
+            raise Conflict(f"mount point {path}", expected="nothing mounted there",
+                           found=f"{mount.source} ({mount.kind})",
+                           hint=f'"lakefeed umount {path}" ends it')  # fmt: skip
+        _logger.warning("removing the dead mount of %s at %s", mount.source, path)
+        unmount(path, lazy=True)
+    if not os.path.isdir(path):
+        raise Invalid(f"mount point {path}", expected="a directory", found="none",
+                      hint="make it first")  # fmt: skip
+
+
+def unmount(path: str, *, lazy: bool = False) -> None:
+    """End a mount; VolumeFailed(EBUSY) while somebody uses it, unless `lazy` lets them finish."""
+    if os.geteuid() == 0:
+        _umount2(path, _MNT_DETACH if lazy else 0)
+        return
+    command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        busy = "busy" in done.stderr.lower()
+        raise VolumeFailed(f"unmount {path}", found=done.stderr.strip(),
+                           errno=errno.EBUSY if busy else errno.EIO)  # fmt: skip
+
+
+def _umount2(path: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), flags):
+        number = ctypes.get_errno()
+        raise from_os_error(OSError(number, os.strerror(number)), f"unmount {path}")
+
+
+def abort(minor: int, path: str) -> None:
+    """Break a connection whose daemon does not answer: everybody waiting gets an error."""
+    try:
+        Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
+    except OSError as error:
+        _logger.warning("no control file of connection %d (%s), forcing instead", minor, error)
+        _umount2(path, _MNT_FORCE | _MNT_DETACH)
+
+
+def widen_read_ahead(minor: int, kib: int = READ_AHEAD_KIB) -> bool:
+    """Let the kernel read ahead in large requests; False where we may not say so."""
+    path = Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb")
+    try:
+        path.write_text(str(kib))
+        return int(path.read_text()) == kib
+    except OSError as error:
+        _logger.info("read-ahead stays as it is, requests stay at 128 KiB: %s", error)
+        return False

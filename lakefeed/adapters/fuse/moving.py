@@ -1,0 +1,192 @@
+"""Names that go away or change: unlink, rename, exchange, and whole directories.
+
+A file moves in memory: a mark on the node and one on the name it had. So does a directory that was
+made here and never committed, with all that was made in it. Any other directory is renamed by the
+Writer in one commit, durable on return: what is pending is committed first, changing requests wait
+meanwhile, and the nodes below then stand for their new rows.
+
+A directory that exists only through its files is stored before it could vanish with the last one.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+import pyfuse3
+import trio
+
+from lakefeed.adapters.fuse.changes import Outcome
+from lakefeed.adapters.fuse.nodes import Directory, Node
+from lakefeed.adapters.fuse.pending import Pending
+from lakefeed.adapters.fuse.tree import Tree, changed_paths
+from lakefeed.adapters.fuse.view import locate_rows
+from lakefeed.lake.snapshot import Snapshot
+
+
+class Moves:
+    """Renames and removals of one mount."""
+
+    def __init__(self, tree: Tree, pending: Pending) -> None:
+        self._tree = tree
+        self._pending = pending
+        self._lake = pending.lake
+        self._renaming: trio.Event | None = None
+
+    async def settled(self) -> None:
+        """Return while no directory is being renamed."""
+        while self._renaming is not None:
+            await self._renaming.wait()
+
+    def detach(self, parent: Directory, node: Node) -> None:
+        """Take a node's name away."""
+        self._lose(parent, node)
+        self._pending.unmark(node)
+        node.changed().ctime_ns = time.time_ns()
+        self._pending.trim(node)
+
+    def _lose(self, parent: Directory, node: Node) -> None:
+        del parent.children[node.name]
+        parent.mtime_ns = time.time_ns()
+        self._pending.removed(parent, node.name, node)
+        if not parent.stored and parent.parent is not None:
+            self._pending.mark(parent)
+
+    def exchange(self, one: Node, other: Node) -> None:
+        """Let two files swap names."""
+        if isinstance(one, Directory) or isinstance(other, Directory):
+            raise pyfuse3.FUSEError(errno.EINVAL)
+        places = (one.parent, one.name), (other.parent, other.name)
+        for node, (parent, name) in zip((other, one), places, strict=True):
+            assert parent is not None
+            self._settle(node, parent, name)
+            node.changed().fresh = False
+
+    def _settle(self, node: Node, parent: Directory, name: bytes) -> None:
+        """Give a node that has no name (any more) a place, and mark it."""
+        inodes = self._tree.inodes
+        # What the kernel knows and what is dirty each hold the place; both move with the node.
+        holds = int(node.lookups > 0) + int(node.dirty)
+        for _ in range(holds):
+            inodes.release(node)
+        node.parent, node.name = parent, name
+        for _ in range(holds):
+            inodes.hold(node)
+        parent.children[name] = node
+        parent.mtime_ns = time.time_ns()
+        node.changed().ctime_ns = time.time_ns()
+        self._pending.mark(node)
+
+    async def move(self, node: Node, parent: Directory, name: bytes, target: Node | None) -> None:
+        """Rename a node, over `target` if there is one."""
+        if isinstance(node, Directory):
+            await self._check_directory(node, parent, target)
+            if not self._is_new(node):
+                await self._rename(node, parent, name, target)
+                return
+        elif isinstance(target, Directory):
+            raise pyfuse3.FUSEError(errno.EISDIR)
+        self._move_here(node, parent, name, target)
+
+    async def _check_directory(
+        self, node: Directory, parent: Directory, target: Node | None
+    ) -> None:
+        above: Directory | None = parent
+        while above is not None:
+            if above is node:
+                raise pyfuse3.FUSEError(errno.EINVAL)
+            above = above.parent
+        if target is None:
+            return
+        if not isinstance(target, Directory):
+            raise pyfuse3.FUSEError(errno.ENOTDIR)
+        await self._tree.load(target)
+        if target.children:
+            raise pyfuse3.FUSEError(errno.ENOTEMPTY)
+
+    def _is_new(self, directory: Directory) -> bool:
+        """Tell whether a directory and all directories in it were made here, uncommitted."""
+        below = (node for node in directory.walk() if isinstance(node, Directory))
+        return all(
+            node.complete and node.draft is not None and node.draft.fresh
+            for node in (directory, *below)
+        )
+
+    def _move_here(self, node: Node, parent: Directory, name: bytes, target: Node | None) -> None:
+        if target is not None:
+            self.detach(parent, target)
+        old = node.parent
+        assert old is not None
+        self._lose(old, node)
+        self._settle(node, parent, name)
+        if name in parent.gone:
+            node.changed().fresh = False
+        if isinstance(node, Directory):
+            for below in node.walk():
+                # Paths changed: rows referred to stay where they are, all the rest is fresh.
+                self._pending.mark(below)
+
+    # -- directories that the lake knows ---------------------------------------------------------
+
+    async def _rename(
+        self, node: Directory, parent: Directory, name: bytes, target: Node | None
+    ) -> None:
+        await self.settled()
+        done = self._renaming = trio.Event()
+        try:
+            if target is not None:
+                self.detach(parent, target)
+            await self._pending.commit()
+            source, above = node.path(), parent.path()
+            goal = f"{above}/{name.decode()}" if above else name.decode()
+            async with self._tree.moving:
+                below = [child for child in node.walk() if child.row is not None]
+                skip = len(source)
+                paths = [goal + child.path()[skip:] for child in below]
+                old = self._tree.view.snapshot
+                outcome = await self._tree.pace.elsewhere(self._publish, source, goal, paths, old)
+                self._renamed(node, parent, name)
+                for child, row in zip(below, outcome.rows, strict=True):
+                    if row is not None and not child.dirty:
+                        child.adopt(row)
+                changed = outcome.changed
+                if changed is not None:
+                    inside = (f"{source}/", f"{goal}/")
+                    changed = [
+                        path for path in changed
+                        if path not in (source, goal) and not path.startswith(inside)
+                    ]  # fmt: skip
+                self._tree.stale += self._tree.turn(outcome.snapshot, changed)
+        finally:
+            self._renaming = None
+            done.set()
+
+    def _renamed(self, node: Directory, parent: Directory, name: bytes) -> None:
+        old = node.parent
+        assert old is not None
+        del old.children[node.name]
+        now_ns = time.time_ns()
+        old.mtime_ns = now_ns
+        if not old.stored and old.parent is not None:
+            self._pending.mark(old)
+        inodes = self._tree.inodes
+        holds = int(node.lookups > 0) + int(node.dirty)
+        for _ in range(holds):
+            inodes.release(node)
+        node.parent, node.name = parent, name
+        for _ in range(holds):
+            inodes.hold(node)
+        parent.children[name] = node
+        parent.mtime_ns = now_ns
+        parent.gone.discard(name)
+        node.changed().ctime_ns = now_ns
+
+    def _publish(self, source: str, goal: str, paths: list[str], old: Snapshot) -> Outcome:
+        writer = self._pending.writer
+        writer.rename(source, goal)
+        number = writer.flush()
+        snapshot = self._lake.snapshot(number)
+        changed: list[str] | None = []
+        if number != old.number + 1:
+            changed = changed_paths(old, snapshot)
+        return Outcome(snapshot, locate_rows(snapshot, paths), changed)

@@ -1,0 +1,249 @@
+"""The requests of a read-only mount, answered from tree and volume.
+
+Each handler answers without an `await` whenever nodes and cache know, so that the next request is
+taken at once. Files are never direct, and the kernel keeps their pages across opens: an inode is
+one version of a file. Changing requests are in `writing`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyfuse3
+
+from lakefeed.adapters.fuse.answers import (
+    TYPES,
+    XATTR_PREFIX,
+    Answers,
+    to_bytes,
+    walled,
+    xattrs_of,
+)
+from lakefeed.adapters.fuse.nodes import Directory, Node
+from lakefeed.adapters.fuse.reading import Buffer, Reads
+from lakefeed.adapters.fuse.tree import Tree
+from lakefeed.errors import SnapshotExpired
+from lakefeed.volume.base import Volume
+
+# Some editors ask for the free space every few milliseconds; a filer need not be asked as often.
+SPACE_SECONDS = 5.0
+NAME_BYTES_MAX = 255
+_BLOCK = 4096
+
+
+class ReadOperations(Answers, pyfuse3.Operations):
+    """Handlers that change nothing."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(self, tree: Tree, reads: Reads, volume: Volume, owner: tuple[int, int]) -> None:
+        Answers.__init__(self, *owner)
+        self.tree = tree
+        self.reads = reads
+        self._volume = volume
+        self._listings: dict[int, list[Node]] = {}
+        self._next_listing = 1
+        self._space: tuple[float, pyfuse3.StatvfsData] | None = None
+
+    # -- nodes -----------------------------------------------------------------------------------
+
+    def node(self, ino: int) -> Node:
+        """Return the node of an inode that the kernel knows."""
+        node = self.tree.inodes.table.get(ino)
+        if node is None:
+            raise pyfuse3.FUSEError(errno.ESTALE)
+        return node
+
+    def directory(self, ino: int) -> Directory:
+        """Return the directory of an inode that the kernel knows."""
+        node = self.node(ino)
+        if not isinstance(node, Directory):
+            raise pyfuse3.FUSEError(errno.ENOTDIR)
+        return node
+
+    @walled
+    async def lookup(self, parent: int, name: bytes, ctx: object) -> pyfuse3.EntryAttributes:
+        """Find a name in a directory."""
+        if len(name) > NAME_BYTES_MAX:
+            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
+        directory = self.directory(parent)
+        node = directory.children.get(name)
+        if node is None:
+            node = await self.tree.lookup(directory, name)
+            if node is None:
+                return self.nothing()
+        self.tree.inodes.meet(node)
+        return self.attributes(node)
+
+    def forget(self, inode_list: Sequence[tuple[int, int]]) -> Any:
+        """Let go of inodes that the kernel has forgotten."""
+        self.tree.inodes.forget(inode_list)
+
+    @walled
+    async def getattr(self, ino: int, ctx: object) -> pyfuse3.EntryAttributes:
+        """Return an inode's attributes."""
+        return self.attributes(self.node(ino))
+
+    @walled
+    async def readlink(self, ino: int, ctx: object) -> bytes:
+        """Return where a symbolic link leads."""
+        return bytes(await self.content(self.node(ino), 0, 1 << 20))
+
+    # -- bytes -----------------------------------------------------------------------------------
+
+    @walled
+    async def open(self, ino: int, flags: int, ctx: object) -> pyfuse3.FileInfo:
+        """Open a file."""
+        node = self.node(ino)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            await self.open_for_writing(node, flags)
+        node.opens += 1
+        self.stats.open_handles += 1
+        return pyfuse3.FileInfo(fh=ino, keep_cache=True)
+
+    async def open_for_writing(self, node: Node, flags: int) -> None:
+        """Refuse; a writable mount does better."""
+        raise pyfuse3.FUSEError(errno.EROFS)
+
+    @walled
+    async def read(  # type: ignore[override]  # any buffer will do
+        self, fh: int, off: int, size: int
+    ) -> Buffer:
+        """Return bytes of an open file."""
+        return await self.content(self.node(fh), off, size)
+
+    async def content(self, node: Node, offset: int, length: int) -> Buffer:
+        """Return bytes of a node, from what was written here or from the lake."""
+        draft = node.draft
+        if draft is not None and draft.spool is not None:
+            return draft.spool.read(offset, length)
+        row = node.row
+        if row is None or offset >= node.size:
+            return b""
+        view = self.tree.view if node.parent is None else node.parent.view
+        try:
+            return await self.reads.read(view.snapshot, row, offset, length)
+        except SnapshotExpired:
+            if view is not self.tree.view or not self.tree.follows:
+                raise
+            self.tree.stale += await self.tree.follow()
+            return await self.reads.read(view.snapshot, row, offset, length)
+
+    @walled
+    async def flush(self, fh: int) -> None:
+        """Say that closing needs no request of its own; the kernel then stops sending it."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    @walled
+    async def release(self, fh: int) -> None:
+        """Take notice that an open file was closed for the last time."""
+        self.stats.open_handles -= 1
+        node = self.tree.inodes.table.get(fh)
+        if node is not None:
+            node.opens -= 1
+            if not node.opens:
+                self.closed(node)
+
+    def closed(self, node: Node) -> None:
+        """Take notice that nobody has a node open any more."""
+
+    # -- directories -----------------------------------------------------------------------------
+
+    @walled
+    async def opendir(self, ino: int, ctx: object) -> int:
+        """Open a directory; its listing is what it holds now."""
+        directory = self.directory(ino)
+        if not directory.complete:
+            await self.tree.load(directory)
+        number = self._next_listing
+        self._next_listing += 1
+        self._listings[number] = list(directory.children.values())
+        self.stats.open_handles += 1
+        return number
+
+    @walled
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """Return names together with their attributes, as many as fit."""
+        nodes = self._listings[fh]
+        attr, reply, meet = self._attr, pyfuse3.readdir_reply, self.tree.inodes.meet
+        for at in range(start_id, len(nodes)):
+            node = nodes[at]
+            if node.draft is not None:
+                self.attributes(node)
+            else:
+                # `attributes`, without a call for each of millions of names.
+                size, mtime_ns = node.size, node.mtime_ns
+                attr.st_ino = node.ino
+                attr.st_mode = TYPES[node.kind] | node.mode
+                attr.st_size = size
+                attr.st_blocks = (size + 511) >> 9
+                attr.st_mtime_ns = mtime_ns
+                attr.st_atime_ns = mtime_ns
+                attr.st_ctime_ns = mtime_ns
+                attr.st_nlink = 1
+            if not reply(token, node.name, attr, at + 1):
+                return
+            meet(node)
+
+    @walled
+    async def releasedir(self, fh: int) -> None:
+        """Close a directory."""
+        self.stats.open_handles -= 1
+        self._listings.pop(fh, None)
+
+    # -- facts -----------------------------------------------------------------------------------
+
+    @walled
+    async def statfs(self, ctx: object) -> pyfuse3.StatvfsData:
+        """Return the room on the lake's volume."""
+        now = time.monotonic()
+        if self._space is not None and now - self._space[0] < SPACE_SECONDS:
+            return self._space[1]
+        space = await self.tree.pace.elsewhere(self._volume.space)
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = _BLOCK
+        data.f_blocks = space.total_bytes // _BLOCK
+        data.f_bfree = data.f_bavail = space.free_bytes // _BLOCK
+        rows = sum(source.rows for source in self.tree.view.snapshot.sources)
+        # A lake has no table of inodes that could fill up.
+        data.f_ffree = data.f_favail = 1 << 40
+        data.f_files = rows + (1 << 40)
+        data.f_namemax = NAME_BYTES_MAX
+        self._space = (now, data)
+        return data
+
+    @walled
+    async def getxattr(self, ino: int, name: bytes, ctx: object) -> bytes:
+        """Return one extended attribute."""
+        if not name.startswith(b"user."):
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        node = self.node(ino)
+        own = self.own_xattr(name) if node.parent is None else None
+        if own is not None:
+            return own
+        found = xattrs_of(node).get(os.fsdecode(name))
+        if found is None:
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        return to_bytes(found)
+
+    def own_xattr(self, name: bytes) -> bytes | None:
+        """Return what the root tells about the mount itself."""
+        if name == XATTR_PREFIX.encode() + b"pid":
+            return str(os.getpid()).encode()
+        return None
+
+    @walled
+    async def listxattr(self, ino: int, ctx: object) -> list[bytes]:
+        """Return the names of a node's extended attributes."""
+        return [name.encode() for name in sorted(xattrs_of(self.node(ino)))]
+
+    @walled
+    async def access(self, ino: int, mode: int, ctx: object) -> bool:
+        """Leave it to the kernel, which has the modes."""
+        return True

@@ -1,0 +1,146 @@
+"""Waiting for the kernel and for the volume, as cheaply as each allows.
+
+The kernel. pyfuse3 asks trio for the next request, which costs two rounds through the scheduler and
+two epoll calls: half of what a small request takes. `install` gives pyfuse3 a `trio` of its own
+(the way pyfuse3.asyncio does) whose lock and `wait_readable` return at once when they can, and that
+waits inside `poll` for up to a millisecond while nothing else is under way. Every
+`TURNS` requests the other tasks get their turn.
+
+The volume. `Pace.call` runs a read inline while the volume answers from memory, because handing it
+to a thread costs more than the read; once the mean answer takes longer than a hand-over it goes to
+a thread, so that requests overlap. Threads time the call alone, so a volume that became fast again
+is noticed. State belongs to the trio thread.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pyfuse3
+import trio
+
+# The other tasks (commits, heartbeat) wait at most this many requests, a few milliseconds.
+TURNS = 64
+# How long `poll` may hold the thread while no task of ours is waiting for anything but time.
+POLL_MS = 1
+# A hand-over to a thread and back costs about this much on two busy cores.
+SLOW_SECONDS = 150e-6
+# Weight of the newest answer in the running mean: some ten answers decide.
+_WEIGHT = 0.1
+# As many calls as an NFS client has slots for; beyond that they would queue in the kernel.
+THREADS = 64
+
+_Result = TypeVar("_Result")
+
+
+class Pace:
+    """Decides where volume calls run, and counts those under way."""
+
+    def __init__(self) -> None:
+        self._mean_seconds = 0.0
+        self._limiter = trio.CapacityLimiter(THREADS)
+        self.busy = 0
+
+    @property
+    def slow(self) -> bool:
+        """True while the volume answers slower than a hand-over to a thread costs."""
+        return self._mean_seconds > SLOW_SECONDS
+
+    def _note(self, seconds: float) -> None:
+        self._mean_seconds += (seconds - self._mean_seconds) * _WEIGHT
+
+    async def call(self, action: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Return what a volume read gives, from here or from a thread."""
+        if not self.slow:
+            began = time.perf_counter()
+            try:
+                return action(*arguments)
+            finally:
+                self._note(time.perf_counter() - began)
+        spent: list[float] = []
+
+        def timed() -> _Result:
+            began = time.perf_counter()
+            try:
+                return action(*arguments)
+            finally:
+                spent.append(time.perf_counter() - began)
+
+        try:
+            return await self.elsewhere(timed)
+        finally:
+            for seconds in spent:
+                self._note(seconds)
+
+    async def elsewhere(self, action: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Return what a call gives that is known to take long; other requests go on."""
+        self.busy += 1
+        try:
+            return await trio.to_thread.run_sync(action, *arguments, limiter=self._limiter)
+        finally:
+            self.busy -= 1
+
+
+class _Lock:
+    """trio's lock without a round through the scheduler when it is free."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    async def __aenter__(self) -> None:
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class _Lowlevel:
+    """The part of `trio.lowlevel` that pyfuse3 uses."""
+
+    current_task = staticmethod(trio.lowlevel.current_task)
+    current_trio_token = staticmethod(trio.lowlevel.current_trio_token)
+    notify_closing = staticmethod(trio.lowlevel.notify_closing)
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._poll = select.poll()
+        self._fd = -1
+        self._turns = 0
+
+    async def wait_readable(self, fd: int) -> None:
+        """Return once the kernel has a request for us."""
+        if fd != self._fd:
+            self._poll.register(fd, select.POLLIN)
+            self._fd = fd
+        self._turns += 1
+        if self._turns < TURNS and self._poll.poll(0 if self._pace.busy else POLL_MS):
+            return
+        self._turns = 0
+        await trio.lowlevel.wait_readable(fd)
+
+
+class _Trio:
+    """What pyfuse3 sees as the module `trio`."""
+
+    Lock = _Lock
+    ClosedResourceError = trio.ClosedResourceError
+    open_nursery = staticmethod(trio.open_nursery)
+
+    def __init__(self, pace: Pace) -> None:
+        self.lowlevel = _Lowlevel(pace)
+
+
+def install(pace: Pace) -> None:
+    """Let pyfuse3 wait our way; before its `main` starts."""
+    pyfuse3.trio = _Trio(pace)  # type: ignore[attr-defined]
+
+
+def uninstall() -> None:
+    """Give pyfuse3 its trio back."""
+    pyfuse3.trio = trio  # type: ignore[attr-defined]

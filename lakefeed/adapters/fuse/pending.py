@@ -1,0 +1,358 @@
+"""What was changed through this mount and is not committed yet, and its group commit.
+
+Changes are marks on nodes and on names that went away; what a mark means is read off the nodes when
+a commit is planned, so a file written ten times and renamed twice is one row. A commit is due when
+the oldest mark is old enough, when there are many or much is spooled, or when somebody waits for it
+(fsync). One runs at a time; those who come meanwhile wait for the next one, together.
+
+1. Plan, on the trio thread: take the marks, copy small contents, freeze big ones.
+2. Publish, on a thread: payloads, one pack, one commit by the lake's Writer; big files get a pack
+   of their own. A file whose bytes did not change is a row that refers to them.
+3. Finish, on the trio thread, in one step: nodes stand for their new rows, the view shows the new
+   snapshot.
+
+A commit that failed puts its marks back: nothing is lost, whoever waits hears of it (ENOSPC,
+EDQUOT, EIO), and it is tried again, ever more slowly. Keeps I2 by using the Writer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from lakefeed.adapters.fuse.answers import attrs_of
+from lakefeed.adapters.fuse.changes import Committing, Item, Outcome
+from lakefeed.adapters.fuse.nodes import Directory, Node
+from lakefeed.adapters.fuse.spool import COPY_BYTES, Budget, Spool
+from lakefeed.adapters.fuse.tree import Tree, changed_paths
+from lakefeed.adapters.fuse.view import locate_rows
+from lakefeed.errors import Conflict, LakefeedError, NotFound, VolumeFailed, from_os_error
+from lakefeed.format import payload
+from lakefeed.format.pack import Meta, PackWriter
+from lakefeed.format.rows import Codec, Kind, Row
+from lakefeed.lake.batch import Delete, Operation, Put, Refer, Sealed
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.packing import new_pack
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.lake.writer import Writer
+
+# Wait between attempts after a failed commit that nobody waited for: doubling up to this.
+BACKOFF_MAX_SECONDS = 60.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Waiter:
+    done: trio.Event = field(default_factory=trio.Event)
+    error: LakefeedError | None = None
+
+
+class Pending:
+    """The changes of one mount."""
+
+    def __init__(
+        self, tree: Tree, lake: Lake, writer: Writer, options: Committing, budget: Budget
+    ) -> None:
+        self._tree = tree
+        self.lake = lake
+        self.writer = writer
+        self.options = options
+        self.budget = budget
+        self._nodes: dict[Node, None] = {}
+        self._removals: dict[tuple[Directory, bytes], None] = {}
+        self._in_flight: list[Item] = []
+        self._waiters: list[_Waiter] = []
+        self._kick = trio.Event()
+        self._thawed = trio.Event()
+        self._due_at = 0.0
+        self._patience = 0.0
+        self.commits = 0
+        self.failed_commits = 0
+
+    # -- marks -----------------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many names wait for a commit."""
+        return len(self._nodes) + len(self._removals) + len(self._in_flight)
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes wait in memory and in the local spool."""
+        return self.budget.memory_bytes + self.budget.disk_bytes
+
+    def mark(self, node: Node) -> None:
+        """Take notice that a node was made or changed."""
+        draft = node.changed()
+        if draft.marked or draft.removed or node.parent is None:
+            return
+        draft.marked = True
+        if not node.dirty:
+            node.dirty = True
+            self._tree.inodes.hold(node)
+        self._nodes[node] = None
+        self._noted()
+
+    def unmark(self, node: Node) -> None:
+        """Take notice that a node needs no commit any more: it was removed."""
+        draft = node.changed()
+        draft.removed = True
+        if draft.marked:
+            draft.marked = False
+            del self._nodes[node]
+            if not any(item.node is node for item in self._in_flight):
+                self._clean(node)
+
+    def removed(self, parent: Directory, name: bytes, node: Node) -> None:
+        """Take notice that a name went away (removed, renamed) that stood for `node`."""
+        draft = node.changed()
+        if not draft.fresh:
+            parent.gone.add(name)
+            self._removals[parent, name] = None
+            self._noted()
+
+    def _noted(self) -> None:
+        count = len(self._nodes) + len(self._removals)
+        if count == 1 or count >= self.options.files or self.held_bytes >= self.options.bytes:
+            if count == 1:
+                self._due_at = trio.current_time() + self.options.age_seconds
+            self._kick.set()
+
+    def _clean(self, node: Node) -> None:
+        node.dirty = False
+        self._tree.inodes.let_go(node)
+        self.trim(node)
+
+    def trim(self, node: Node) -> None:
+        """Give the spool of a node back when nobody needs it."""
+        draft = node.draft
+        if draft is None or draft.spool is None or node.dirty or node.opens:
+            return
+        if draft.removed or node.row is not None:
+            draft.spool.close()
+            draft.spool = None
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    async def commit(self) -> None:
+        """Return once everything marked so far is durable, or raise what is in the way."""
+        if not self.count:
+            return
+        waiter = _Waiter()
+        self._waiters.append(waiter)
+        self._kick.set()
+        await waiter.done.wait()
+        if waiter.error is not None:
+            raise waiter.error
+
+    async def room(self) -> None:
+        """Return once there is room for more changes."""
+        while self.is_full():
+            await self.commit()
+
+    def is_full(self) -> bool:
+        """Tell whether writers have to wait."""
+        return self.held_bytes >= self.options.held_bytes_max
+
+    async def thaw(self, node: Node) -> None:
+        """Return once no commit reads the spool of a node."""
+        while node.draft is not None and node.draft.freezing:
+            await self._thawed.wait()
+
+    async def run(self) -> None:
+        """Commit whenever it is due, for ever."""
+        while True:
+            await self._until_due()
+            waiters, self._waiters = self._waiters, []
+            error: LakefeedError | None = None
+            try:
+                await self._round()
+                self._patience = 0.0
+            except LakefeedError as failure:
+                error = failure
+            except OSError as failure:
+                error = from_os_error(failure, "commit of the mount's changes")
+            except Exception as failure:
+                _logger.exception("a commit failed in a way nobody foresaw")
+                error = VolumeFailed("commit of the mount's changes", found=repr(failure))
+            if error is not None:
+                self._postpone(error)
+            for waiter in waiters:
+                waiter.error = error
+                waiter.done.set()
+
+    def _postpone(self, error: LakefeedError) -> None:
+        self.failed_commits += 1
+        self._patience = min(max(self._patience * 2, 1.0), BACKOFF_MAX_SECONDS)
+        self._due_at = trio.current_time() + self._patience
+        _logger.warning(
+            "%d changes not committed, next attempt in %.0f s: %s",
+            self.count, self._patience, error,
+        )  # fmt: skip
+
+    async def _until_due(self) -> None:
+        while not self._waiters:
+            self._kick = trio.Event()
+            count = len(self._nodes) + len(self._removals)
+            if not count:
+                await self._kick.wait()
+                continue
+            much = count >= self.options.files or self.held_bytes >= self.options.bytes
+            if trio.current_time() >= self._due_at or (much and not self._patience):
+                return
+            with trio.move_on_at(self._due_at):
+                await self._kick.wait()
+
+    # -- a commit --------------------------------------------------------------------------------
+
+    async def _round(self) -> None:
+        async with self._tree.moving:
+            old = self._tree.view.snapshot
+            items = self._in_flight = self._plan()
+            if not items:
+                return
+            self._thawed = trio.Event()
+            try:
+                outcome = await self._tree.pace.elsewhere(self._publish, items, old)
+            except BaseException:
+                self._in_flight = []
+                self._restore(items)
+                raise
+            finally:
+                self._thaw(items)
+            self._in_flight = []
+            self._finish(items, outcome.rows)
+            mine = {item.path for item in items}
+            changed = outcome.changed
+            if changed is not None:
+                changed = [path for path in changed if path not in mine]
+            self._tree.stale += self._tree.turn(outcome.snapshot, changed)
+            for item in items:
+                if item.removal is not None and item.removal not in self._removals:
+                    item.removal[0].gone.discard(item.removal[1])
+            self.commits += 1
+
+    def _plan(self) -> list[Item]:
+        """Take the marks and return what they mean now."""
+        nodes, self._nodes = self._nodes, {}
+        removals, self._removals = self._removals, {}
+        items: dict[str, Item] = {}
+        for parent, name in removals:
+            above = parent.path()
+            path = f"{above}/{name.decode()}" if above else name.decode()
+            items[path] = Item(path, None, removal=(parent, name))
+        for node in nodes:
+            path = node.path()
+            removal = items[path].removal if path in items else None
+            items[path] = self._item(path, node, removal)
+        return list(items.values())
+
+    def _item(self, path: str, node: Node, removal: tuple[Directory, bytes] | None) -> Item:
+        draft = node.changed()
+        meta = Meta(node.mtime_ns, node.mode, dict(attrs_of(node)) or None)
+        item = Item(path, node, removal, Kind(node.kind), meta, None, node.row, draft.content,
+                    draft.fresh)  # fmt: skip
+        spool = draft.spool
+        if spool is not None and spool.on_disk:
+            item.data = spool
+            draft.freezing = True
+        elif spool is not None:
+            item.data = spool.read(0, spool.size)
+        draft.marked = draft.fresh = False
+        return item
+
+    def _thaw(self, items: list[Item]) -> None:
+        for item in items:
+            if item.node is not None and item.node.draft is not None:
+                item.node.draft.freezing = False
+        self._thawed.set()
+
+    def _restore(self, items: list[Item]) -> None:
+        """Put the marks of a failed commit back, but for what was changed again meanwhile."""
+        for item in items:
+            if item.removal is not None:
+                self._removals[item.removal] = None
+            if item.node is not None:
+                draft = item.node.changed()
+                if draft.removed:
+                    self._clean(item.node)
+                elif not draft.marked:
+                    draft.marked, draft.fresh = True, item.fresh
+                    self._nodes[item.node] = None
+
+    def _finish(self, items: list[Item], rows: list[Row | None]) -> None:
+        for item, row in zip(items, rows, strict=True):
+            node = item.node
+            if node is None:
+                continue
+            draft = node.changed()
+            if draft.content == item.content and row is not None:
+                node.adopt(row)
+            if isinstance(node, Directory):
+                node.stored = True
+            if not draft.marked:
+                self._clean(node)
+
+    # -- on a thread -----------------------------------------------------------------------------
+
+    def _publish(self, items: list[Item], old: Snapshot) -> Outcome:
+        try:
+            number = self._write(items, old, by_reference=True)
+        except Conflict as error:
+            # Somebody else deleted what a row refers to: take its bytes while there are any.
+            _logger.info("committing bytes instead of references: %s", error)
+            number = self._write(items, old, by_reference=False)
+        snapshot = self.lake.snapshot(number)
+        rows = locate_rows(snapshot, [item.path for item in items])
+        changed: list[str] | None = []
+        if number != old.number + 1:
+            changed = changed_paths(old, snapshot)
+        return Outcome(snapshot, rows, changed)
+
+    def _write(self, items: list[Item], old: Snapshot, *, by_reference: bool) -> int:
+        changes: dict[str, Operation] = {}
+        for item in items:
+            if by_reference or item.row is None or item.data is not None or item.kind is Kind.DIR:
+                changes[item.path] = self._operation(item, old)
+                continue
+            try:
+                item.data = old.read_row(item.row)
+            except NotFound as error:
+                _logger.error("%r is lost: another writer deleted its bytes: %s", item.path, error)
+                continue
+            changes[item.path] = self._operation(item, old)
+        if changes:
+            self.writer.apply(changes)
+        return self.writer.flush()
+
+    def _operation(self, item: Item, old: Snapshot) -> Operation:
+        meta, data = item.meta, item.data
+        if item.node is None:
+            return Delete()
+        if isinstance(data, Spool) and data.size > self.options.big_bytes:
+            return self._sealed(item.path, data, meta, old)
+        if isinstance(data, Spool):
+            data = data.read(0, data.size)
+        if data is None and item.row is not None and item.kind is not Kind.DIR:
+            return Refer(item.row.path, item.row, meta)
+        codec = self.options.codec if item.kind is Kind.FILE else Codec.NONE
+        stored = payload.encode(data or b"", codec)
+        return Put(stored, item.kind, meta.mtime_ns, meta.mode, meta.attrs)
+
+    def _sealed(self, path: str, spool: Spool, meta: Meta, old: Snapshot) -> Operation:
+        """Stream a big file into a pack of its own."""
+        rows: list[Row] = []
+
+        def chunks() -> Iterator[bytes]:
+            for offset in range(0, spool.size, COPY_BYTES):
+                yield spool.read(offset, COPY_BYTES)
+
+        def fill(writer: PackWriter, now_ns: int) -> None:
+            rows.append(writer.add_stream(path, chunks(), meta))
+
+        pack = new_pack(self.lake.volume, old.number, fill)
+        return Sealed(pack, rows[0])

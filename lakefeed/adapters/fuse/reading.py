@@ -1,0 +1,286 @@
+"""Bytes of committed files: verified, cached, read once for all who ask at the same time.
+
+While the volume answers from memory, a read goes straight to it and is answered inline; caching
+again what the kernel and the volume cache already would only cost. A payload that does not fit into
+one request is kept, because it was fetched and verified whole. While the volume is slow:
+
+- everything fetched is kept in one cache with a byte budget, shared by all handles;
+- big raw files are read in blocks of `BLOCK_BYTES`; a sequential reader has the next blocks
+  fetched ahead, more of them the longer it goes on;
+- small files read in the order of their pack (an export, `tar`, one class of a data set) are
+  fetched in runs of `BLOCK_BYTES`, many files a request;
+- whoever asks for what is being fetched waits for it instead of fetching it too.
+
+Keeps I7 for whole payloads, as `Snapshot` does; a part of a big raw file is what the volume gave.
+Belongs to the trio thread; only the fetching itself may run elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from lakefeed.adapters.fuse.pace import Pace
+from lakefeed.errors import NotFound, VolumeFailed
+from lakefeed.format.checksum import crc32c
+from lakefeed.format.rows import Codec, Row
+from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES, Snapshot
+
+BLOCK_BYTES = 1 << 20
+# A sequential reader gets at most so many blocks ahead: enough for 100 ms at 160 MB/s.
+AHEAD_MAX = 16
+# Streams remembered, and runs of small files kept, at a time.
+STREAMS_MAX = 256
+RUNS_MAX = 8
+# So many small files in pack order make a run worth fetching, gaps up to this ignored.
+RUN_STREAK = 4
+RUN_GAP_BYTES = 64 << 10
+
+Buffer = bytes | memoryview
+_Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """What the cache did; read by the metrics."""
+
+    hits: int = 0
+    misses: int = 0
+    fetched_bytes: int = 0
+    ahead_blocks: int = 0
+    held_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Flight:
+    done: trio.Event = field(default_factory=trio.Event)
+    data: bytes | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A reader of one big file: where it will go on, and how far ahead to fetch."""
+
+    expected: int = 0
+    depth: int = 0
+    fetched: int = 0
+
+
+@dataclass(slots=True)
+class _Run:
+    """Neighbouring small payloads of a pack."""
+
+    end: int = 0
+    streak: int = 0
+    start: int = 0
+    data: bytes = b""
+
+
+class Reads:
+    """Reads files of snapshots; `start` runs a task in the background."""
+
+    def __init__(self, pace: Pace, cache_bytes: int) -> None:
+        self._pace = pace
+        self._cache_bytes = cache_bytes
+        self._cache: OrderedDict[_Key, bytes] = OrderedDict()
+        self._flights: dict[_Key, _Flight] = {}
+        self._streams: OrderedDict[_Key, _Stream] = OrderedDict()
+        self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self.start: Callable[..., Any] | None = None
+        self.stats = CacheStats()
+
+    async def read(self, snapshot: Snapshot, row: Row, offset: int, length: int) -> Buffer:
+        """Return up to `length` bytes of a file from `offset`; fewer only at its end."""
+        end = min(offset + length, row.size)
+        if offset >= end:
+            return b""
+        if row.length != row.size or row.size <= VERIFIED_RANGE_BYTES:
+            data = await self._whole(snapshot, row, keep=end - offset < row.size)
+            return data if end - offset == len(data) else memoryview(data)[offset:end]
+        if not self._pace.slow or (
+            end - offset < BLOCK_BYTES // 8 and not self._flows(row, offset)
+        ):
+            self._note(row, offset, end)
+            self.stats.fetched_bytes += end - offset
+            return await self._pace.call(snapshot.read_row_range, row, offset, end - offset)
+        return await self._blocks(snapshot, row, offset, end)
+
+    # -- whole payloads --------------------------------------------------------------------------
+
+    async def _whole(self, snapshot: Snapshot, row: Row, *, keep: bool) -> bytes:
+        key = (row.pack, row.offset)
+        held = self._cache.get(key)
+        if held is not None:
+            self._cache.move_to_end(key)
+            self.stats.hits += 1
+            return held
+        self.stats.misses += 1
+        if not self._pace.slow:
+            self.stats.fetched_bytes += row.length
+            data = await self._pace.call(fetch_whole, snapshot, row)
+        elif (found := await self._from_run(snapshot, row)) is not None:
+            return found
+        else:
+            keep = True
+            data = await self._once(key, row.length, fetch_whole, snapshot, row)
+        if keep:
+            self._keep(key, data)
+        return data
+
+    async def _from_run(self, snapshot: Snapshot, row: Row) -> bytes | None:
+        """Return a small payload out of a run of neighbours, if it is read in pack order."""
+        run = self._runs.get(row.pack)
+        if run is None:
+            run = self._runs[row.pack] = _Run()
+            while len(self._runs) > RUNS_MAX:
+                self._runs.popitem(last=False)
+        self._runs.move_to_end(row.pack)
+        near = 0 <= row.offset - run.end <= RUN_GAP_BYTES
+        run.streak = run.streak + 1 if near else 0
+        run.end = row.offset + row.length
+        if row.codec is not Codec.NONE or row.length > BLOCK_BYTES // 8:
+            return None
+        if not run.start <= row.offset <= run.end <= run.start + len(run.data):
+            if run.streak < RUN_STREAK:
+                return None
+            await self._fetch_run(snapshot, row, run)
+        at = row.offset - run.start
+        data = run.data[at : at + row.length]
+        return data if len(data) == row.length and crc32c(data) == row.crc32c else None
+
+    async def _fetch_run(self, snapshot: Snapshot, row: Row, run: _Run) -> None:
+        info = snapshot.state.packs.get(row.pack)
+        if info is None:
+            return
+        length = min(BLOCK_BYTES, info.sealed.payload_end - row.offset)
+        try:
+            data = await self._once(
+                (f"run {row.pack}", row.offset), length, fetch_run, snapshot, row, length
+            )
+        except NotFound:
+            return  # compaction moved the payloads; each is found by itself
+        run.start, run.data = row.offset, data
+
+    # -- blocks of big files ---------------------------------------------------------------------
+
+    def _flows(self, row: Row, offset: int) -> bool:
+        stream = self._streams.get((row.pack, row.offset))
+        return stream is not None and stream.expected == offset and stream.depth > 0
+
+    def _note(self, row: Row, offset: int, end: int) -> _Stream:
+        key = (row.pack, row.offset)
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = _Stream()
+            while len(self._streams) > STREAMS_MAX:
+                self._streams.popitem(last=False)
+        self._streams.move_to_end(key)
+        if offset == stream.expected:
+            stream.depth = min(max(stream.depth * 2, 2), AHEAD_MAX)
+        # The kernel sends the requests of one read-ahead together, in any order.
+        elif abs(offset - stream.expected) > 4 * BLOCK_BYTES:
+            stream.depth = 0
+            stream.fetched = 0
+        stream.expected = max(end, stream.expected) if stream.depth else end
+        return stream
+
+    async def _blocks(self, snapshot: Snapshot, row: Row, offset: int, end: int) -> Buffer:
+        stream = self._note(row, offset, end)
+        first, last = offset // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
+        self._fetch_ahead(snapshot, row, last + 1, stream)
+        parts: list[Buffer] = []
+        for number in range(first, last + 1):
+            data = await self._block(snapshot, row, number)
+            base = number * BLOCK_BYTES
+            parts.append(memoryview(data)[max(offset - base, 0) : end - base])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _fetch_ahead(self, snapshot: Snapshot, row: Row, start: int, stream: _Stream) -> None:
+        stop = min(start + stream.depth, -(-row.size // BLOCK_BYTES))
+        budget = self._cache_bytes // 2 // BLOCK_BYTES
+        for number in range(max(start, stream.fetched), min(stop, start + budget)):
+            key = self._block_key(row, number)
+            if key not in self._cache and key not in self._flights and self.start is not None:
+                self.stats.ahead_blocks += 1
+                self.start(self._ahead, snapshot, row, number)
+            stream.fetched = number + 1
+
+    async def _ahead(self, snapshot: Snapshot, row: Row, number: int) -> None:
+        try:
+            await self._block(snapshot, row, number)
+        except (NotFound, VolumeFailed):
+            return  # whoever needs this block asks again and hears of it
+
+    def _block_key(self, row: Row, number: int) -> _Key:
+        return f"block {row.pack} {row.offset}", number
+
+    async def _block(self, snapshot: Snapshot, row: Row, number: int) -> bytes:
+        key = self._block_key(row, number)
+        held = self._cache.get(key)
+        if held is not None:
+            self._cache.move_to_end(key)
+            self.stats.hits += 1
+            return held
+        self.stats.misses += 1
+        base = number * BLOCK_BYTES
+        length = min(BLOCK_BYTES, row.size - base)
+        data = await self._once(key, length, snapshot.read_row_range, row, base, length)
+        self._keep(key, data)
+        return data
+
+    # -- the cache -------------------------------------------------------------------------------
+
+    async def _once(self, key: _Key, length: int, action: Callable[..., bytes], *of: Any) -> bytes:
+        """Fetch, or wait for who is fetching the same."""
+        flight = self._flights.get(key)
+        if flight is not None:
+            await flight.done.wait()
+            if flight.data is not None:
+                return flight.data
+            if flight.error is not None:
+                raise flight.error
+        flight = self._flights[key] = _Flight()
+        try:
+            flight.data = await self._pace.call(action, *of)
+            self.stats.fetched_bytes += length
+            return flight.data
+        except Exception as error:
+            flight.error = error
+            raise
+        finally:
+            del self._flights[key]
+            flight.done.set()
+
+    def _keep(self, key: _Key, data: bytes) -> None:
+        if len(data) > self._cache_bytes or key in self._cache:
+            return
+        self._cache[key] = data
+        self.stats.held_bytes += len(data)
+        while self.stats.held_bytes > self._cache_bytes:
+            _, old = self._cache.popitem(last=False)
+            self.stats.held_bytes -= len(old)
+
+
+def fetch_whole(snapshot: Snapshot, row: Row) -> bytes:
+    """Return a file's verified bytes; one positional read for a raw payload that is in place."""
+    info = snapshot.state.packs.get(row.pack)
+    end = 0 if info is None or row.codec is not Codec.NONE else info.sealed.payload_end
+    if row.offset + row.length <= end:
+        try:
+            data = snapshot.read_pack(row.pack, lambda file: file.read_at(row.offset, row.length))
+        except NotFound:
+            return snapshot.read_row(row)
+        if crc32c(data) == row.crc32c:
+            return data
+    # Compressed, moved by compaction, or damaged: the snapshot knows what to do and what to say.
+    return snapshot.read_row(row)
+
+
+def fetch_run(snapshot: Snapshot, row: Row, length: int) -> bytes:
+    """Return `length` raw bytes of a pack from where a payload starts."""
+    return snapshot.read_pack(row.pack, lambda file: file.read_at(row.offset, length))

@@ -1,0 +1,276 @@
+"""One mount from beginning to end.
+
+1. Open the lake, choose the snapshot; pin it unless the mount follows the head.
+2. Remove what a dead daemon left at the mount point, mount, start the watchdog.
+3. Serve: requests, following the head, committing, the pin, the heartbeat, each a task.
+4. SIGTERM or SIGINT: commit what is pending, detach, finish. `umount` by somebody else: finish, and
+   commit what is pending. What could not be committed is logged and makes `run` raise.
+
+pyfuse3 has one session a process, so a process serves one mount.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from lakefeed.adapters.fuse import guard, kernel, pace
+from lakefeed.adapters.fuse.changes import Committing
+from lakefeed.adapters.fuse.operations import ReadOperations
+from lakefeed.adapters.fuse.pending import Pending
+from lakefeed.adapters.fuse.reading import Reads
+from lakefeed.adapters.fuse.spool import Budget
+from lakefeed.adapters.fuse.tree import Stale, Tree
+from lakefeed.adapters.fuse.writing import WriteOperations
+from lakefeed.errors import LakefeedError, VolumeFailed
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.refs import Pin
+
+# Requests under way at a time; the kernel itself sends at most some hundred in the background.
+REQUESTS_MAX = 256
+PIN_SECONDS = 3600.0
+BEAT_SECONDS = 1.0
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How a lake is mounted.
+
+    `at` names a snapshot and makes the mount read-only and still. `fd` is an open /dev/fuse that
+    somebody with the right to mount has mounted already. `watchdog_seconds` 0: no watchdog.
+    """
+
+    at: str | int | None = None
+    refresh_seconds: float = 5.0
+    writable: bool = False
+    allow_other: bool = False
+    fd: int | None = None
+    cache_bytes: int = 256 << 20
+    watchdog_seconds: float = 120.0
+    owner: tuple[int, int] | None = None
+    committing: Committing = field(default_factory=Committing)
+    spool: Budget | None = None
+
+
+class Mount:
+    """A lake and a place to mount it. `run` serves until it is unmounted."""
+
+    def __init__(self, lake: Lake, path: str, options: MountOptions) -> None:
+        self._lake = lake
+        self._path = os.path.abspath(path)
+        self._options = options
+        self._pace = pace.Pace()
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._pin: Pin | None = None
+        self._failed: LakefeedError | None = None
+
+    def run(self, ready: Callable[[ReadOperations], None]) -> None:
+        """Mount and serve; `ready` is called once the mount answers. Returns after unmounting.
+
+        Raises what kept the last changes from being committed.
+        """
+        trio.run(self._run, ready)
+        if self._failed is not None:
+            raise self._failed
+
+    async def _run(self, ready: Callable[[ReadOperations], None]) -> None:
+        options = self._options
+        follows = options.at is None
+        snapshot = self._lake.snapshot(options.at)
+        if not follows:
+            self._pin = self._pinned(snapshot.number)
+        tree = Tree(self._lake, snapshot, self._pace, follows=follows)
+        reads = Reads(self._pace, options.cache_bytes)
+        owner = options.owner or (os.geteuid(), os.getegid())
+        if not options.writable:
+            operations = ReadOperations(tree, reads, self._lake.volume, owner)
+            await self._mounted(operations, None, ready)
+            return
+        writer = self._lake.writer(Committing.WRITER, operation="mount")
+        pending = Pending(tree, self._lake, writer, options.committing, options.spool or Budget())
+        try:
+            writing = WriteOperations(tree, reads, self._lake.volume, owner)
+            writing.use(pending)
+            await self._mounted(writing, pending, ready)
+        finally:
+            writer.close()
+
+    async def _mounted(
+        self,
+        operations: ReadOperations,
+        pending: Pending | None,
+        ready: Callable[[ReadOperations], None],
+    ) -> None:
+        if self._options.fd is None:
+            kernel.prepare(self._path)
+        pace.install(self._pace)
+        self._init(operations)
+        try:
+            await self._serve(operations, pending, ready)
+        finally:
+            pyfuse3.close(unmount=self._options.fd is None)
+            pace.uninstall()
+            self._dismiss_guard()
+            if self._pin is not None:
+                self._lake.refs.unpin(self._pin)
+
+    def _init(self, operations: ReadOperations) -> None:
+        options = self._options
+        source = self._lake.name.replace("\\", "\\\\").replace(",", "\\,")
+        words = {f"fsname={source}", "subtype=lakefeed", "default_permissions", "noatime"}
+        words.add("rw" if options.writable else "ro")
+        if options.allow_other:
+            words.add("allow_other")
+        where = self._path if options.fd is None else f"/dev/fd/{options.fd}"
+        try:
+            pyfuse3.init(operations, where, words)
+        except RuntimeError as error:
+            raise VolumeFailed(f"mount {self._path}", found=str(error),
+                               hint="see the lines above; it takes /dev/fuse, fusermount3 or root, "
+                               "and user_allow_other in /etc/fuse.conf for --allow-other",
+                               ) from error  # fmt: skip
+
+    # -- serving ---------------------------------------------------------------------------------
+
+    async def _serve(
+        self,
+        operations: ReadOperations,
+        pending: Pending | None,
+        ready: Callable[[ReadOperations], None],
+    ) -> None:
+        tree = operations.tree
+        async with trio.open_nursery() as nursery:
+            operations.reads.start = nursery.start_soon
+            nursery.start_soon(self._stop_on_signal, pending, nursery.cancel_scope)
+            if tree.follows:
+                nursery.start_soon(self._follow, tree)
+            if pending is not None:
+                nursery.start_soon(pending.run)
+            if self._pin is not None:
+                nursery.start_soon(self._renew_pin)
+            nursery.start_soon(self._settle, nursery, lambda: ready(operations))
+            await pyfuse3.main(min_tasks=1, max_tasks=REQUESTS_MAX)
+            with trio.CancelScope(shield=True):
+                await self._commit_rest(pending)
+            nursery.cancel_scope.cancel()
+
+    async def _settle(self, nursery: trio.Nursery, ready: Callable[[], None]) -> None:
+        """Do what needs an answering mount, then say that there is one."""
+        # The kernel has taken our limits once it gets an answer, and they would override ours.
+        await self._pace.elsewhere(os.statvfs, self._path)
+        mount = kernel.mounted_at(self._path)
+        if mount is not None:
+            kernel.widen_read_ahead(mount.minor)
+            if self._options.watchdog_seconds:
+                self._guard = _start_guard(mount, self._options.watchdog_seconds)
+                nursery.start_soon(self._beat, self._guard)
+        ready()
+
+    async def _beat(self, watcher: subprocess.Popen[bytes]) -> None:
+        assert watcher.stdin is not None
+        while True:
+            try:
+                watcher.stdin.write(guard.BEAT)
+                watcher.stdin.flush()
+            except OSError as error:
+                _logger.warning("the watchdog is gone: %s", error)
+                return
+            await trio.sleep(BEAT_SECONDS)
+
+    def _dismiss_guard(self) -> None:
+        if self._guard is None or self._guard.stdin is None:
+            return
+        try:
+            self._guard.stdin.write(guard.GOODBYE)
+            self._guard.stdin.close()
+        except OSError as error:
+            _logger.debug("the watchdog went first: %s", error)
+        self._guard.wait()
+        self._guard = None
+
+    async def _follow(self, tree: Tree) -> None:
+        while True:
+            await trio.sleep(self._options.refresh_seconds)
+            try:
+                stale, tree.stale = tree.stale + await tree.follow(), []
+            except LakefeedError as error:
+                _logger.warning("cannot look for a newer snapshot: %s", error)
+                continue
+            if stale:
+                await self._pace.elsewhere(invalidate, stale)
+
+    def _pinned(self, number: int) -> Pin | None:
+        try:
+            return self._lake.pin(
+                number, holder=f"mount {self._path}", lifetime_seconds=PIN_SECONDS
+            )
+        except VolumeFailed as error:
+            _logger.warning("the snapshot is not pinned, keep it with a tag: %s", error)
+            return None
+
+    async def _renew_pin(self) -> None:
+        while self._pin is not None:
+            await trio.sleep(PIN_SECONDS / 4)
+            try:
+                self._pin = await self._pace.elsewhere(self._lake.renew, self._pin, PIN_SECONDS)
+            except LakefeedError as error:
+                _logger.warning("cannot renew the pin: %s", error)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    async def _stop_on_signal(self, pending: Pending | None, scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                _logger.info("signal %d: unmounting", number)
+                await self._commit_rest(pending)
+                if self._options.fd is None:
+                    # Detached, so that nobody new comes in; those inside finish or get ENOTCONN.
+                    await self._pace.elsewhere(self._detach)
+                pyfuse3.terminate()
+                return
+
+    def _detach(self) -> None:
+        try:
+            kernel.unmount(self._path, lazy=True)
+        except LakefeedError as error:
+            _logger.warning("%s", error)
+
+    async def _commit_rest(self, pending: Pending | None) -> None:
+        if pending is None:
+            return
+        try:
+            await pending.commit()
+            self._failed = None
+        except LakefeedError as error:
+            _logger.error("not committed: %d changes: %s", pending.count, error)
+            self._failed = error
+
+
+def _start_guard(mount: kernel.Mounted, seconds: float) -> subprocess.Popen[bytes]:
+    script = Path(guard.__file__)
+    arguments = [mount.path, str(mount.number), str(mount.minor), str(os.getpid()), str(seconds)]
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(script), *arguments], stdin=subprocess.PIPE, cwd="/"
+    )
+
+
+def invalidate(stale: Stale) -> None:
+    """Tell the kernel which names to look up again."""
+    for ino, name in stale:
+        try:
+            pyfuse3.invalidate_entry(ino, name)
+        except FileNotFoundError:
+            continue  # it did not know the name
+        except OSError as error:
+            _logger.warning("cannot invalidate %r: %s", name, error)

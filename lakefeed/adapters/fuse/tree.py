@@ -1,0 +1,300 @@
+"""Names to nodes, and following the head.
+
+`lookup` and `load` answer from the nodes in memory, else from the view: a few single look-ups in a
+directory, then its whole listing. `follow` moves the live view to a newer snapshot: only what
+differs is forgotten here and invalidated in the kernel, which may therefore keep everything else
+for ever. A path with new content becomes a new inode, so whoever has the old one open goes on
+reading the old bytes. What this mount changed and has not committed stays as it is.
+
+When the index of the snapshot in use has been garbage collected, the live view moves at once and
+the request is repeated. Belongs to the trio thread; an `await` may see everything change.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import trio
+
+from lakefeed.adapters.fuse.nodes import ROOT, Directory, Inodes, Node
+from lakefeed.adapters.fuse.pace import Pace
+from lakefeed.adapters.fuse.view import Child, View, find, load
+from lakefeed.errors import LakefeedError, SnapshotExpired
+from lakefeed.format.rows import Kind
+from lakefeed.lake.difference import diff
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.snapshot import Snapshot
+
+TIMELINE = b".snapshots"
+# Single look-ups cost 0.1 to 0.3 ms each; listing a directory of 10,000 costs about 15 ms.
+PROBES_MAX = 32
+# Above so many changed paths it is cheaper to forget everything.
+CHANGES_MAX = 50_000
+
+_Result = TypeVar("_Result")
+_logger = logging.getLogger(__name__)
+
+# What the kernel shall forget: (inode of the directory, name).
+Stale = list[tuple[int, bytes]]
+
+
+class Tree:
+    """The nodes of one mount."""
+
+    def __init__(self, lake: Lake, snapshot: Snapshot, pace: Pace, *, follows: bool) -> None:
+        self._lake = lake
+        self.pace = pace
+        self.view = View(snapshot)
+        self.inodes = Inodes()
+        self.root = Directory(self.view, None, b"", None, 0)
+        self.inodes.add_root(self.root, ROOT)
+        self.follows = follows
+        self.timeline: Directory | None = None
+        if follows:
+            self.timeline = Directory(self.view, None, TIMELINE, None, 0)
+            self.inodes.add_root(self.timeline)
+        # What the kernel still has to forget because a request moved the view.
+        self.stale: Stale = []
+        self._loading: dict[Directory, trio.Event] = {}
+        # Held by whoever is about to move the view.
+        self.moving = trio.Lock()
+
+    # -- names -----------------------------------------------------------------------------------
+
+    async def lookup(self, parent: Directory, name: bytes) -> Node | None:
+        """Return what a name in a directory stands for, None if nothing."""
+        node = parent.children.get(name)
+        if node is not None or parent.complete:
+            return node
+        if parent is self.root and name == TIMELINE and self.timeline is not None:
+            return self.timeline
+        if parent is self.timeline:
+            return await self._tag(name)
+        path = _join(parent, name)
+        if path is None or name in parent.gone:
+            return None
+        if self._fill_from_memory(parent) or parent.probes >= PROBES_MAX:
+            await self.load(parent)
+            return parent.children.get(name)
+        parent.probes += 1
+        child = await self._current(parent.view, lambda snapshot: find(snapshot, path))
+        return self._take(parent, name, child)
+
+    def _take(self, parent: Directory, name: bytes, child: Child | None) -> Node | None:
+        """Return the node of a name that was just read, if nobody else was faster."""
+        node = parent.children.get(name)
+        if node is not None or parent.complete or child is None or name in parent.gone:
+            return node
+        node = parent.children[name] = _make(parent, child, name)
+        return node
+
+    async def load(self, parent: Directory) -> None:
+        """Make a directory's children complete."""
+        while not parent.complete:
+            if parent is self.timeline:
+                await self._load_tags()
+                return
+            if self._fill_from_memory(parent):
+                return
+            waiting = self._loading.get(parent)
+            if waiting is not None:
+                await waiting.wait()
+                continue
+            done = self._loading[parent] = trio.Event()
+            try:
+                await self._load(parent)
+            finally:
+                del self._loading[parent]
+                done.set()
+
+    async def _load(self, parent: Directory) -> None:
+        path = parent.path()
+        loaded = await self._current(parent.view, lambda snapshot: load(snapshot, path), long=True)
+        if parent.path() != path:
+            return  # it was renamed meanwhile: the caller's loop reads again
+        if loaded.stretch is not None:
+            parent.view.remember(path, loaded.stretch)
+        self._fill(parent, loaded.children)
+
+    def _fill_from_memory(self, parent: Directory) -> bool:
+        found = parent.view.nearby(parent.path())
+        if found is None:
+            return False
+        self._fill(parent, found)
+        return True
+
+    def _fill(self, parent: Directory, children: Iterable[Child]) -> None:
+        """Take over a listing; nodes that stand for the same version stay."""
+        old, gone = parent.children, parent.gone
+        fresh: dict[bytes, Node] = {}
+        for child in children:
+            name = child.name.encode()
+            if name in gone:
+                continue
+            node = old.get(name) if old else None
+            if node is None or not _is_same(node, child):
+                node = _make(parent, child, name)
+            fresh[name] = node
+        for name, node in old.items():
+            if name not in fresh and _is_changed(node):
+                fresh[name] = node
+        parent.children = fresh
+        parent.complete = True
+        parent.probes = 0
+
+    async def _current(
+        self, view: View, action: Callable[[Snapshot], _Result], *, long: bool = False
+    ) -> _Result:
+        """Return what `action` reads from the snapshot that the view shows when it is done.
+
+        Each repetition means that the head moved, or that the snapshot was garbage collected.
+        """
+        call = self.pace.elsewhere if long else self.pace.call
+        while True:
+            snapshot = view.snapshot
+            try:
+                result = await call(action, snapshot)
+            except SnapshotExpired:
+                if view is not self.view or not self.follows:
+                    raise
+                _logger.info("snapshot %d was collected, moving on", snapshot.number)
+                self.stale += await self.follow()
+                if view.snapshot is snapshot:
+                    raise
+                continue
+            if view.snapshot is snapshot:
+                return result
+
+    # -- time travel -----------------------------------------------------------------------------
+
+    async def _tag(self, name: bytes) -> Node | None:
+        assert self.timeline is not None
+        try:
+            text = name.decode()
+            snapshot = await self.pace.elsewhere(self._lake.snapshot, text)
+        except (UnicodeDecodeError, LakefeedError) as error:
+            _logger.debug("no snapshot %r: %s", name, error)
+            return None
+        known = self.timeline.children.get(name)
+        if isinstance(known, Directory) and known.view.snapshot.number == snapshot.number:
+            return known
+        node = Directory(View(snapshot), None, name, None, 0)
+        self.inodes.add_root(node)
+        self.timeline.children[name] = node
+        return node
+
+    async def _load_tags(self) -> None:
+        assert self.timeline is not None
+        for tag in await self.pace.elsewhere(self._lake.refs.names):
+            await self._tag(tag.encode())
+
+    # -- following the head ----------------------------------------------------------------------
+
+    async def follow(self) -> Stale:
+        """Move to the newest snapshot; return what the kernel must forget."""
+        async with self.moving:
+            old = self.view.snapshot
+            new = await self.pace.elsewhere(self._lake.snapshot)
+            if new.number <= old.number:
+                return []
+            return self.turn(new, await self.pace.elsewhere(changed_paths, old, new))
+
+    def turn(self, new: Snapshot, changed: list[str] | None) -> Stale:
+        """Show another snapshot, which differs in these paths (None: anywhere); under `moving`."""
+        self.view.move(new)
+        if changed is None:
+            return self._forget_everything()
+        return [entry for path in changed for entry in self._forget(path)]
+
+    def _forget(self, path: str) -> Stale:
+        """Let a path be looked up again, and say which name of the kernel's that concerns."""
+        parent: Directory = self.root
+        for name in path.encode().split(b"/"):
+            parent.complete = False
+            child = parent.children.get(name)
+            if isinstance(child, Directory):
+                parent = child
+                continue
+            if child is not None and not _is_changed(child):
+                del parent.children[name]
+            return [(parent.ino, name)]
+        # The path of a directory: it appeared, went away, or has another mode.
+        above = parent.parent
+        if above is None or _is_changed(parent):
+            return []
+        if above.children.get(parent.name) is parent:
+            del above.children[parent.name]
+        return [(above.ino, parent.name)]
+
+    def _forget_everything(self) -> Stale:
+        stale: Stale = []
+        for node in list(self.inodes.table.values()):
+            if isinstance(node, Directory) and node.view is self.view:
+                node.complete = False
+                for name, child in list(node.children.items()):
+                    stale.append((node.ino, name))
+                    if not isinstance(child, Directory) and not _is_changed(child):
+                        del node.children[name]
+        return stale
+
+
+def changed_paths(old: Snapshot, new: Snapshot) -> list[str] | None:
+    """Return the paths that differ, vanished directories included; None: too many, or unknown."""
+    changed: list[str] = []
+    parents: set[str] = set()
+    try:
+        for change in diff(old, new):
+            changed.append(change.path)
+            if change.new_row is None:
+                parents.update(_above(change.path))
+            if len(changed) > CHANGES_MAX:
+                return None
+        # Deepest first: a directory that is gone with all above it is invalidated from the top.
+        return changed + [path for path in sorted(parents) if not new.exists(path)]
+    except SnapshotExpired:
+        return None
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _join(parent: Directory, name: bytes) -> str | None:
+    """Return the path of a name; None for one that no lake can hold."""
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return None
+    above = parent.path()
+    path = f"{above}/{text}" if above else text
+    return path if len(path.encode()) <= 4096 else None
+
+
+def _make(parent: Directory, child: Child, name: bytes) -> Node:
+    columns, at = child.columns, child.at
+    if columns is None or columns.kinds[at] == Kind.DIR:
+        return Directory(parent.view, parent, name, columns, at)
+    return Node(parent, name, columns, at)
+
+
+def _is_changed(node: Node) -> bool:
+    """Tell whether this mount has changes here that are not committed."""
+    if node.dirty:
+        return True
+    return isinstance(node, Directory) and any(below.dirty for below in node.walk())
+
+
+def _is_same(node: Node, child: Child) -> bool:
+    """Tell whether a node stands for what the index now shows under its name."""
+    if node.dirty:
+        return True
+    columns, at = child.columns, child.at
+    if isinstance(node, Directory):
+        if columns is not None and columns.kinds[at] == Kind.DIR:
+            node.stored, node.mode, node.mtime_ns = True, columns.modes[at], columns.mtimes[at]
+        return columns is None or columns.kinds[at] == Kind.DIR
+    row = node.row
+    return row is not None and columns is not None and columns.row(at).seq == row.seq

@@ -1,0 +1,314 @@
+"""Commands for the FUSE mount: mount, umount."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lakefeed.cli.common import AtOption, LakeArgument, exit_codes, settings, spare_pandas
+from lakefeed.cli.units import duration_option, size_option
+from lakefeed.errors import (
+    EXIT_CONFLICT,
+    EXIT_NOT_FOUND,
+    Invalid,
+    LakefeedError,
+    VolumeFailed,
+    from_os_error,
+)
+
+if TYPE_CHECKING:
+    from lakefeed.adapters.fuse.operations import ReadOperations
+    from lakefeed.adapters.fuse.session import MountOptions
+
+commands = typer.Typer()
+
+# A daemon that has not mounted by then never will: it opens the lake, which is a few small files.
+START_SECONDS = 120.0
+# Writing out what is pending takes as long as the volume takes; this bounds a volume that is gone.
+STOP_SECONDS = 600.0
+_READY = b"1"
+# Set for the daemon: the pipe on which it says that it is up.
+_READY_FD = "LAKEFEED_READY_FD"
+# What a read-only mount says to fsync of a directory.
+_NOTHING_TO_SYNC = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+
+
+class SyncWhen(str, Enum):
+    """What makes a change durable before the call returns."""
+
+    FSYNC = "fsync"
+    CLOSE = "close"
+
+
+class Level(str, Enum):
+    """How much the daemon says."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _option(name: str, help: str, **how: Any) -> Any:
+    return typer.Option(name, help=help, **how)
+
+
+def _time(name: str, help: str) -> Any:
+    return _option(name, help, metavar="DURATION", parser=duration_option)
+
+
+def _size(name: str, help: str) -> Any:
+    return _option(name, help, metavar="SIZE", parser=size_option)
+
+
+MountPoint = Annotated[
+    str, typer.Argument(metavar="MOUNTPOINT", help="Directory to mount on.", show_default=False)
+]
+Refresh = Annotated[float, _time("--refresh", "Without --at: how often to look for news.")]
+Writable = Annotated[bool, _option("--rw", "Let files be written.")]
+Foreground = Annotated[bool, typer.Option("--foreground", "-f", help="Stay, and log to stderr.")]
+AllowOther = Annotated[bool, _option("--allow-other", "Let other users in, as the modes allow.")]
+Sync = Annotated[SyncWhen, _option("--sync", "What waits for the commit: fsync, or close as well.")]
+CommitAge = Annotated[float, _time("--commit-age", "Commit changes of this age, asked or not.")]
+Cache = Annotated[int, _size("--cache", "Memory for blocks and payloads.")]
+SpoolDir = Annotated[
+    str | None, _option("--spool", "Where big files wait for their commit.", metavar="DIR")
+]
+SpoolSize = Annotated[int, _size("--spool-size", "Room for them; the rest is refused (ENOSPC).")]
+Handed = Annotated[
+    int | None,
+    _option("--fd", "Serve this open /dev/fuse, mounted on MOUNTPOINT already.", metavar="NUMBER"),
+]
+Owner = Annotated[str | None, _option("--owner", "Whom all files belong to.", metavar="UID:GID")]
+Watchdog = Annotated[
+    float, _time("--watchdog", "End a mount whose daemon hangs for so long; 0s: never.")
+]
+Listen = Annotated[
+    str | None, _option("--listen", "Serve Prometheus metrics here.", metavar="HOST:PORT")
+]
+LogFile = Annotated[
+    str | None, _option("--log", "Append the daemon's log to a file.", metavar="FILE")
+]
+LogLevel = Annotated[Level, _option("--log-level", "How much to log.")]
+
+
+@commands.command("mount", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT))
+def mount(
+    lake: LakeArgument,
+    mountpoint: MountPoint,
+    at: AtOption = None,
+    refresh: Refresh = "5s",  # type: ignore[assignment]
+    rw: Writable = False,
+    foreground: Foreground = False,
+    allow_other: AllowOther = False,
+    sync: Sync = SyncWhen.FSYNC,
+    commit_age: CommitAge = "1s",  # type: ignore[assignment]
+    cache: Cache = "256MiB",  # type: ignore[assignment]
+    spool: SpoolDir = None,
+    spool_size: SpoolSize = "16GiB",  # type: ignore[assignment]
+    fd: Handed = None,
+    owner: Owner = None,
+    watchdog: Watchdog = "2m",  # type: ignore[assignment]
+    listen: Listen = None,
+    log: LogFile = None,
+    log_level: LogLevel = Level.WARNING,
+) -> None:
+    """Mount a lake as a directory; returns once the mount answers.
+
+    With --at it shows that snapshot for ever, else the newest one, and older ones as
+    MOUNTPOINT/.snapshots/TAG. With --rw files can be written: changes are visible here at once, to
+    others after the next commit, and durable after fsync. "lakefeed umount" ends it.
+
+    \b
+    lakefeed mount /mnt/lake /data --at v1
+    lakefeed mount /mnt/lake /data --rw --sync close
+    """
+    if at is not None and rw:
+        raise Invalid("--rw", expected="the newest snapshot", found=f"--at {at}",
+                      hint="snapshots never change; leave one of the two out")  # fmt: skip
+    if not foreground:
+        _start_daemon(mountpoint, log, fd)
+        return
+    from lakefeed.adapters.fuse.changes import Committing
+    from lakefeed.adapters.fuse.session import MountOptions
+    from lakefeed.adapters.fuse.spool import Budget
+
+    _start_log(log_level)
+    options = MountOptions(
+        at, refresh, rw, allow_other, fd, cache, watchdog, _owner(owner),
+        Committing(age_seconds=commit_age, sync_close=sync is SyncWhen.CLOSE),
+        Budget(spool, disk_max=spool_size),
+    )  # fmt: skip
+    _serve(lake, mountpoint, options, Reporter(listen))
+
+
+@commands.command("umount", epilog=exit_codes(EXIT_NOT_FOUND))
+def umount(
+    mountpoint: MountPoint,
+    lazy: Annotated[
+        bool,
+        typer.Option("--lazy", "-z", help="Detach it now even if files are open there."),
+    ] = False,
+) -> None:
+    """Commit what is pending, unmount, and wait for the daemon to finish.
+
+    Fails while files are open there, unless --lazy. A mount whose daemon died is removed as well.
+
+    \\b
+    lakefeed umount /data
+    """
+    from lakefeed.adapters.fuse import kernel
+
+    found = kernel.mounted_at(mountpoint)
+    if found is None or found.kind != kernel.FUSE_TYPE:
+        raise Invalid(f"mount point {mountpoint}", expected="a mounted lake",
+                      found="none" if found is None else found.kind)  # fmt: skip
+    if kernel.is_dead(found):
+        kernel.unmount(found.path, lazy=True)
+        return
+    pid = _commit(found.path)
+    handle = os.pidfd_open(pid) if pid is not None else None
+    try:
+        kernel.unmount(found.path, lazy=lazy)
+        if handle is not None and not lazy:
+            select.select([handle], [], [], STOP_SECONDS)
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _commit(path: str) -> int | None:
+    """Have everything committed; return the daemon's pid, if it is one that we may wait for."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _NOTHING_TO_SYNC:
+                raise from_os_error(error, f"commit what is pending at {path}") from error
+        pid = int(os.getxattr(handle, "user.lakefeed.pid"))
+    except (OSError, ValueError) as error:
+        if isinstance(error, LakefeedError):
+            raise
+        return None
+    finally:
+        os.close(handle)
+    return pid if os.path.exists(f"/proc/{pid}") else None
+
+
+# -- the daemon ------------------------------------------------------------------------------------
+
+
+class Reporter:
+    """Tells whoever started the daemon, systemd and Prometheus that it is up."""
+
+    def __init__(self, listen: str | None) -> None:
+        self._listen = listen
+        told = os.environ.pop(_READY_FD, None)
+        self._ready_fd = None if told is None else int(told)
+
+    def ready(self, operations: ReadOperations) -> None:
+        """Say that the mount answers."""
+        if self._listen is not None:
+            from lakefeed.adapters.fuse.report import serve
+
+            serve(self._listen, operations)
+        _notify_systemd("READY=1")
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, _READY)
+            os.close(self._ready_fd)
+            if os.isatty(2) or not _is_regular(2):
+                # Whoever started us must not wait for our stderr to end.
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, 1)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+
+
+def _is_regular(handle: int) -> bool:
+    return stat.S_ISREG(os.fstat(handle).st_mode)
+
+
+def _notify_systemd(text: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(text.encode(), address)
+
+
+def _start_daemon(mountpoint: str, log: str | None, fd: int | None) -> None:
+    """Run this very command in the background and wait until it says that it is up."""
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-m", "lakefeed", *sys.argv[1:]]
+    command += ["--foreground"]
+    output = open(log, "ab") if log else None  # noqa: SIM115 - handed to the daemon
+    try:
+        daemon = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output or 2,
+            stderr=output or 2,
+            start_new_session=True,
+            env={**os.environ, _READY_FD: str(write_end)},
+            pass_fds=[write_end, *([] if fd is None else [fd])],
+        )
+    finally:
+        os.close(write_end)
+        if output is not None:
+            output.close()
+    with open(read_end, "rb") as pipe:
+        ready, _, _ = select.select([pipe], [], [], START_SECONDS)
+        if ready and pipe.read(1) == _READY:
+            return
+    if not ready:
+        daemon.kill()
+        raise VolumeFailed(f"mount {mountpoint}", found=f"no answer in {START_SECONDS:.0f} s")
+    # It has said why, on stderr or in its log.
+    raise typer.Exit(daemon.wait())
+
+
+def _start_log(level: Level) -> None:
+    wanted = logging.DEBUG if settings.get().debug else level.value.upper()
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(format=form, level=wanted, force=True)
+    logging.getLogger("pyfuse3").setLevel(max(logging.INFO, logging.getLogger().level))
+
+
+def _owner(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    user, _, group = text.partition(":")
+    try:
+        return int(user), int(group)
+    except ValueError as error:
+        raise Invalid(f"--owner {text}", expected="two numbers, UID:GID") from error
+
+
+def _serve(lake: str, mountpoint: str, options: MountOptions, reporter: Reporter) -> None:
+    spare_pandas()
+    # Nodes of long listings are many small objects that live long and hold no cycles.
+    gc.set_threshold(100_000, 50, 100)
+    from lakefeed.adapters.fuse.session import Mount
+    from lakefeed.lake.lake import Lake
+
+    # Not behind a deadline: handing every read to a thread would cost more than most reads take.
+    with Lake.open(lake) as opened:
+        # The session has its own handler, which lets pending changes be committed first.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        Mount(opened, mountpoint, options).run(reporter.ready)
+    _notify_systemd("STOPPING=1")
