@@ -65,11 +65,11 @@ class Tree:
 
     async def lookup(self, parent: Directory, name: bytes) -> Node | None:
         """Return what a name in a directory stands for, None if nothing."""
+        if name == TIMELINE and parent is self.root and self.timeline is not None:
+            return self.timeline
         node = parent.children.get(name)
         if node is not None or parent.complete:
             return node
-        if parent is self.root and name == TIMELINE and self.timeline is not None:
-            return self.timeline
         if parent is self.timeline:
             return await self._tag(name)
         path = _join(parent, name)

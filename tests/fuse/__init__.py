@@ -1,0 +1,1 @@
+"""The FUSE mount, on real mounts."""

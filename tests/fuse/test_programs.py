@@ -1,0 +1,206 @@
+"""Programs that know nothing of lakes work on the mount: those at hand are run, the rest skips."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from tests.fuse.tools import Mounted, fsck, mounted, needs_fuse
+
+pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
+
+
+def do(*command: object, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def same_trees(one: Path, other: Path) -> None:
+    compared = filecmp.dircmp(one, other, ignore=[])
+    pending = [compared]
+    while pending:
+        here = pending.pop()
+        assert not here.left_only + here.right_only + here.diff_files + here.funny_files
+        pending += here.subdirs.values()
+
+
+@needs("git")
+def test_git_clones_commits_and_sees_nothing_changed(rw: Mounted, tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    shutil.copytree(ROOT / "lakefeed", origin, ignore=shutil.ignore_patterns("__pycache__"))
+    identity = ("-c", "user.name=n", "-c", "user.email=e@x")
+    do("git", "init", "-q", origin)
+    do("git", *identity, "add", ".", cwd=origin)
+    do("git", *identity, "commit", "-qm", "one", cwd=origin)
+    clone = rw.path / "clone"
+    do("git", "clone", "-q", origin, clone)
+    assert do("git", "status", "--short", cwd=clone) == ""
+    (clone / "errors.py").write_text("# changed\n")
+    (clone / "new.txt").write_text("new\n")
+    assert do("git", "status", "--short", cwd=clone) == " M errors.py\n?? new.txt\n"
+    do("git", *identity, "add", ".", cwd=clone)
+    do("git", *identity, "commit", "-qm", "two", cwd=clone)
+    do("git", "checkout", "-q", "HEAD~1", cwd=clone)
+    do("git", "gc", "-q", cwd=clone)
+    rw.sync()
+    assert do("git", "status", "--short", cwd=clone) == ""
+    do("git", "fsck", "--strict", cwd=clone)
+
+
+@needs("rsync")
+def test_rsync_there_and_back_and_nothing_the_second_time(rw: Mounted, tmp_path: Path) -> None:
+    source, back = tmp_path / "source", tmp_path / "back"
+    shutil.copytree(ROOT / "tests", source, symlinks=True)
+    os.symlink("nowhere", source / "broken")
+    do("rsync", "-a", f"{source}/", f"{rw.path}/copy/")
+    assert do("rsync", "-ai", f"{source}/", f"{rw.path}/copy/") == ""
+    rw.sync()
+    assert do("rsync", "-ai", f"{source}/", f"{rw.path}/copy/") == ""
+    do("rsync", "-a", f"{rw.path}/copy/", f"{back}/")
+    assert do("rsync", "-aic", f"{source}/", f"{back}/") == ""
+
+
+@needs("tar")
+def test_tar_out_and_in(rw: Mounted, tmp_path: Path) -> None:
+    do("tar", "-C", ROOT, "-cf", tmp_path / "a.tar", "--exclude=__pycache__", "lakefeed")
+    do("tar", "-C", rw.path, "-xf", tmp_path / "a.tar")
+    do("tar", "-C", rw.path, "-cf", tmp_path / "b.tar", "lakefeed")
+    (tmp_path / "out").mkdir()
+    do("tar", "-C", tmp_path / "out", "-xf", tmp_path / "b.tar")
+    do("tar", "-C", tmp_path / "out", "-df", tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_sqlite_keeps_a_database(lake: Path, tmp_path: Path, journal: str) -> None:
+    with mounted(lake, tmp_path / "mnt", "--rw") as here:
+        base = sqlite3.connect(here.path / "base.db")
+        assert base.execute(f"pragma journal_mode={journal}").fetchone() == (journal,)
+        base.execute("create table t (n integer primary key, s text)")
+        for number in range(20):
+            with base:
+                base.executemany("insert into t (s) values (?)", [(f"row {number}",)] * 50)
+        with pytest.raises(RuntimeError), base:
+            base.execute("delete from t")
+            raise RuntimeError("rolled back")
+        assert base.execute("select count(*) from t").fetchone() == (1000,)
+        assert base.execute("pragma integrity_check").fetchone() == ("ok",)
+        base.close()
+    with mounted(lake, tmp_path / "mnt") as here:
+        copy = tmp_path / "copy.db"
+        shutil.copy(here.path / "base.db", copy)
+        base = sqlite3.connect(copy)
+        assert base.execute("select count(*) from t").fetchone() == (1000,)
+        base.close()
+
+
+def test_duckdb_reads_and_writes_parquet_and_its_own_database(rw: Mounted) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    parquet = rw.path / "squares.parquet"
+    with duckdb.connect(str(rw.path / "base.duckdb")) as base:
+        base.execute("create table t as select range as n, n * n as square from range(100000)")
+        base.execute(f"copy t to '{parquet}'")
+        base.execute("checkpoint")
+    rw.sync()
+    with duckdb.connect(str(rw.path / "base.duckdb")) as base:
+        query = f"select count(*), sum(p.square) from t join '{parquet}' p using (n)"
+        assert base.execute(query).fetchone() == (100_000, sum(n * n for n in range(100_000)))
+
+
+def test_pip_installs_a_package_that_imports(rw: Mounted, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    (package / "fine").mkdir(parents=True)
+    (package / "fine/__init__.py").write_text("answer = 42\n")
+    (package / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+        '[project]\nname = "fine"\nversion = "1"\n'
+    )
+    target = rw.path / "packages"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+    if subprocess.run([sys.executable, "-c", "import hatchling"], check=False).returncode:
+        pytest.skip("needs hatchling to build a package without a network")
+    do(*pip, "--no-build-isolation", "--target", target, package)
+    code = f"import sys; sys.path.insert(0, {str(target)!r}); import fine; print(fine.answer)"
+    assert do(sys.executable, "-c", code) == "42\n"
+
+
+@needs("fio")
+def test_fio_verifies_what_it_wrote(rw: Mounted) -> None:
+    do("fio", "--name=v", f"--directory={rw.path}", "--rw=randwrite", "--bs=4k", "--size=8m",
+       "--verify=crc32c", "--do_verify=1", "--fsync=200", "--end_fsync=1", "--ioengine=psync",
+       "--invalidate=1", "--fallocate=none", "--randseed=7")  # fmt: skip
+
+
+@needs("stress-ng")
+@pytest.mark.parametrize("stressor", ["hdd", "dentry", "rename", "symlink", "dir", "utime", "chmod"])
+def test_stress_ng_finds_nothing(rw: Mounted, stressor: str) -> None:
+    do("stress-ng", "--temp-path", rw.path, "--verify", f"--{stressor}", 1, "--timeout", "2s",
+       "--hdd-bytes", "16m", "--dentries", "200")  # fmt: skip
+    rw.sync()
+    fsck(rw.lake)
+
+
+@needs("ffmpeg")
+def test_a_reader_that_seeks_finds_the_end_of_a_film(rw: Mounted) -> None:
+    film = rw.path / "film.mp4"
+    do("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=duration=20:size=160x120:rate=10",
+       "-movflags", "+faststart", film)  # fmt: skip
+    rw.sync()
+    os.posix_fadvise(handle := os.open(film, os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(handle)
+    facts = do("ffmpeg", "-v", "info", "-ss", "15", "-i", film, "-f", "framemd5", "-")
+    assert facts.count("\n0,") == 50
+
+
+@pytest.mark.tf
+def test_keras_trains_from_a_directory_of_images(rw: Mounted) -> None:
+    pytest.importorskip("tensorflow")
+    image = pytest.importorskip("PIL.Image")
+    for number in range(40):
+        place = rw.path / "images" / f"class{number % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (32, 32), (number * 6, 0, 255 * (number % 2))).save(
+            place / f"{number}.png"
+        )
+    with Lake.open(rw.lake) as lake:
+        rw.sync()
+        assert len(lake.snapshot().ls("images/class0")) == 20
+    code = (
+        "import keras, sys\n"
+        "data = keras.utils.image_dataset_from_directory(sys.argv[1], image_size=(32, 32),"
+        " batch_size=8, shuffle=False, verbose=False)\n"
+        "print(data.class_names, sum(len(labels) for _, labels in data))\n"
+    )
+    assert do(sys.executable, "-c", code, rw.path / "images") == "['class0', 'class1'] 40\n"
+
+
+def test_a_loop_over_class_folders_sees_each_image_once(rw: Mounted) -> None:
+    """What torchvision's ImageFolder does: scandir for classes, sorted walks for files."""
+    for number in range(300):
+        place = rw.path / "data" / f"c{number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number:03d}.bin").write_bytes(b"%d" % number)
+    classes = sorted(entry.name for entry in os.scandir(rw.path / "data") if entry.is_dir())
+    samples = [
+        (Path(root) / name, classes.index(cls))
+        for cls in classes
+        for root, _, names in sorted(os.walk(rw.path / "data" / cls, followlinks=True))
+        for name in sorted(names)
+    ]
+    assert sorted(int(path.read_bytes()) for path, _ in samples) == list(range(300))
+    assert all(int(path.read_bytes()) % 3 == label for path, label in samples)

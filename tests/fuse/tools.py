@@ -1,0 +1,121 @@
+"""Real mounts for tests: the daemon is the command a user runs, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+
+CAN_MOUNT = (
+    importlib.util.find_spec("pyfuse3") is not None
+    and os.path.exists("/dev/fuse")
+    and os.geteuid() == 0
+)
+needs_fuse = pytest.mark.skipif(not CAN_MOUNT, reason="needs pyfuse3, /dev/fuse and root")
+# Generous: two busy cores start a Python daemon in a second, not in a minute.
+PATIENCE_SECONDS = 60.0
+LAKEFEED = [sys.executable, "-m", "lakefeed"]
+
+
+def run(*arguments: object, check: bool = True, **how: object) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours to its end."""
+    done = subprocess.run(
+        [*LAKEFEED, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS * 3,
+        **how,  # type: ignore[call-overload]
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+class Mounted:
+    """A mount and the process that serves it."""
+
+    def __init__(self, lake: Path, path: Path, log: Path) -> None:
+        self.lake = lake
+        self.path = path
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        return int(os.getxattr(self.path, "user.lakefeed.pid"))
+
+    def sync(self) -> None:
+        """Commit everything that is pending."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def mounted(lake: Path, path: Path, *options: object) -> Iterator[Mounted]:
+    """Mount a lake for the time of a block; the log must stay free of tracebacks."""
+    path.mkdir(exist_ok=True)
+    log = path.with_name(path.name + ".log")
+    run("mount", lake, path, "--log", log, "--log-level", "info", *options)
+    here = Mounted(lake, path, log)
+    try:
+        yield here
+    finally:
+        if os.path.ismount(path):
+            run("umount", path, "--lazy")
+            wait_until(lambda: not is_mounted(path))
+        text = log.read_text() if log.exists() else ""
+    assert "Traceback" not in text, text
+
+
+def is_mounted(path: Path) -> bool:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split(" ")[4] == str(path) for line in lines)
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process lives; one that only waits for its parent does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def wait_until(happened: object) -> None:
+    """Look again and again until it has happened; fail when it does not."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """An empty lake."""
+    where = tmp_path / "lake"
+    Lake.create(where).close()
+    return where
+
+
+@pytest.fixture
+def rw(lake: Path, tmp_path: Path) -> Iterator[Mounted]:
+    """An empty lake, mounted for writing."""
+    with mounted(lake, tmp_path / "mnt", "--rw") as here:
+        yield here
+
+
+def fsck(lake: Path) -> None:
+    """The lake itself is sound, to the last payload."""
+    done = run("fsck", lake, "--deep", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
