@@ -173,7 +173,7 @@ def test_any_sequence_of_calls_is_as_on_a_plain_directory(lake: Path, tmp_path: 
         run_state_machine_as_test(
             Calls,
             settings=settings(
-                max_examples=60, stateful_step_count=40, deadline=None, print_blob=True,
+                max_examples=30, stateful_step_count=40, deadline=None, print_blob=True,
                 suppress_health_check=list(HealthCheck),
             ),
         )  # fmt: skip

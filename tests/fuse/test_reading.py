@@ -56,7 +56,12 @@ def test_every_file_has_the_snapshots_bytes_and_facts(full: Path, tmp_path: Path
                 assert path.read_bytes() == snapshot.get(row["path"])
         shown = set(names_below(here.path))
         assert {row["path"] for row in rows} <= shown
-        assert shown - {row["path"] for row in rows} == {"train", "train/c0", "train/c1", "train/c2"}
+        assert shown - {row["path"] for row in rows} == {
+            "train",
+            "train/c0",
+            "train/c1",
+            "train/c2",
+        }
         assert os.readlink(here.path / "link") == "train/c0"
         assert os.stat(here.path / "link").st_ino == os.stat(here.path / "train/c0").st_ino
 

@@ -172,10 +172,11 @@ class Mount:
         mount = kernel.mounted_at(self._path)
         if mount is not None:
             kernel.widen_read_ahead(mount.minor)
-            if self._options.watchdog_seconds:
-                self._guard = _start_guard(mount, self._options.watchdog_seconds)
-                nursery.start_soon(self._beat, self._guard)
         ready()
+        # After `ready`, which may exchange stderr: the watchdog must not keep the old one open.
+        if mount is not None and self._options.watchdog_seconds:
+            self._guard = _start_guard(mount, self._options.watchdog_seconds)
+            nursery.start_soon(self._beat, self._guard)
 
     async def _beat(self, watcher: subprocess.Popen[bytes]) -> None:
         assert watcher.stdin is not None

@@ -1,0 +1,108 @@
+"""Who may mount and who serves can be two: a helper mounts, the daemon needs no rights.
+
+And the ways that mount(8), fstab and systemd start a mount.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
+
+pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
+NOBODY = 65534
+ROOT = Path(__file__).parents[2]
+
+
+def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_path: Path) -> None:
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.put("file", b"content")
+    point = tmp_path / "mnt"
+    point.mkdir()
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == 0 and not directory.stat().st_mode & 0o001:
+            directory.chmod(directory.stat().st_mode | 0o055)
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    data = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = 1 | 2 | 4  # read-only, no set-user-id, no devices
+    arguments = (b"lakefeed", os.fsencode(point), b"fuse.lakefeed", flags, data.encode())
+    assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
+    # The interpreter may live where nobody may look: it loads all that it will need first.
+    code = (
+        "import os, sys, lakefeed.adapters.fuse.session, lakefeed.cli.mount\n"
+        "from lakefeed import Lake\n"
+        "Lake.open(sys.argv[2]).snapshot().get_many(['file'] * 9)\n"
+        f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+        "from lakefeed.cli import main; main()"
+    )
+    options = ["--fd", str(fuse), "--foreground", "--watchdog", "0s"]
+    try:
+        daemon = subprocess.Popen(
+            [sys.executable, "-c", code, "mount", lake, point, *options],
+            pass_fds=[fuse],
+            stderr=subprocess.PIPE,
+        )
+        os.close(fuse)
+        shown = subprocess.run(["cat", point / "file"], capture_output=True, check=False)
+        status = Path(f"/proc/{daemon.pid}/status").read_text()
+        assert f"Uid:\t{NOBODY}" in status
+    finally:
+        subprocess.run(["umount", point], check=False)
+    _, said = daemon.communicate(timeout=60)
+    assert shown.stdout == b"content", said
+    assert daemon.returncode == 0, said
+    assert b"Traceback" not in said
+
+
+def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:
+    """As /sbin/mount.fuse.lakefeed it gets what mount(8) gives: source, directory, -o options."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    helper = [sys.executable, "-c", "from lakefeed.cli.mount_helper import main; main()"]
+    options = "rw,noauto,_netdev,nosuid,commit-age=1h,log-level=info,x-systemd.automount"
+    try:
+        done = subprocess.run(
+            [*helper, lake, point, "-n", "-v", "-o", options, "-t", "fuse.lakefeed"],
+            check=False, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (point / "f").write_bytes(b"x")
+    finally:
+        run("umount", point)
+    with Lake.open(lake) as opened:
+        assert opened.snapshot().get("f") == b"x"
+    wrong = subprocess.run(
+        [*helper, lake, point, "-o", "at=v9"],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert wrong.returncode == 3
+    assert not is_mounted(point)
+
+
+def test_systemd_is_told_when_the_mount_answers(lake: Path, tmp_path: Path) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "notify"))
+        channel.settimeout(60)
+        daemon = subprocess.Popen(
+            [*LAKEFEED, "mount", lake, point, "--foreground"],
+            env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
+        )
+        try:
+            assert channel.recv(100) == b"READY=1"
+            assert is_mounted(point)
+        finally:
+            daemon.terminate()
+            assert daemon.wait(60) == 0
+    wait_until(lambda: not is_mounted(point))
+    assert not is_running(daemon.pid)
