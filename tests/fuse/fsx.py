@@ -1,4 +1,4 @@
-"""A port of fsx, the file system exerciser: random operations on one file against a model in memory.
+"""A port of fsx, the file system exerciser: random operations on one file and on a model of it.
 
 Reads, writes, truncates, appends, fsyncs, closing and reopening, dropping the kernel's pages; every
 read and every size is compared with the model. `python -m tests.fuse.fsx FILE OPERATIONS SEED` runs

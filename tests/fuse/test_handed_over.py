@@ -38,7 +38,9 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
     assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
     # The interpreter may live where nobody may look: it loads all that it will need first.
     code = (
-        "import os, sys, lakefeed.adapters.fuse.session, lakefeed.cli.mount\n"
+        "import os, sys, lakefeed.cli.common\n"
+        "lakefeed.cli.common.spare_pandas()\n"
+        "import fractions, zoneinfo, lakefeed.adapters.fuse.session, lakefeed.cli.mount\n"
         "from lakefeed import Lake\n"
         "Lake.open(sys.argv[2]).snapshot().get_many(['file'] * 9)\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"

@@ -27,7 +27,7 @@ def full(lake: Path) -> Path:
         with opened.writer(WriterOptions(flush_age_seconds=60)) as writer:
             for number in range(300):
                 writer.put(f"train/c{number % 3}/{number:04d}.bin", b"%d" % number * 50,
-                           mtime_ns=number * 10**9 + 7, attrs={"label": str(number % 3)})  # fmt: skip
+                           mtime_ns=number * 10**9, attrs={"label": f"{number % 3}"})  # fmt: skip
             writer.put("BIG", BIG, mode=0o600)
             writer.symlink("link", "train/c0")
             writer.mkdir("empty", 0o700)
