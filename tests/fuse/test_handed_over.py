@@ -40,7 +40,7 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
     code = (
         "import os, sys, lakefeed.cli.common\n"
         "lakefeed.cli.common.spare_pandas()\n"
-        "import fractions, zoneinfo, lakefeed.adapters.fuse.session, lakefeed.cli.mount\n"
+        "import secrets, numpy.random, lakefeed.adapters.fuse.session, lakefeed.cli.mount\n"
         "from lakefeed import Lake\n"
         "Lake.open(sys.argv[2]).snapshot().get_many(['file'] * 9)\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
