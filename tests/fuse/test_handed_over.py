@@ -36,20 +36,13 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
     flags = 1 | 2 | 4  # read-only, no set-user-id, no devices
     arguments = (b"lakefeed", os.fsencode(point), b"fuse.lakefeed", flags, data.encode())
     assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
-    # The interpreter may live where nobody may look: it loads all that it will need first.
-    code = (
-        "import os, sys, lakefeed.cli.common\n"
-        "lakefeed.cli.common.spare_pandas()\n"
-        "import secrets, numpy.random, lakefeed.adapters.fuse.session, lakefeed.cli.mount\n"
-        "from lakefeed import Lake\n"
-        "Lake.open(sys.argv[2]).snapshot().get_many(['file'] * 9)\n"
-        f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
-        "from lakefeed.cli import main; main()"
-    )
+    # It keeps one right, to read: the interpreter may live in root's home. None to mount.
+    nobody = ["setpriv", "--reuid", f"{NOBODY}", "--regid", f"{NOBODY}", "--clear-groups"]
+    nobody += ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "-all,+dac_read_search"]
     options = ["--fd", str(fuse), "--foreground", "--watchdog", "0s"]
     try:
         daemon = subprocess.Popen(
-            [sys.executable, "-c", code, "mount", lake, point, *options],
+            [*nobody, *LAKEFEED, "mount", lake, point, *options],
             pass_fds=[fuse],
             stderr=subprocess.PIPE,
         )
@@ -57,6 +50,8 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
         shown = subprocess.run(["cat", point / "file"], capture_output=True, check=False)
         status = Path(f"/proc/{daemon.pid}/status").read_text()
         assert f"Uid:\t{NOBODY}" in status
+        effective = int(status.partition("CapEff:")[2].split()[0], 16)
+        assert effective == 1 << 2, "nothing but CAP_DAC_READ_SEARCH"
     finally:
         subprocess.run(["umount", point], check=False)
     _, said = daemon.communicate(timeout=60)
