@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 # More would want more memory, and rarely find a volume that takes it.
 _WORKERS_MAX = 4
+# Fewer names are imported before workers would be ready.
+_WORKERS_FROM = 8192
 
 commands = typer.Typer()
 
@@ -128,21 +130,29 @@ def import_command(
     JSON keys: files, directories, bytes, skipped, excluded, errors, problems (path, reason), packs,
     snapshot, seconds, dry_run.
     """
-    from lakefeed.format.rows import Codec
-    from lakefeed.transfer.importing import ImportOptions, import_tree
+    from lakefeed.transfer.recruiting import Recruits, looks_big
 
-    options = ImportOptions(
-        prefix=prefix,
-        exclude=tuple(exclude or ()),
-        follow_symlinks=follow_symlinks,
-        skip_special=skip_special,
-        codec=Codec[codec.value.upper()],
-        pack_bytes=pack_size,
-        dry_run=dry_run,
-        workers=workers or min(len(os.sched_getaffinity(0)), _WORKERS_MAX),
-    )
-    with open_lake(lake) as opened, metering("importing", quiet=quiet or as_json) as meter:
-        report = import_tree(opened, source, options, _advance(meter))
+    count = workers or min(len(os.sched_getaffinity(0)), _WORKERS_MAX)
+    with Recruits() as recruits:
+        if count > 1 and looks_big(source, _WORKERS_FROM):
+            recruits.start(count)
+        # What takes its time to load is loaded here and in the workers at once.
+        from lakefeed.format.rows import Codec
+        from lakefeed.transfer.importing import ImportOptions, import_tree
+
+        options = ImportOptions(
+            prefix=prefix,
+            exclude=tuple(exclude or ()),
+            follow_symlinks=follow_symlinks,
+            skip_special=skip_special,
+            codec=Codec[codec.value.upper()],
+            pack_bytes=pack_size,
+            dry_run=dry_run,
+            workers=count,
+            workers_from=_WORKERS_FROM,
+        )
+        with open_lake(lake) as opened, metering("importing", quiet=quiet or as_json) as meter:
+            report = import_tree(opened, source, options, _advance(meter), recruits)
     _finish(report, as_json=as_json, text=_import_text(report))
 
 

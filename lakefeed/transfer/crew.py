@@ -15,7 +15,6 @@ from __future__ import annotations
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -27,6 +26,7 @@ from typing import IO, Any
 from lakefeed.errors import LakefeedError, VolumeFailed
 from lakefeed.format.rows import Kind
 from lakefeed.transfer.problems import Problem, Problems
+from lakefeed.transfer.recruiting import Recruits
 from lakefeed.transfer.walk import Found
 from lakefeed.volume.base import Volume
 from lakefeed.volume.deadline import DeadlineVolume
@@ -126,16 +126,13 @@ class _Member:
     An interrupt lands in the main thread, so no other way of sending leaves messages whole.
     """
 
-    def __init__(self, job: object, inbox: SimpleQueue[tuple[_Member, Any]]) -> None:
-        start = "from lakefeed.transfer.worker import main; main()"
-        code = f"import sys; sys.path[:] = {sys.path!r}; {start}"
-        # A session of its own: Ctrl-C is the parent's to hear.
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        job: object,
+        inbox: SimpleQueue[tuple[_Member, Any]],
+    ) -> None:
+        self.process = process
         self.counts = Counts()
         self.errors = 0
         self._inbox = inbox
@@ -192,8 +189,9 @@ class _Member:
 class Crew:
     """Some workers for one import; `job` is what each needs to begin."""
 
-    def __init__(self, size: int, job: object, problems: Problems) -> None:
+    def __init__(self, size: int, recruits: Recruits, job: object, problems: Problems) -> None:
         self._size = size
+        self._recruits = recruits
         self._job = job
         self._problems = problems
         self._inbox: SimpleQueue[tuple[_Member, Any]] = SimpleQueue()
@@ -204,8 +202,9 @@ class Crew:
         """Deal everything out and return the sum of what the workers did."""
         try:
             for _ in range(self._size):
-                self._members.append(_Member(self._job, self._inbox))
-                self._busy.add(self._members[-1])
+                member = _Member(self._recruits.take(), self._job, self._inbox)
+                self._members.append(member)
+                self._busy.add(member)
             for member in self._members * CHUNKS_AHEAD:
                 self._deal(member, found)
             self._listen(lambda member: self._deal(member, found), progress)

@@ -43,6 +43,7 @@ from lakefeed.transfer.reading import (
     Item,
     ReadOptions,
 )
+from lakefeed.transfer.recruiting import Recruits
 from lakefeed.transfer.streaming import PIECES_AHEAD, SourceStream, Unreadable
 from lakefeed.transfer.walk import Found, Walk, WalkOptions
 from lakefeed.volume.base import WritableFile
@@ -109,9 +110,11 @@ def import_tree(
     source: str | os.PathLike[str],
     options: ImportOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
+    recruits: Recruits | None = None,
 ) -> ImportReport:
     """Import everything below a directory; return what was done and which files were left out.
 
+    `recruits` are worker processes that were started before; those not needed are left to end.
     `progress` is called from one thread at a time, after each few files. KeyboardInterrupt comes
     out after the packs at hand are committed. Whatever fails on the lake's own volume is raised,
     and what was committed before stays.
@@ -127,7 +130,9 @@ def import_tree(
     chosen = WalkOptions(options.exclude, options.follow_symlinks, options.skip_special)
     with closing(Walk(root, chosen, problems)) as walk:
         Planner(lake.snapshot(), options.prefix, problems).check()
-        counts = _import(lake, Task(root, options), walk, problems, progress or _ignore)
+        with Recruits() as own:
+            run = _Run(lake, Task(root, options), problems, progress or _ignore, recruits or own)
+            counts = run.run(walk)
     return ImportReport(
         files=counts.files,
         directories=counts.directories,
@@ -143,33 +148,41 @@ def import_tree(
     )
 
 
-def _import(
-    lake: Lake,
-    task: Task,
-    walk: Walk,
-    problems: Problems,
-    progress: Callable[[Progress], None],
-) -> Counts:
-    """Import what a walk finds, by several processes where that was asked for and is worth it."""
-    options = task.options
-    top = [Found("", Kind.DIR)] if options.prefix else []
-    found: Iterator[Found] = chain(top, walk)
-    if options.workers > 1 and can_travel(lake.volume):
-        first = list(islice(found, options.workers_from))
-        found = chain(first, found)
-        if len(first) == options.workers_from:
-            rows = max(options.pack_rows // options.workers, 1)
-            task = replace(task, options=replace(options, pack_rows=rows))
-            crew = Crew(options.workers, (lake.volume, task), problems)
-            return crew.run(
-                found,
-                lambda counts, errors: progress(
-                    Progress(counts.files, counts.bytes, counts.skipped, errors)
-                ),
-            )
-    importer = Importer(lake, task, problems, progress)
-    importer.begin(found)
-    return importer.run()
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One import: into what, what, who hears of it, and who may help."""
+
+    lake: Lake
+    task: Task
+    problems: Problems
+    progress: Callable[[Progress], None]
+    recruits: Recruits
+
+    def run(self, walk: Walk) -> Counts:
+        """Import what a walk finds; by several processes where that was asked for and pays."""
+        options = self.task.options
+        top = [Found("", Kind.DIR)] if options.prefix else []
+        found: Iterator[Found] = chain(top, walk)
+        if options.workers > 1 and can_travel(self.lake.volume):
+            first = list(islice(found, options.workers_from))
+            found = chain(first, found)
+            if len(first) == options.workers_from:
+                return self._by_crew(found)
+        importer = Importer(self.lake, self.task, self.problems, self.progress)
+        importer.begin(found)
+        return importer.run()
+
+    def _by_crew(self, found: Iterator[Found]) -> Counts:
+        options = self.task.options
+        rows = max(options.pack_rows // options.workers, 1)
+        task = replace(self.task, options=replace(options, pack_rows=rows))
+        crew = Crew(options.workers, self.recruits, (self.lake.volume, task), self.problems)
+        return crew.run(
+            found,
+            lambda counts, errors: self.progress(
+                Progress(counts.files, counts.bytes, counts.skipped, errors)
+            ),
+        )
 
 
 def _checked(options: ImportOptions) -> ImportOptions:

@@ -42,7 +42,10 @@ class _Worker:
 
     def run(self) -> None:
         """Import until there is no more; the last message says how that ended."""
-        volume, task = receive(self._incoming)
+        job = receive(self._incoming)
+        if job is None:
+            return
+        volume, task = job
         try:
             self.send(self._import(volume, task))
         except LakefeedError as error:

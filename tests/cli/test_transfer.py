@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from lakefeed import Lake
+from lakefeed.cli import transfer
+from tests.cli.conftest import Run
 
 
 @pytest.fixture
@@ -106,3 +108,16 @@ def test_wrong_requests_say_so(
     assert done.code == code
     assert done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_workers_are_started_early_for_a_big_source(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_WORKERS_FROM", 20)
+    for number in range(60):
+        (tmp_path / "source" / f"{number % 7}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / f"{number % 7}" / f"{number}").write_bytes(b"%d" % number)
+    assert run("create", tmp_path / "lake").code == 0
+    done = run("import", tmp_path / "source", tmp_path / "lake", "--workers", "2", "--json")
+    assert (done.code, done.json["files"]) == (0, 60)

@@ -15,7 +15,7 @@ import pytest
 from lakefeed import Lake
 from lakefeed.errors import Invalid, LakefeedError, VolumeFailed
 from lakefeed.lake.check import check
-from lakefeed.transfer import crew
+from lakefeed.transfer import crew, recruiting
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
 from lakefeed.transfer.importing import ImportOptions, Progress, import_tree
@@ -142,7 +142,7 @@ def test_directories_replace_files_whoever_was_dealt_them(lake: Lake, wide: Path
 def test_a_small_source_needs_no_other_process(
     lake: Lake, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crew.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(recruiting.sys, "executable", "/nowhere/python")
     report = import_tree(lake, tree, ImportOptions(workers=2))
     assert report.files + report.directories == len(facts(tree))
 
