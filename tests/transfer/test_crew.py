@@ -15,7 +15,7 @@ import pytest
 from lakefeed import Lake
 from lakefeed.errors import Invalid, LakefeedError, VolumeFailed
 from lakefeed.lake.check import check
-from lakefeed.transfer import crew, recruiting
+from lakefeed.transfer import recruiting
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
 from lakefeed.transfer.importing import ImportOptions, Progress, import_tree
