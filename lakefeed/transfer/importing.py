@@ -35,14 +35,7 @@ from lakefeed.transfer.behind import BehindFile
 from lakefeed.transfer.crew import Counts, Crew, can_travel
 from lakefeed.transfer.planning import Planner
 from lakefeed.transfer.problems import Problem, Problems
-from lakefeed.transfer.reading import (
-    THREADS_MAX,
-    Block,
-    Blocks,
-    Changed,
-    Item,
-    ReadOptions,
-)
+from lakefeed.transfer.reading import THREADS_MAX, Block, Blocks, Changed, Item, ReadOptions
 from lakefeed.transfer.recruiting import Recruits
 from lakefeed.transfer.streaming import PIECES_AHEAD, SourceStream, Unreadable
 from lakefeed.transfer.walk import Found, Walk, WalkOptions
@@ -131,7 +124,9 @@ def import_tree(
     with closing(Walk(root, chosen, problems)) as walk:
         Planner(lake.snapshot(), options.prefix, problems).check()
         with Recruits() as own:
-            run = _Run(lake, Task(root, options), problems, progress or _ignore, recruits or own)
+            run = _Run(
+                lake, Task(root, options), problems, progress or (lambda _: None), recruits or own
+            )
             counts = run.run(walk)
     return ImportReport(
         files=counts.files,
@@ -177,12 +172,11 @@ class _Run:
         rows = max(options.pack_rows // options.workers, 1)
         task = replace(self.task, options=replace(options, pack_rows=rows))
         crew = Crew(options.workers, self.recruits, (self.lake.volume, task), self.problems)
-        return crew.run(
-            found,
-            lambda counts, errors: self.progress(
-                Progress(counts.files, counts.bytes, counts.skipped, errors)
-            ),
-        )
+
+        def tell(counts: Counts, errors: int) -> None:
+            self.progress(Progress(counts.files, counts.bytes, counts.skipped, errors))
+
+        return crew.run(found, tell)
 
 
 def _checked(options: ImportOptions) -> ImportOptions:
@@ -191,10 +185,6 @@ def _checked(options: ImportOptions) -> ImportOptions:
         if value < 1:
             raise Invalid(name, expected="at least 1", found=value)
     return replace(options, prefix=check_prefix(options.prefix))
-
-
-def _ignore(progress: Progress) -> None:
-    """Nobody is watching."""
 
 
 @dataclass(frozen=True, slots=True)
