@@ -7,8 +7,8 @@
 5. Commit each pack as soon as it is durable (I2), so whatever stops the import keeps what was done.
 
 A stopped import is continued by running it again: step 2 skips what was committed. An interrupt
-seals and commits the pack at hand. Files that fail are counted and named in the report. What left
-the source stays in the lake: an import adds and replaces, it never deletes.
+seals and commits the pack at hand. Files that fail are counted and named. What left the source
+stays in the lake: an import adds and replaces, it never deletes.
 """
 
 from __future__ import annotations
@@ -163,9 +163,9 @@ class _Run:
             found = chain(first, found)
             if len(first) == options.workers_from:
                 return self._by_crew(found)
-        importer = Importer(self.lake, self.task, self.problems, self.progress)
-        importer.begin(found)
-        return importer.run()
+        alone = Importer(self.lake, self.task, self.problems, self.progress)
+        alone.begin(found)
+        return alone.run()
 
     def _by_crew(self, found: Iterator[Found]) -> Counts:
         options = self.task.options
@@ -208,10 +208,9 @@ class Importer:
         self._problems = problems
         self.counts = Counts()
         self._above = f"{options.prefix}/" if options.prefix else ""
-        threads_max = max(THREADS_MAX // options.workers, 1)
-        self._reading = ReadOptions(
-            task.root, options.codec, options.follow_symlinks, options.dry_run, threads_max
-        )
+        width = max(THREADS_MAX // options.workers, 1)
+        follow, dry = options.follow_symlinks, options.dry_run
+        self._reading = ReadOptions(task.root, options.codec, follow, dry, width)
         snapshot = lake.snapshot()
         self._base = snapshot.number
         self.planner = Planner(snapshot, options.prefix, problems)
