@@ -48,12 +48,14 @@ def environment() -> dict[str, str]:
 
 
 def train(lake: Path, *options: str) -> list[dict[str, float]]:
-    """Run one rank to its end; return its lines."""
+    """Run one rank to its end; return the lines of its epochs."""
     done = subprocess.run(
         command(lake, *options), capture_output=True, text=True, timeout=500, env=environment()
     )
     assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    *epochs, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert last["verdict"]
+    return epochs
 
 
 def kill_after_first_checkpoint(lake: Path, run: Path) -> dict[str, int]:

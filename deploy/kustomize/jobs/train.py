@@ -9,7 +9,8 @@ together with the feed's state; a run that starts again goes on behind the last 
 weights have seen, also on another number of ranks: nothing is repeated, nothing is missed.
 
 One line of JSON an epoch: loss, accuracy, samples a second, and the share of time spent waiting for
-batches. Save a checkpoint on the volume, not in the lake: it is rewritten, files in a lake are not.
+batches; a last one says what the limit was. Save a checkpoint on the volume, not in the lake: it is
+rewritten, files in a lake are not.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ def main() -> None:
             seed=args.seed,
             epochs=args.epochs,
             labels="parent",
-            drop_last=True,  # every rank must take the same number of steps
+            last="drop",  # whole batches only; the ranks take equally many in any case
             rank=args.rank,
             world_size=args.world_size,
         )
@@ -194,6 +195,7 @@ def main() -> None:
             Feed(lake.snapshot(number), args.select, options) as feed,
         ):
             train(args, feed, saved)
+            print(json.dumps({"rank": args.rank, "verdict": feed.stats().verdict}), flush=True)
     if args.world_size > 1:
         dist.destroy_process_group()
 
