@@ -6,7 +6,8 @@ from facts about the volume:
 
 1. Files that the log names and no kept snapshot reaches are garbage. If giving up old snapshots
    frees any, the plan raises the lake's horizon; it does not give them up for nothing. The log
-   alone says which these are: no directory of packs is read.
+   alone says which these are: no directory of packs is read. The commit that raises the horizon
+   notes which older snapshots tags and pins kept then; once they let go, these are garbage, too.
 2. Old temporary files, and pins that expired longer ago than `grace_seconds`, are removed.
 3. With `orphans`, a slower pass lists all packs and segments: files that no commit names (what
    failed or killed writers and an interrupted collection leave) are garbage once they are older
@@ -36,6 +37,9 @@ from lakefeed.volume.base import Volume
 KEEP_SECONDS = 7 * 24 * 3600.0
 # No writer needs a day from the last byte of a pack to its commit.
 GRACE_SECONDS = 24 * 3600.0
+
+# In a commit that raises the horizon: the snapshots below it that tags and pins kept.
+KEPT = "kept"
 
 GarbageKind = Literal["segment", "pack", "temporary", "pin"]
 # Readers start at the commit and follow the index to the packs: deleted in that order.
@@ -147,7 +151,9 @@ def collect(
         return Collected(plan, dry_run)
     if plan.horizon is not None:
         changes = Changes(horizon=plan.horizon)
-        lake.log.commit(Draft("gc"), lambda state: changes)
+        older = sorted(number for number in _kept_now(lake, now_ns) if number < plan.horizon)
+        noted = {KEPT: ",".join(map(str, older))} if older else {}
+        lake.log.commit(Draft("gc", app=noted), lambda state: changes)
     needed = _needed(lake, now_ns)
     deleted = deleted_bytes = 0
     for number, file in enumerate(plan.files, 1):
@@ -188,6 +194,10 @@ def _needed(lake: Lake, now_ns: int) -> set[str]:
     return {*history.reached(head.horizon, kept), *(pin.id for pin in pins)}
 
 
+def _kept_now(lake: Lake, now_ns: int) -> set[int]:
+    return _kept(lake, [pin for pin in lake.refs.pins() if pin.expires_ns > now_ns])
+
+
 def _unlink(volume: Volume, path: str) -> bool:
     try:
         volume.unlink(path)
@@ -212,9 +222,20 @@ def _gather(lake: Lake, retention: Retention, now_ns: int, orphans: bool) -> Fac
     stored += [_look(lake.volume, "pin", pin.id, layout.pin_path(pin.id)) for pin in pins
                if pin.expires_ns <= old_before_ns]  # fmt: skip
     files = [file for file in stored if file is not None]
+    named = history.named | history.formerly.keys()
     if not orphans:
         files += [history.files[id_] for id_ in history.named - wanted.ids]
-    return Facts(now, wanted, history.named, tuple(files), old_before_ns)
+        files += _still_there(lake.volume, history, wanted)
+    return Facts(now, wanted, named, tuple(files), old_before_ns)
+
+
+def _still_there(volume: Volume, history: _History, wanted: Reach) -> Iterator[Stored]:
+    """Yield what formerly kept snapshots needed alone, as far as it is not deleted yet."""
+    for id_ in sorted(history.formerly.keys() - history.named - wanted.ids):
+        file = history.formerly[id_]
+        found = _look(volume, file.kind, id_, file.path)
+        if found is not None:
+            yield found
 
 
 def _oldest(lake: Lake, head: State, retention: Retention, now_ns: int) -> int:
@@ -241,10 +262,18 @@ class _History:
         _refuse_hidden(lake, head)
         self.files = {file.id: file for file in _files(lake.log.at(head.horizon))}
         self._added: list[tuple[int, set[str]]] = []
+        formerly: list[int] | None = None
         for commit in lake.log.history(head.number, head.horizon + 1):
+            if formerly is None and commit.changes.horizon is not None:
+                formerly = [int(word) for word in commit.app.get(KEPT, "").split(",")
+                            if word.isdigit()]  # fmt: skip
             self.files.update({file.id: file for file in _added_files(commit)})
             self._added.append((commit.number, {file.id for file in _added_files(commit)}))
         self.named = self._from(head.horizon)
+        # What tags and pins kept when older snapshots were given up; they may be gone since.
+        self.formerly: dict[str, Stored] = {}
+        for number in formerly or []:
+            self.formerly.update({file.id: file for file in _files(lake.log.at(number))})
 
     def _from(self, horizon: int) -> frozenset[str]:
         ids = _ids(self._lake.log.at(horizon))

@@ -390,3 +390,23 @@ def test_more_snapshots_kept_than_there_are_is_all_of_them() -> None:
         drop_pack(lake, 1)
         plenty = Retention(keep_seconds=0, grace_seconds=0, keep_snapshots=100)
         assert collect(lake, plenty).deleted == 0
+
+
+def test_what_a_tag_kept_goes_by_the_log_alone_once_the_tag_is_gone() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        lake.tag("v1")
+        write(lake, {"a": b"2"})
+        first = drop_pack(lake, 1)
+        write(lake, {"a": b"3"})
+        second = drop_pack(lake, 2)
+        done = collect(lake, AT_ONCE, orphans=False)
+        assert [file.path for file in done.plan.files] == [second]
+        assert collect(lake, AT_ONCE, orphans=False).deleted == 0
+        lake.refs.delete("v1")
+        done = collect(lake, AT_ONCE, orphans=False)
+        assert [file.path for file in done.plan.files] == [first]
+        assert done.deleted == 1
+        assert collect(lake, AT_ONCE, orphans=False).plan.files == ()
+        assert contents(lake.snapshot()) == {"a": b"3"}
+        assert check(lake, deep=True).clean
