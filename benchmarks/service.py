@@ -296,6 +296,8 @@ import sys
 from lakefeed import Lake
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
+from lakefeed.service.threads import lower_priority
+lower_priority()  # as the service does
 print("ready", flush=True)
 with Lake.open(sys.argv[1]) as lake:
     for target in (32 << 20, 96 << 20, 1 << 30):

@@ -56,13 +56,15 @@ def settle(lake: Path) -> None:
 
 def produce(inbox: str, first: int, count: int, times: str) -> None:
     """Drop files of 4 KiB, renamed into place; note when each was there."""
-    data = np.random.default_rng(first).bytes(FILE_BYTES)
+    data = bytearray(np.random.default_rng(first).bytes(FILE_BYTES))
     dropped = np.zeros(count, np.int64)
     for at in range(count):
         number = first + at
         directory = f"{inbox}/{number // 1000:06d}"
         if at % 1000 == 0:
             os.makedirs(directory, exist_ok=True)
+        # No two files alike, or their checksums would cost nothing in the index.
+        data[:8] = number.to_bytes(8, "little")
         hidden = f"{directory}/.{number}.part"
         with open(hidden, "wb", buffering=0) as file:
             file.write(data)
@@ -87,7 +89,8 @@ def write_files(where: str, first: int, count: int, results: Any) -> None:
     watcher.start()
     with Lake.open(where) as lake, lake.writer() as writer:
         for number in range(first, first + count):
-            handle = writer.put(f"w/{number // 1000:06d}/{number}", data)
+            unlike = number.to_bytes(8, "little") + data[8:]
+            handle = writer.put(f"w/{number // 1000:06d}/{number}", unlike)
             if number % 50 == 0:
                 waiting.put((time.perf_counter(), handle))
     waiting.put(None)

@@ -17,7 +17,7 @@ from lakefeed.lake.lake import Lake
 from lakefeed.lake.repacking import CopyOptions
 from lakefeed.lake.scrub import Scrubbed, ScrubOptions, scrub
 from lakefeed.service.options import ServiceOptions
-from lakefeed.service.threads import Guard, Stopped
+from lakefeed.service.threads import Guard, Stopped, lower_priority
 
 Result = Literal["done", "nothing", "conflict", "damaged"]
 # Unmerged packs each cost every look-up a probe; so many are worth a merge of their rows.
@@ -42,7 +42,11 @@ def in_window(options: ServiceOptions) -> bool:
 
 
 def run_compaction(lake: Lake, options: ServiceOptions, guard: Guard) -> CompactionDone:
-    """Rewrite one run's share of what is worth it; Stopped when the guard says so."""
+    """Rewrite one run's share of what is worth it; Stopped when the guard says so.
+
+    The thread that calls this goes on with low priority, and should end soon after.
+    """
+    lower_priority()
 
     def go_on(*_: object) -> None:
         guard.check()
@@ -101,7 +105,8 @@ def run_collection(
 
 
 def run_scrub(lake: Lake, options: ServiceOptions, guard: Guard) -> Scrubbed:
-    """Verify payloads for a while, from where the last run ended."""
+    """Verify payloads for a while, from where the last run ended; with low priority, too."""
+    lower_priority()
 
     def go_on(done: int, total: int, verified_bytes: int) -> None:
         guard.check()
