@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +21,6 @@ from lakefeed.lake.garbage import (
 )
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
-from lakefeed.lake.packing import new_pack
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import contents, damage, new_lake, write
 from tests.support.faulty import FaultyVolume
@@ -342,71 +339,3 @@ def test_the_plan_never_holds_what_is_reached_or_young_and_unnamed(
         assert id_ not in named
         assert stored[id_] > 4
     assert (plan.horizon is not None) == any(file.id in now for file in plan.files)
-
-
-def test_the_log_alone_says_what_may_go_and_no_directory_of_packs_is_read() -> None:
-    with new_lake() as lake:
-        write(lake, {"a": b"1"})
-        write(lake, {"a": b"2"})
-        path = drop_pack(lake, 1)
-        write_orphan(lake)
-        listed: list[str] = []
-        look = lake.volume.list
-
-        def listing(directory: str) -> object:
-            listed.append(directory)
-            return look(directory)
-
-        with patch.object(lake.volume, "list", listing):
-            done = collect(lake, AT_ONCE, orphans=False)
-        assert [file.path for file in done.plan.files] == [path]
-        assert (done.deleted, done.deleted_bytes) == (1, done.plan.files[0].bytes)
-        assert not [name for name in listed if name.startswith((layout.PACKS, layout.INDEX))]
-        assert len(on_volume(lake)) == 2
-        assert collect(lake, AT_ONCE, orphans=True).deleted == 1
-        assert contents(lake.snapshot()) == {"a": b"2"}
-
-
-def write_orphan(lake: Lake) -> None:
-    new_pack(lake.volume, 0, lambda writer, now_ns: None)
-
-
-def test_the_newest_snapshots_are_kept_by_count() -> None:
-    with new_lake() as lake:
-        for number in range(4):
-            write(lake, {"a": b"%d" % number})
-        drop_pack(lake, 1)  # commit 5
-        drop_pack(lake, 2)  # commit 6
-        two = Retention(keep_seconds=0, grace_seconds=0, keep_snapshots=2)
-        done = collect(lake, two)
-        assert (done.plan.horizon, done.deleted) == (5, 1)
-        assert contents(lake.snapshot(5)) == {"a": b"3"}
-
-
-def test_more_snapshots_kept_than_there_are_is_all_of_them() -> None:
-    with new_lake() as lake:
-        write(lake, {"a": b"1"})
-        write(lake, {"a": b"2"})
-        drop_pack(lake, 1)
-        plenty = Retention(keep_seconds=0, grace_seconds=0, keep_snapshots=100)
-        assert collect(lake, plenty).deleted == 0
-
-
-def test_what_a_tag_kept_goes_by_the_log_alone_once_the_tag_is_gone() -> None:
-    with new_lake() as lake:
-        write(lake, {"a": b"1"})
-        lake.tag("v1")
-        write(lake, {"a": b"2"})
-        first = drop_pack(lake, 1)
-        write(lake, {"a": b"3"})
-        second = drop_pack(lake, 2)
-        done = collect(lake, AT_ONCE, orphans=False)
-        assert [file.path for file in done.plan.files] == [second]
-        assert collect(lake, AT_ONCE, orphans=False).deleted == 0
-        lake.refs.delete("v1")
-        done = collect(lake, AT_ONCE, orphans=False)
-        assert [file.path for file in done.plan.files] == [first]
-        assert done.deleted == 1
-        assert collect(lake, AT_ONCE, orphans=False).plan.files == ()
-        assert contents(lake.snapshot()) == {"a": b"3"}
-        assert check(lake, deep=True).clean
