@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from lakefeed.errors import Conflict, LakefeedError
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.scrub import known_damage
 from lakefeed.metrics.compactor import CompactorMetrics
 from lakefeed.service.inbox import Backlog, Inbox
 from lakefeed.service.jobs import (
@@ -251,5 +252,8 @@ class Keeper:
         self._teller.scrubbed(await in_thread("scrub", lambda: run_scrub(lake, options, guard)))
 
     async def _look(self, lake: Lake) -> None:
-        state, space = await in_thread("look", lambda: (lake.log.head(), lake.volume.space()))
-        self._teller.looked(state, space)
+        # Damage too: verification may run elsewhere, and leaves its notes on the volume.
+        state, space, damaged = await in_thread(
+            "look", lambda: (lake.log.head(), lake.volume.space(), len(known_damage(lake)))
+        )
+        self._teller.looked(state, space, damaged)

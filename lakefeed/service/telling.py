@@ -131,9 +131,11 @@ class Teller:
         for one in done.damaged:
             self._log(logging.ERROR, f"damaged payload: {one.path} in pack {one.pack}", "scrub")
 
-    def looked(self, state: State, space: Space) -> None:
-        """Note what the newest snapshot consists of."""
+    def looked(self, state: State, space: Space, damaged: int) -> None:
+        """Note what the newest snapshot consists of, and how many payloads are known damaged."""
         status, metrics, path = self.status, self._metrics, self._path
+        status.corrupt_payloads = damaged
+        metrics.scrub_corrupt.labels(path).set(damaged)
         status.show(state, space.free_bytes)
         metrics.index_entries.labels(path).set(status.index_entries)
         metrics.index_segments.labels(path).set(status.index_segments)

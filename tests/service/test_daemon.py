@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake
+from lakefeed.lake import layout
+from lakefeed.lake.scrub import scrub
 from tests.service.daemons import ROOT, Daemon, compactd, eventually
 from tests.service.tools import drop, waiting
 from tests.survival.mounts import Image, freeze, thaw, why_no_loop
@@ -158,3 +160,18 @@ def test_an_address_in_use_is_exit_code_6(tmp_path: Path) -> None:
         with compactd(lake, "--listen", address) as other:
             assert other.wait() == 6
             assert "choose another address" in other.log()
+
+
+def test_damage_that_another_program_found_is_told(tmp_path: Path) -> None:
+    """A nightly `lakefeed scrub` leaves its notes on the volume, and the metrics show them."""
+    lake, _ = make(tmp_path)
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.put("a", b"x" * 100).wait()
+        (row,) = [opened.snapshot().stat("a")]
+        pack = lake / layout.pack_path(row.pack)
+        damaged = bytearray(pack.read_bytes())
+        damaged[row.offset] ^= 1
+        pack.write_bytes(damaged)
+        assert len(scrub(opened).damaged) == 1
+    done = once(lake, "--json", "--scrub-interval", "0s")
+    assert json.loads(done.stdout)["lakes"][0]["corrupt_payloads"] == 1, done.stderr
