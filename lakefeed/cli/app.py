@@ -16,11 +16,14 @@ import typer
 
 from lakefeed import __version__
 from lakefeed.cli import (
+    bench,
+    bench_volume,
     common,
     compactd,
     compaction,
     completion,
     demo,
+    doctor,
     federating,
     housekeeping,
     looking,
@@ -57,6 +60,9 @@ MODULES = (
     top,
     mount,
     demo,
+    bench,
+    bench_volume,
+    doctor,
     completion,
 )
 

@@ -1,0 +1,1 @@
+"""Measuring: formulas, workloads, emulated and real accelerators, volumes, reports."""

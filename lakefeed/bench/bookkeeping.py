@@ -1,0 +1,96 @@
+"""What DLIO does between steps besides waiting for data, done here too, so that AU compares.
+
+An accelerator utilisation that MLPerf Storage publishes was measured by DLIO, whose loop costs
+something itself: for each step it writes a line to a log file and to standard error, through
+Python's logging with the caller's file and line, and passes half a dozen tracing decorators. On
+two cores that takes some 0.2 ms a step: half a point of AU for RetinaNet, 7 for CosmoFlow, 15 for
+DLRM, with any storage whatever. The `dlio` harness does such work as well, really: the same line
+through the same handlers, and an event of JSON in place of each decorator. `lean` leaves it out.
+
+Each rank writes into a temporary directory that goes away with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import time
+from datetime import datetime
+from types import TracebackType
+
+HARNESSES = ("dlio", "lean")
+
+# Decorated calls in one step of DLIO 2.0.0: two of the loader's iterator, trace_object, compute,
+# torch_sleep, the step. Benchmark `accelerators` compares the outcome with DLIO's own.
+EVENTS_A_STEP = 6
+
+
+class Bookkeeping:
+    """The log and the trace of one rank."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._directory = tempfile.TemporaryDirectory(prefix="lakefeed-bench-")
+        self._logger = logging.Logger(f"lakefeed.bench.rank{rank}", logging.INFO)
+        text = logging.Formatter("[%(levelname)s] %(message)s [%(pathname)s:%(lineno)d]")
+        log = logging.FileHandler(os.path.join(self._directory.name, "log"), encoding="utf-8")
+        # DLIO's second handler writes to standard error, line by line; nobody wants to see it here.
+        self._nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed by close
+        for handler in (log, logging.StreamHandler(self._nowhere)):
+            handler.setFormatter(text)
+            self._logger.addHandler(handler)
+        self._trace = open(  # noqa: SIM115 - closed by close
+            os.path.join(self._directory.name, "trace"), "w", encoding="utf-8"
+        )
+
+    def loaded(self, step: int, samples: int, seconds: float) -> None:
+        """Note that a batch has come: two events, and a line that is below the log's level."""
+        self._events(step, seconds, 2)
+        self._logger.debug(f"{_now()} Rank {self._rank} step {step}: loaded {samples} in {seconds}")
+
+    def processed(self, step: int, samples: int, seconds: float) -> None:
+        """Note that a step is done: the other events, and a line in the log."""
+        self._events(step, seconds, EVENTS_A_STEP - 2)
+        self._logger.info(
+            f"{_now()} Rank {self._rank} step {step} processed {samples} samples in {seconds} s"
+        )
+
+    def _events(self, step: int, seconds: float, count: int) -> None:
+        for number in range(count):
+            event = {
+                "id": step,
+                "name": f"event{number}",
+                "cat": "bench",
+                "pid": os.getpid(),
+                "ts": time.time_ns() // 1000,
+                "dur": int(seconds * 1e6),
+                "ph": "X",
+                "args": {"step": step, "epoch": 1, "image_idx": -1},
+            }
+            self._trace.write(json.dumps(event) + "\n")
+
+    def close(self) -> None:
+        """Close the files and remove them. Works twice."""
+        for handler in list(self._logger.handlers):
+            self._logger.removeHandler(handler)
+            handler.close()
+        self._nowhere.close()
+        self._trace.close()
+        self._directory.cleanup()
+
+    def __enter__(self) -> Bookkeeping:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _now() -> str:
+    return datetime.now().strftime("%Y-%m-%dT%H:%M:%S.%f")

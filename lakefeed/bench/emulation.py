@@ -1,0 +1,212 @@
+"""A simulated slow volume: every call waits as it would on a file server, whoever makes it.
+
+The model has three numbers: how long a call takes (`call_seconds`), how many calls a second the
+server answers (`calls_per_second`) and how many bytes a second come through (`bytes_per_second`).
+The last two are shared by all ranks of a run, through one small array in shared memory, as one
+server is. A read of more than `call_bytes_max` costs several of the server's calls, but waits only
+once: the kernel's NFS client sends the parts together.
+
+What is delayed is real: real files, read by real calls, from the page cache or the disk. A figure
+that comes from here is called simulated wherever it is shown. Local files under the same delays
+are read through `Pace` (`files`), lakes through `SlowVolume`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from types import TracebackType
+from typing import Any
+
+from lakefeed.volume.base import (
+    FileStat,
+    Listed,
+    ReadableFile,
+    Space,
+    Volume,
+    WritableFile,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How slow a simulated volume is; 0 calls or bytes a second means without limit."""
+
+    name: str
+    call_seconds: float
+    calls_per_second: float = 0.0
+    bytes_per_second: float = 0.0
+    call_bytes_max: int = 1 << 20
+
+    @property
+    def label(self) -> str:
+        """The model in two words, for lines that hold a figure."""
+        return f"simulated volume {self.name!r}"
+
+    def describe(self) -> str:
+        """Return the model in words, which begin with 'simulated'."""
+        parts = [f"{self.call_seconds * 1e3:g} ms a call"]
+        if self.calls_per_second:
+            parts.append(f"at most {self.calls_per_second:,.0f} calls/s")
+        if self.bytes_per_second:
+            parts.append(f"at most {self.bytes_per_second / 1e6:,.0f} MB/s")
+        return f"{self.label}: {', '.join(parts)}"
+
+
+# A file server one millisecond away, and the same one shared and busy.
+FAR = Delays("far", 0.001)
+NAS = Delays("nas", 0.001, 5000, 1e9)
+KNOWN = {delays.name: delays for delays in (FAR, NAS)}
+
+
+class Pace:
+    """Makes callers wait as the model says; `shared` holds when the server is free again.
+
+    Its two numbers (calls, bytes) are guarded by the array's own lock, which is never held while
+    waiting.
+    """
+
+    def __init__(self, delays: Delays, shared: Any) -> None:
+        self.delays = delays
+        self._shared = shared
+        self._never = threading.Event()
+
+    def call(self, transferred_bytes: int = 0) -> None:
+        """Wait for one call that moves so many bytes."""
+        self._never.wait(self._due(transferred_bytes) - time.monotonic())
+
+    def _due(self, transferred_bytes: int) -> float:
+        delays = self.delays
+        calls = max(1, math.ceil(transferred_bytes / delays.call_bytes_max))
+        with self._shared.get_lock():
+            now = time.monotonic()
+            answered = now + delays.call_seconds
+            if delays.calls_per_second:
+                begun = max(now, self._shared[0])
+                self._shared[0] = begun + calls / delays.calls_per_second
+                answered = begun + delays.call_seconds
+            if delays.bytes_per_second and transferred_bytes:
+                begun = max(now, self._shared[1])
+                self._shared[1] = begun + transferred_bytes / delays.bytes_per_second
+                answered = max(answered, float(self._shared[1]))
+        return answered
+
+
+def shared_state(context: BaseContext) -> Any:
+    """Return the memory that the ranks of one run share; give it to each rank's `Pace`."""
+    return context.Array("d", 2)
+
+
+class SlowReadableFile:
+    """A file whose reads wait."""
+
+    def __init__(self, inner: ReadableFile, pace: Pace) -> None:
+        self._inner = inner
+        self._pace = pace
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file when it was opened."""
+        return self._inner.size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes at `offset`."""
+        self._pace.call(length)
+        return self._inner.read_at(offset, length)
+
+    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
+        """Fill the buffers in order from `offset`, wholly."""
+        self._pace.call(sum(buffer.nbytes for buffer in buffers))
+        return self._inner.read_into(offset, buffers)
+
+    def stat(self) -> FileStat:
+        """Return the facts of the open file."""
+        self._pace.call()
+        return self._inner.stat()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._inner.close()
+
+    def __enter__(self) -> SlowReadableFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class SlowVolume:
+    """Any volume, with the waits of a model. Writing waits as well, once for each call."""
+
+    def __init__(self, inner: Volume, pace: Pace) -> None:
+        self._inner = inner
+        self._pace = pace
+
+    @property
+    def name(self) -> str:
+        """The inner volume's name."""
+        return self._inner.name
+
+    def create(self, path: str) -> WritableFile:
+        """Create a new file."""
+        self._pace.call()
+        return self._inner.create(path)
+
+    def open(self, path: str) -> SlowReadableFile:
+        """Open a file for reading."""
+        self._pace.call()
+        return SlowReadableFile(self._inner.open(path), self._pace)
+
+    def stat(self, path: str) -> FileStat:
+        """Return the facts of a file."""
+        self._pace.call()
+        return self._inner.stat(path)
+
+    def link(self, source: str, target: str) -> None:
+        """Give `source` the additional name `target`."""
+        self._pace.call()
+        self._inner.link(source, target)
+
+    def replace(self, source: str, target: str) -> None:
+        """Rename over the target."""
+        self._pace.call()
+        self._inner.replace(source, target)
+
+    def unlink(self, path: str) -> None:
+        """Remove a name."""
+        self._pace.call()
+        self._inner.unlink(path)
+
+    def list(self, directory: str) -> Iterator[Listed]:
+        """Yield the names in a directory."""
+        self._pace.call()
+        yield from self._inner.list(directory)
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and its parents."""
+        self._pace.call()
+        self._inner.make_directory(path)
+
+    def sync_directory(self, path: str) -> None:
+        """Make the names in a directory durable."""
+        self._pace.call()
+        self._inner.sync_directory(path)
+
+    def refresh(self, directory: str) -> None:
+        """Forget cached misses below a directory."""
+        self._pace.call()
+        self._inner.refresh(directory)
+
+    def space(self) -> Space:
+        """Return the room left."""
+        self._pace.call()
+        return self._inner.space()

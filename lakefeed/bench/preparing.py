@@ -1,0 +1,109 @@
+"""Data to measure on: made samples of a workload's size, and a lake's samples in other formats.
+
+Made samples are incompressible noise from a seed, so that no codec, cache or sparse file can
+flatter anybody. Sizes follow the workload's mean and deviation (a normal distribution, cut below at
+a tenth of the mean). Copies for other sources come out of the lake by its own export, so
+all sources read the very same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from lakefeed.bench.sources import Spec
+from lakefeed.bench.workloads import Workload
+from lakefeed.errors import Invalid
+from lakefeed.format.rows import Kind
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.query import Query
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.transfer.archives import TarTarget, TfrecordTarget
+from lakefeed.transfer.directory import DirectoryTarget
+from lakefeed.transfer.exporting import ExportOptions, Target, export
+from lakefeed.transfer.shards import Shards
+
+# WebDataset and MLPerf's TFRecord files are of about this size.
+SHARD_BYTES = 128 << 20
+SHARD_BYTES_MIN = 1 << 20
+_FILES = frozenset({Kind.FILE})
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a selection of a lake holds."""
+
+    samples: int
+    bytes: int
+
+    @property
+    def sample_bytes(self) -> float:
+        """The mean size."""
+        return self.bytes / self.samples if self.samples else 0.0
+
+
+def contents(snapshot: Snapshot, select: str) -> Contents:
+    """Return how many samples a prefix or a glob selects, and their bytes."""
+    samples = size_bytes = 0
+    for table in snapshot.find(query_of(select)):
+        samples += table.num_rows
+        size_bytes += pc.sum(table["size"]).as_py() or 0
+    return Contents(samples, int(size_bytes))
+
+
+def query_of(select: str) -> Query:
+    """Return the query of a prefix or a glob, files only."""
+    if any(char in select for char in "*?["):
+        return Query("", select, _FILES)
+    return Query(select, None, _FILES)
+
+
+def generate(
+    lake: Lake,
+    workload: Workload,
+    samples: int,
+    progress: Callable[[int, int], object] = lambda done, size_bytes: None,
+    seed: int = 0,
+) -> Contents:
+    """Put made samples of a workload into a lake, below `WORKLOAD/`; return what was put."""
+    if samples < 1:
+        raise Invalid("samples", expected="at least 1", found=samples)
+    chance = np.random.default_rng(seed)
+    least = max(1, workload.sample_bytes // 10)
+    total_bytes = 0
+    with lake.writer(operation="generate", message=f"{samples} samples of {workload.label}") as put:
+        for number in range(samples):
+            size = workload.sample_bytes
+            if workload.sample_bytes_stdev:
+                size = max(least, int(chance.normal(size, workload.sample_bytes_stdev)))
+            folder = f"{workload.name}/class{number % 100:02d}"
+            put.put(f"{folder}/{number:08d}.{workload.format}", chance.bytes(size))
+            total_bytes += size
+            progress(number + 1, total_bytes)
+    return Contents(samples, total_bytes)
+
+
+def copy_out(snapshot: Snapshot, spec: Spec, directory: Path, ranks: int) -> None:
+    """Export what `spec` selects into a directory, in the format of its kind.
+
+    Shards are cut so that every rank gets one.
+    """
+    total = contents(snapshot, spec.select).bytes
+    shard_bytes = min(SHARD_BYTES, max(SHARD_BYTES_MIN, total // (ranks * 2)))
+    target: Target
+    if spec.kind == "plain":
+        target = DirectoryTarget(directory)
+    elif spec.kind == "tfrecord":
+        target = TfrecordTarget(Shards(str(directory / "data.tfrecord"), shard_bytes))
+    elif spec.kind == "webdataset":
+        target = TarTarget(Shards(str(directory / "data.tar"), shard_bytes))
+    else:
+        raise Invalid("source", expected="plain, tfrecord or webdataset", found=spec.kind)
+    query = query_of(spec.select)
+    report = export(snapshot, target, ExportOptions(query.prefix, query.glob))
+    if report.errors:
+        raise Invalid(str(directory), expected="every sample", found=report.problems[0])

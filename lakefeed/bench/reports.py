@@ -1,0 +1,133 @@
+"""Reports on disk: written as JSON and HTML, read back, compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lakefeed.bench import page
+from lakefeed.errors import Invalid, NotFound, from_os_error
+
+SCHEMA = "lakefeed.bench/1"
+COMPARED = (
+    ("utilisation", "busy"),
+    ("samples_per_second", "samples/s"),
+    ("bytes_per_second", "MB/s"),
+    ("stall_share", "stall"),
+    ("read_amplification", "amplification"),
+    ("cpu_per_thousand_samples", "CPU s / 1000 samples"),
+)
+
+
+def write(report: Mapping[str, Any], where: Path) -> tuple[Path, Path]:
+    """Write WHERE.html and WHERE.json (a suffix of either is cut off); return both paths."""
+    base = where.with_suffix("") if where.suffix in (".html", ".json") else where
+    html, data = base.with_name(base.name + ".html"), base.with_name(base.name + ".json")
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        html.write_text(page.render(report), encoding="utf-8")
+    except OSError as error:
+        raise from_os_error(error, str(base)) from error
+    return html, data
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a report; NotFound, or Invalid for a file that is none."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFound(f"report {path}") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Invalid(f"report {path}", expected="JSON", found=str(error)) from error
+    schema = report.get("schema") if isinstance(report, dict) else None
+    if schema != SCHEMA:
+        raise Invalid(
+            f"report {path}",
+            expected=f"schema {SCHEMA}",
+            found=schema,
+            hint='write one with "lakefeed bench ... --report FILE"',
+        )
+    return dict(report)
+
+
+def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return a report whose runs are those of all reports, with changes against the first.
+
+    Invalid when there is nothing that two of them have in common.
+    """
+    runs = []
+    for name, report in reports:
+        rows = report.get("runs") or report.get("feeds") or ()
+        for run in rows:
+            label = run.get("source") or run.get("name")
+            runs.append({**run, "source": f"{name}: {label}", "group": label, "report": name})
+    if not runs or len(reports) < 2:
+        raise Invalid("reports", expected="two or more with runs", found=f"{len(runs)} runs")
+    changes = _changes(runs, reports[0][0])
+    first = reports[0][1]
+    warnings = _differences(reports)
+    lines = [_line(change) for change in changes] or ["nothing in common: see the table"]
+    return {
+        "schema": SCHEMA,
+        "kind": "comparison",
+        "title": "Comparison of " + ", ".join(name for name, _ in reports),
+        "workload": first.get("workload"),
+        "emulated": first.get("emulated", False),
+        "simulated_volume": first.get("simulated_volume"),
+        "runs": [run for run in runs if "accelerators" in run],
+        "feeds": [{**run, "name": run["source"]} for run in runs if "accelerators" not in run],
+        "changes": changes,
+        "notes": warnings,
+        "lines": lines,
+        "verdict": lines[0],
+        "next": "repeat both runs: differences below 5 % are within the noise of one machine",
+        "environment": first["environment"],
+        "cold": first.get("cold", False),
+    }
+
+
+def _changes(runs: Sequence[Mapping[str, Any]], first: str) -> list[dict[str, Any]]:
+    base = {run["group"]: run for run in runs if run["report"] == first}
+    found = []
+    for run in runs:
+        before = base.get(run["group"])
+        if before is None or run["report"] == first:
+            continue
+        change = {"report": run["report"], "source": run["group"]}
+        for key, _ in COMPARED:
+            one, other = before.get(key), run.get(key)
+            if one and other is not None:
+                change[key] = other / one
+        found.append(change)
+    return found
+
+
+def _line(change: Mapping[str, Any]) -> str:
+    parts = [
+        f"{label} ×{change[key]:.2f}" for key, label in COMPARED if change.get(key) is not None
+    ]
+    return f"{change['report']} against the first, {change['source']}: {', '.join(parts)}"
+
+
+def _differences(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Return what makes the reports hard to compare."""
+    found = []
+    for key in ("host", "processor", "kernel", "lakefeed"):
+        values = {name: str(report["environment"].get(key)) for name, report in reports}
+        if len(set(values.values())) > 1:
+            text = ", ".join(f"{name}: {value}" for name, value in values.items())
+            found.append(f"different {key}: {text}")
+    for key in ("cold", "simulated_volume", "harness"):
+        if len({str(report.get(key)) for _, report in reports}) > 1:
+            found.append(f"different {key}")
+    labels = {
+        f"{(report.get('workload') or {}).get('name')}/"
+        f"{(report.get('workload') or {}).get('accelerator')}"
+        for _, report in reports
+    }
+    if len(labels) > 1:
+        found.append(f"different workloads: {', '.join(sorted(labels))}")
+    return found

@@ -1,0 +1,299 @@
+"""`bench train` with emulated accelerators: sources side by side, the ceiling, the sweep.
+
+1. Check that there is enough data for the number of accelerators. 2. Measure the ceiling: the same
+ranks on batches from memory. 3. Run each source, cold if asked. 4. With a sweep, double the
+accelerators until AU falls below the threshold, then close in. 5. Judge.
+
+The result is the report's dictionary; nothing is printed here. `say` hears what is going on.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lakefeed.bench import environment, figures, metrics, verdict
+from lakefeed.bench.emulation import Delays
+from lakefeed.bench.preparing import Contents, contents, copy_out
+from lakefeed.bench.ranks import Job, Look, run_ranks
+from lakefeed.bench.sources import Reading, Spec
+from lakefeed.bench.steps import Loop
+from lakefeed.bench.workloads import Workload
+from lakefeed.errors import Invalid
+from lakefeed.lake.lake import Lake
+
+SCHEMA = "lakefeed.bench/1"
+CEILING_STEPS_MAX = 400
+CEILING_SECONDS = 4.0
+SWEEP_MAX = 64
+# Sizes this far from the workload's own make a run another workload.
+SIZE_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long to run. None: what the workload and the data say."""
+
+    steps: int | None = None
+    epochs: int | None = None
+    sweep_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """One `bench train`. `data` maps a source's kind to a directory that has it already."""
+
+    lake: str
+    workload: Workload
+    accelerators: int = 1
+    sources: tuple[str, ...] = ("lake",)
+    select: str = ""
+    at: int | str | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    reading: Reading = field(default_factory=Reading)
+    delays: Delays | None = None
+    limits: Limits = field(default_factory=Limits)
+    harness: str = "dlio"
+    cold: bool = False
+    strict: bool = False
+
+
+Say = Callable[[str], object]
+Watch = Callable[[str, int], Look]
+
+
+def train(options: TrainOptions, say: Say, watch: Watch) -> dict[str, Any]:
+    """Run it all; return the report. `watch(source, accelerators)` gives a look for each run."""
+    held = look_into(options)
+    notes = check_samples(options, held)
+    with directories(options, say) as where:
+        ceiling = _ceiling(options, options.accelerators, held, say)
+        runs, sweeps = [], {}
+        for kind in options.sources:
+            say(f"{kind}: {options.accelerators} emulated {options.workload.accelerator}")
+            run = _run(options, kind, where[kind], held, watch)
+            runs.append(run)
+            if options.limits.sweep_max:
+                sweeps[kind] = _sweep(options, (kind, where[kind]), held, (say, watch), run)
+    return _report(options, held, {"ceiling": ceiling, "runs": runs, "sweeps": sweeps}, notes)
+
+
+# -- before ----------------------------------------------------------------------------------------
+
+
+def look_into(options: TrainOptions) -> Contents:
+    """Return what the lake holds of the selection."""
+    with Lake.open(options.lake) as lake:
+        return contents(lake.snapshot(options.at), options.select)
+
+
+def check_samples(options: TrainOptions, held: Contents) -> list[str]:
+    """Return what makes this run no MLPerf-sized one; Invalid for data that cannot be run on."""
+    workload, count = options.workload, options.accelerators
+    needed = 2 * workload.batch_size * count
+    if held.samples < needed:
+        raise Invalid(
+            f"samples in {options.lake}",
+            expected=f"{needed:,} or more: two batches of {workload.batch_size} for each rank",
+            found=f"{held.samples:,}",
+            hint='import more files, or make some with "lakefeed bench generate"',
+        )
+    rule = metrics.samples_min(
+        workload.batch_size, count, environment.memory_bytes(), held.sample_bytes
+    )
+    notes = []
+    if held.samples < rule:
+        if options.strict:
+            raise Invalid(
+                f"samples in {options.lake}",
+                expected=f"{rule:,} by MLPerf Storage's rule (500 steps, five times the memory)",
+                found=f"{held.samples:,}",
+                hint="leave --strict out to run it as a what-if",
+            )
+        notes.append(
+            f"what-if: {held.samples:,} samples, MLPerf Storage wants {rule:,} here (500 steps and "
+            "five times the memory)"
+        )
+    if abs(held.sample_bytes / workload.sample_bytes - 1) > SIZE_TOLERANCE:
+        notes.append(
+            f"what-if: samples have {held.sample_bytes:,.0f} bytes on average, the workload's "
+            f"{workload.sample_bytes:,}"
+        )
+    return notes
+
+
+@contextmanager
+def directories(options: TrainOptions, say: Say) -> Iterator[dict[str, str]]:
+    """Lend a directory for each source; what has to be copied out of the lake goes afterwards."""
+    given = {"lake": options.lake, "null": "", **options.data}
+    missing = [kind for kind in options.sources if kind not in given]
+    if "mount" in missing:
+        raise Invalid(
+            "source mount",
+            expected="--data with the directory the lake is mounted at",
+            hint='"lakefeed mount LAKE DIR" mounts one',
+        )
+    if not missing:
+        yield given
+        return
+    beside = os.path.dirname(os.path.abspath(options.lake))
+    with tempfile.TemporaryDirectory(prefix="lakefeed-bench-", dir=beside) as scratch:
+        with Lake.open(options.lake) as lake:
+            snapshot = lake.snapshot(options.at)
+            for kind in missing:
+                say(f"copying the samples out of the lake as {kind}")
+                directory = Path(scratch) / kind
+                directory.mkdir()
+                ranks = max(options.accelerators, options.limits.sweep_max)
+                copy_out(snapshot, Spec(kind, select=options.select), directory, ranks)
+                given[kind] = str(directory)
+        yield given
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def spec_of(options: TrainOptions, kind: str, where: str, held: Contents) -> Spec:
+    """Return a source of the run."""
+    # A copy holds just what was selected, below its own root.
+    whole = kind != "lake" and kind not in options.data
+    return Spec(
+        kind=kind,
+        where=where,
+        select="" if whole else options.select,
+        at=options.at,
+        batch_size=options.workload.batch_size,
+        sample_bytes=max(1, round(held.sample_bytes)),
+        world_size=options.accelerators,
+        reading=options.reading,
+        delays=None if kind == "null" else options.delays,
+    )
+
+
+def loop_of(options: TrainOptions, held: Contents) -> Loop:
+    """Return steps and epochs: the data's and the workload's, unless the options say less."""
+    workload, limits = options.workload, options.limits
+    steps = held.samples // (workload.batch_size * options.accelerators)
+    if limits.steps is not None:
+        steps = min(steps, limits.steps)
+    epochs = limits.epochs or workload.epochs
+    return Loop(steps, epochs, workload.computation_seconds, harness=options.harness)
+
+
+def _run(
+    options: TrainOptions, kind: str, where: str, held: Contents, watch: Watch
+) -> dict[str, Any]:
+    if options.cold:
+        environment.drop_caches()
+    job = Job(spec_of(options, kind, where, held), loop_of(options, held))
+    results = run_ranks(job, watch(kind, options.accelerators))
+    workload = options.workload
+    run = figures.of_run(results, workload.batch_size, workload.computation_seconds)
+    return {"source": kind, **run}
+
+
+def _ceiling(options: TrainOptions, count: int, held: Contents, say: Say) -> dict[str, Any]:
+    """Return the figures of the same ranks on batches from memory."""
+    say("ceiling of the harness: batches from memory")
+    workload = options.workload
+    steps = int(CEILING_SECONDS / workload.computation_seconds)
+    loop = Loop(
+        max(2, min(CEILING_STEPS_MAX * 4, steps)),
+        1,
+        workload.computation_seconds,
+        harness=options.harness,
+    )
+    spec = replace(spec_of(options, "null", "", held), world_size=count)
+    results = run_ranks(Job(spec, loop))
+    run = figures.of_run(results, workload.batch_size, workload.computation_seconds)
+    return {"source": "null", **run}
+
+
+def _sweep(
+    options: TrainOptions,
+    source: tuple[str, str],
+    held: Contents,
+    beside: tuple[Say, Watch],
+    first: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return AU at several numbers of accelerators, and the most that pass."""
+    kind, where = source
+    say, watch = beside
+    points = {options.accelerators: first}
+
+    def passes(count: int) -> bool:
+        if count not in points:
+            one = replace(options, accelerators=count)
+            say(f"{kind}: {count} emulated {options.workload.accelerator}")
+            points[count] = _run(one, kind, where, held, watch)
+        return bool(points[count]["utilisation"] >= options.workload.utilisation_min)
+
+    most_data = held.samples // (2 * options.workload.batch_size)
+    most = close_in(passes, min(options.limits.sweep_max, most_data))
+    chosen = ("accelerators", "utilisation", "samples_per_second", "bytes_per_second", "cpus_busy")
+    return {
+        "most": most,
+        "highest_tried": max(points),
+        "points": [{name: points[count][name] for name in chosen} for count in sorted(points)],
+    }
+
+
+def close_in(passes: Callable[[int], bool], highest: int) -> int:
+    """Return the most that pass, by doubling up to the first failure and halving the gap."""
+    good, trial = 0, 1
+    while trial <= highest and passes(trial):
+        good, trial = trial, trial * 2
+    bad = min(trial, highest + 1)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        if passes(middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+# -- after -----------------------------------------------------------------------------------------
+
+
+def _report(
+    options: TrainOptions, held: Contents, measured: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
+    workload = options.workload
+    simulated = None if options.delays is None else options.delays.label
+    ceiling = measured["ceiling"]["utilisation"]
+    processors = os.cpu_count() or 1
+    judged = []
+    for run in measured["runs"]:
+        judgement = verdict.judge(run, workload, ceiling, processors, simulated)
+        judged.append({**run, **asdict(judgement)})
+    lines = [run["verdict"] for run in judged]
+    if len(judged) > 1:
+        lines.insert(0, verdict.compare(judged, workload, simulated))
+    for kind, sweep in measured["sweeps"].items():
+        lines.append(verdict.sweep_line(kind, sweep, workload, simulated))
+    return {
+        "schema": SCHEMA,
+        "kind": "train",
+        "title": f"{workload.title} on emulated {workload.accelerator}",
+        "workload": {**asdict(workload), **asdict(workload.demand)},
+        "emulated": True,
+        "simulated_volume": None if options.delays is None else options.delays.describe(),
+        "cold": options.cold,
+        "harness": options.harness,
+        "seed": options.reading.seed,
+        "data": {"samples": held.samples, "bytes": held.bytes, "sample_bytes": held.sample_bytes},
+        "notes": notes,
+        "passed": all(run["passed"] for run in judged),
+        "verdict": lines[0],
+        "lines": lines,
+        "next": judged[-1]["advice"],
+        **measured,
+        "runs": judged,
+        "environment": environment.describe(options.lake),
+    }

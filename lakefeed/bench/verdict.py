@@ -1,0 +1,153 @@
+"""Words for figures: one line that says how it went, one that says what to try next.
+
+Pure functions from facts to sentences. A simulated figure is called simulated in the same line. A
+run that is too short to mean anything says so before it says anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lakefeed.bench.workloads import Workload
+
+# Below so many steps one late batch moves AU by a point.
+STEPS_MIN = 100
+SECONDS_MIN = 5.0
+# Closer than this to the harness's own ceiling there is nothing left to win.
+CEILING_POINTS = 0.02
+# Ranks that keep the processors this busy are limited by them, not by the volume.
+BUSY_SHARE = 0.85
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is said of a run."""
+
+    passed: bool
+    verdict: str
+    advice: str
+    caveats: tuple[str, ...] = ()
+
+
+def percent(share: float | None) -> str:
+    """Return '97.8 %'."""
+    return "none" if share is None else f"{100 * share:.1f} %"
+
+
+def too_small(run: Mapping[str, Any]) -> str | None:
+    """Return why a run means little, or None."""
+    steps, seconds = run["steps"], run["wall_seconds"]
+    if steps >= STEPS_MIN and seconds >= SECONDS_MIN:
+        return None
+    return f"TOO SMALL TO MEAN MUCH ({steps} steps in {seconds:.1f} s)"
+
+
+def judge(
+    run: Mapping[str, Any],
+    workload: Workload,
+    ceiling: float | None,
+    processors: int,
+    simulated: str | None = None,
+) -> Judgement:
+    """Return the judgement of one emulated run against its workload's threshold."""
+    utilisation = run["utilisation"]
+    passed = utilisation >= workload.utilisation_min
+    small = too_small(run)
+    beside = "" if ceiling is None else f", ceiling of the harness {percent(ceiling)}"
+    where = "" if simulated is None else f", {simulated}"
+    count = run["accelerators"]
+    verdict = (
+        f"{'PASS' if passed else 'FAIL'}: {run['source']} keeps {count} emulated "
+        f"{workload.accelerator} {'busy' if passed else 'waiting'} on {workload.name}: AU "
+        f"{percent(utilisation)} ({percent(workload.utilisation_min)} wanted{beside}), "
+        f"{run['samples_per_second']:,.0f} samples/s, "
+        f"{run['bytes_per_second'] / 1e6:,.0f} MB/s{where}"
+    )
+    if small:
+        verdict = f"{small}. {verdict}"
+    return Judgement(passed, verdict, _next(run, workload, ceiling, processors))
+
+
+def _next(
+    run: Mapping[str, Any], workload: Workload, ceiling: float | None, processors: int
+) -> str:
+    utilisation, count = run["utilisation"], run["accelerators"]
+    if too_small(run):
+        return "measure longer: more samples, --steps or --epochs"
+    if ceiling is not None and ceiling < workload.utilisation_min:
+        return (
+            f"no storage passes here: even batches from memory reach {percent(ceiling)}; use "
+            "fewer accelerators for each host, or --harness lean to leave DLIO's bookkeeping out"
+        )
+    if utilisation >= workload.utilisation_min:
+        return f"try more accelerators: --sweep finds how many this source feeds (now {count})"
+    if run["cpus_busy"] >= BUSY_SHARE * processors:
+        return (
+            f"the processors are the limit ({run['cpus_busy']:.1f} of {processors} busy): more "
+            "cores for each accelerator, or a source that costs less of them "
+            f"(now {run['cpu_per_thousand_samples']:.2f} CPU s per 1,000 samples)"
+        )
+    wanted = workload.demand.bytes_per_second * count * workload.utilisation_min
+    lacking = f"{run['bytes_per_second'] / 1e6:,.0f} of {wanted / 1e6:,.0f} MB/s"
+    if run["source"] == "lake":
+        return (
+            f"storage is the limit ({lacking} came): look at the volume with "
+            '"lakefeed bench volume" and "lakefeed doctor", or feed fewer accelerators'
+        )
+    return f"storage is the limit ({lacking} came): import the files and compare --source lake"
+
+
+def compare(runs: Sequence[Mapping[str, Any]], workload: Workload, simulated: str | None) -> str:
+    """Return one line that compares the sources of one report."""
+    parts = [f"{run['source']} {percent(run['utilisation'])}" for run in runs]
+    where = "" if simulated is None else f" ({simulated})"
+    return f"AU on {workload.label}{where}: {', '.join(parts)}"
+
+
+def sweep_line(
+    source: str, sweep: Mapping[str, Any], workload: Workload, simulated: str | None
+) -> str:
+    """Return what a sweep found."""
+    most = sweep["most"]
+    where = "" if simulated is None else f" ({simulated})"
+    more = " or more" if most == sweep["highest_tried"] else ""
+    return (
+        f"{source} feeds {most}{more} emulated {workload.accelerator} on {workload.name} at AU "
+        f"{percent(workload.utilisation_min)} or better{where}"
+    )
+
+
+def real_line(run: Mapping[str, Any], model: str, simulated: str | None) -> str:
+    """Return the verdict on a real training from one source."""
+    stalls = run["stalls"]
+    busy = run["gpu"]["busy"]
+    gpu = "no GPU" if busy is None else f"GPU busy {percent(busy)}"
+    where = "" if simulated is None else f", {simulated}"
+    small = too_small(run)
+    return (
+        f"{small + '. ' if small else ''}{model} from {run['source']}: compute "
+        f"{percent(stalls['compute_share'])}, preparation stall "
+        f"{percent(stalls['prepare_share'])}, fetch stall {percent(stalls['fetch_share'])}; "
+        f"{gpu}; {run['samples_per_second']:,.0f} samples/s{where}"
+    )
+
+
+def real_next(run: Mapping[str, Any], processors: int) -> str:
+    """Return what to try next after a real training."""
+    stalls = run["stalls"]
+    if too_small(run):
+        return "measure longer: more samples or --steps"
+    if stalls["compute_share"] >= 1 - CEILING_POINTS:
+        return "the model is the limit: neither storage nor preparation would make it quicker"
+    if stalls["prepare_share"] >= stalls["fetch_share"]:
+        return (
+            "preparation is the limit: decode with more processors "
+            f"(now {run['cpus_busy']:.1f} of {processors} busy), store smaller pictures, or "
+            "decode on the GPU"
+        )
+    return (
+        "fetching is the limit: read further ahead (--prefetch), shuffle by runs, or look at the "
+        'volume with "lakefeed bench volume"'
+    )

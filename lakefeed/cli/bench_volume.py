@@ -1,0 +1,130 @@
+"""`lakefeed bench volume` and `bench feed`: what the mount can do, what the feed gets of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lakefeed.cli import benching
+from lakefeed.cli.benching import bench
+from lakefeed.cli.common import AtOption, JsonOption, LakeArgument, QuietOption, exit_codes
+from lakefeed.cli.doctor import DirectoryArgument
+from lakefeed.cli.output import stages
+from lakefeed.cli.units import duration_option, size_option
+from lakefeed.errors import EXIT_NOT_FOUND
+
+# These are commands of `bench`, which `cli.bench` adds to the root.
+commands = typer.Typer()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() and int(word) for word in words):
+        raise typer.BadParameter(f"{text!r}: write numbers like 1,4,16")
+    return tuple(sorted({int(word) for word in words}))
+
+
+@bench.command("volume", epilog=exit_codes(EXIT_NOT_FOUND))
+def volume(
+    directory: DirectoryArgument,
+    file_size: Annotated[
+        int,
+        typer.Option(
+            "--file-size", metavar="SIZE", parser=size_option, help="The file that is read."
+        ),
+    ] = "256MiB",  # type: ignore[assignment]
+    files: Annotated[int, typer.Option("--files", min=1, help="Small files to open.")] = 1000,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds", metavar="DURATION", parser=duration_option, help="Time of each cell."
+        ),
+    ] = "500ms",  # type: ignore[assignment]
+    concurrency: Annotated[
+        str, typer.Option("--concurrency", metavar="N,N", help="Requests in flight to try.")
+    ] = "1,4,16,64",
+    report: benching.ReportOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a mounted directory can do, with no lake.
+
+    Sequential and random reads by size, opens, stats, creates, fsyncs, links and renames, each from
+    more and more threads, and where more of them gain nothing. On NFS also what the kernel's client
+    asked of the server meanwhile. Files go into a directory of their own, removed afterwards.
+
+    JSON keys: schema, kind, title, reads and calls (name, concurrency, calls_per_second,
+    bytes_per_second, p50_seconds, p99_seconds, knee), rpcs, verdicts, lines, verdict, next,
+    environment.
+
+    \b
+    lakefeed bench volume /mnt/nas --report volume.html
+    """
+    from lakefeed.bench.volume import VolumeOptions, measure
+
+    options = VolumeOptions(
+        directory, file_size, files, max(0.01, seconds), concurrency=_numbers(concurrency)
+    )
+    with stages(quiet=quiet or as_json) as progress:
+        facts = measure(options, lambda name, done, total: progress(name, done, total))
+    benching.finish(facts, report, as_json)
+
+
+@bench.command("feed", epilog=exit_codes(EXIT_NOT_FOUND))
+def feed(
+    lake: LakeArgument,
+    select: benching.SelectOption = "",
+    at: AtOption = None,
+    batch_sizes: Annotated[
+        str, typer.Option("--batch-sizes", metavar="N,N", help="Batch sizes to try.")
+    ] = "32,256",
+    shuffles: Annotated[
+        str, typer.Option("--shuffles", metavar="HOW,HOW", help="Of global, runs=K, none.")
+    ] = "none,runs=64,global",
+    prefetches: Annotated[
+        str, typer.Option("--prefetches", metavar="N,N", help="Batches to read ahead.")
+    ] = "8",
+    seconds: Annotated[
+        float,
+        typer.Option(
+            "--seconds", metavar="DURATION", parser=duration_option, help="Time of each run."
+        ),
+    ] = "3s",  # type: ignore[assignment]
+    seed: benching.SeedOption = 0,
+    emulate: benching.EmulateOption = None,
+    cold: benching.ColdOption = False,
+    report: benching.ReportOption = None,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how quickly a lake's feed delivers, for every combination of options.
+
+    Two ceilings stand in the same table: batches from memory, and bare large reads of the same
+    packs into memory used again, with no index, no checksum and no order. Each run is a process of
+    its own.
+
+    JSON keys: schema, kind, title, feeds (name, samples_per_second, bytes_per_second,
+    cpu_per_thousand_samples, peak_rss_bytes, read_amplification, wait_seconds), lines, verdict,
+    next, environment.
+
+    \b
+    lakefeed bench feed /mnt/lake --batch-sizes 64,512 --shuffles global,runs=64 --report feed.html
+    """
+    from lakefeed.bench.feeding import FeedBench, measure
+
+    options = FeedBench(
+        lake=lake,
+        select=select,
+        at=at,
+        batch_sizes=_numbers(batch_sizes),
+        shuffles=tuple(word.strip() for word in shuffles.split(",")),
+        prefetches=_numbers(prefetches),
+        seconds=max(0.05, seconds),
+        seed=seed,
+        delays=benching.delays_option(emulate),
+        cold=cold,
+    )
+    with benching.live(False, quiet or as_json, None) as shown:
+        facts = measure(options, shown.say)
+    benching.finish(facts, report, as_json)

@@ -1,0 +1,223 @@
+"""What the bench commands share: options in words, rows for the terminal, what is shown live."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lakefeed.cli.output import print_json, print_line, print_table
+from lakefeed.cli.units import human_size, parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from lakefeed.bench.emulation import Delays
+
+bench = typer.Typer(
+    help="Measure volumes, feeds and training, and report what limits them.", no_args_is_help=True
+)
+
+SelectOption = Annotated[
+    str, typer.Option("--select", metavar="PATTERN", help="A prefix or a glob: train/**.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the order.")]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--report", metavar="FILE", help="Write FILE.html (one page, offline) and FILE.json."
+    ),
+]
+EmulateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--emulate",
+        metavar="VOLUME",
+        help="Simulate a slow volume: far (1 ms a call), nas (also 5,000 calls/s and 1 GB/s), or "
+        "latency=2ms,calls=5000,bandwidth=1GB.",
+    ),
+]
+ColdOption = Annotated[
+    bool, typer.Option("--cold", help="Drop the page cache before each run; needs root.")
+]
+WatchOption = Annotated[bool, typer.Option("--watch", help="Draw the run live on the terminal.")]
+MetricsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--metrics-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Serve Prometheus metrics meanwhile.",
+    ),
+]
+
+Look = Callable[[list[list[float]]], object]
+
+RUN_COLUMNS = (
+    "source", "accel.>", "busy>", "stall>", "samples/s>", "MB/s>", "ampl.>", "wait p50>",
+    "wait p99>", "CPU s/1000>", "peak>",
+)  # fmt: skip
+FEED_COLUMNS = (
+    "feed", "samples/s>", "MB/s>", "CPU us/sample>", "peak>", "ampl.>", "wait p50>", "wait p99>",
+)  # fmt: skip
+
+
+def run_row(run: Mapping[str, Any]) -> Sequence[str]:
+    """Return the cells of one run."""
+    busy = run["utilisation"]
+    return (
+        "memory (ceiling)" if run["source"] == "null" else run["source"],
+        str(run["accelerators"]),
+        "" if busy is None else f"{busy:.1%}",
+        f"{run['stall_share']:.1%}",
+        f"{run['samples_per_second']:,.0f}",
+        f"{run['bytes_per_second'] / 1e6:,.1f}",
+        f"{run['read_amplification']:.2f}",
+        milliseconds(run["wait_seconds"]["p50"]),
+        milliseconds(run["wait_seconds"]["p99"]),
+        f"{run['cpu_per_thousand_samples']:.2f}",
+        human_size(run["peak_rss_bytes"]),
+    )
+
+
+def feed_row(row: Mapping[str, Any]) -> Sequence[str]:
+    """Return the cells of one combination of `bench feed`."""
+    return (
+        row["name"],
+        f"{row['samples_per_second']:,.0f}",
+        f"{row['bytes_per_second'] / 1e6:,.1f}",
+        f"{row['cpu_per_thousand_samples'] * 1e3:.1f}",
+        human_size(row["peak_rss_bytes"]),
+        f"{row['read_amplification']:.2f}",
+        milliseconds(row["wait_seconds"]["p50"]),
+        milliseconds(row["wait_seconds"]["p99"]),
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    """Return '0.012 ms' or '3.4 ms'."""
+    value = seconds * 1e3
+    return f"{value:.3f} ms" if value < 0.1 else f"{value:,.1f} ms"
+
+
+def finish(facts: dict[str, Any], report: Path | None, as_json: bool) -> None:
+    """Print the facts, and write the report where one was asked for."""
+    from lakefeed.bench import reports as stored
+
+    written = None if report is None else stored.write(facts, report)
+    if as_json:
+        print_json(facts)
+        return
+    runs = [*facts.get("runs", ()), *([facts["ceiling"]] if facts.get("ceiling") else [])]
+    if runs:
+        print_table(RUN_COLUMNS, [run_row(run) for run in runs])
+        print_line()
+    if facts.get("feeds"):
+        print_table(FEED_COLUMNS, [feed_row(row) for row in facts["feeds"]])
+        print_line()
+    for line in facts["lines"]:
+        print_line(line)
+    for note in facts.get("notes", ()):
+        print_line(f"note: {note}")
+    print_line(f"next: {facts['next']}")
+    if written is not None:
+        print_line(f"report: {written[0]}")
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+def data_option(words: Sequence[str]) -> dict[str, str]:
+    """Return directories by kind of source, or raise a usage error."""
+    found = {}
+    for word in words:
+        kind, equals, directory = word.partition("=")
+        if not equals or kind not in ("plain", "tfrecord", "webdataset", "mount"):
+            raise typer.BadParameter(
+                f"{word!r}: write plain=DIR, tfrecord=DIR, webdataset=DIR, mount=DIR"
+            )
+        if not os.path.isdir(directory):
+            raise typer.BadParameter(f"{directory} is no directory")
+        found[kind] = directory
+    return found
+
+
+def delays_option(text: str | None) -> Delays | None:
+    """Return a simulated volume, or raise a usage error."""
+    from lakefeed.bench.emulation import KNOWN, Delays
+
+    if text is None:
+        return None
+    if text in KNOWN:
+        return KNOWN[text]
+    values: dict[str, float] = {}
+    for word in text.split(","):
+        key, _, value = word.partition("=")
+        number: float | None
+        if key == "latency":
+            number = parse_duration(value)
+        elif key in ("calls", "bandwidth"):
+            number = parse_size(value.removesuffix("/s"))
+        else:
+            number = None
+        if number is None:
+            raise typer.BadParameter(
+                f"{word!r}: write far, nas, or latency=2ms,calls=5000,bandwidth=1GB"
+            )
+        values[key] = number
+    return Delays(
+        "own", values.get("latency", 0.0), values.get("calls", 0.0), values.get("bandwidth", 0.0)
+    )
+
+
+def quiet_tensorflow() -> None:
+    """TensorFlow's C++ side reports its CPU features and missing GPUs as if they were news."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+# -- live ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a measurement tells while it runs."""
+
+    say: Callable[[str], object]
+    watch: Callable[[str, int], Look]
+
+
+@contextmanager
+def live(watching: bool, quiet: bool, metrics_port: int | None) -> Iterator[Shown]:
+    """Lend what shows a measurement: lines, a plot, metrics, as far as they were asked for."""
+    from lakefeed.bench.watching import Gauges, Screen
+
+    gauges = None
+    if metrics_port is not None:
+        gauges = Gauges.serve(metrics_port)
+        sys.stderr.write(f"metrics: {gauges.address}\n")
+    screen = Screen.on(sys.stderr) if watching and sys.stderr.isatty() else None
+
+    def say(line: str) -> None:
+        if not quiet and screen is None:
+            sys.stderr.write(f"{line}\n")
+
+    def watch(source: str, accelerators: int) -> Look:
+        looks: list[Look] = []
+        if gauges is not None:
+            looks.append(gauges.look(source, accelerators))
+        if screen is not None:
+            looks.append(screen.look(source, accelerators))
+        return lambda lives: [look(lives) for look in looks]
+
+    try:
+        yield Shown(say, watch)
+    finally:
+        if screen is not None:
+            screen.close()
+        if gauges is not None:
+            gauges.close()
