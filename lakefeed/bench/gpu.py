@@ -1,7 +1,7 @@
 """What the GPUs did while something trained: sampled beside it, in a thread.
 
 A probe is a plug-in that reads all GPUs of one vendor at once: `NvmlProbe` (NVIDIA; SM utilisation
-by GPM on Hopper and newer, where NVML has it), `RsmiProbe` (AMD), `NoProbe`. A machine without a GPU
+by GPM on Hopper and newer), `RsmiProbe` (AMD), `NoProbe`. A machine without a GPU
 is normal: its samples are empty and its facts say "no GPU" and why. NVML's `utilization.gpu` is the
 share of its own sampling period with any kernel running; it says nothing of how full the GPU was,
 and MIG partitions do not have it.

@@ -95,11 +95,11 @@ def waits(runs: Sequence[Mapping[str, Any]], name: str) -> str:
             colour = _drawn(run["source"], number)
             axes.bar(at, shares, width=width * 0.92, color=colour, label=run["source"])
         edges = runs[0]["wait_edges_seconds"]
-        labels = [f"< {_short(edge)}" for edge in edges[1:-1]] + [f"≥ {_short(edges[-2])}"]
-        axes.set_xticks(range(len(labels)), labels)
-        axes.tick_params(axis="x", length=0)
+        # A bin's upper edge stands at its right side; the last bin is open.
+        at = [place + 0.5 for place in range(len(edges) - 2)]
+        axes.set_xticks(at, [_short(edge) for edge in edges[1:-1]])
         axes.grid(axis="x", visible=False)
-        axes.set(ylabel="steps (%)", xlabel="wait for a batch")
+        axes.set(ylabel="steps (%)", xlabel="wait for a batch", xlim=(-0.6, len(edges) - 1.4))
         axes.legend(loc="upper right")
         return _svg(figure)
 

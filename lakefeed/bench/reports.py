@@ -58,6 +58,7 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
 
     Invalid when there is nothing that two of them have in common.
     """
+    reports = _named_apart(reports)
     runs = []
     for name, report in reports:
         rows = report.get("runs") or report.get("feeds") or ()
@@ -87,6 +88,18 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
         "environment": first["environment"],
         "cold": first.get("cold", False),
     }
+
+
+def _named_apart(
+    reports: Sequence[tuple[str, Mapping[str, Any]]],
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the reports, a number behind a name that came before."""
+    seen: dict[str, int] = {}
+    named = []
+    for name, report in reports:
+        seen[name] = seen.get(name, 0) + 1
+        named.append((name if seen[name] == 1 else f"{name} ({seen[name]})", report))
+    return named
 
 
 def _changes(runs: Sequence[Mapping[str, Any]], first: str) -> list[dict[str, Any]]:

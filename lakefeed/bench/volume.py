@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lakefeed.bench import environment, metrics, mountstats, probing
 from lakefeed.bench.mounts import mount_of
@@ -73,7 +73,11 @@ def measure(options: VolumeOptions, progress: Progress) -> dict[str, Any]:
     before, began = _counters(point), time.monotonic()
     try:
         with probing.scratch(options.directory) as place:
-            reads, calls = _Bench(options, place, progress).run()
+            bench = _Bench(options, place, progress)
+            try:
+                reads, calls = bench.run()
+            finally:
+                bench.close()
     except OSError as error:
         raise from_os_error(error, options.directory) from error
     after, seconds = _counters(point), time.monotonic() - began
@@ -96,6 +100,7 @@ class _Bench:
         self._done = 0
         self._names = itertools.count()
         self._chance = random.Random(options.seed)
+        self._files: list[BinaryIO] = []
 
     def run(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Make the files, run every cell; return reads and calls."""
@@ -115,6 +120,11 @@ class _Bench:
             "rename": (0, self._rename()),
         }
         return reads, self._sweep(work, None)
+
+    def close(self) -> None:
+        """Close every thread's descriptor."""
+        while self._files:
+            self._files.pop().close()
 
     def _make(self) -> tuple[Path, list[Path]]:
         big = self._place / "big"
@@ -174,6 +184,7 @@ class _Bench:
             file = mine.__dict__.get("file")
             if file is None:
                 file = mine.__dict__["file"] = path.open("rb", buffering=0)
+                self._files.append(file)
             return int(file.fileno())
 
         return get

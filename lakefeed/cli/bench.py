@@ -212,7 +212,7 @@ def train(
             real = (device.value, framework and framework.value, model.value, batch_size)
             facts = _train_really(options, real, shown)
     benching.finish(facts, report, as_json)
-    if check and not facts["passed"]:
+    if check and facts["passed"] is False:
         raise typer.Exit(EXIT_BUG)
 
 

@@ -1,0 +1,210 @@
+"""The bench commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lakefeed.bench.reports import SCHEMA
+from lakefeed.bench.watching import Difference, plot
+from lakefeed.cli import app
+from lakefeed.cli.benching import data_option, delays_option
+
+pytestmark = pytest.mark.slow
+
+
+def ran(*words: str | Path) -> Any:
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def process(*words: str | Path, **more: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lakefeed", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **{**pipes, **more})
+
+
+def test_generate_and_train(tmp_path: Path, workload_file: Path) -> None:
+    lake = tmp_path / "lake"
+    assert ran("create", lake).exit_code == 0
+    made = ran("bench", "generate", lake, "--workload", workload_file, "--samples", 64, "--json")
+    assert json.loads(made.stdout)["samples"] == 64
+    done = ran(
+        "bench", "train", lake, "--workload", workload_file, "--epochs", 1, "--json",
+        "--report", tmp_path / "run", "--check",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stdout + done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["schema"] == SCHEMA
+    assert facts["passed"] is True
+    assert json.loads((tmp_path / "run.json").read_text()) == facts
+    assert (tmp_path / "run.html").stat().st_size > 10_000
+    strict = tmp_path / "strict.toml"
+    strict.write_text(workload_file.read_text().replace("_min = 0.01", "_min = 1.0"))
+    failed = ran("bench", "train", lake, "--workload", strict, "--epochs", 1, "--check")
+    assert failed.exit_code == 1
+    assert "FAIL: lake keeps 1 emulated x waiting" in failed.stdout
+    both = ran("bench", "compare", tmp_path / "run.json", tmp_path / "run.json", "--json")
+    assert json.loads(both.stdout)["changes"][0]["samples_per_second"] == 1
+
+
+def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file: Path) -> None:
+    own = ("--workload", workload_file)
+    for words, code, said in (
+        (("bench", "train", tmp_path / "none", *own), 3, "none"),
+        (("bench", "train", lake, "--workload", "retinnet"), 3, "known are cosmoflow"),
+        (("bench", "train", lake, "--accelerator", "tpu"), 2, "b200"),
+        (("bench", "train", lake, *own, "-n", "500"), 2, "8,000 or more"),
+        (("bench", "train", lake, *own, "--strict"), 2, "MLPerf Storage's rule"),
+        (("bench", "train", lake, *own, "--source", "mount"), 2, "lakefeed mount"),
+        (("bench", "train", lake, *own, "--emulate", "slow"), 2, "write far, nas"),
+        (("bench", "train", lake, *own, "--data", "plain"), 2, "plain=DIR"),
+        (("bench", "feed", lake, "--batch-sizes", "999"), 2, "batch of 999"),
+        (("bench", "volume", tmp_path / "none"), 3, "directory"),
+        (("bench", "compare", tmp_path / "none.json"), 3, "report"),
+        (("doctor", tmp_path / "none"), 3, "directory"),
+    ):
+        done = ran(*words)
+        assert done.exit_code == code, (words, done.stdout, done.stderr)
+        assert said in " ".join(re.sub("[│╭╰─╮╯]", " ", done.stderr).split()), words
+
+
+@pytest.mark.root
+def test_cold_without_permission_is_a_usage_error() -> None:
+    program = (
+        "import os, sys; from lakefeed.bench import environment\n"
+        "from lakefeed.errors import Invalid\n"
+        "os.seteuid(65534)\n"
+        "try: environment.drop_caches()\n"
+        "except Invalid as error: print(error); sys.exit(error.exit_code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "leave --cold out" in done.stdout
+
+
+def test_feed_has_ceilings_in_its_table(lake: Path, tmp_path: Path) -> None:
+    done = ran(
+        "bench", "feed", lake, "--batch-sizes", "16", "--shuffles", "global,none", "--seconds",
+        "100ms", "--json", "--report", tmp_path / "feed",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    names = [row["name"] for row in facts["feeds"]]
+    assert names[:2] == ["memory (ceiling)", "bare reads (ceiling)"]
+    assert names[2:] == [
+        "batch 16, shuffle global, prefetch 8",
+        "batch 16, shuffle none, prefetch 8",
+    ]
+    assert facts["verdict"].startswith("TOO SMALL TO MEAN MUCH")
+    for row in facts["feeds"]:
+        assert row["samples_per_second"] > 0
+        assert row["peak_rss_bytes"] > 1 << 20
+
+
+def test_volume_measures_every_cell_and_cleans_up(tmp_path: Path) -> None:
+    done = ran(
+        "bench", "volume", tmp_path, "--file-size", "2MiB", "--files", 10, "--seconds", "20ms",
+        "--concurrency", "1,2", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    names = {cell["name"] for cell in facts["reads"]}
+    assert names == {"sequential 1 MiB", "random 4 KiB", "random 64 KiB", "random 1 MiB"}
+    assert {cell["name"] for cell in facts["calls"]} == {
+        "open + close", "stat", "create 4 KiB", "create + fsync", "link", "rename"
+    }  # fmt: skip
+    for cell in (*facts["reads"], *facts["calls"]):
+        assert cell["calls"] > 0
+        assert cell["knee"] in (1, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_passes_a_local_directory(tmp_path: Path) -> None:
+    done = ran("doctor", tmp_path)
+    assert done.exit_code == 0
+    assert "fit for a lake" in done.stdout
+    assert json.loads(ran("doctor", tmp_path, "--json").stdout)["level"] in ("ok", "warning")
+
+
+def test_metrics_are_served_while_it_runs(lake: Path, workload_file: Path) -> None:
+    running = process(
+        "bench", "train", lake, "--workload", workload_file, "--epochs", 200, "--metrics-port", 0
+    )
+    try:
+        assert running.stderr is not None
+        address = running.stderr.readline().removeprefix("metrics: ").strip()
+        assert address.startswith("http://127.0.0.1:")
+        text, waiting = "", threading.Event()
+        for _ in range(300):
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                text = answer.read().decode()
+            if 'lakefeed_bench_steps_total{source="lake"}' in text:
+                break
+            waiting.wait(0.1)
+        assert 'lakefeed_bench_accelerator_utilization_ratio{source="lake"}' in text
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+    assert running.returncode == 130
+
+
+def test_an_interrupt_leaves_no_rank_behind(lake: Path, workload_file: Path) -> None:
+    running = process(
+        "bench", "train", lake, "--workload", workload_file, "-n", 2, "--epochs", 500,
+        start_new_session=True,
+    )  # fmt: skip
+    assert running.stderr is not None
+    while not running.stderr.readline().startswith("lake: 2 emulated"):
+        assert running.poll() is None
+    os.killpg(running.pid, signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    # Python's own tracker of shared memory goes a moment after its parent.
+    waiting = threading.Event()
+    for _ in range(300):
+        try:
+            os.killpg(running.pid, 0)
+        except ProcessLookupError:
+            return
+        waiting.wait(0.1)
+    raise AssertionError("a process of the group is still there")
+
+
+def test_options_in_words() -> None:
+    own = delays_option("latency=2ms,calls=5000,bandwidth=1GB")
+    assert own is not None
+    assert (own.call_seconds, own.calls_per_second, own.bytes_per_second) == (0.002, 5000, 1e9)
+    assert delays_option("nas") is not None
+    assert delays_option(None) is None
+    assert data_option(["plain=/"]) == {"plain": "/"}
+
+
+def test_the_live_plot_fits_its_terminal() -> None:
+    lines = plot([10.0, 90.0, 95.0], [1.0, 2.0, 3.0], 100).splitlines()
+    assert 8 <= len(lines) <= 14
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert max(map(len, plain)) <= 100
+    assert any("AU" in line for line in plain)
+
+
+def test_a_look_sees_what_happened_since_the_last_one() -> None:
+    clock = iter([0.0, 1.0, 3.0])
+    difference = Difference(lambda: next(clock))
+    moved, seconds = difference.since([[1, 10, 100, 0.5, 0.1, 0], [2, 20, 200, 0.5, 0.2, 0]])
+    assert (moved["samples"], moved["accelerators"], seconds) == (30, 2, 1.0)
+    moved, seconds = difference.since([[2, 20, 200, 1.0, 0.1, 0], [2, 20, 200, 0.5, 0.2, 0]])
+    assert (moved["samples"], moved["compute_seconds"], seconds) == (10, 0.5, 2.0)

@@ -1,0 +1,170 @@
+"""GPU sampling: this machine's own GPUs or their absence, and NVML's answers played by a stand-in.
+
+No GPU can be had here, so `Nvml` answers in NVML's shapes; whatever a real driver says beyond
+them is not covered.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from lakefeed.bench import gpu
+from lakefeed.bench.gpu import NoProbe, NvmlProbe, Reading, RsmiProbe, Sampler
+from lakefeed.metrics.gpu import GpuMetrics
+
+
+class Nvml:
+    """Two GPUs, the second without GPM and without an energy counter."""
+
+    NVMLError = pynvml.NVMLError
+    NVML_GPM_METRICS_GET_VERSION = 1
+    NVML_GPM_METRIC_SM_UTIL = 2
+    c_nvmlGpmMetricsGet_t = pynvml.c_nvmlGpmMetricsGet_t
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.open = self.samples = 0
+
+    def nvmlInit(self) -> None:
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
+        return number
+
+    def nvmlDeviceGetName(self, handle: int) -> bytes:
+        return b"GPU %d" % handle
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
+        return SimpleNamespace(gpu=80 if handle == 0 else 40)
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        return 300_000
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
+        if handle == 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        self.calls += 1
+        return 1000 * 60 * self.calls
+
+    def nvmlGpmQueryDeviceSupport(self, handle: int) -> Any:
+        return SimpleNamespace(isSupportedDevice=handle == 0)
+
+    def nvmlGpmSampleAlloc(self) -> Any:
+        self.samples += 1
+        return pynvml.c_nvmlGpmSample_t()
+
+    def nvmlGpmSampleGet(self, handle: int, sample: Any) -> Any:
+        return sample
+
+    def nvmlGpmSampleFree(self, sample: Any) -> None:
+        self.samples -= 1
+
+    def nvmlGpmMetricsGet(self, wanted: Any) -> Any:
+        assert (wanted.version, wanted.numMetrics, wanted.metrics[0].metricId) == (1, 1, 2)
+        wanted.metrics[0].value = 55.0
+        return wanted
+
+
+def test_this_machine_has_gpus_or_says_why_not() -> None:
+    probe = gpu.find()
+    try:
+        assert bool(probe.names) != bool(probe.why)
+        assert len(probe.read()) == len(probe.names)
+    finally:
+        probe.close()
+        probe.close()
+
+
+def test_no_gpu_is_a_value() -> None:
+    with Sampler(NoProbe("no GPU (none)")) as sampler:
+        pass
+    facts = sampler.facts(0, 1e12, 10)
+    assert facts["busy"] is None
+    assert facts["joules_per_sample"] is None
+    assert facts["why"] == "no GPU (none)"
+    assert sampler.line(0, [1, 2]) == []
+
+
+def test_nvml_is_read_and_what_it_refuses_is_none() -> None:
+    nvml = Nvml()
+    probe = NvmlProbe(nvml)
+    assert probe.names == ["GPU 0", "GPU 1"]
+    assert probe.read()[0].sm is None, "GPM needs two samples"
+    first, second = probe.read()
+    assert first == Reading(0, 0.8, 0.55, 300.0, 120.0)
+    assert second == Reading(1, 0.4, None, 300.0, None)
+    probe.close()
+    probe.close()
+    assert (nvml.open, nvml.samples) == (0, 0)
+
+
+class Steady:
+    """One GPU that draws 100 W; says when it was read often enough."""
+
+    why = ""
+    names = ("one",)
+
+    def __init__(self) -> None:
+        self.enough = threading.Event()
+        self.count = 0
+
+    def read(self) -> list[Reading]:
+        self.count += 1
+        if self.count >= 4:
+            self.enough.set()
+        return [Reading(0, busy=0.25, watts=100.0)]
+
+    def close(self) -> None: ...
+
+
+def test_samples_become_means_and_energy() -> None:
+    probe = Steady()
+    with Sampler(probe, 0.01) as sampler:  # type: ignore[arg-type]
+        assert probe.enough.wait(30)
+    moments = sampler._moments
+    facts = sampler.facts(moments[0], moments[-1], 10)
+    assert (facts["busy"], facts["watts"], facts["sm"]) == (0.25, 100, None)
+    assert facts["joules"] == pytest.approx(100 * (moments[-1] - moments[0]))
+    assert facts["joules_per_sample"] == pytest.approx(facts["joules"] / 10)
+    assert sampler.line(moments[0], [0.0]) == [0.25]
+    assert sampler.facts(0, 1, 10)["busy"] is None
+
+
+def test_rocm_is_read() -> None:
+    ended: list[int] = []
+    rocml = SimpleNamespace(
+        smi_initialize=lambda: None,
+        smi_get_device_count=lambda: 1,
+        smi_get_device_name=lambda number: "MI",
+        smi_get_device_utilization=lambda number: 70,
+        smi_get_device_average_power=lambda number: 250,
+        smi_shutdown=lambda: ended.append(1),
+    )
+    probe = RsmiProbe(rocml)
+    assert probe.read() == [Reading(0, 0.7, None, 250.0, None)]
+    probe.close()
+    assert ended == [1]
+
+
+def test_samples_become_metrics() -> None:
+    registry = CollectorRegistry()
+    metrics = GpuMetrics(registry)
+    metrics.sampled(0, 0.8, None, 300.0, 60.0)
+    metrics.sampled(0, 0.9, 0.5, 310.0, 61.0)
+    text = generate_latest(registry).decode()
+    assert 'lakefeed_gpu_utilization_ratio{gpu="0"} 0.9' in text
+    assert 'lakefeed_gpu_sm_utilization_ratio{gpu="0"} 0.5' in text
+    assert 'lakefeed_gpu_energy_joules_total{gpu="0"} 121.0' in text
+    assert "lakefeed_build_info{version=" in text

@@ -1,0 +1,95 @@
+"""Reports compare, refuse what is none, and show what they have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakefeed.bench import page, reports
+from lakefeed.bench.figures import WAIT_EDGES_SECONDS
+from lakefeed.errors import Invalid, NotFound
+
+ENVIRONMENT = {
+    "date": "2026-01-01T00:00:00+00:00", "host": "h<1>", "processor": "p", "processors": 2,
+    "memory_bytes": 2**34, "kernel": "6", "python": "3", "lakefeed": "0", "versions": {},
+}  # fmt: skip
+
+
+def run(source: str, rate: float) -> dict[str, Any]:
+    return {
+        "source": source, "accelerators": 1, "utilisation": 0.5, "samples_per_second": rate,
+        "bytes_per_second": 1e6, "stall_share": 0.5, "read_amplification": 1.0, "wall_seconds": 9,
+        "cpu_per_thousand_samples": 1.0, "read_bytes": 10, "peak_rss_bytes": 10, "passed": True,
+        "wait_seconds": {"p50": 0.1, "p99": 0.2}, "wait_edges_seconds": list(WAIT_EDGES_SECONDS),
+        "wait_histogram": [1] * 13,
+        "timeline": {"seconds": [1, 2], "utilisation": [0, 1], "bytes_per_second": [1, 2]},
+    }  # fmt: skip
+
+
+def report(rate: float = 100, **more: Any) -> dict[str, Any]:
+    return {
+        "schema": reports.SCHEMA, "kind": "train", "title": "a <title>", "emulated": True,
+        "workload": {"name": "w", "accelerator": "x", "utilisation_min": 0.9}, "next": "n",
+        "runs": [run("lake", rate), run("plain", 50)], "lines": ["fine & good"],
+        "verdict": "fine & good", "notes": ["a note"], "environment": ENVIRONMENT, **more,
+    }  # fmt: skip
+
+
+def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    html, data = reports.write(report(), tmp_path / "r")
+    assert (html.name, data.name) == ("r.html", "r.json")
+    assert reports.read(data) == report()
+
+
+def test_texts_are_escaped() -> None:
+    text = page.render(report())
+    assert "a &lt;title&gt;" in text
+    assert "h&lt;1&gt;" in text
+    assert "fine &amp; good" in text
+    assert "<title>lakefeed bench: a &lt;title&gt;</title>" in text
+
+
+def test_sections_follow_the_facts() -> None:
+    titles = [title for title, _, _ in page.sections(report())]
+    assert titles == ["Side by side", "Over time", "Waiting for batches"]
+    points = [{"accelerators": 1, "utilisation": 0.9}]
+    sweeps = {"lake": {"most": 1, "points": points}}
+    stalls = {"compute_share": 0.5, "prepare_share": 0.25, "fetch_share": 0.25}
+    whole = report(sweeps=sweeps, runs=[{**run("lake", 1), "stalls": stalls}])
+    titles = [title for title, _, _ in page.sections(whole)]
+    assert {"How many can it feed?", "Where the time goes"} < set(titles)
+
+
+def test_a_comparison_gives_ratios_and_warnings() -> None:
+    other = report(200, cold=True, environment={**ENVIRONMENT, "host": "h2"})
+    found = reports.compare([("one", report()), ("two", other)])
+    assert [(c["source"], c["samples_per_second"]) for c in found["changes"]] == [
+        ("lake", 2.0),
+        ("plain", 1.0),
+    ]
+    assert "samples/s ×2.00" in found["lines"][0]
+    assert "different host: one: h<1>, two: h2" in found["notes"]
+    assert "different cold" in found["notes"]
+    assert "<svg" in page.render(found)
+
+
+def test_one_report_cannot_be_compared() -> None:
+    with pytest.raises(Invalid, match="two or more"):
+        reports.compare([("one", report())])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"schema": "other"}'])
+def test_what_is_no_report_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(Invalid, match=r"x\.json"):
+        reports.read(path)
+    with pytest.raises(NotFound):
+        reports.read(tmp_path / "none.json")
+
+
+def test_json_holds_plain_values_only() -> None:
+    assert json.loads(json.dumps(report())) == report()

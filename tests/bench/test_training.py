@@ -1,0 +1,179 @@
+"""`bench train` end to end with emulated accelerators: real processes, a real report."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakefeed.bench import environment, figures, reports, verdict
+from lakefeed.bench.bookkeeping import EVENTS_A_STEP, Bookkeeping
+from lakefeed.bench.emulation import Delays
+from lakefeed.bench.preparing import Contents
+from lakefeed.bench.ranks import Job, run_ranks
+from lakefeed.bench.sources import NullSource, Spec
+from lakefeed.bench.steps import Loop, alone
+from lakefeed.bench.steps import run as run_rank
+from lakefeed.bench.training import Limits, TrainOptions, check_samples, close_in, train
+from lakefeed.bench.workloads import Workload
+from lakefeed.errors import Invalid, NotFound
+
+
+def options(lake: Path, workload: Workload, **more: Any) -> TrainOptions:
+    return TrainOptions(str(lake), workload, **more)
+
+
+@pytest.fixture(scope="module")
+def report(lake: Path, workload: Workload) -> dict[str, Any]:
+    """One run of two ranks on a simulated volume, three sources and a sweep."""
+    chosen = options(
+        lake,
+        workload,
+        accelerators=2,
+        sources=("plain", "lake"),
+        delays=Delays("test", 0.0002),
+        limits=Limits(steps=6, epochs=2, sweep_max=2),
+    )
+    seen: list[str] = []
+    facts = train(chosen, seen.append, lambda source, count: lambda lives: None)
+    facts["seen"] = seen
+    return facts
+
+
+@pytest.mark.slow
+def test_a_report_has_every_source_and_the_ceiling(report: dict[str, Any]) -> None:
+    assert [run["source"] for run in report["runs"]] == ["plain", "lake"]
+    for run in (*report["runs"], report["ceiling"]):
+        assert 0 < run["utilisation"] <= 1
+        assert run["accelerators"] == 2
+    for run in report["runs"]:
+        assert (run["steps"], run["epochs"], run["samples"]) == (12, 2, 2 * 12 * 8)
+        assert run["sample_bytes"] <= run["read_bytes"]
+        assert sum(run["wait_histogram"]) == 24
+        assert len(run["timeline"]["seconds"]) == len(run["timeline"]["utilisation"])
+    assert report["sweeps"]["lake"]["most"] == 2
+    assert [p["accelerators"] for p in report["sweeps"]["lake"]["points"]] == [1, 2]
+
+
+@pytest.mark.slow
+def test_what_is_simulated_or_too_small_says_so_in_its_line(report: dict[str, Any]) -> None:
+    for run in report["runs"]:
+        assert run["verdict"].startswith("TOO SMALL TO MEAN MUCH (12 steps")
+        assert "emulated x" in run["verdict"]
+    for line in report["lines"]:
+        assert "simulated volume 'test'" in line
+    assert any("what-if" in note for note in report["notes"])
+
+
+@pytest.mark.slow
+def test_the_report_is_one_page_that_needs_nothing(report: dict[str, Any], tmp_path: Path) -> None:
+    html, data = reports.write(report, tmp_path / "sub" / "run.html")
+    text = html.read_text()
+    assert not re.search(r"url\((?!#)|@import|https?://|<script|<link|<img", text)
+    assert text.count("<svg") == 3
+    assert "prefers-color-scheme: dark" in text
+    assert reports.read(data)["verdict"] == report["verdict"]
+
+
+@pytest.mark.slow
+def test_copies_go_away_with_the_run(report: dict[str, Any], lake: Path) -> None:
+    assert "copying the samples out of the lake as plain" in report["seen"]
+    assert not [name for name in os.listdir(lake.parent) if name.startswith("lakefeed-bench")]
+
+
+@pytest.mark.slow
+def test_the_first_failure_ends_every_rank(lake: Path, tmp_path: Path) -> None:
+    spec = Spec("lake", str(tmp_path), batch_size=8, world_size=2)
+    with pytest.raises(NotFound, match="lake"):
+        run_ranks(Job(spec, Loop(5, 1, 0.001)))
+
+
+def test_a_rank_keeps_every_steps_times() -> None:
+    spec = Spec("null", batch_size=4, sample_bytes=10)
+    result = run_rank(NullSource(spec), Loop(5, 2, 0.0001), alone())
+    assert [len(epoch.wait_seconds) for epoch in result.epochs] == [5, 5]
+    assert result.samples == 40
+    for epoch in result.epochs:
+        assert all(busy >= 0.0001 for busy in epoch.busy_seconds)
+        assert epoch.start <= epoch.began[0] <= epoch.end
+    facts = figures.of_run([result], 4, 0.0001)
+    assert facts["samples"] == 40
+    assert facts["sample_bytes"] == 400
+
+
+def test_the_dlio_harness_really_writes() -> None:
+    with Bookkeeping(3) as books:
+        where = Path(books._directory.name)
+        books.loaded(1, 24, 0.01)
+        books.processed(1, 24, 0.06)
+        books._trace.flush()
+        assert "Rank 3 step 1 processed 24 samples in 0.06 s [" in (where / "log").read_text()
+        assert len((where / "trace").read_text().splitlines()) == EVENTS_A_STEP
+    assert not where.exists()
+
+
+def test_a_sweep_closes_in_on_the_most() -> None:
+    for most in range(17):
+        tried: list[int] = []
+
+        def passes(count: int, most: int = most, tried: list[int] = tried) -> bool:
+            tried.append(count)
+            return count <= most
+
+        assert close_in(passes, 16) == most
+        assert len(tried) == len(set(tried)) <= 8
+
+
+def test_too_few_samples_are_refused_by_name(workload: Workload) -> None:
+    few = options(Path("/lake"), workload, accelerators=4)
+    with pytest.raises(Invalid, match="64 or more") as refused:
+        check_samples(few, Contents(63, 63 * 3000))
+    assert refused.value.exit_code == 2
+    assert check_samples(few, Contents(64, 64 * 3000))[0].startswith("what-if: 64 samples")
+    with pytest.raises(Invalid, match="MLPerf Storage's rule"):
+        check_samples(dataclasses.replace(few, strict=True), Contents(64, 64 * 3000))
+
+
+def test_samples_of_another_size_are_another_workload(workload: Workload) -> None:
+    notes = check_samples(options(Path("/lake"), workload), Contents(10**9, 10**9 * 9000))
+    assert notes == ["what-if: samples have 9,000 bytes on average, the workload's 3,000"]
+
+
+def test_a_cold_run_needs_permission(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="leave --cold out"):
+        environment.drop_caches(tmp_path / "none" / "drop_caches")
+
+
+RUN = {
+    "source": "plain", "accelerators": 2, "utilisation": 0.5, "samples_per_second": 100.0,
+    "bytes_per_second": 3e5, "steps": 1000, "wall_seconds": 60.0, "cpus_busy": 0.2,
+    "cpu_per_thousand_samples": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "passed", "advice"),
+    [
+        ({}, False, "--source lake"),
+        ({"source": "lake"}, False, "lakefeed bench volume"),
+        ({"cpus_busy": 1.9}, False, "processors are the limit"),
+        ({"utilisation": 0.9}, True, "--sweep"),
+        ({"steps": 10}, False, "measure longer"),
+    ],
+)
+def test_the_next_step_follows_from_the_figures(
+    change: dict[str, Any], passed: bool, advice: str, workload: Workload
+) -> None:
+    strict = dataclasses.replace(workload, utilisation_min=0.85)
+    found = verdict.judge({**RUN, **change}, strict, 0.99, 2)
+    assert found.passed is passed
+    assert advice in found.advice
+
+
+def test_a_harness_that_cannot_pass_is_named(workload: Workload) -> None:
+    strict = dataclasses.replace(workload, utilisation_min=0.85)
+    assert "no storage passes here" in verdict.judge(RUN, strict, 0.5, 2).advice
