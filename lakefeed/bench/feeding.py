@@ -37,7 +37,7 @@ class FeedBench:
     at: int | str | None = None
     batch_sizes: tuple[int, ...] = (32, 256)
     shuffles: tuple[str, ...] = ("none", "runs=64", "global")
-    prefetches: tuple[int, ...] = (8,)
+    prefetches: tuple[int | None, ...] = (None,)
     seconds: float = 3.0
     seed: int = 0
     delays: Delays | None = None
@@ -87,7 +87,8 @@ def plan(options: FeedBench, sample_bytes: int) -> Iterator[tuple[str, Spec]]:
                 reading = Reading(
                     None if shuffle == "none" else shuffle, options.seed, prefetch=prefetch
                 )
-                name = f"batch {batch_size}, shuffle {shuffle}, prefetch {prefetch}{where}"
+                ahead = "" if prefetch is None else f", prefetch {prefetch}"
+                name = f"batch {batch_size}, shuffle {shuffle}{ahead}{where}"
                 yield (
                     name,
                     replace(

@@ -53,7 +53,7 @@ def feed_options(spec: Spec, rank: int) -> FeedOptions:
         shuffle=reading.shuffle,
         seed=reading.seed,
         epochs=None,
-        drop_last=True,
+        last="drop",
         rank=rank,
         world_size=spec.world_size,
         prefetch=reading.prefetch,

@@ -28,7 +28,7 @@ class Reading:
     shuffle: str | None = "global"
     seed: int = 0
     read_threads: int = 8
-    prefetch: int = 8
+    prefetch: int | None = None  # batches; None: as many as fit into memory_bytes
     memory_bytes: int = 1 << 30
 
 

@@ -140,8 +140,9 @@ def train(
         int | None, typer.Option("--read-threads", min=1, help="Threads of file and shard readers.")
     ] = None,
     prefetch: Annotated[
-        int, typer.Option("--prefetch", min=1, help="Batches that the feed reads ahead.")
-    ] = 8,
+        int | None,
+        typer.Option("--prefetch", min=1, help="Batches to read ahead; default: as many as fit."),
+    ] = None,
     shuffle: Annotated[
         str, typer.Option("--shuffle", metavar="HOW", help="global, runs=K or none.")
     ] = "global",

@@ -25,6 +25,11 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}))
 
 
+def _prefetches(text: str) -> tuple[int | None, ...]:
+    words = [word.strip() for word in text.split(",")]
+    return tuple(None if word == "auto" else _numbers(word)[0] for word in words)
+
+
 @bench.command("volume", epilog=exit_codes(EXIT_NOT_FOUND))
 def volume(
     directory: DirectoryArgument,
@@ -83,8 +88,9 @@ def feed(
         str, typer.Option("--shuffles", metavar="HOW,HOW", help="Of global, runs=K, none.")
     ] = "none,runs=64,global",
     prefetches: Annotated[
-        str, typer.Option("--prefetches", metavar="N,N", help="Batches to read ahead.")
-    ] = "8",
+        str,
+        typer.Option("--prefetches", metavar="N,N", help="Batches to read ahead; auto: what fits."),
+    ] = "auto",
     seconds: Annotated[
         float,
         typer.Option(
@@ -119,7 +125,7 @@ def feed(
         at=at,
         batch_sizes=_numbers(batch_sizes),
         shuffles=tuple(word.strip() for word in shuffles.split(",")),
-        prefetches=_numbers(prefetches),
+        prefetches=_prefetches(prefetches),
         seconds=max(0.05, seconds),
         seed=seed,
         delays=benching.delays_option(emulate),

@@ -98,16 +98,16 @@ def test_cold_without_permission_is_a_usage_error() -> None:
 
 def test_feed_has_ceilings_in_its_table(lake: Path, tmp_path: Path) -> None:
     done = ran(
-        "bench", "feed", lake, "--batch-sizes", "16", "--shuffles", "global,none", "--seconds",
-        "100ms", "--json", "--report", tmp_path / "feed",
+        "bench", "feed", lake, "--batch-sizes", "16", "--shuffles", "global",
+        "--prefetches", "4,auto", "--seconds", "100ms", "--json", "--report", tmp_path / "feed",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     facts = json.loads(done.stdout)
     names = [row["name"] for row in facts["feeds"]]
     assert names[:2] == ["memory (ceiling)", "bare reads (ceiling)"]
     assert names[2:] == [
-        "batch 16, shuffle global, prefetch 8",
-        "batch 16, shuffle none, prefetch 8",
+        "batch 16, shuffle global, prefetch 4",
+        "batch 16, shuffle global",
     ]
     assert facts["verdict"].startswith("TOO SMALL TO MEAN MUCH")
     for row in facts["feeds"]:
