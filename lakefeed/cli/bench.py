@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lakefeed.cli import bench_options as options
 from lakefeed.cli import benching
 from lakefeed.cli.common import (
     AtOption,
@@ -28,135 +29,36 @@ commands = typer.Typer()
 bench = benching.bench
 
 
-class SourceKind(str, Enum):
-    """Where batches come from."""
-
-    lake = "lake"
-    plain = "plain"
-    tfrecord = "tfrecord"
-    webdataset = "webdataset"
-    mount = "mount"
-
-
-class Harness(str, Enum):
-    """What happens between emulated steps."""
-
-    dlio = "dlio"
-    lean = "lean"
-
-
-class Device(str, Enum):
-    """What trains."""
-
-    emulated = "emulated"
-    cuda = "cuda"
-    tf_gpu = "tf-gpu"
-    cpu = "cpu"
-
-
-class Model(str, Enum):
-    """The model of a real training."""
-
-    cnn = "cnn"
-    resnet50 = "resnet50"
-
-
-class Framework(str, Enum):
-    """The library of a real training."""
-
-    keras = "keras"
-    torch = "torch"
-
-
 @bench.command("train", epilog=exit_codes(EXIT_NOT_FOUND))
 def train(
     lake: LakeArgument,
-    workload: Annotated[
-        str,
-        typer.Option(
-            "--workload",
-            metavar="NAME",
-            help="retinanet, resnet50, unet3d, cosmoflow, flux, dlrm, or a TOML file.",
-        ),
-    ] = "retinanet",
-    accelerator: Annotated[
-        str | None,
-        typer.Option("--accelerator", metavar="KIND", help="b200, mi355, h100 or a100."),
-    ] = None,
-    accelerators: Annotated[
-        int, typer.Option("--accelerators", "-n", min=1, max=512, help="How many to emulate.")
-    ] = 1,
-    source: Annotated[
-        list[SourceKind] | None,
-        typer.Option("--source", help="What to read from; repeat it to compare.  [default: lake]"),
-    ] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data",
-            metavar="KIND=DIR",
-            help="Where a source's files are: plain=/data/train. Otherwise they are copied out "
-            "of the lake, beside it, and removed afterwards.",
-        ),
-    ] = None,
-    select: benching.SelectOption = "",
+    workload: options.WorkloadOption = "retinanet",
+    accelerator: options.AcceleratorOption = None,
+    accelerators: options.AcceleratorsOption = 1,
+    source: options.SourceOption = None,
+    data: options.DataOption = None,
+    select: options.SelectOption = "",
     at: AtOption = None,
-    sweep: Annotated[
-        bool, typer.Option("--sweep", help="Find the most accelerators above the threshold.")
-    ] = False,
-    sweep_max: Annotated[
-        int, typer.Option("--sweep-max", min=1, max=512, help="Try no more than so many.")
-    ] = 16,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=2, help="At most so many steps an epoch.")
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Epochs; default: the workload's.")
-    ] = None,
-    emulate: benching.EmulateOption = None,
-    harness: Annotated[
-        Harness,
-        typer.Option(
-            "--harness",
-            help="dlio does DLIO's work between steps too, so that AU compares with MLPerf's; "
-            "lean leaves it out.",
-        ),
-    ] = Harness.dlio,
-    device: Annotated[
-        Device,
-        typer.Option("--device", help="emulated, or real steps: cuda (torch), tf-gpu, cpu."),
-    ] = Device.emulated,
-    model: Annotated[
-        Model, typer.Option("--model", help="Model of a real training (not emulated).")
-    ] = Model.cnn,
-    framework: Annotated[
-        Framework | None,
-        typer.Option("--framework", help="Library of a real training.  [default: the device's]"),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Batch of a real training.")
-    ] = 32,
-    read_threads: Annotated[
-        int | None, typer.Option("--read-threads", min=1, help="Threads of file and shard readers.")
-    ] = None,
-    prefetch: Annotated[
-        int | None,
-        typer.Option("--prefetch", min=1, help="Batches to read ahead; default: as many as fit."),
-    ] = None,
-    shuffle: Annotated[
-        str, typer.Option("--shuffle", metavar="HOW", help="global, runs=K or none.")
-    ] = "global",
-    seed: benching.SeedOption = 0,
-    cold: benching.ColdOption = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse fewer samples than MLPerf Storage's rule.")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 if a run stays below the threshold.")
-    ] = False,
-    report: benching.ReportOption = None,
-    watch: benching.WatchOption = False,
-    metrics_port: benching.MetricsOption = None,
+    sweep: options.SweepOption = False,
+    sweep_max: options.SweepMaxOption = 16,
+    steps: options.StepsOption = None,
+    epochs: options.EpochsOption = None,
+    emulate: options.EmulateOption = None,
+    harness: options.HarnessOption = options.Harness.dlio,
+    device: options.DeviceOption = options.Device.emulated,
+    model: options.ModelOption = options.Model.cnn,
+    framework: options.FrameworkOption = None,
+    batch_size: options.BatchSizeOption = 32,
+    read_threads: options.ReadThreadsOption = None,
+    prefetch: options.PrefetchOption = None,
+    shuffle: options.ShuffleOption = "global",
+    seed: options.SeedOption = 0,
+    cold: options.ColdOption = False,
+    strict: options.StrictOption = False,
+    check: options.CheckOption = False,
+    report: options.ReportOption = None,
+    watch: options.WatchOption = False,
+    metrics_port: options.MetricsOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -180,55 +82,58 @@ def train(
     lakefeed bench train /mnt/lake -n 4 --source plain --source lake --sweep --emulate nas
     lakefeed bench train /mnt/lake --device cpu --framework torch --model cnn
     """
-    from lakefeed.bench import workloads
-    from lakefeed.bench.sources import Reading
-    from lakefeed.bench.training import Limits, TrainOptions
-    from lakefeed.bench.training import train as train_emulated
-
-    chosen = workloads.load(workload, accelerator)
-    options = TrainOptions(
-        lake=lake,
-        workload=chosen,
-        accelerators=accelerators,
-        sources=tuple(dict.fromkeys(kind.value for kind in source or [SourceKind.lake])),
-        select=select,
-        at=at,
-        data=benching.data_option(data or []),
-        reading=Reading(
-            shuffle=None if shuffle == "none" else shuffle,
-            seed=seed,
-            read_threads=read_threads or chosen.read_threads,
-            prefetch=prefetch,
-        ),
-        delays=benching.delays_option(emulate),
-        limits=Limits(steps, epochs, sweep_max if sweep else 0),
-        harness=harness.value,
-        cold=cold,
-        strict=strict,
-    )
+    asked = SimpleNamespace(**locals())
     with benching.live(watch, quiet or as_json, metrics_port) as shown:
-        if device is Device.emulated:
-            facts = train_emulated(options, shown.say, shown.watch)
-        else:
-            real = (device.value, framework and framework.value, model.value, batch_size)
-            facts = _train_really(options, real, shown)
+        facts = _measure(asked, shown)
     benching.finish(facts, report, as_json)
     if check and facts["passed"] is False:
         raise typer.Exit(EXIT_BUG)
 
 
-def _train_really(options: TrainOptions, real: tuple[Any, ...], shown: benching.Shown) -> Any:
+def _measure(asked: Any, shown: benching.Shown) -> dict[str, Any]:
+    """Train as the flags of `train` ask."""
+    from lakefeed.bench.training import train as train_emulated
+
+    plan = _plan(asked)
+    if asked.device is options.Device.emulated:
+        return train_emulated(plan, shown.say, shown.watch)
+    # PyTorch and TensorFlow take seconds to load: only a real training needs one of them.
+    benching.quiet_tensorflow()
     from lakefeed.bench.real import RealOptions, train_really
 
-    device, framework, model, batch_size = real
-    benching.quiet_tensorflow()
-    chosen = RealOptions(
-        device=device,
-        framework=framework or ("torch" if device == "cuda" else "keras"),
-        model=model,
-        batch_size=batch_size,
+    usual = "torch" if asked.device is options.Device.cuda else "keras"
+    framework = usual if asked.framework is None else asked.framework.value
+    real = RealOptions(asked.device.value, framework, asked.model.value, asked.batch_size)
+    return train_really(plan, real, shown.say, shown.watch)
+
+
+def _plan(asked: Any) -> TrainOptions:
+    from lakefeed.bench import workloads
+    from lakefeed.bench.sources import Reading
+    from lakefeed.bench.training import Limits, TrainOptions
+
+    chosen = workloads.load(asked.workload, asked.accelerator)
+    kinds = [kind.value for kind in asked.source or [options.SourceKind.lake]]
+    return TrainOptions(
+        lake=asked.lake,
+        workload=chosen,
+        accelerators=asked.accelerators,
+        sources=tuple(dict.fromkeys(kinds)),
+        select=asked.select,
+        at=asked.at,
+        data=benching.data_option(asked.data or []),
+        reading=Reading(
+            shuffle=None if asked.shuffle == "none" else asked.shuffle,
+            seed=asked.seed,
+            read_threads=asked.read_threads or chosen.read_threads,
+            prefetch=asked.prefetch,
+        ),
+        delays=benching.delays_option(asked.emulate),
+        limits=Limits(asked.steps, asked.epochs, asked.sweep_max if asked.sweep else 0),
+        harness=asked.harness.value,
+        cold=asked.cold,
+        strict=asked.strict,
     )
-    return train_really(options, chosen, shown.say, shown.watch)
 
 
 @bench.command("generate", epilog=exit_codes(EXIT_NOT_FOUND))
@@ -241,7 +146,7 @@ def generate(
         str | None, typer.Option("--accelerator", metavar="KIND", help="Some have their own size.")
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many.")] = 1000,
-    seed: benching.SeedOption = 0,
+    seed: options.SeedOption = 0,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -276,7 +181,7 @@ def compare(
         list[Path],
         typer.Argument(metavar="REPORT.json", help="Two or more reports.", show_default=False),
     ],
-    report: benching.ReportOption = None,
+    report: options.ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare reports run by run, against the first.

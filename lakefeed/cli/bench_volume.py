@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lakefeed.cli import bench_options as options
 from lakefeed.cli import benching
 from lakefeed.cli.benching import bench
 from lakefeed.cli.common import AtOption, JsonOption, LakeArgument, QuietOption, exit_codes
@@ -49,7 +50,7 @@ def volume(
     concurrency: Annotated[
         str, typer.Option("--concurrency", metavar="N,N", help="Requests in flight to try.")
     ] = "1,4,16,64",
-    report: benching.ReportOption = None,
+    report: options.ReportOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,18 +69,18 @@ def volume(
     """
     from lakefeed.bench.volume import VolumeOptions, measure
 
-    options = VolumeOptions(
+    plan = VolumeOptions(
         directory, file_size, files, max(0.01, seconds), concurrency=_numbers(concurrency)
     )
     with stages(quiet=quiet or as_json) as progress:
-        facts = measure(options, lambda name, done, total: progress(name, done, total))
+        facts = measure(plan, lambda name, done, total: progress(name, done, total))
     benching.finish(facts, report, as_json)
 
 
 @bench.command("feed", epilog=exit_codes(EXIT_NOT_FOUND))
 def feed(
     lake: LakeArgument,
-    select: benching.SelectOption = "",
+    select: options.SelectOption = "",
     at: AtOption = None,
     batch_sizes: Annotated[
         str, typer.Option("--batch-sizes", metavar="N,N", help="Batch sizes to try.")
@@ -97,10 +98,10 @@ def feed(
             "--seconds", metavar="DURATION", parser=duration_option, help="Time of each run."
         ),
     ] = "3s",  # type: ignore[assignment]
-    seed: benching.SeedOption = 0,
-    emulate: benching.EmulateOption = None,
-    cold: benching.ColdOption = False,
-    report: benching.ReportOption = None,
+    seed: options.SeedOption = 0,
+    emulate: options.EmulateOption = None,
+    cold: options.ColdOption = False,
+    report: options.ReportOption = None,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -119,7 +120,7 @@ def feed(
     """
     from lakefeed.bench.feeding import FeedBench, measure
 
-    options = FeedBench(
+    plan = FeedBench(
         lake=lake,
         select=select,
         at=at,
@@ -132,5 +133,5 @@ def feed(
         cold=cold,
     )
     with benching.live(False, quiet or as_json, None) as shown:
-        facts = measure(options, shown.say)
+        facts = measure(plan, shown.say)
     benching.finish(facts, report, as_json)

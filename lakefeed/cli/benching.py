@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -21,40 +21,6 @@ if TYPE_CHECKING:
 bench = typer.Typer(
     help="Measure volumes, feeds and training, and report what limits them.", no_args_is_help=True
 )
-
-SelectOption = Annotated[
-    str, typer.Option("--select", metavar="PATTERN", help="A prefix or a glob: train/**.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the order.")]
-ReportOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--report", metavar="FILE", help="Write FILE.html (one page, offline) and FILE.json."
-    ),
-]
-EmulateOption = Annotated[
-    str | None,
-    typer.Option(
-        "--emulate",
-        metavar="VOLUME",
-        help="Simulate a slow volume: far (1 ms a call), nas (also 5,000 calls/s and 1 GB/s), or "
-        "latency=2ms,calls=5000,bandwidth=1GB.",
-    ),
-]
-ColdOption = Annotated[
-    bool, typer.Option("--cold", help="Drop the page cache before each run; needs root.")
-]
-WatchOption = Annotated[bool, typer.Option("--watch", help="Draw the run live on the terminal.")]
-MetricsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--metrics-port",
-        metavar="PORT",
-        min=0,
-        max=65535,
-        help="Serve Prometheus metrics meanwhile.",
-    ),
-]
 
 Look = Callable[[list[list[float]]], object]
 
