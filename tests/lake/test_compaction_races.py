@@ -22,7 +22,7 @@ from lakefeed.lake.garbage import Retention, collect, stored_files
 from lakefeed.lake.lake import Lake as OpenLake
 from lakefeed.lake.writer import Writer
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import QUIET, contents, damage, new_lake, write
+from tests.lake.tools import QUIET, contents, damage, new_lake, small_groups, write
 from tests.support.faulty import MODES, FaultyVolume
 
 AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
@@ -133,6 +133,64 @@ def test_a_merge_in_between_costs_only_the_index(
     del expected["0"], expected["4"]  # their tombstones may be merged away: they stay deleted
     assert contents(lake.snapshot()) == expected
     sound(lake)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_deleted_meanwhile_stays_deleted_where_its_tombstone_is_merged_away(
+    lake: OpenLake, stage: str
+) -> None:
+    lake.merge_index(everything=True)  # nothing is left to merge, so nothing else gives notice
+
+    def act() -> None:
+        with Lake.open(lake.volume) as other:
+            write(other, {}, delete=["1"])
+            other.merge_index(everything=True)
+            assert not any(source.tombstones for source in other.snapshot().sources)
+
+    done = compact(lake, progress=during(stage, act))
+    assert done.snapshot is not None
+    assert contents(lake.snapshot()) == {path: data for path, data in FILES.items() if path != "1"}
+    sound(lake)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("verb", ["rename", "copy"])
+def test_a_new_reference_wins_also_where_its_row_is_merged_already(
+    lake: OpenLake, stage: str, verb: str
+) -> None:
+    lake.merge_index(everything=True)
+
+    def act() -> None:
+        with Lake.open(lake.volume) as other:
+            with other.writer(QUIET) as writer:
+                writer.rename("1", "one") if verb == "rename" else writer.copy("1", "one")
+            other.merge_index(everything=True)
+
+    with pytest.raises(Conflict):
+        compact(lake, progress=during(stage, act))
+    assert lake.snapshot().get("one") == FILES["1"]
+    sound(lake)
+
+
+def test_levels_pushed_down_meanwhile_cost_nothing() -> None:
+    with small_groups(), new_lake() as lake:
+        for number in range(6):
+            write(lake, {f"{n:02}": bytes([n + 1]) * 40 for n in range(number, 60, 6)})
+            lake.merge_index()
+        before = contents(lake.snapshot())
+
+        def act() -> None:
+            with Lake.open(lake.volume) as other:
+                write(other, {"05": b"overwritten", "new": b"new"})
+                other.merge_index()
+
+        compact(lake, progress=during("index", act))
+        expected = {**before, "05": b"overwritten", "new": b"new"}
+        assert contents(lake.snapshot()) == expected
+        sound(lake)
+        lake.merge_index(everything=True)
+        assert contents(lake.snapshot()) == expected
+        sound(lake)
 
 
 def test_merges_that_never_stop_are_a_conflict(lake: OpenLake) -> None:

@@ -1,4 +1,4 @@
-"""Two writers on the same names, merges, garbage collection and readers, in any order of calls.
+"""Two writers on the same names, merges, compaction, collection and readers, in any order of calls.
 
 A seed decides who makes the next volume call. Whatever the order: the history is one chain (I4),
 every snapshot is exactly what the commits before it say, replayed in their order on a dictionary
@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,10 +19,14 @@ import pytest
 
 from lakefeed import Lake, WriterOptions
 from lakefeed.errors import Conflict, NotFound, SnapshotExpired
-from lakefeed.lake import layout
+from lakefeed.lake import copying, layout
+from lakefeed.lake.compaction import CompactionOptions
+from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake.repacking import CopyOptions
 from lakefeed.volume.base import write_file
 from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import small_groups
 from tests.survival.lakes import audit, files_of
 from tests.survival.stepped import Scheduler, SteppedVolume
 
@@ -139,6 +144,38 @@ def merge(world: World, actor: str) -> None:
                 continue  # the other merge was first
 
 
+class Inline:
+    """An executor without threads: the scheduler knows one for each actor."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, action: Callable[..., object], *arguments: object) -> Future[object]:
+        future: Future[object] = Future()
+        try:
+            future.set_result(action(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, *, cancel_futures: bool = False) -> None:
+        pass
+
+
+def rewrite(world: World, actor: str) -> None:
+    numbers = random.Random(f"{world.seed} {actor}")
+    with world.open(actor) as lake:
+        for _ in range(3):
+            options = CompactionOptions(
+                target_bytes=numbers.choice((1, 1000, 1 << 20)),
+                live_ratio=numbers.choice((0.2, 0.8)),
+            )
+            try:
+                compact(lake, options, CopyOptions(makes_way=False))
+            except Conflict:
+                continue  # another was first, or somebody refers to what was to go
+
+
 def sweep(world: World, actor: str) -> None:
     with world.open(actor) as lake:
         for _ in range(2):
@@ -177,6 +214,8 @@ ACTORS = {
     "writer 2": write,
     "merge 1": merge,
     "merge 2": merge,
+    "compaction 1": rewrite,
+    "compaction 2": rewrite,
     "gc": sweep,
     "pinned": read_pinned,
     "unpinned": read_unpinned,
@@ -205,6 +244,14 @@ def explore(seed: int) -> World:
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, "lakefeed")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Segments and merges so small that runs are pushed down range by range."""
+    monkeypatch.setattr(copying, "ThreadPoolExecutor", Inline)
+    with small_groups():
+        yield
 
 
 @pytest.fixture(autouse=True)
