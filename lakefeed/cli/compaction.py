@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,11 +19,13 @@ from lakefeed.cli.common import (
 )
 from lakefeed.cli.output import print_json, print_line, shown, stages
 from lakefeed.cli.units import human_count, human_seconds, human_size, rate_option, size_option
-from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND
+from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND, Conflict
 
 if TYPE_CHECKING:
     from lakefeed.lake.compaction import CompactionPlan
     from lakefeed.lake.compactor import Compacted
+    from lakefeed.lake.findings import Progress
+    from lakefeed.service.window import Window
 
 commands = typer.Typer()
 
@@ -62,6 +65,14 @@ def compact(
             help="Rest while the volume answers more slowly than before the copying began.",
         ),
     ] = True,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            "--window",
+            metavar="TIMES",
+            help="Begin only at these times of the day, such as 22:00-06:00, and end with them.",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -70,35 +81,65 @@ def compact(
 
     Files, times and snapshots stay as they are; readers and writers go on meanwhile. The old packs
     take up room until "lakefeed gc" may delete them. One run rewrites at most 64 GiB; "left" says
-    how many packs wait for the next one. A damaged file stays where it is, is named, and makes the
-    exit code 5.
+    how many packs wait for the next one. A run that is still copying when its window ends is given
+    up and leaves nothing behind; with --rate it takes on no more than fits. A damaged file stays
+    where it is, is named, and makes the exit code 5.
 
     JSON keys: dry_run, snapshot, inputs (id, reason, bytes, payload_bytes, live_bytes, rows), left,
     packs_added, packs_removed, added_bytes, removed_bytes, payloads, payload_bytes, segments,
-    damages (path, pack, expected, found), rested_seconds.
+    damages (path, pack, expected, found), rested_seconds; outside: true outside the window.
 
     \b
     lakefeed compact /mnt/lake --dry-run
     lakefeed compact /mnt/lake --rate 200MB/s
     """
     from lakefeed.lake.compaction import CompactionOptions
-    from lakefeed.lake.compactor import Compacted, plan_of
+    from lakefeed.lake.compactor import Compacted, plan_of, within
     from lakefeed.lake.compactor import compact as compact_lake
     from lakefeed.lake.repacking import CopyOptions
+    from lakefeed.service.window import Window
 
     options = CompactionOptions(target_bytes=target_size, live_ratio=live_ratio)
     how = CopyOptions(layout.value, seed, rate, makes_way)
+    times = None if window is None else Window.parse(window)
+    if times is not None and not dry_run:
+        left_seconds = times.left_seconds(datetime.now())
+        if not left_seconds:
+            _print_outside(window, as_json=as_json)
+            return
+        options = within(options, how, left_seconds)
     with open_lake(lake) as opened, stages(quiet=quiet or as_json) as progress:
         if dry_run:
             done = Compacted(plan_of(opened, options))
         else:
-            done = compact_lake(opened, options, how, progress)
+            show = progress if times is None else _until_closed(times, progress)
+            done = compact_lake(opened, options, how, show)
     if as_json:
         print_json(_facts(done, dry_run))
     else:
         _print_compacted(done, dry_run)
     if done.damages:
         raise typer.Exit(EXIT_CORRUPT)
+
+
+def _print_outside(window: str | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"dry_run": False, "snapshot": None, "outside": True})
+    else:
+        print_line(f"nothing done: it is not {window}")
+
+
+def _until_closed(times: Window, progress: Progress) -> Progress:
+    """Return a progress that ends the run when its window has closed."""
+
+    def show(stage: str, done: int, total: int) -> None:
+        progress(stage, done, total)
+        if not times.holds(datetime.now()):
+            hint = "nothing was changed; the next run begins with the next window"
+            raise Conflict("compaction", expected="an end within its window", found="it has closed",
+                           hint=hint)  # fmt: skip
+
+    return show
 
 
 def _facts(done: Compacted, dry_run: bool) -> dict[str, Any]:

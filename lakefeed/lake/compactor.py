@@ -107,9 +107,7 @@ def compact(
     """
     how = how or CopyOptions()
     options = options or CompactionOptions()
-    if how.rate_bytes is not None:
-        share = max(1, int(how.rate_bytes * RUN_SECONDS_MAX))
-        options = replace(options, bytes_max=min(options.bytes_max, share))
+    options = within(options, how, RUN_SECONDS_MAX)
     state, plan = _plan(lake, options)
     if plan.empty:
         return Compacted(plan)
@@ -121,6 +119,14 @@ def compact(
         origin = Origin(lake.volume, Catalogue(files, _CACHE_BYTES), state, plan)
         done = _Compaction(lake, origin, copier, how, progress or silent).run()
         return done if backoff is None else replace(done, rested_seconds=backoff.rested_seconds)
+
+
+def within(options: CompactionOptions, how: CopyOptions, seconds: float) -> CompactionOptions:
+    """Return the options of a run that, at its rate, copies for at most so long."""
+    if how.rate_bytes is None:
+        return options
+    share = max(1, int(how.rate_bytes * seconds))
+    return replace(options, bytes_max=min(options.bytes_max, share))
 
 
 def _backoff(files: OpenFiles, plan: CompactionPlan, state: State) -> Backoff:

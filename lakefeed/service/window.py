@@ -39,3 +39,10 @@ class Window:
         """Tell whether `now` lies in the window."""
         minute = now.hour * 60 + now.minute
         return (minute - self.start) % _DAY < (self.end - self.start) % _DAY
+
+    def left_seconds(self, now: datetime) -> float:
+        """Return how long the window will be open from `now` on, 0 outside of it."""
+        if not self.holds(now):
+            return 0.0
+        minute = now.hour * 60 + now.minute
+        return float((self.end - minute) % _DAY * 60 - now.second)

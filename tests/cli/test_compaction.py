@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 
+import pytest
+
 from lakefeed import Lake, WriterOptions
+from lakefeed.cli import compaction
 from lakefeed.lake import layout
 from tests.cli.conftest import Run
 
@@ -60,3 +64,42 @@ def test_wrong_options_are_usage_errors(tmp_path: Path, run: Run) -> None:
     for wrong in (["--live-ratio", "0.9"], ["--rate", "fast"], ["--target-size", "0"],
                   ["--layout", "random"]):  # fmt: skip
         assert run("compact", lake, *wrong).code == 2, wrong
+
+
+class At:
+    """A clock for the commands: a time of day, one for each look."""
+
+    def __init__(self, *times: str) -> None:
+        self.times = list(times)
+
+    def now(self) -> datetime:
+        time = self.times.pop(0) if len(self.times) > 1 else self.times[0]
+        return datetime.fromisoformat(f"2026-02-03T{time}")
+
+
+def test_outside_its_window_nothing_is_done(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = packs(tmp_path / "lake")
+    monkeypatch.setattr(compaction, "datetime", At("06:00:00"))
+    done = run("compact", lake, "--window", "22:00-06:00")
+    assert (done.code, done.out) == (0, "nothing done: it is not 22:00-06:00\n")
+    assert run("compact", lake, "--window", "22:00-06:00", "--json").json["outside"]
+    assert run("show", lake, "--json").json["packs"] == 3
+    monkeypatch.setattr(compaction, "datetime", At("23:59:59"))
+    assert run("compact", lake, "--window", "22:00-06:00", "--rate", "1GB/s").code == 0
+    assert run("show", lake, "--json").json["packs"] == 1
+
+
+def test_a_window_that_closes_ends_the_run_and_leaves_nothing(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = packs(tmp_path / "lake")
+    files = sorted(path for path in Path(lake).rglob("*") if path.suffix in (".pack", ".parquet"))
+    monkeypatch.setattr(compaction, "datetime", At("05:59:58", "05:59:59", "06:00:00"))
+    done = run("compact", lake, "--window", "22:00-06:00")
+    assert done.code == 4
+    assert "closed" in done.err
+    left = sorted(path for path in Path(lake).rglob("*") if path.suffix in (".pack", ".parquet"))
+    assert left == files
+    assert run("compact", lake, "--window", "25:00-6").code == 2

@@ -117,3 +117,10 @@ def test_a_window_may_go_over_midnight() -> None:
     for text in ("25:00-01:00", "1:00-1:00", "9-17", ""):
         with pytest.raises(Invalid):
             Window.parse(text)
+
+
+def test_a_window_knows_how_long_it_is_open() -> None:
+    night = Window.parse("22:00-06:00")
+    assert night.left_seconds(datetime(2026, 1, 1, 22, 0)) == 8 * 3600
+    assert night.left_seconds(datetime(2026, 1, 1, 5, 59, 30)) == 30
+    assert night.left_seconds(datetime(2026, 1, 1, 6, 0)) == 0
