@@ -22,9 +22,11 @@ from lakefeed.cli.units import human_count, human_seconds, human_size, rate_opti
 from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND, Conflict
 
 if TYPE_CHECKING:
-    from lakefeed.lake.compaction import CompactionPlan
+    from lakefeed.lake.compaction import CompactionOptions, CompactionPlan
     from lakefeed.lake.compactor import Compacted
     from lakefeed.lake.findings import Progress
+    from lakefeed.lake.lake import Lake
+    from lakefeed.lake.repacking import CopyOptions
     from lakefeed.service.window import Window
 
 commands = typer.Typer()
@@ -94,32 +96,47 @@ def compact(
     lakefeed compact /mnt/lake --rate 200MB/s
     """
     from lakefeed.lake.compaction import CompactionOptions
-    from lakefeed.lake.compactor import Compacted, plan_of, within
-    from lakefeed.lake.compactor import compact as compact_lake
+    from lakefeed.lake.compactor import Compacted, plan_of
     from lakefeed.lake.repacking import CopyOptions
-    from lakefeed.service.window import Window
 
     options = CompactionOptions(target_bytes=target_size, live_ratio=live_ratio)
     how = CopyOptions(layout.value, seed, rate, makes_way)
-    times = None if window is None else Window.parse(window)
-    if times is not None and not dry_run:
-        left_seconds = times.left_seconds(datetime.now())
-        if not left_seconds:
-            _print_outside(window, as_json=as_json)
-            return
-        options = within(options, how, left_seconds)
     with open_lake(lake) as opened, stages(quiet=quiet or as_json) as progress:
         if dry_run:
-            done = Compacted(plan_of(opened, options))
+            done: Compacted | None = Compacted(plan_of(opened, options))
         else:
-            show = progress if times is None else _until_closed(times, progress)
-            done = compact_lake(opened, options, how, show)
+            done = _compact(opened, (options, how), window, progress)
+    if done is None:
+        _print_outside(window, as_json=as_json)
+        return
     if as_json:
         print_json(_facts(done, dry_run))
     else:
         _print_compacted(done, dry_run)
     if done.damages:
         raise typer.Exit(EXIT_CORRUPT)
+
+
+def _compact(
+    lake: Lake,
+    wanted: tuple[CompactionOptions, CopyOptions],
+    window: str | None,
+    progress: Progress,
+) -> Compacted | None:
+    """Compact and say what was done, None outside of the window."""
+    from lakefeed.lake.compactor import compact as compact_lake
+    from lakefeed.lake.compactor import within
+    from lakefeed.service.window import Window
+
+    options, how = wanted
+    if window is None:
+        return compact_lake(lake, options, how, progress)
+    times = Window.parse(window)
+    left_seconds = times.left_seconds(datetime.now())
+    if not left_seconds:
+        return None
+    options = within(options, how, left_seconds)
+    return compact_lake(lake, options, how, _until_closed(times, progress))
 
 
 def _print_outside(window: str | None, *, as_json: bool) -> None:
