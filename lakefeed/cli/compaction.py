@@ -39,42 +39,49 @@ class Layout(str, Enum):
     SHUFFLED = "shuffled"
 
 
+TargetOption = Annotated[
+    int,
+    typer.Option("--target-size", metavar="SIZE", parser=size_option, help="Size of new packs."),
+]
+RatioOption = Annotated[
+    float,
+    typer.Option("--live-ratio", metavar="RATIO", help="Rewrite packs with less that is live."),
+]
+LayoutOption = Annotated[
+    Layout, typer.Option("--layout", help="Order of the payloads in a new pack.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="What decides --layout shuffled.")]
+RateOption = Annotated[
+    float | None,
+    typer.Option("--rate", metavar="RATE", parser=rate_option, help="Copy at most 200MB/s."),
+]
+MakeWayOption = Annotated[
+    bool,
+    typer.Option(
+        "--make-way/--no-make-way",
+        help="Rest while the volume answers more slowly than before the copying began.",
+    ),
+]
+WindowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        metavar="TIMES",
+        help="Begin only at these times of the day, such as 22:00-06:00, and end with them.",
+    ),
+]
+
+
 @commands.command("compact", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
 def compact(
     lake: LakeArgument,
-    target_size: Annotated[
-        int,
-        typer.Option(
-            "--target-size", metavar="SIZE", parser=size_option, help="Size of new packs."
-        ),
-    ] = "1GiB",  # type: ignore[assignment]
-    live_ratio: Annotated[
-        float,
-        typer.Option("--live-ratio", metavar="RATIO", help="Rewrite packs with less that is live."),
-    ] = 0.5,
-    layout: Annotated[
-        Layout, typer.Option("--layout", help="Order of the payloads in a new pack.")
-    ] = Layout.PATH,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="What decides --layout shuffled.")] = 0,
-    rate: Annotated[
-        float | None,
-        typer.Option("--rate", metavar="RATE", parser=rate_option, help="Copy at most 200MB/s."),
-    ] = None,
-    makes_way: Annotated[
-        bool,
-        typer.Option(
-            "--make-way/--no-make-way",
-            help="Rest while the volume answers more slowly than before the copying began.",
-        ),
-    ] = True,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            "--window",
-            metavar="TIMES",
-            help="Begin only at these times of the day, such as 22:00-06:00, and end with them.",
-        ),
-    ] = None,
+    target_size: TargetOption = "1GiB",  # type: ignore[assignment]
+    live_ratio: RatioOption = 0.5,
+    layout: LayoutOption = Layout.PATH,
+    seed: SeedOption = 0,
+    rate: RateOption = None,
+    makes_way: MakeWayOption = True,
+    window: WindowOption = None,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
