@@ -10,6 +10,9 @@ from queries import Panel, Query, Row, host, quantiles, rate
 
 READ = rate("lakefeed_io_read_bytes_total")
 HITS = rate("lakefeed_cache_hits_total")
+WAIT = rate("lakefeed_loader_wait_seconds_sum", "instance")
+# Of a step's time; the gauge of that name is of the whole run.
+STALL = f"{WAIT} / ({WAIT} + {rate('lakefeed_loader_step_seconds_sum', 'instance')})"
 
 ROWS = (
     Row(
@@ -23,7 +26,7 @@ ROWS = (
                         f"avg by (host) ({host('DCGM_FI_DEV_GPU_UTIL')}) / 100", "GPU busy {{host}}"
                     ),
                     Query("avg(lakefeed_gpu_utilization_ratio)", "GPU busy, own sampler"),
-                    Query("1 - avg(lakefeed_loader_stall_ratio)", "accelerator utilisation"),
+                    Query(f"1 - avg({STALL})", "accelerator utilisation"),
                     Query(
                         f"{READ} / scalar(max_over_time({READ}[1h:1m]))",
                         "read, share of the hour's best",
@@ -36,7 +39,10 @@ ROWS = (
             Panel(
                 "Stall ratio",
                 "percentunit",
-                (Query("lakefeed_loader_stall_ratio", "{{instance}}"),),
+                (
+                    Query(STALL, "{{instance}}"),
+                    Query("avg(lakefeed_loader_stall_ratio)", "of the whole run, mean"),
+                ),
                 "Share of the time that training waits for a batch; more than 10 % alerts.",
                 most=1,
             ),

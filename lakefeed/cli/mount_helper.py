@@ -1,46 +1,114 @@
 """The program that mount(8) runs: `mount -t fuse.lakefeed LAKE DIR -o OPTIONS`, and lines in fstab.
 
 Installed as `mount.fuse.lakefeed`; mount(8) looks for it in /sbin, so link it there. It translates
-and runs `lakefeed mount`: `rw` and `ro`, `allow_other`, and every option of `lakefeed mount` as
-`name=value` or `name`. What the kernel or systemd alone understand is left to them.
+and runs `lakefeed mount`. Options:
+
+ro, rw         whether files can be written; mount(8) says rw when nobody said anything. With `at=`
+               there is nothing to write.
+allow_other    let other users in
+NAME=VALUE     every option of `lakefeed mount` (at=v1, cache=1GiB, commit_age=2s)
+setuid=USER    the daemon runs as this user: behind root_squash root cannot read
+
+What the kernel, mount(8) or systemd alone understand is left to them. Anything else is an error: a
+misspelled option must not be a mount without it.
 """
 
 from __future__ import annotations
 
+import os
+import pwd
 import sys
+from dataclasses import dataclass
 
 from lakefeed.cli.app import main as run_lakefeed
 
-# Options of `lakefeed mount` that may stand in `-o`, and whether they take a value.
-_OURS = {
-    "at": True, "refresh": True, "sync": True, "commit-age": True, "cache": True, "spool": True,
-    "spool-size": True, "owner": True, "watchdog": True, "listen": True, "log": True,
-    "log-level": True, "allow-other": False,
+# Options of `lakefeed mount` that take a value and may stand in `-o`.
+_VALUES = ("at", "refresh", "sync", "commit-age", "cache", "spool", "spool-size", "owner",
+           "watchdog", "listen", "log", "log-level")  # fmt: skip
+_OTHERS = {
+    "", "rw", "ro", "defaults", "auto", "noauto", "user", "users", "nouser", "group", "owner",
+    "nofail", "_netdev", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async",
+    "dirsync", "atime", "noatime", "relatime", "norelatime", "strictatime", "lazytime",
+    "nolazytime", "diratime", "nodiratime", "remount",
 }  # fmt: skip
+_OTHERS_STARTS = ("x-", "X-", "comment=", "context=", "fscontext=", "defcontext=", "rootcontext=")
+# mount(8): "incorrect invocation or permissions".
+_EXIT_USAGE = 1
 
 
-def arguments_of(words: list[str]) -> list[str]:
-    """Return the arguments of `lakefeed` for those that mount(8) gives."""
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What mount(8) asks for: the arguments of `lakefeed`, as whom, and what nobody understands."""
+
+    arguments: list[str]
+    user: str | None = None
+    unknown: tuple[str, ...] = ()
+    pretend: bool = False
+
+
+def request_of(words: list[str]) -> Request:
+    """Return what the arguments that mount(8) gives ask for."""
     places: list[str] = []
     options: list[str] = []
+    flags = ""
     rest = iter(words)
     for word in rest:
         if word == "-o":
             options += next(rest, "").split(",")
         elif word in ("-t", "-N"):
             next(rest, None)
-        elif not word.startswith("-"):
+        elif word.startswith("-"):
+            flags += word[1:]
+        else:
             places.append(word)
-    translated = ["--rw"] if "rw" in options else []
+    translated, user, unknown = _translate(options)
+    return Request(["mount", *places, *translated], user, tuple(unknown), "f" in flags)
+
+
+def _translate(options: list[str]) -> tuple[list[str], str | None, list[str]]:
+    """Return the flags that options mean, the user of `setuid`, and what is neither."""
+    translated: list[str] = []
+    user, unknown, fixed = None, [], False
     for option in options:
-        name, _, value = option.partition("=")
-        name = name.replace("_", "-")
-        if name in _OURS:
-            translated += [f"--{name}", value] if _OURS[name] else [f"--{name}"]
-    return ["mount", *places, *translated]
+        name, equals, value = option.partition("=")
+        flag = name.replace("_", "-")
+        if equals and flag in _VALUES:
+            translated.append(f"--{flag}={value}")
+            fixed = fixed or flag == "at"
+        elif flag == "allow-other":
+            translated.append("--allow-other")
+        elif equals and name == "setuid":
+            user = value
+        elif option not in _OTHERS and not option.startswith(_OTHERS_STARTS):
+            unknown.append(option)
+    writable = "rw" in options and "ro" not in options and not fixed
+    return ["--rw", *translated] if writable else translated, user, unknown
+
+
+def become(name: str) -> None:
+    """Give up root for a user, with that user's groups."""
+    entry = pwd.getpwnam(name)
+    os.initgroups(entry.pw_name, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
 
 
 def main() -> None:
     """Mount, as mount(8) asked."""
-    sys.argv = ["lakefeed", *arguments_of(sys.argv[1:])]
-    run_lakefeed()
+    request = request_of(sys.argv[1:])
+    if request.unknown:
+        print(f"mount.fuse.lakefeed: unknown option {request.unknown[0]}", file=sys.stderr)
+        sys.exit(_EXIT_USAGE)
+    if request.user is not None:
+        try:
+            become(request.user)
+        except (KeyError, PermissionError) as error:
+            print(f"mount.fuse.lakefeed: setuid={request.user}: {error}", file=sys.stderr)
+            sys.exit(_EXIT_USAGE)
+    if not request.pretend:
+        sys.argv = ["lakefeed", *request.arguments]
+        run_lakefeed()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,85 +3,107 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
-from pathlib import Path
+import sys
 
 import pytest
 
+from lakefeed.cli.mount_helper import request_of
 from tests.deploy.test_commands import complaint
-from tests.deploy.tools import DEPLOY
+from tests.deploy.tools import DEPLOY, ROOT
 
-pytestmark = pytest.mark.slow
-
-HELPER = DEPLOY / "systemd" / "mount.fuse.lakefeed"
-
-
-@pytest.fixture
-def echo(tmp_path: Path) -> Path:
-    """A program that prints its arguments, one a line."""
-    program = tmp_path / "lakefeed"
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    program.chmod(0o755)
-    return program
-
-
-def helper(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["sh", str(HELPER), "/lake", "/srv/lake", *arguments],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "LAKEFEED": str(program)},
-        timeout=60,
-    )
+PLACES = ["/lake", "/srv/lake"]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("rw", []),
-        ("ro,_netdev,x-systemd.requires-mounts-for=/mnt", []),
-        ("rw,write,allow_other", ["--rw", "--allow-other"]),
-        ("at=v1,cache=1GiB,listen=127.0.0.1:9470",
-         ["--at=v1", "--cache=1GiB", "--listen=127.0.0.1:9470"]),
-        ("sync=close,commit_age=2s,spool_size=1GiB,log_level=info",
+        ("rw", ["--rw"]),
+        ("rw,ro", []),
+        ("ro,_netdev,x-systemd.requires-mounts-for=/mnt,nofail,sync", []),
+        ("rw,allow_other", ["--rw", "--allow-other"]),
+        # mount(8) adds rw by itself, and a snapshot cannot be written.
+        ("rw,at=v1", ["--at=v1"]),
+        ("ro,cache=1GiB,listen=127.0.0.1:9470", ["--cache=1GiB", "--listen=127.0.0.1:9470"]),
+        ("ro,sync=close,commit_age=2s,spool_size=1GiB,log_level=info",
          ["--sync=close", "--commit-age=2s", "--spool-size=1GiB", "--log-level=info"]),
     ],
 )  # fmt: skip
-def test_options_become_flags(echo: Path, options: str, words: list[str]) -> None:
-    done = helper(echo, "-o", options)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["mount", "/lake", "/srv/lake", *words]
-    said = complaint(done.stdout.splitlines())
-    if said and "no command" in said:
-        pytest.skip("lakefeed mount is not in the program yet")
-    assert said is None
+def test_options_become_flags(options: str, words: list[str]) -> None:
+    request = request_of([*PLACES, "-n", "-v", "-o", options, "-t", "fuse.lakefeed"])
+    assert request.arguments == ["mount", *PLACES, *words]
+    assert request.unknown == ()
+    assert complaint(request.arguments) is None
 
 
-def test_an_option_that_nobody_knows_is_an_error(echo: Path) -> None:
-    done = helper(echo, "-o", "ro,cash=1GiB")
-    assert done.returncode != 0
+@pytest.mark.slow
+def test_an_option_that_nobody_knows_is_an_error() -> None:
+    assert request_of([*PLACES, "-o", "ro,cash=1GiB"]).unknown == ("cash=1GiB",)
+    done = subprocess.run(
+        [sys.executable, "-m", "lakefeed.cli.mount_helper", *PLACES, "-o", "ro,cash=1GiB"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
     assert "cash=1GiB" in done.stderr
-    assert done.stdout == ""
 
 
-def test_a_dry_run_mounts_nothing(echo: Path) -> None:
-    done = helper(echo, "-f", "-o", "ro")
-    assert (done.returncode, done.stdout) == (0, "")
+def test_a_dry_run_is_recognised() -> None:
+    assert request_of([*PLACES, "-f", "-o", "ro"]).pretend
+    assert request_of([*PLACES, "-sfn", "-o", "ro"]).pretend
+    assert not request_of([*PLACES, "-o", "ro"]).pretend
 
 
-def test_every_option_of_the_examples_is_known(echo: Path) -> None:
-    units = (DEPLOY / "systemd").glob("*.mount")
-    options = [
-        line.removeprefix("Options=")
-        for unit in units
-        if "fuse.lakefeed" in (text := unit.read_text(encoding="utf-8"))
-        for line in text.splitlines()
-        if line.startswith("Options=")
-    ]
+def examples() -> list[str]:
+    """The options of the mount unit and of the line in fstab."""
+    found = []
+    for unit in (DEPLOY / "systemd").glob("*.mount"):
+        text = unit.read_text(encoding="utf-8")
+        if "Type=fuse.lakefeed" in text:
+            found += [ln[8:] for ln in text.splitlines() if ln.startswith("Options=")]
     fstab = (DEPLOY / "systemd" / "fstab.example").read_text(encoding="utf-8")
-    options += [line.split()[3] for line in fstab.splitlines() if "fuse.lakefeed" in line]
-    assert len(options) == 2
-    for text in options:
-        without = ",".join(word for word in text.split(",") if not word.startswith("setuid="))
-        assert without != text, "root is nobody behind root_squash"
-        assert helper(echo, "-o", without).returncode == 0
+    return found + [line.split()[3] for line in fstab.splitlines() if "fuse.lakefeed" in line]
+
+
+def test_the_examples_are_understood_and_do_not_run_as_root() -> None:
+    assert len(examples()) == 2
+    for options in examples():
+        request = request_of([*PLACES, "-o", options])
+        assert request.unknown == ()
+        assert request.user == "lakefeed"
+        assert complaint(request.arguments) is None
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_setuid_gives_up_root_for_good() -> None:
+    program = (
+        "import os; from lakefeed.cli.mount_helper import become; become('nobody'); "
+        "print(os.getresuid(), os.getresgid(), os.getgroups())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    nobody = pwd.getpwnam("nobody")
+    user, group = (nobody.pw_uid,) * 3, (nobody.pw_gid,) * 3
+    assert done.stdout.strip() == f"{user} {group} {[nobody.pw_gid]}", done.stderr
+
+
+@pytest.mark.slow
+def test_an_unknown_user_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lakefeed.cli.mount_helper", *PLACES, "-o", "setuid=nobody-at-all"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 1
+    assert "nobody-at-all" in done.stderr
