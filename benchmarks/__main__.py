@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("index", "big_index", "small_files", "import_tree", "service")
+MODULES = ("index", "big_index", "small_files", "import_tree", "service", "mount")
 
 
 def main() -> int:

@@ -303,6 +303,8 @@ def _serve(lake: str, mountpoint: str, options: MountOptions, reporter: Reporter
     spare_pandas()
     # Nodes of long listings are many small objects that live long and hold no cycles.
     gc.set_threshold(100_000, 50, 100)
+    # A commit computes on a thread; the one that answers requests must not wait 5 ms for its turn.
+    sys.setswitchinterval(0.0005)
     from lakefeed.adapters.fuse.session import Mount
     from lakefeed.lake.lake import Lake
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from lakefeed.errors import Invalid, NotFound
+from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec, Kind
+from lakefeed.lake.batch import Delete, Refer
 from lakefeed.lake.check import check
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.writer import WriterOptions
@@ -315,3 +317,19 @@ def test_payloads_read_back_in_either_codec(codec: Codec) -> None:
         lengths = {row.path: row.length for row in all_rows(lake.snapshot())}
         assert (lengths["text"] < 5000) == (codec is Codec.ZSTD)
         assert lengths["random"] == 5000
+
+
+def test_a_reference_can_have_times_mode_and_attributes_of_its_own() -> None:
+    with new_lake() as lake:
+        with lake.writer() as writer:
+            writer.put("a", b"bytes", mtime_ns=1, mode=0o644)
+            writer.flush()
+            row = writer.stat("a")
+            writer.apply({"b": Refer("a", row, Meta(7, 0o600, {"k": "v"})), "a": Delete()})
+            assert writer.stat("b")[8:11] == (7, 0o600, {"k": "v"})
+            writer.flush()
+        found = lake.snapshot().stat("b")
+        assert (found.mtime_ns, found.mode, found.attrs) == (7, 0o600, {"k": "v"})
+        assert (found.pack, found.offset, found.crc32c) == (row.pack, row.offset, row.crc32c)
+        assert lake.snapshot().get("b") == b"bytes"
+        assert not lake.snapshot().exists("a")

@@ -3,7 +3,7 @@
 The kernel. pyfuse3 asks trio for the next request, which costs two rounds through the scheduler and
 two epoll calls: half of what a small request takes. `install` gives pyfuse3 a `trio` of its own
 (the way pyfuse3.asyncio does) whose lock and `wait_readable` return at once when they can, and that
-waits inside `poll` for up to a millisecond while nothing else is under way. Every
+waits inside `poll` for up to a millisecond while no read is under way. Every
 `TURNS` requests the other tasks get their turn.
 
 The volume. `Pace.call` runs a read inline while the volume answers from memory, because handing it
@@ -26,8 +26,9 @@ import trio
 TURNS = 64
 # How long `poll` may hold the thread while no task of ours is waiting for anything but time.
 POLL_MS = 1
-# A hand-over to a thread and back costs about this much on two busy cores.
-SLOW_SECONDS = 150e-6
+# A hand-over to a thread and back costs 100 to 200 us on two busy cores, and helps only where
+# several requests wait at a time: below this, one after the other is as fast (a local disk, cold).
+SLOW_SECONDS = 500e-6
 # Weight of the newest answer in the running mean: some ten answers decide.
 _WEIGHT = 0.1
 # As many calls as an NFS client has slots for; beyond that they would queue in the kernel.
@@ -37,7 +38,7 @@ _Result = TypeVar("_Result")
 
 
 class Pace:
-    """Decides where volume calls run, and counts those under way."""
+    """Decides where volume calls run; `busy` counts the short ones under way."""
 
     def __init__(self) -> None:
         self._mean_seconds = 0.0
@@ -69,35 +70,45 @@ class Pace:
             finally:
                 spent.append(time.perf_counter() - began)
 
+        self.busy += 1
         try:
             return await self.elsewhere(timed)
         finally:
+            self.busy -= 1
             for seconds in spent:
                 self._note(seconds)
 
     async def elsewhere(self, action: Callable[..., _Result], *arguments: Any) -> _Result:
         """Return what a call gives that is known to take long; other requests go on."""
-        self.busy += 1
-        try:
-            return await trio.to_thread.run_sync(action, *arguments, limiter=self._limiter)
-        finally:
-            self.busy -= 1
+        return await trio.to_thread.run_sync(action, *arguments, limiter=self._limiter)
 
 
 class _Lock:
-    """trio's lock without a round through the scheduler when it is free."""
+    """A lock that its last holder may take again before those who wait for it.
+
+    trio's hands itself over when released: with two tasks that answer requests, each request would
+    cost a round through the scheduler. Here one waiter is woken and gets the lock when the holder
+    lets the scheduler run with the lock free, which is when its request has to wait for something.
+    """
 
     def __init__(self) -> None:
-        self._lock = trio.Lock()
+        self._held = False
+        self._woken = False
+        self._waiting = trio.lowlevel.ParkingLot()
 
     async def __aenter__(self) -> None:
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
+        while self._held:
+            try:
+                await self._waiting.park()
+            finally:
+                self._woken = False
+        self._held = True
 
     async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
+        self._held = False
+        if self._waiting and not self._woken:
+            self._woken = True
+            self._waiting.unpark()
 
 
 class _Lowlevel:

@@ -47,6 +47,8 @@ class Spool:
 
     def write(self, offset: int, data: bytes) -> None:
         """Put bytes at an offset; a gap before them reads as zeros."""
+        if not data:
+            return
         end = offset + len(data)
         held = self._data
         if held is not None and not self._fits(end - len(held), end):

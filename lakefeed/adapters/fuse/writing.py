@@ -224,7 +224,11 @@ class WriteOperations(ReadOperations):
         """Write into an open file."""
         node = self.node(fh)
         draft = node.draft
-        if draft is None or draft.spool is None or draft.freezing or self.pending.is_full():
+        if draft is None or draft.freezing or self.pending.is_full():
+            draft = await self._writable(node)
+        elif draft.spool is None and not node.size:
+            draft.spool = Spool(self.pending.budget)
+        elif draft.spool is None:
             draft = await self._writable(node)
         spool = draft.spool
         assert spool is not None

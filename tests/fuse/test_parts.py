@@ -1,0 +1,292 @@
+"""The parts of the mount that need no mount to be shown: wall, spool, inodes, cache, options."""
+
+from __future__ import annotations
+
+import errno
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakefeed import Lake
+from lakefeed.cli.mount_helper import arguments_of
+from lakefeed.volume.memory import MemoryVolume
+
+pyfuse3 = pytest.importorskip("pyfuse3")
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
+
+from lakefeed.adapters.fuse import nodes  # noqa: E402
+from lakefeed.adapters.fuse.answers import Answers, to_bytes, to_text, walled  # noqa: E402
+from lakefeed.adapters.fuse.nodes import Directory, Inodes, Node  # noqa: E402
+from lakefeed.adapters.fuse.pace import Pace, _Lock  # noqa: E402
+from lakefeed.adapters.fuse.reading import BLOCK_BYTES, Reads  # noqa: E402
+from lakefeed.adapters.fuse.spool import Budget, Spool  # noqa: E402
+from lakefeed.adapters.fuse.view import View, find, load  # noqa: E402
+from lakefeed.errors import Conflict, SnapshotExpired  # noqa: E402
+
+# -- the wall --------------------------------------------------------------------------------------
+
+
+class Handlers(Answers):
+    """Handlers that fail in every way."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__(0, 0)
+        self._failure = failure
+
+    @walled
+    async def read(self, fh: int) -> bytes:
+        raise self._failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "number"),
+    [
+        (ZeroDivisionError(), errno.EIO),
+        (KeyError("x"), errno.EIO),
+        (RecursionError(), errno.EIO),
+        (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
+        (SnapshotExpired("pack"), errno.ESTALE),
+        (Conflict("name"), errno.EEXIST),
+        (pyfuse3.FUSEError(errno.ENOTDIR), errno.ENOTDIR),
+    ],
+)
+def test_whatever_a_handler_raises_the_kernel_gets_an_errno(
+    failure: Exception, number: int
+) -> None:
+    handlers = Handlers(failure)
+    with pytest.raises(pyfuse3.FUSEError) as refused:
+        trio.run(handlers.read, 1)
+    assert refused.value.errno == number
+    assert handlers.stats.ops["read"].failed == 1
+
+
+# -- spool -----------------------------------------------------------------------------------------
+
+writes = st.tuples(st.integers(0, 5000), st.binary(max_size=300))
+steps = st.lists(st.one_of(writes, st.integers(0, 6000)), max_size=30)
+
+
+@given(steps=steps, memory=st.sampled_from([0, 1000, 1 << 20]))
+def test_a_spool_is_a_file(steps: list[Any], memory: int) -> None:
+    budget = Budget(memory_max=memory)
+    spool, model = Spool(budget), bytearray()
+    for step in steps:
+        if isinstance(step, int):
+            spool.truncate(step)
+            del model[step:]
+            model.extend(bytes(step - len(model)))
+        else:
+            offset, data = step
+            spool.write(offset, data)
+            model.extend(bytes(max(offset - len(model), 0)) if data else b"")
+            model[offset : offset + len(data)] = data
+    assert spool.read(0, 10_000) == model
+    assert spool.size == len(model)
+    assert budget.memory_bytes + budget.disk_bytes == len(model)
+    spool.close()
+    spool.close()
+    assert budget.memory_bytes == budget.disk_bytes == 0
+
+
+def test_a_full_spool_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    budget = Budget(str(tmp_path), memory_max=0, disk_max=1000)
+    spool = Spool(budget)
+    spool.write(0, bytes(900))
+    with pytest.raises(OSError) as full:
+        spool.write(900, bytes(200))
+    assert full.value.errno == errno.ENOSPC
+    assert spool.read(0, 2000) == bytes(900)
+    spool.close()
+
+
+# -- attributes ------------------------------------------------------------------------------------
+
+
+@given(st.binary())
+def test_any_attribute_value_survives_as_text(value: bytes) -> None:
+    assert to_bytes(to_text(value)) == value
+
+
+# -- inodes ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def snapshot() -> Any:
+    lake = Lake.create(MemoryVolume())
+    with lake.writer() as writer:
+        for number in range(3000):
+            writer.put(f"d{number % 30}/{number:04d}", b"%d" % number)
+        writer.put("big", random.Random(1).randbytes(9_000_000))
+    return lake.snapshot()
+
+
+def test_what_the_kernel_forgets_is_forgotten(
+    snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "IDLE_MAX", 500)
+    inodes = Inodes()
+    root = Directory(View(snapshot), None, b"", None, 0)
+    inodes.add_root(root, 1)
+    for number in range(30):
+        directory = root.children[b"d%d" % number] = Directory(
+            root.view, root, b"d%d" % number, None, 0
+        )
+        inodes.meet(directory)
+        for child in load(snapshot, f"d{number}").children:
+            name = child.name.encode()
+            directory.children[name] = Node(directory, name, child.columns, child.at)
+        directory.complete = True
+        for node in directory.children.values():
+            inodes.meet(node)
+    assert len(inodes) == 1 + 30 + 3000
+    inodes.forget([(ino, 1) for ino in list(inodes.table) if ino != 1])
+    assert len(inodes) == 1
+    held = sum(len(d.children) for d in root.children.values() if isinstance(d, Directory))
+    assert held <= 500
+
+
+def test_a_name_is_found_or_not(snapshot: Any) -> None:
+    assert find(snapshot, "d1/0001") is not None
+    assert find(snapshot, "d1") is not None
+    assert find(snapshot, "d1/none") is None
+    assert {child.name for child in load(snapshot, "d3").children} == {
+        f"{number:04d}" for number in range(3, 3000, 30)
+    }
+
+
+# -- cache -----------------------------------------------------------------------------------------
+
+
+class Slow(Pace):
+    """A volume that is always slow, and counts what it is asked for."""
+
+    slow = True  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, ...]] = []
+        self.gate: threading.Event | None = None
+
+    async def call(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        self.calls.append(arguments)
+        if self.gate is not None:
+            await self.elsewhere(self.gate.wait)
+        return await self.elsewhere(action, *arguments)
+
+
+def test_who_asks_for_the_same_block_waits_for_one_read(snapshot: Any) -> None:
+    row = snapshot.stat("big")
+    content = snapshot.get("big")
+
+    async def run() -> None:
+        pace = Slow()
+        pace.gate = threading.Event()
+        reads = Reads(pace, 64 << 20)
+        results: list[bytes] = []
+
+        async def one() -> None:
+            results.append(bytes(await reads.read(snapshot, row, BLOCK_BYTES, 200_000)))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(one)
+            await trio.testing.wait_all_tasks_blocked()
+            pace.gate.set()
+        assert results == [content[BLOCK_BYTES : BLOCK_BYTES + 200_000]] * 5
+        assert len(pace.calls) == 1
+
+    trio.run(run)
+
+
+def test_a_sequential_reader_finds_the_next_blocks_there(snapshot: Any) -> None:
+    row = snapshot.stat("big")
+    content = snapshot.get("big")
+
+    async def run() -> None:
+        pace = Slow()
+        reads = Reads(pace, 64 << 20)
+        async with trio.open_nursery() as nursery:
+            reads.start = nursery.start_soon
+            for offset in range(0, row.size, 200_000):
+                found = await reads.read(snapshot, row, offset, 200_000)
+                assert found == content[offset : offset + 200_000]
+                await trio.testing.wait_all_tasks_blocked()
+        assert reads.stats.ahead_blocks >= 6
+        assert len(pace.calls) <= -(-row.size // BLOCK_BYTES)
+
+    trio.run(run)
+
+
+def test_the_cache_keeps_its_budget(snapshot: Any) -> None:
+    row = snapshot.stat("big")
+
+    async def run() -> None:
+        reads = Reads(Slow(), 2 * BLOCK_BYTES)
+        for offset in range(0, row.size, BLOCK_BYTES):
+            await reads.read(snapshot, row, offset, BLOCK_BYTES)
+            assert reads.stats.held_bytes <= 2 * BLOCK_BYTES
+
+    trio.run(run)
+
+
+def test_small_files_in_pack_order_come_in_runs(snapshot: Any) -> None:
+    rows = [snapshot.stat(f"d7/{number:04d}") for number in range(7, 3000, 30)]
+
+    async def run() -> None:
+        pace = Slow()
+        reads = Reads(pace, 64 << 20)
+        for row in rows:
+            assert await reads.read(snapshot, row, 0, 4096) == snapshot.read_row(row)
+        assert len(pace.calls) < 10
+
+    trio.run(run)
+
+
+def test_random_small_reads_of_a_big_file_read_no_more_than_asked(snapshot: Any) -> None:
+    row = snapshot.stat("big")
+
+    async def run() -> None:
+        reads = Reads(Slow(), 64 << 20)
+        randomly = random.Random(2)
+        for _ in range(20):
+            await reads.read(snapshot, row, randomly.randrange(BLOCK_BYTES, row.size), 4096)
+        assert reads.stats.fetched_bytes <= 20 * 4096
+
+    trio.run(run)
+
+
+def test_the_last_holder_keeps_the_lock_and_nobody_is_left_out() -> None:
+    async def run() -> None:
+        lock, order = _Lock(), []
+
+        async def waiter() -> None:
+            async with lock:
+                order.append("waiter")
+
+        async with trio.open_nursery() as nursery:
+            async with lock:
+                nursery.start_soon(waiter)
+                await trio.testing.wait_all_tasks_blocked()
+            async with lock:
+                order.append("holder")
+        assert order == ["holder", "waiter"]
+
+    trio.run(run)
+
+
+# -- mount(8) --------------------------------------------------------------------------------------
+
+
+def test_options_of_mount_8_become_ours() -> None:
+    words = ["/lake", "/data", "-n", "-o", "ro,at=v1,allow_other,_netdev,commit_age=5s"]
+    assert arguments_of(words) == [
+        "mount", "/lake", "/data", "--at", "v1", "--allow-other", "--commit-age", "5s",
+    ]  # fmt: skip
+    assert arguments_of(["/lake", "/data", "-t", "fuse.lakefeed", "-o", "rw"])[-1] == "--rw"
