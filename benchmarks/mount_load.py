@@ -98,12 +98,14 @@ def create_files(directory: Path, count: int, share: Share) -> int:
 
 def _work(pipe: Any, ready: Any, action: Callable[[Share], int], share: Share) -> None:
     ready.wait()
-    pipe.send((action(share), time.perf_counter()))
+    began = time.perf_counter()
+    done = action(share)
+    pipe.send((began, done, time.perf_counter()))
     pipe.close()
 
 
 def timed(action: Callable[[Share], int], processes: int = 1) -> tuple[float, int]:
-    """Return the seconds from the common start to the last end, and the sum of what was done."""
+    """Return the seconds from the first start to the last end, and the sum of what was done."""
     ready = _fork.Barrier(processes + 1)
     pipes, workers = [], []
     for number in range(processes):
@@ -114,8 +116,8 @@ def timed(action: Callable[[Share], int], processes: int = 1) -> tuple[float, in
         pipes.append(mine)
         workers.append(worker)
     ready.wait()
-    began = time.perf_counter()
     results = [pipe.recv() for pipe in pipes]
     for worker in workers:
         worker.join()
-    return max(end for _, end in results) - began, sum(done for done, _ in results)
+    began, ended = min(r[0] for r in results), max(r[2] for r in results)
+    return ended - began, sum(r[1] for r in results)

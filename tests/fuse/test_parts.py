@@ -1,4 +1,4 @@
-"""The parts of the mount that need no mount to be shown: wall, spool, inodes, cache, options."""
+"""The parts of the mount that need no mount to be shown: wall, spool, inodes, cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakefeed import Lake
-from lakefeed.cli.mount_helper import arguments_of
 from lakefeed.volume.memory import MemoryVolume
 
 pyfuse3 = pytest.importorskip("pyfuse3")
@@ -279,14 +278,3 @@ def test_the_last_holder_keeps_the_lock_and_nobody_is_left_out() -> None:
         assert order == ["holder", "waiter"]
 
     trio.run(run)
-
-
-# -- mount(8) --------------------------------------------------------------------------------------
-
-
-def test_options_of_mount_8_become_ours() -> None:
-    words = ["/lake", "/data", "-n", "-o", "ro,at=v1,allow_other,_netdev,commit_age=5s"]
-    assert arguments_of(words) == [
-        "mount", "/lake", "/data", "--at", "v1", "--allow-other", "--commit-age", "5s",
-    ]  # fmt: skip
-    assert arguments_of(["/lake", "/data", "-t", "fuse.lakefeed", "-o", "rw"])[-1] == "--rw"
