@@ -219,7 +219,8 @@ class Ahead:
     # -- planning --------------------------------------------------------------------------------
 
     def _may_plan(self) -> bool:
-        room = self._held_batches < self._limits.depth and self._held_bytes < self._limits.bytes_max
+        enough = self._tuner.ahead_bytes
+        room = self._held_batches < self._limits.depth and self._held_bytes < enough
         free = not self._planning and self._waiting is None
         wanted = len(self._tasks) < 2 * self._pace.width.target
         return self._cursor is not None and free and room and wanted

@@ -56,7 +56,7 @@ class FeedOptions:
     """What a feed serves, to whom, and how far ahead it reads.
 
     `shuffle` is "global", "runs=K" (runs of K neighbours are permuted, then samples inside windows
-    of `window` positions, 128 runs if None) or None. Epochs [0, `epochs`) are served, None: without
+    of `window` positions, 64 runs if None) or None. Epochs [0, `epochs`) are served, None: without
     end; each has its own order. `last` says what becomes of samples that fill no step: "keep",
     "drop", "pad" or "repeat" (see `partition`); every rank gets equally many batches with each.
 

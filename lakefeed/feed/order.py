@@ -29,9 +29,9 @@ COUNT_MAX = 1 << 62
 # Six give every order of 3, 4 and 5 samples its fair share (chi-squared over 6,000 seeds).
 _ROUNDS = 6
 _NUMBERS_MIN = 64
-# Runs in a window unless it is given: 128 runs of 8 leave hardly two of a run in one batch, and a
-# window of samples of 100 kB stays near 100 MB.
-WINDOW_RUNS = 128
+# Runs in a window unless it is given: 64 runs of 8 leave few of a run in one batch, and a
+# window of samples of 100 kB stays near 50 MB, one of tiny samples in a processor cache.
+WINDOW_RUNS = 64
 # A block's three work arrays stay in the processor's second-level cache.
 _BLOCK = 1 << 14
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 # A window's size where reads are quick: enough samples that planning them together is cheap, and
 # still in reach of the second-level caches of the machine's memory controller.
-_WINDOW_BYTES = 32 << 20
+_WINDOW_BYTES = 20 << 20
+_AHEAD_WINDOWS = 2
 # Where reads are slow, neighbours that can share one are worth more memory.
 _SLOW_WINDOW_SHARE = 4
 _READ_BYTES = 1 << 20
@@ -53,6 +54,16 @@ class Tuner:
         if self._slow:
             return self._limits.bytes_max // _SLOW_WINDOW_SHARE
         return min(_WINDOW_BYTES, self._limits.bytes_max // 4)
+
+    @property
+    def ahead_bytes(self) -> int:
+        """How much lies ready or under way before planning rests.
+
+        The budget where the volume is slow. Where it is quick more than some windows would only be
+        more memory to touch for the first time, which costs as much as reading it.
+        """
+        bytes_max = self._limits.bytes_max
+        return bytes_max if self._slow else min(_AHEAD_WINDOWS * self.window_bytes, bytes_max)
 
     def samples(self) -> int:
         """Return how many samples to draft."""

@@ -158,6 +158,14 @@ class PosixReadableFile:
         if offset < 0:
             # preadv2, which the C library may take, reads at the file's own position for -1.
             raise self._failed(OSError(errno.EINVAL, ""), offset)
+        if len(buffers) == 1:
+            # One buffer that is filled at once is the hot path of every feed: no list is walked.
+            try:
+                done = os.preadv(self._fd, buffers, offset)
+            except OSError as error:
+                raise self._failed(error, offset) from error
+            if done == buffers[0].nbytes:
+                return done
         total = 0
         for first in range(0, len(buffers), IOV_MAX):
             total += self._fill(offset + total, buffers[first : first + IOV_MAX])
