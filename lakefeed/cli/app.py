@@ -37,6 +37,7 @@ from lakefeed.cli import (
     sql,
     top,
     transfer,
+    warming,
     writing,
 )
 from lakefeed.cli.units import duration_option
@@ -59,6 +60,7 @@ MODULES = (
     repair,
     top,
     mount,
+    warming,
     demo,
     bench,
     bench_volume,

@@ -121,6 +121,9 @@ class Feed:
             raise StopIteration
         self._recorder.step(asked, clock())
         self._recorder.delivered(len(batch), batch.data.nbytes, batch.cursor.epoch)
+        if self._options.cache is not None and self._options.observer is not None:
+            new = self._sources.new_cache_counts()
+            self._options.observer.cached(*new, self._options.cache.bytes_max)
         self._cursor = batch.cursor
         self._skip = self._every - 1
         return batch

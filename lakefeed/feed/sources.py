@@ -30,6 +30,7 @@ class Sources:
         self._source = source
         self._cache = cache
         self._blocks: BlockCache | None = None
+        self._told = (0, 0)
         self._opened: list[Lake] = []
         self._snapshot: Snapshot | None = None
 
@@ -61,6 +62,12 @@ class Sources:
     def cache_counts(self) -> tuple[int, int]:
         """Return how many blocks came out of the cache and how many did not."""
         return (0, 0) if self._blocks is None else self._blocks.counts()
+
+    def new_cache_counts(self) -> tuple[int, int]:
+        """Return what `cache_counts` gained since the last call."""
+        (hits, misses), (old_hits, old_misses) = self.cache_counts(), self._told
+        self._told = (hits, misses)
+        return hits - old_hits, misses - old_misses
 
     def close(self) -> None:
         """Close what was opened here."""

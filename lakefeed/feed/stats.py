@@ -146,6 +146,9 @@ class Observer(Protocol):
     def queue(self, ready: int, inflight: int) -> None:
         """How many batches are ready and how many reads are under way."""
 
+    def cached(self, hits: int, misses: int, bytes_max: int) -> None:
+        """Blocks were found in the node cache, or not, since the last call."""
+
 
 @dataclass(slots=True)
 class _Sums:

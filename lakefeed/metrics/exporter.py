@@ -1,0 +1,84 @@
+"""The page that Prometheus reads, served from any process by a thread of its own.
+
+`serve(port)` shows this process's metrics. Where `directory` names prometheus_client's directory
+for many processes (the one in PROMETHEUS_MULTIPROC_DIR), it shows the sums of all processes that
+write there, dead ones included, whichever of them serves.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from lakefeed.errors import from_os_error
+from lakefeed.metrics.loader import REGISTRY
+
+# A scrape in progress ends within this, or is cut off.
+_STOP_SECONDS = 5.0
+
+
+class Exporter:
+    """A page that is being served; `close` ends it. Works twice."""
+
+    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+        self._server = server
+        self._thread = thread
+        self._stop: Callable[[], None] | None = server.shutdown
+
+    @property
+    def port(self) -> int:
+        """Where it is served; useful when port 0 asked for any."""
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop serving."""
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
+            self._server.server_close()
+            self._thread.join(_STOP_SECONDS)
+
+    def __enter__(self) -> Exporter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def serve(
+    port: int,
+    host: str = "127.0.0.1",
+    directory: str | os.PathLike[str] | None = None,
+    registry: CollectorRegistry = REGISTRY,
+) -> Exporter:
+    """Serve metrics; VolumeFailed (with the errno) when the port is taken."""
+    shown = registry if directory is None else shared_registry(directory)
+    try:
+        server, thread = start_http_server(port, host, shown)
+    except OSError as error:
+        raise from_os_error(error, f"metrics on {host}:{port}") from error
+    return Exporter(server, thread)
+
+
+def shared_registry(directory: str | os.PathLike[str]) -> CollectorRegistry:
+    """Return a registry that adds up what all processes wrote below a directory."""
+    shared = CollectorRegistry()
+    MultiProcessCollector(shared, os.fspath(directory))  # type: ignore[no-untyped-call]
+    return shared
+
+
+def page(registry: CollectorRegistry = REGISTRY) -> str:
+    """Return the metrics of a registry as text."""
+    text: str = generate_latest(registry).decode()
+    return text
