@@ -122,7 +122,7 @@ class Costs:
         nn, nb, bb, nt, bt = self._sums
         # The ridge pulls both costs towards the same value, which is the prior's ratio.
         scale = (nt + bt) / (nn + 2 * nb + bb)
-        ridge = 0.02 * (nn + bb)
+        ridge = 0.002 * (nn + bb)
         nn, bb = nn + ridge, bb + ridge
         nt, bt = nt + ridge * scale, bt + ridge * scale
         determinant = nn * bb - nb * nb

@@ -133,6 +133,9 @@ class Feed:
             raise Invalid("feed", expected="an open feed", found="a closed one")
         if self._ahead is None or self._ahead.pid != os.getpid():
             self._ahead = self._start()
+            if self._closed:  # by another thread, which saw nothing to stop yet
+                self._stop()
+                raise Invalid("feed", expected="an open feed", found="a closed one")
         return self._ahead
 
     def _start(self) -> Ahead:

@@ -53,11 +53,11 @@ class Mix:
     @property
     def shares(self) -> tuple[int, ...]:
         """Of what the components before leave, what each takes, in 2^-24; the last takes all."""
-        left = sum(weight for _, weight in self.parts)
-        shares = []
-        for _, weight in self.parts:
-            shares.append(round(weight / left * (1 << _SHARE_BITS)))
-            left = max(left - weight, weight)
+        weights = [weight for _, weight in self.parts]
+        shares = [
+            round(weight / sum(weights[at:]) * (1 << _SHARE_BITS))
+            for at, weight in enumerate(weights)
+        ]
         return (*shares[:-1], 1 << _SHARE_BITS)
 
 

@@ -1,0 +1,251 @@
+"""Reads that fail, hang, straggle or bring damaged bytes: the right samples or the right error."""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lakefeed.errors import Corrupt, Invalid, VolumeFailed
+from lakefeed.feed import fetching, tuning, window
+from lakefeed.feed.batch import Batch
+from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.feed.labels import NO_LABEL
+from lakefeed.lake.lake import Lake
+from lakefeed.volume.memory import MemoryVolume
+from lakefeed.volume.slow import Profile, SlowVolume
+from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.feed.volumes import Failing, TroubledVolume
+
+FILES = some_files(200)
+
+
+@pytest.fixture(scope="module")
+def volume() -> MemoryVolume:
+    volume = MemoryVolume()
+    with lake_of(FILES, volume) as lake:
+        lake.merge_index(everything=True)
+    return volume
+
+
+def feed_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("lakefeed-feed")]
+
+
+def served(feed: Feed) -> dict[str, bytes]:
+    return {path: data for b in feed for path, data in zip(b.paths, b.bytes(), strict=True)}
+
+
+@pytest.mark.parametrize("shuffle", ["global", "runs=16", None])
+def test_staged_and_direct_reading_give_the_same_bytes(
+    volume: MemoryVolume, shuffle: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = []
+    for staged_bytes in (0, 1 << 20):
+        monkeypatch.setattr(window, "_STAGED_BYTES", staged_bytes)
+        with Lake.open(volume) as lake, Feed(lake, "train", FeedOptions(30, shuffle)) as feed:
+            batches = [(b.paths, b.bytes(), b.splits.tolist()) for b in feed]
+        assert {
+            p: d for paths, data, _ in batches for p, d in zip(paths, data, strict=True)
+        } == FILES
+        ways.append(batches)
+    assert ways[0] == ways[1]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_what_passes_by_itself_is_tried_again(
+    volume: MemoryVolume, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_FIRST_PAUSE_SECONDS", 0.001)
+    troubled = TroubledVolume(volume, Failing(3, number))
+    with Lake.open(troubled) as lake, Feed(lake, "train", FeedOptions(30)) as feed:
+        assert served(feed) == FILES
+        retries = feed.stats().retries
+    # Of two ESTALE in a row the first costs only a new handle.
+    assert sum(retries.values()) in ((1, 2) if number == errno.ESTALE else (3,))
+    assert set(retries) == {errno.errorcode[number]}
+
+
+@pytest.mark.parametrize(("times", "number"), [(10**9, errno.EIO), (1, errno.EACCES)])
+def test_what_does_not_pass_comes_out_of_next(
+    volume: MemoryVolume, times: int, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_FIRST_PAUSE_SECONDS", 0.001)
+    troubled = TroubledVolume(volume, Failing(times, number))
+    with Lake.open(troubled) as lake, Feed(lake, "train", FeedOptions(30)) as feed:
+        for _ in range(2):
+            with pytest.raises(VolumeFailed) as caught:
+                list(feed)
+            assert caught.value.errno == number
+    assert feed_threads() == []
+
+
+@pytest.mark.slow
+def test_closing_does_not_wait_for_a_volume_that_hangs(volume: MemoryVolume) -> None:
+    release, hanging = threading.Event(), threading.Event()
+
+    def hang(path: str, offset: int) -> None:
+        hanging.set()
+        release.wait(60)
+
+    with Lake.open(TroubledVolume(volume, hang)) as lake:
+        feed = Feed(lake, "train", FeedOptions(30))
+        consumer = threading.Thread(target=lambda: next(feed, None))
+        consumer.start()
+        assert hanging.wait(30)
+        began = time.perf_counter()
+        feed.close()
+        # Hardly more than the patience with a call; generous for a busy machine, far from 60 s.
+        assert time.perf_counter() - began < 10
+        consumer.join(30)
+        assert not consumer.is_alive()
+        release.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("lakefeed-feed"):
+                thread.join(30)
+    assert feed_threads() == []
+
+
+def test_a_pause_before_another_try_ends_with_the_feed(volume: MemoryVolume) -> None:
+    failing = Failing(10**9, errno.EIO)
+    with Lake.open(TroubledVolume(volume, failing)) as lake:
+        feed = Feed(lake, "train", FeedOptions(30))
+        closer = threading.Timer(0.02, feed.close)
+        closer.start()
+        with pytest.raises((StopIteration, VolumeFailed, Invalid)):
+            next(feed)
+        closer.join(30)
+        feed.close()
+    assert feed_threads() == []
+
+
+@pytest.mark.slow
+def test_a_straggler_is_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One read of one pack hangs until the feed is through: the others' answers must do."""
+    volume = MemoryVolume()
+    files = {f"train/{at:04d}": bytes([at % 251]) * 3000 for at in range(1200)}
+    with Lake.create(volume) as lake, lake.writer(QUIET) as writer:
+        for path, data in files.items():
+            writer.put(path, data)
+    monkeypatch.setattr(tuning, "_GAP_BYTES_MIN", 0)
+    monkeypatch.setattr(tuning, "_GAP_BYTES_MAX", 0)
+    release, counted, lock = threading.Event(), [0], threading.Lock()
+
+    def hang_once(path: str, offset: int) -> None:
+        with lock:
+            counted[0] += 1
+            mine = counted[0] == 700
+        if mine:
+            release.wait(60)
+
+    slow = SlowVolume(volume, Profile(call_seconds=2e-3))
+    options = FeedOptions(20, epochs=2)
+    with Lake.open(TroubledVolume(slow, hang_once)) as lake, Feed(lake, "train", options) as feed:
+        seen = Counter(path for batch in feed for path in batch.paths)
+        stats = feed.stats()
+        release.set()
+    assert seen == dict.fromkeys(files, 2)
+    assert stats.hedges >= 1
+    assert stats.workers > 4
+    for thread in threading.enumerate():
+        if thread.name.startswith("lakefeed-feed"):
+            thread.join(30)
+
+
+def damaged_lake(where: Path, victims: list[int]) -> dict[str, bytes]:
+    files = {f"train/{at % 3}/{at:03d}": b"%03d unlike any other" % at * 9 for at in range(60)}
+    with Lake.create(where) as lake, lake.writer(QUIET) as writer:
+        for path, data in files.items():
+            writer.put(path, data)
+    (pack,) = (where / "packs").rglob("*.pack")
+    content = pack.read_bytes()
+    for victim in victims:
+        content = content.replace(b"%03d unlike" % victim, b"%03d UNLIKE" % victim, 1)
+    pack.write_bytes(content)
+    return {path: data for path, data in files.items() if int(path[-3:]) not in victims}
+
+
+@pytest.mark.parametrize("staged_bytes", [0, 1 << 20], ids=["direct", "staged"])
+@pytest.mark.parametrize("last", ["keep", "pad", "repeat"])
+def test_damaged_samples_are_skipped_counted_and_named(
+    tmp_path: Path, last: str, staged_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "_STAGED_BYTES", staged_bytes)
+    good = damaged_lake(tmp_path, [7, 8, 41])
+    options = FeedOptions(16, last=last, labels="parent", on_corrupt="skip")  # type: ignore[arg-type]
+    batches: list[Batch] = []
+    with Lake.open(tmp_path) as lake, Feed(lake, "train", options) as feed:
+        for batch in feed:
+            batches.append(batch)
+            assert batch.labels is not None
+            for path, data, label in zip(batch.paths, batch.bytes(), batch.labels, strict=True):
+                if label == NO_LABEL:
+                    assert not data
+                else:
+                    assert (data, label) == (good[path], int(path[6]))
+        stats = feed.stats()
+    names = {name for batch in batches for name in batch.corrupt}
+    assert names == {"train/1/007", "train/2/008", "train/2/041"}
+    assert stats.corrupt_samples == sum(len(batch.corrupt) for batch in batches)
+    if last == "keep":
+        assert sum(map(len, batches)) == sum(batch.real for batch in batches) == len(good)
+    else:
+        assert {len(batch) for batch in batches} == {16}
+
+
+def test_a_damaged_sample_stops_the_feed_unless_it_is_skipped(tmp_path: Path) -> None:
+    damaged_lake(tmp_path, [41])
+    with Feed(tmp_path, "train", FeedOptions(16)) as feed, pytest.raises(Corrupt, match="2/041"):
+        list(feed)
+
+
+def test_every_batch_is_as_long_as_the_last_with_padding(volume: MemoryVolume) -> None:
+    with Lake.open(volume) as lake:
+        for last in ("pad", "repeat"):
+            seen: list[str] = []
+            for rank in range(3):
+                options = FeedOptions(9, last=last, rank=rank, world_size=3)  # type: ignore[arg-type]
+                with Feed(lake, "train", options) as feed:
+                    assert len(feed) == 8
+                    batches = list(feed)
+                assert [len(batch) for batch in batches] == [9] * 8
+                for batch in batches:
+                    seen += batch.paths[: batch.real]
+                    rest = batch.paths[batch.real :]
+                    assert (set(rest) <= {""}) == (last == "pad" or not rest)
+            assert Counter(seen) == dict.fromkeys(FILES, 1)
+
+
+def test_a_batch_is_an_arrow_array_over_the_same_buffer(volume: MemoryVolume) -> None:
+    with Lake.open(volume) as lake, Feed(lake, "train", FeedOptions(30)) as feed:
+        batch = next(feed)
+        array = batch.arrow()
+        assert array.to_pylist() == batch.bytes()
+        assert array.buffers()[2].address == batch.data.ctypes.data
+        kept = array.slice(3, 2)
+        expected = kept.to_pylist()
+        batch.release()
+        list(feed)
+        assert kept.to_pylist() == expected
+        with pytest.raises(Exception, match="released"):
+            batch.views()
+
+
+def test_buffers_come_from_the_allocator(volume: MemoryVolume) -> None:
+    made: list[np.ndarray] = []
+
+    def allocate(size_bytes: int) -> object:
+        raw = np.empty(size_bytes + 64, np.uint8)
+        made.append(raw)
+        return raw[-raw.ctypes.data % 64 :]
+
+    options = FeedOptions(30, None, allocate=allocate)
+    with Lake.open(volume) as lake, Feed(lake, "train", options) as feed:
+        for batch in feed:
+            address = batch.data.ctypes.data
+            assert any(a.ctypes.data <= address < a.ctypes.data + len(a) for a in made)

@@ -1,0 +1,1 @@
+"""Metrics: each said once, counted right, also over processes."""

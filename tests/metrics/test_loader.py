@@ -1,0 +1,100 @@
+"""Feeds count into Prometheus, in one process or in many, and any process can show the sums."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+
+from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.feed.feed import Cache, Feed, FeedOptions
+from lakefeed.lake.lake import Lake
+from lakefeed.metrics.exporter import page, serve
+from lakefeed.metrics.loader import LoaderMetrics, loader_metrics
+from tests.feed.lakes import QUIET, lake_of, some_files
+
+FILES = some_files(100)
+
+
+def values(text: str) -> dict[str, float]:
+    """The samples without labels, and the sums over labels of the others."""
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found[sample.name] = found.get(sample.name, 0.0) + sample.value
+    return found
+
+
+def test_what_a_feed_did_is_on_the_page(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    metrics = LoaderMetrics(registry)
+    options = FeedOptions(16, epochs=2, observer=metrics, cache=Cache(tmp_path, "64MiB"))
+    with lake_of(FILES) as lake, Feed(lake, "train", options) as feed:
+        size = sum(batch.data.nbytes for batch in feed)
+        stats = feed.stats()
+    with serve(0, registry=registry) as exporter:
+        url = f"http://127.0.0.1:{exporter.port}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            found = values(answer.read().decode())
+    assert found["lakefeed_loader_samples_total"] == 2 * len(FILES)
+    assert found["lakefeed_loader_bytes_total"] == size
+    assert found["lakefeed_loader_wait_seconds_count"] == stats.batches
+    assert found["lakefeed_io_reads_total"] == stats.reads
+    assert found["lakefeed_io_read_seconds_count"] == stats.reads
+    assert found["lakefeed_io_read_bytes_total"] == stats.read_bytes
+    assert found["lakefeed_cache_misses_total"] == stats.cache_misses > 0
+    assert found["lakefeed_cache_hits_total"] == stats.cache_hits
+    assert found["lakefeed_loader_stall_ratio"] == pytest.approx(stats.stall_share)
+    assert found["lakefeed_io_read_amplification_ratio"] > 0.9
+    assert found["lakefeed_loader_stage_seconds_count"] > 0
+
+
+def test_the_page_of_a_taken_port_says_so() -> None:
+    with serve(0) as exporter:
+        with pytest.raises((VolumeFailed, Conflict), match=str(exporter.port)):
+            serve(exporter.port)
+        exporter.close()
+
+
+def test_one_set_a_process() -> None:
+    assert loader_metrics() is loader_metrics()
+    assert "lakefeed_loader_samples_total" in page()
+
+
+WORKER = """
+import sys
+from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.metrics.loader import loader_metrics
+rank = int(sys.argv[2])
+options = FeedOptions(8, rank=rank, world_size=2, observer=loader_metrics())
+with Feed(sys.argv[1], "train", options) as feed:
+    print(sum(len(batch) for batch in feed))
+"""
+
+
+@pytest.mark.slow
+def test_worker_processes_add_up_dead_ones_included(tmp_path: Path) -> None:
+    lake, values_directory = tmp_path / "lake", tmp_path / "values"
+    values_directory.mkdir()
+    with Lake.create(lake) as made, made.writer(QUIET) as writer:
+        for path, data in FILES.items():
+            writer.put(path, data)
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(values_directory)}
+    counts = []
+    for rank in range(2):
+        done = subprocess.run([sys.executable, "-c", WORKER, str(lake), str(rank)], check=True,
+                              env=environment, capture_output=True, text=True)  # fmt: skip
+        counts.append(int(done.stdout))
+    with serve(0, directory=values_directory) as exporter:
+        url = f"http://127.0.0.1:{exporter.port}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            found = values(answer.read().decode())
+    assert counts == [50, 50]
+    assert found["lakefeed_loader_samples_total"] == 100
+    assert found["lakefeed_loader_bytes_total"] == sum(map(len, FILES.values()))

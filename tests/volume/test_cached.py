@@ -1,0 +1,148 @@
+"""The cache keeps every promise of a volume, trusts nothing it holds, and stays in its bound."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lakefeed.errors import Invalid
+from lakefeed.format.checksum import crc32c
+from lakefeed.volume.base import Volume, write_file
+from lakefeed.volume.cached import PIECE_BYTES, BlockCache, CachedVolume
+from lakefeed.volume.memory import MemoryVolume
+from lakefeed.volume.metered import Meter, MeteredVolume
+from tests.volume.conformance import VolumePromises
+
+BLOCK = 4 * PIECE_BYTES
+
+
+def cache_at(where: Path, blocks: int = 64) -> BlockCache:
+    return BlockCache(where, blocks * BLOCK, BLOCK, crc32c)
+
+
+class TestCachedMemory(VolumePromises):
+    @pytest.fixture
+    def volume(self, tmp_path: Path) -> Volume:
+        return CachedVolume(MemoryVolume(), cache_at(tmp_path), lambda path: True)
+
+
+class Rig:
+    """A file of two and a half blocks behind a meter and a cache."""
+
+    def __init__(self, where: Path, blocks: int = 64) -> None:
+        self.meter = Meter()
+        self.data = os.urandom(2 * BLOCK + BLOCK // 2 + 7)
+        self.inner = MemoryVolume()
+        write_file(self.inner, "packs/a", self.data)
+        self.where = where
+        self.cache = cache_at(where, blocks)
+        metered = MeteredVolume(self.inner, self.meter)
+        self.volume = CachedVolume(metered, self.cache, lambda path: path.startswith("packs/"))
+
+    def read(self, offset: int, *lengths: int) -> bytes:
+        parts = [memoryview(bytearray(length)) for length in lengths]
+        with self.volume.open("packs/a") as file:
+            assert file.read_into(offset, parts) == sum(lengths)
+            assert file.read_at(offset, sum(lengths)) == b"".join(parts)
+        return b"".join(parts)
+
+    def fetched_bytes(self) -> int:
+        readings = self.meter.readings()
+        return readings["read"].transferred_bytes if "read" in readings else 0
+
+    def blocks(self) -> list[Path]:
+        return sorted(path for path in self.where.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("offset", "lengths"),
+    [(0, (1,)), (0, (2 * BLOCK + BLOCK // 2 + 7,)), (PIECE_BYTES - 1, (2,)),
+     (BLOCK - 5, (3, 9, 70_000)), (2 * BLOCK + BLOCK // 2, (7,)), (BLOCK, (BLOCK,)), (9, (0,))],
+)  # fmt: skip
+def test_bytes_are_the_volumes_whatever_is_asked(
+    rig: Rig, offset: int, lengths: tuple[int, ...]
+) -> None:
+    expected = rig.data[offset : offset + sum(lengths)]
+    assert rig.read(offset, *lengths) == expected
+    fetched = rig.fetched_bytes()
+    assert rig.read(offset, *lengths) == expected
+    assert rig.fetched_bytes() == fetched
+    again = cache_at(rig.where)
+    rig.volume = CachedVolume(MeteredVolume(rig.inner, rig.meter), again, lambda path: True)
+    assert rig.read(offset, *lengths) == expected
+    assert rig.fetched_bytes() == fetched
+    assert again.counts()[1] == 0
+
+
+def test_only_chosen_files_are_kept(rig: Rig) -> None:
+    write_file(rig.inner, "log/1", b"x" * 100)
+    with rig.volume.open("log/1") as file:
+        assert file.read_at(0, 100) == b"x" * 100
+    assert rig.blocks() == []
+
+
+@pytest.mark.parametrize("at", [0, 5, 13, 17, 40, -1])
+def test_a_damaged_block_is_fetched_anew(rig: Rig, at: int) -> None:
+    rig.read(0, BLOCK)
+    (block,) = rig.blocks()
+    content = bytearray(block.read_bytes())
+    content[at] ^= 1
+    block.write_bytes(content)
+    assert rig.read(0, BLOCK) == rig.data[:BLOCK]
+    assert rig.fetched_bytes() == 2 * BLOCK
+    assert rig.cache.failures == 1
+    assert rig.read(0, BLOCK) == rig.data[:BLOCK]
+    assert rig.fetched_bytes() == 2 * BLOCK
+
+
+@pytest.mark.parametrize("length", [0, 3, 16, 100, BLOCK])
+def test_a_block_cut_by_a_power_cut_is_fetched_anew(rig: Rig, length: int) -> None:
+    rig.read(0, BLOCK)
+    (block,) = rig.blocks()
+    block.write_bytes(block.read_bytes()[:length])
+    assert rig.read(0, BLOCK) == rig.data[:BLOCK]
+
+
+def test_what_a_killed_writer_left_harms_nothing(rig: Rig) -> None:
+    rig.read(0, BLOCK)
+    (block,) = rig.blocks()
+    block.rename(block.with_name(block.name + ".0123.tmp"))
+    assert rig.read(0, BLOCK) == rig.data[:BLOCK]
+
+
+def test_a_local_disk_that_refuses_costs_no_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"not a directory")
+    rig = Rig(tmp_path / "file")
+    assert rig.read(3, BLOCK) == rig.data[3 : BLOCK + 3]
+    assert rig.cache.failures > 0
+
+
+def test_the_cache_stays_in_its_bound(tmp_path: Path) -> None:
+    cache = cache_at(tmp_path, 32)
+    volume = MemoryVolume()
+    write_file(volume, "packs/big", os.urandom(BLOCK * 48))
+    cached = CachedVolume(volume, cache, lambda path: True)
+    with cached.open("packs/big") as file:
+        for block in range(48):
+            file.read_at(block * BLOCK, 10)
+            assert cache.held_bytes() <= 32 * BLOCK
+        assert cache.held_bytes() > 20 * BLOCK
+        before = cache.counts()[0]
+        for block in range(48):
+            file.read_at(block * BLOCK, 10)
+        # An epoch in the same order again: an order of age would have kept nothing of use.
+        assert cache.counts()[0] - before > 5
+
+
+def test_a_cache_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="block_bytes"):
+        BlockCache(tmp_path, 1 << 30, 1000, crc32c)
+    with pytest.raises(Invalid, match="16 blocks"):
+        BlockCache(tmp_path, BLOCK, BLOCK, crc32c)
