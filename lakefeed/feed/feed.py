@@ -129,14 +129,16 @@ class Feed:
         return batch
 
     def _running(self) -> Ahead:
-        if self._closed:
-            raise Invalid("feed", expected="an open feed", found="a closed one")
+        self._refuse_closed()
         if self._ahead is None or self._ahead.pid != os.getpid():
             self._ahead = self._start()
-            if self._closed:  # by another thread, which saw nothing to stop yet
-                self._stop()
-                raise Invalid("feed", expected="an open feed", found="a closed one")
+            self._refuse_closed()  # another thread may have closed it, and seen nothing to stop
         return self._ahead
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            self._stop()
+            raise Invalid("feed", expected="an open feed", found="a closed one")
 
     def _start(self) -> Ahead:
         options, selection = self._options, self.selection
