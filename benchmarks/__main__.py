@@ -5,7 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("index", "big_index", "small_files", "import_tree", "service", "mount")
+MODULES = (
+    "index",
+    "big_index",
+    "small_files",
+    "import_tree",
+    "service",
+    "mount",
+    "tf_paths",
+    "tf_data",
+    "decode",
+)
 
 
 def main() -> int:

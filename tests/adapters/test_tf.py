@@ -83,7 +83,7 @@ def test_one_element_is_one_batch_and_their_number_is_known(lake: Lake) -> None:
     dataset = lakefeed.tf.dataset(lake, "train", batch_size=8)
     assert dataset.cardinality().numpy() == 12
     assert [len(batch.numpy()) for batch in dataset] == [8] * 11 + [2]
-    dataset = lakefeed.tf.dataset(lake, "train", batch_size=8, drop_last=True)
+    dataset = lakefeed.tf.dataset(lake, "train", batch_size=8, last="drop")
     assert dataset.cardinality().numpy() == 11
     assert [len(batch.numpy()) for batch in dataset] == [8] * 11
 

@@ -196,7 +196,7 @@ def test_a_dataset_with_other_steps_than_batches_is_refused(lake: Path, tmp_path
 def test_what_does_not_fit_the_saved_run_is_refused(lake: Path, tmp_path: Path) -> None:
     fit(lake, tmp_path, epochs=1)
     saved = lakefeed.tf.FeedCheckpoint(tmp_path)
-    with pytest.raises(Invalid, match="saved position's seed, expected 4, found 3"):
+    with pytest.raises(Invalid, match="feed state's seed, expected 4, found 3"):
         lakefeed.tf.dataset(lake, batch_size=BATCH, seed=4, checkpoint=saved)
     with pytest.raises(Invalid, match="a dataset to follow"):
         make_model().fit(tf.zeros((4, 1)), tf.zeros((4, 1)), callbacks=[saved], verbose=0)

@@ -19,7 +19,7 @@ iteration as TensorFlow errors whose text names the kind and the file (`Corrupt:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -29,16 +29,19 @@ from lakefeed.adapters.tf.checkpoint import FeedCheckpoint
 from lakefeed.adapters.tf.distribute import place
 from lakefeed.adapters.tf.elements import BYTES, check_elements, element, signature
 from lakefeed.adapters.tf.memory import keep_freed_memory
-from lakefeed.adapters.tf.source import Source, Where
+from lakefeed.adapters.tf.source import Source
 from lakefeed.errors import Invalid
-from lakefeed.feed.feed import FeedOptions
+from lakefeed.feed.feed import FeedOptions, Mix
+from lakefeed.feed.selection import Select
+from lakefeed.feed.sources import Source as Origin
 
-_FIELDS = tuple(field.name for field in fields(FeedOptions))
+# An iteration is an epoch, and `repeat` says how many: `epochs` is not for the user to set.
+_FIELDS = tuple(field.name for field in fields(FeedOptions) if field.name != "epochs")
 
 
 def dataset(
-    source: Where,
-    select: str | Sequence[str] = "",
+    source: Origin,
+    select: Select | Mix = "",
     *,
     elements: str = BYTES,
     checkpoint: FeedCheckpoint | None = None,
@@ -46,10 +49,10 @@ def dataset(
 ) -> Any:
     """Return a `tf.data.Dataset` of whole batches of a lake's files, of known cardinality.
 
-    `select` is a prefix, a glob or a list of paths. `options` are those of `FeedOptions`, by name:
-    `batch_size`, `shuffle`, `seed`, `labels`, ...; without `rank` and `world_size` each worker that
-    TF_CONFIG names gets its own share. One iteration is one epoch, and `repeat` goes through the
-    epochs. The dataset carries `class_names`, as those of Keras do.
+    `select` is a prefix, a glob, a list of paths, a `Where` or a `Mix`. `options` are those of
+    `FeedOptions`, by name: `batch_size`, `shuffle`, `seed`, `labels`, ...; without `rank` and
+    `world_size` each worker that TF_CONFIG names gets its own share. One iteration is one epoch,
+    and `repeat` goes through the epochs. The dataset carries `class_names`, as those of Keras do.
 
     With a `checkpoint` it begins where the model that the checkpoint keeps left off: the first
     iteration is then what is left of an epoch. Elements of "bytes" make this process's malloc

@@ -10,20 +10,19 @@ Keeps I8 across restarts: a state means *consumed*. One lock guards the notes an
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
-from lakefeed.feed.feed import Feed, FeedOptions
-from lakefeed.feed.selection import resolve
+from lakefeed.feed.feed import Feed, FeedOptions, Mix
+from lakefeed.feed.selection import Select, Selection
+from lakefeed.feed.sources import Source as Origin
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 
-Where = str | os.PathLike[str] | Lake | Snapshot
 State = Mapping[str, object]
 _Place = tuple[object, object]  # (epoch, position)
 
@@ -31,16 +30,14 @@ _Place = tuple[object, object]  # (epoch, position)
 class Source:
     """Runs of one feed: each goes to the end of an epoch, the next one begins behind it."""
 
-    def __init__(self, where: Where, select: str | Sequence[str], options: FeedOptions) -> None:
+    def __init__(self, where: Origin, select: Select | Mix, options: FeedOptions) -> None:
         self._where = where
         self._options = options
-        with opened(where) as snapshot:
+        with opened(where) as snapshot, Feed(snapshot, select, options) as feed:
             self._number = snapshot.number
-            self._selection = resolve(snapshot, select, options.labelling)
-            feed = Feed(snapshot, self._selection, options)
+            self._selection: Selection = feed.selection
             self.batches_per_epoch = len(feed)
             self.first: State = feed.state()
-            feed.close()
         self.rank = options.rank
         self.labelled = options.labels is not None
         self._lock = threading.Lock()  # guards _next, _ended, _noting and _behind
@@ -85,20 +82,18 @@ class Source:
             if self._noting:
                 self._behind[_place(here)] = behind
 
-    def begin(self, state: State) -> None:
-        """Let the next run begin here, and note from now on what is handed out.
+    def check(self, state: State) -> State:
+        """Return a saved state as one of this feed; Invalid if it belongs to other samples, another
+        seed or another shuffle."""
+        with (
+            opened(self._where, self._number) as snapshot,
+            Feed(snapshot, self._selection, self._options) as feed,
+        ):
+            feed.restore(state)
+            return feed.state()
 
-        Invalid when the state belongs to other samples, another seed or another shuffle.
-        """
-        for name, ours in self.first.items():
-            if name not in ("snapshot", "epoch", "position") and state.get(name) != ours:
-                raise Invalid(
-                    f"saved position's {name}",
-                    expected=ours,
-                    found=state.get(name),
-                    hint="train with the samples, seed and shuffle of the saved run, "
-                    "or begin with an empty checkpoint directory",
-                )
+    def begin(self, state: State) -> None:
+        """Let the next run begin here, and note from now on what is handed out."""
         with self._lock:
             self._next = dict(state)
             self._ended = False
@@ -116,7 +111,7 @@ class Consumed:
 
     def __init__(self, source: Source, state: State | None) -> None:
         self._source = source
-        self._state = source.first if state is None else state
+        self._state = source.first if state is None else source.check(state)
         source.begin(self._state)
 
     @property
@@ -161,7 +156,7 @@ def _number(state: State, name: str) -> int:
 
 
 @contextmanager
-def opened(where: Where, number: int | None = None) -> Iterator[Snapshot]:
+def opened(where: Origin, number: int | None = None) -> Iterator[Snapshot]:
     """Lend a snapshot of the source: a number, or the newest."""
     if isinstance(where, Snapshot):
         yield where

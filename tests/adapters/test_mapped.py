@@ -1,0 +1,146 @@
+"""A user's function beside the feed, in threads and in processes: order, errors, bounds, an end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from lakefeed.adapters.decode import Samples, mapped
+from lakefeed.errors import Invalid
+from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.lake.lake import Lake
+from tests.feed.lakes import lake_of, some_files
+
+pytestmark = pytest.mark.slow
+
+FILES = some_files(60)
+OPTIONS = FeedOptions(batch_size=7, seed=3)
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[Lake]:
+    with lake_of(FILES) as lake:
+        yield lake
+
+
+def sizes(samples: Samples) -> list[tuple[str, int, int]]:
+    """What a user does with bytes, and where it was done."""
+    views = zip(samples.paths, samples.views, strict=True)
+    return [(path, len(bytes(view)), os.getpid()) for path, view in views]
+
+
+def fail_late(samples: Samples) -> int:
+    """Fail in the third batch."""
+    if samples.positions[0] == 14:
+        raise ZeroDivisionError(f"with {samples.paths[0]}")
+    return len(samples)
+
+
+def die(samples: Samples) -> int:
+    """What a segmentation fault or the kernel's memory killer does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return len(samples)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_results_come_in_the_order_of_the_feed(lake: Lake, processes: bool) -> None:
+    with Feed(lake.snapshot(), "", OPTIONS) as feed:
+        wanted = [[(path, len(FILES[path])) for path in batch.paths] for batch in feed]
+    with (
+        Feed(lake.snapshot(), "", OPTIONS) as feed,
+        mapped(feed, sizes, workers=2, processes=processes) as results,
+    ):
+        assert len(results) == 9
+        found = list(results)
+        state = results.state()
+    assert [[(path, size) for path, size, _ in batch] for batch in found] == wanted
+    assert ({pid for batch in found for _, _, pid in batch} == {os.getpid()}) is not processes
+    assert (state["epoch"], state["position"]) == (1, 0)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_an_error_comes_out_of_next_in_its_place(lake: Lake, processes: bool) -> None:
+    with (
+        Feed(lake.snapshot(), "", OPTIONS) as feed,
+        mapped(feed, fail_late, workers=2, processes=processes) as results,
+    ):
+        assert [next(results), next(results)] == [7, 7]
+        with pytest.raises(ZeroDivisionError, match="with train/"):
+            next(results)
+        with pytest.raises(Invalid, match="closed"):
+            next(results)
+        assert results.state()["position"] == 14  # what was taken
+
+
+def test_a_process_that_dies_is_an_error_not_a_hang(lake: Lake) -> None:
+    with (
+        Feed(lake.snapshot(), "", OPTIONS) as feed,
+        mapped(feed, die, workers=1, processes=True) as results,
+        pytest.raises(BrokenProcessPool),
+    ):
+        next(results)
+
+
+def test_no_more_batches_than_asked_are_in_the_works(lake: Lake) -> None:
+    taken, started = 0, []
+    gates = {position: threading.Event() for position in range(0, len(FILES), 7)}
+
+    def slow(samples: Samples) -> int:
+        position = int(samples.positions[0])
+        started.append(position)
+        assert gates[position].wait(60)
+        return len(samples)
+
+    with (
+        Feed(lake.snapshot(), "", OPTIONS) as feed,
+        mapped(feed, slow, workers=8, ahead=3) as results,
+    ):
+        for gate in gates.values():
+            gate.set()
+            next(results)
+            taken += 1
+            assert len(started) <= taken + 3
+            assert int(feed.state()["position"] or 60) <= 7 * (taken + 3)  # type: ignore[arg-type]
+
+
+def test_closing_early_leaves_no_thread_and_begins_nothing_more(lake: Lake) -> None:
+    running, release, begun = threading.Event(), threading.Event(), []
+
+    def slow(samples: Samples) -> int:
+        begun.append(1)
+        running.set()
+        release.wait(20)
+        return len(samples)
+
+    with Feed(lake.snapshot(), "", OPTIONS) as feed:
+        results = mapped(feed, slow, workers=1, ahead=4)
+        reader = threading.Thread(target=lambda: next(results, None))
+        reader.start()
+        assert running.wait(20)
+        release.set()
+        reader.join(20)
+        before = len(begun)
+        results.close()
+        results.close()
+        assert len(begun) <= before + 1
+    assert not [t for t in threading.enumerate() if t.name.startswith("lakefeed-map")]
+
+
+def test_serving_again_from_the_state_of_what_was_taken(lake: Lake) -> None:
+    with (
+        Feed(lake.snapshot(), "", OPTIONS) as feed,
+        mapped(feed, sizes, workers=2, ahead=5) as results,
+    ):
+        taken = [next(results) for _ in range(4)]
+        state = results.state()
+    with Feed(lake.snapshot(), "", OPTIONS) as feed:
+        feed.restore(state)
+        with mapped(feed, sizes, workers=3) as results:
+            taken += list(results)
+    paths = [path for batch in taken for path, _, _ in batch]
+    assert sorted(paths) == sorted(FILES)
