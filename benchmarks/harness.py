@@ -91,6 +91,15 @@ def in_fresh_process(code: str, *arguments: str) -> dict[str, float]:
     return facts
 
 
+def wait_until(holds: Callable[[], bool], seconds_max: float) -> None:
+    """Return when a condition of the outside world holds, asked every 50 ms; else TimeoutError."""
+    deadline = time.monotonic() + seconds_max
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still not so after {seconds_max} s")
+        time.sleep(0.05)
+
+
 def drop_caches() -> bool:
     """Empty the page cache; False where that is not allowed."""
     os.sync()

@@ -1,0 +1,1 @@
+"""Which loader delivers raw samples fastest, and at what cost? See `__main__`."""

@@ -1,0 +1,50 @@
+"""lakefeed: the feed itself, globally shuffled and by runs, verified as always."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.peers.contest import Delivered, Task, count
+from lakefeed import Feed, FeedOptions, Lake
+
+# One budget for every kind; the emulated volumes judge by it.
+MEMORY_BYTES = 512 << 20
+
+
+class LakeFeed:
+    """`Feed(lake)`, batches as views."""
+
+    name = "lakefeed Feed, global"
+    needs = ()
+    shuffle = "global"
+
+    def prepare(self, task: Task) -> None:
+        """Import the files."""
+        where = str(task.where / "lake")
+        for command in (["create", where], ["import", "-q", str(task.files), where]):
+            subprocess.run([sys.executable, "-m", "lakefeed", *command], check=True,
+                           stdout=subprocess.DEVNULL)  # fmt: skip
+        with Lake.open(where) as lake:
+            lake.merge_index(everything=True)
+
+    def lake(self, task: Task) -> Path:
+        """Where the lake is; all of ours share one."""
+        return task.where / "lake"
+
+    def options(self, task: Task) -> FeedOptions:
+        """The feed's options."""
+        return FeedOptions(task.batch, self.shuffle, seed=1, memory_bytes=MEMORY_BYTES)
+
+    def run(self, task: Task) -> Delivered:
+        """Cut every batch into views, as a consumer of raw bytes would."""
+        with Feed(self.lake(task), "", self.options(task)) as feed:
+            return count(task, (batch.views() for batch in feed))
+
+
+class LakeFeedRuns(LakeFeed):
+    """The same, by runs of eight neighbours."""
+
+    name = "lakefeed Feed, runs=8"
+    shuffle = "runs=8"

@@ -1,0 +1,68 @@
+"""Contestants that need nothing extra deliver whole epochs; the slow mount gives the same bytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from benchmarks import harness
+from benchmarks.peers.contest import Task, listed, make_files, sizes
+from benchmarks.peers.files_threads import FilesThreads, read
+from benchmarks.peers.lake_feed import LakeFeed
+from benchmarks.peers.limit import Limit
+
+ROOT = Path(__file__).parent.parent.parent
+COUNT = 700
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("peers") / "files"
+    make_files(where, "tiny", COUNT)
+    return where
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contestant", [Limit, FilesThreads, LakeFeed])
+def test_an_epoch_is_every_sample_once(
+    contestant: type[LakeFeed], files: Path, tmp_path: Path
+) -> None:
+    task = Task("tiny", files, tmp_path, float("inf"))
+    one = contestant()
+    one.prepare(task)
+    done = one.run(task)
+    assert (done.samples, done.bytes, done.whole) == (COUNT, sum(sizes("tiny", COUNT)), True)
+    cut = one.run(Task("tiny", files, tmp_path, time.monotonic() - 1))
+    assert not cut.whole
+    assert cut.samples <= COUNT
+
+
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.skipif(importlib.util.find_spec("pyfuse3") is None, reason="pyfuse3 is not installed")
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no /dev/fuse on this machine")
+@pytest.mark.parametrize("model", ["far", "nas"])
+def test_the_slow_mount_passes_the_bytes_through(files: Path, tmp_path: Path, model: str) -> None:
+    point = tmp_path / "mount"
+    point.mkdir()
+    command = [sys.executable, "-m", "benchmarks.slowfs", str(files), str(point), "--model", model]
+    server = subprocess.Popen(command, cwd=ROOT)
+    try:
+        harness.wait_until(lambda: any(point.iterdir()), 60)
+        paths = listed(files)
+        with ThreadPoolExecutor(16) as pool:
+            through = list(pool.map(read, (path.replace(str(files), str(point)) for path in paths)))
+        assert through == [read(path) for path in paths]
+        with pytest.raises(OSError, match="Read-only"):
+            (point / "new").write_bytes(b"")
+    finally:
+        server.terminate()
+        assert server.wait(60) == 0
+    assert list(point.iterdir()) == []
