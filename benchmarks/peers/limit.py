@@ -6,6 +6,7 @@ read ranges in a shuffled order; what a range holds becomes memoryviews. No chec
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections import deque
@@ -40,7 +41,7 @@ class Limit:
         bounds = np.load(task.where / "bounds.npy")
         # Cut behind the last sample that begins in each range.
         cuts = [0, *np.flatnonzero(np.diff(bounds[:-1] // RANGE_BYTES)) + 1, len(bounds) - 1]
-        ranges = list(zip(cuts[:-1], cuts[1:], strict=True))
+        ranges = list(itertools.pairwise(cuts))
         random.Random(1).shuffle(ranges)
         largest = max(int(bounds[high] - bounds[low]) for low, high in ranges)
         buffers = deque(memoryview(bytearray(largest)) for _ in range(THREADS + 4))
@@ -68,5 +69,5 @@ class Limit:
 
     def _taken(self, flight: deque, buffers: deque[memoryview]) -> Iterator[list[memoryview]]:
         buffer, edges = flight.popleft().result()
-        yield [buffer[start:end] for start, end in zip(edges[:-1], edges[1:], strict=True)]
+        yield [buffer[start:end] for start, end in itertools.pairwise(edges)]
         buffers.append(buffer)

@@ -18,10 +18,10 @@ class Lmdb:
         """Put every sample under its number."""
         import lmdb
 
-        with lmdb.open(str(task.where / "data"), map_size=1 << 40) as store:
-            with store.begin(write=True) as transaction:
-                for number, data in samples(task.files):
-                    transaction.put(number.to_bytes(8, "big"), data, append=True)
+        where = str(task.where / "data")
+        with lmdb.open(where, map_size=1 << 40) as store, store.begin(write=True) as transaction:
+            for number, data in samples(task.files):
+                transaction.put(number.to_bytes(8, "big"), data, append=True)
 
     def run(self, task: Task) -> Delivered:
         """Get one after the other, as its users do."""
