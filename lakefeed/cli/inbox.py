@@ -1,0 +1,129 @@
+"""The command that takes an inbox in once: inbox."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lakefeed.cli.common import (
+    DryRunOption,
+    JsonOption,
+    LakeArgument,
+    exit_codes,
+    open_lake,
+    settings,
+)
+from lakefeed.cli.output import print_json, print_line, shown
+from lakefeed.cli.units import human_count, human_size
+from lakefeed.errors import EXIT_CONFLICT, EXIT_NOT_FOUND, NotFound
+
+if TYPE_CHECKING:
+    from lakefeed.lake.lake import Lake
+    from lakefeed.service.options import InboxOptions
+
+commands = typer.Typer()
+
+
+@commands.command("inbox", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT))
+def inbox(
+    lake: LakeArgument,
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR[=PREFIX]", help="The inbox, and where its files go.")
+    ],
+    inbox_quiet: Annotated[
+        str | None,
+        typer.Option(
+            "--inbox-quiet", metavar="DURATION", help="A file untouched for so long is complete."
+        ),
+    ] = "5s",
+    keep_inbox: Annotated[
+        bool, typer.Option("--keep-inbox", help="Leave files there; remember what was taken.")
+    ] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take in, once, what is complete in an inbox, as compactd does all the time.
+
+    Files are committed and then removed; what a lake cannot hold is moved to .rejected/. A compactd
+    that looks after the same inbox does no harm: each file is in one commit.
+
+    JSON keys: dry_run, files, bytes, early, rejected (path, reason), snapshot.
+
+    \b
+    lakefeed inbox /mnt/lake /mnt/drop=cameras --dry-run
+    """
+    from lakefeed.cli.service_settings import load
+
+    given = {"lakes": [lake], "inbox": [directory], "inbox_quiet": inbox_quiet,
+             "keep_inbox": keep_inbox or None}  # fmt: skip
+    (found,) = load(given, None).options(settings.get().timeout_seconds).lakes[0].inboxes
+    with open_lake(lake) as opened:
+        facts = _look(found) if dry_run else _take(opened, found)
+    if as_json:
+        print_json({"dry_run": dry_run, **facts})
+        return
+    for one in facts["rejected"]:
+        print_line(f"{'would move' if dry_run else 'moved'} aside {shown(one['path'])}: "
+                   f"{one['reason']}")  # fmt: skip
+    amount = f"{human_count(facts['files'])} files, {human_size(facts['bytes'])}"
+    verb = "would take in" if dry_run else "took in"
+    print_line(f"{verb} {amount}; {human_count(facts['early'])} are not complete yet")
+
+
+def _look(options: InboxOptions) -> dict[str, Any]:
+    """Return what a walk finds, changing nothing."""
+    from lakefeed.service.waiting import Rules, Walk
+
+    prefix = f"{options.prefix}/" if options.prefix else ""
+    # The server's time would take a file to ask for; this machine's will do for a look.
+    rules = Rules(time.time_ns(), int(options.quiet_seconds * 1e9), prefix, frozenset())
+    walk = Walk(options.directory, rules, tidy=False)
+    facts: dict[str, Any] = {"files": 0, "bytes": 0, "early": 0, "rejected": [], "snapshot": None}
+    try:
+        while (seen := walk.next_slice()) is not None:
+            facts["files"] += len(seen.complete)
+            facts["bytes"] += sum(file.size for file in seen.complete)
+            facts["early"] += len(seen.early)
+            facts["rejected"] += [_reported(bad.path, bad.reason) for bad in seen.bad]
+    except FileNotFoundError as error:
+        raise NotFound(f"inbox {options.directory}") from error
+    return facts
+
+
+def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
+    """Take in what is complete, and return what was done."""
+    import asyncio
+
+    from lakefeed.service.inbox import Inbox
+    from lakefeed.service.ingest import Outcome
+    from lakefeed.service.threads import Guard
+
+    rejected = _look(options)["rejected"]
+    outcomes: list[Outcome] = []
+    guard = Guard()
+    guard.allow(True)
+    inbox = Inbox(lake, options, guard, outcomes.append)
+
+    async def drain() -> None:
+        while await inbox.run(everything=True):
+            guard.check()
+
+    try:
+        asyncio.run(drain())
+    finally:
+        inbox.close()
+    refused = [_reported(bad.path, bad.reason) for one in outcomes for bad in one.refused]
+    return {
+        "files": sum(one.files for one in outcomes),
+        "bytes": sum(one.bytes for one in outcomes),
+        "early": inbox.backlog.files,
+        "rejected": rejected + refused,
+        "snapshot": max((one.snapshot for one in outcomes if one.snapshot), default=None),
+    }
+
+
+def _reported(path: str, reason: str) -> dict[str, str]:
+    return {"path": path.encode(errors="surrogateescape").decode(errors="backslashreplace"),
+            "reason": reason}  # fmt: skip
