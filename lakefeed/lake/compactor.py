@@ -23,35 +23,30 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.format.columns import MAGIC
 from lakefeed.format.commit import Changes, PackInfo, SegmentInfo, State
-from lakefeed.format.rows import empty_table
 from lakefeed.lake import layout
 from lakefeed.lake.backoff import Backoff
-from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
+from lakefeed.lake.catalogue import Catalogue
 from lakefeed.lake.compaction import (
     LIVE_RATIO_MAX,
     CompactionOptions,
     CompactionPlan,
     plan_compaction,
 )
-from lakefeed.lake.compare import align, side_by_side
 from lakefeed.lake.copying import Copier, Damage
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Progress, silent
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.leveling import MERGE_PACKS, MERGE_ROWS, MergePlan, plan_new
 from lakefeed.lake.log import Draft
-from lakefeed.lake.lookup import locate
-from lakefeed.lake.merging import check_inputs, replaced, replacing
+from lakefeed.lake.merging import check_inputs, replacing
+from lakefeed.lake.moving import moved_rows
 from lakefeed.lake.packing import discard
-from lakefeed.lake.repacking import CopyOptions, Origin, Repacker, placed
-from lakefeed.lake.scan import scan, scan_all
+from lakefeed.lake.repacking import CopyOptions, Origin, Repacker
 from lakefeed.lake.segments import Shift, write_segments
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.throttle import Throttle
@@ -108,7 +103,12 @@ def compact(
     how = how or CopyOptions()
     options = options or CompactionOptions()
     options = within(options, how, RUN_SECONDS_MAX)
-    state, plan = _plan(lake, options)
+    known = lake.log.head()
+    try:
+        state, plan = _plan(lake, options)
+    except NotFound as error:
+        _check_read(lake, known, lake.log.head(), error)
+        raise
     if plan.empty:
         return Compacted(plan)
     with ExitStack() as stack:
@@ -127,6 +127,14 @@ def within(options: CompactionOptions, how: CopyOptions, seconds: float) -> Comp
         return options
     share = max(1, int(how.rate_bytes * seconds))
     return replace(options, bytes_max=min(options.bytes_max, share))
+
+
+def _check_read(lake: Lake, seen: State, head: State, error: NotFound) -> None:
+    """Raise Conflict where a file is missing because others replaced it, and it was collected."""
+    gone = (seen.packs.keys() - head.packs.keys()) | (seen.segments.keys() - head.segments.keys())
+    if gone:
+        raise Conflict(f"compaction of {lake.name}", expected="a snapshot that stays readable",
+                       found="its files were replaced and collected") from error  # fmt: skip
 
 
 def _backoff(files: OpenFiles, plan: CompactionPlan, state: State) -> Backoff:
@@ -241,7 +249,9 @@ class _Compaction:
         except BaseException as error:
             self._discard()
             if isinstance(error, NotFound):
-                self._check_inputs(self._lake.log.head())
+                head = self._lake.log.head()
+                self._check_inputs(head)
+                _check_read(self._lake, self._origin.state, head, error)
             raise
 
     def _discard(self) -> None:
@@ -327,32 +337,13 @@ class _Compaction:
                                "new", found=f"a copy or rename in {id_}")  # fmt: skip
 
     def _moved(self, state: State, merge: MergePlan, shift: Shift) -> Iterator[pa.Table]:
-        """Yield the rows that a merge gathers, and the live ones of the new packs, at their places.
-
-        A row of a new pack that the merge does not meet may still be shown from a run below it; or
-        its path was deleted meanwhile, and even the tombstone is gone: then it must stay away.
-        """
-        catalogue, runs = self._origin.catalogue, sources_of(state)
-        chosen = {*merge.packs, *merge.segments}
-        taken = [source for source in runs if source.id in chosen]
-        others = [source for source in runs if source.id not in chosen]
-        infos = [PackInfo(pack, state.number + 1) for pack in self._repacker.packs]
-        sources = sorted(map(pack_source, infos), key=lambda source: source.first)
-        gathered = scan_all(
-            catalogue, taken, replaced(shift), tombstones=not merge.drops_tombstones
-        )
         done = 0
         self._progress("index", 0, merge.rows)
-        for view, new in side_by_side(gathered, scan(catalogue, sources)):
-            pairs = align(view, new)
-            same = np.asarray(view["seq"])[pairs.left] == np.asarray(new["seq"])[pairs.right]
-            moved = _at_places(view, pairs.left[same], new.take(pa.array(pairs.right[same])))
-            below = _still_shown(catalogue, others, new.take(pa.array(pairs.right_only)))
-            together = pa.concat_tables([moved, below]).unify_dictionaries()
-            done += len(together)
+        packs = self._repacker.packs
+        for table in moved_rows(self._origin.catalogue, state, merge, packs, shift):
+            done += len(table)
             self._progress("index", done, max(merge.rows, done))
-            if len(together):
-                yield together.take(pc.sort_indices(together["path"])) if len(below) else together
+            yield table
 
     def _check_index(self, current: State, seen: State, merge: MergePlan) -> None:
         """Raise _IndexMoved where somebody else merged packs, or took what was to be replaced.
@@ -366,22 +357,6 @@ class _Compaction:
             check_inputs(current, merge)
         except Conflict as error:
             raise _IndexMoved from error
-
-
-def _at_places(view: pa.Table, at: np.ndarray, source: pa.Table) -> pa.Table:
-    """Return `view`, its rows `at` lying where those of `source` do."""
-    names = np.array(source["pack"].cast(pa.string()).to_pylist(), object)
-    return placed(view, at, names, np.asarray(source["offset"]))
-
-
-def _still_shown(catalogue: Catalogue, runs: list[Source], new: pa.Table) -> pa.Table:
-    """Return those rows whose very version these runs show."""
-    if not len(new) or not runs:
-        return empty_table()
-    found = locate(catalogue, runs, new["path"].combine_chunks(), ("kind", "seq"))
-    there = np.asarray(found["kind"].is_valid())
-    seqs = np.asarray(found["seq"].fill_null(0))
-    return new.filter(pa.array(there & (seqs == np.asarray(new["seq"]))))
 
 
 class _IndexMoved(Exception):

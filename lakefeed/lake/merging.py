@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from lakefeed.errors import Conflict
+from lakefeed.errors import Conflict, NotFound
 from lakefeed.format.commit import Changes, SegmentInfo, State
 from lakefeed.lake import layout
 from lakefeed.lake.catalogue import Catalogue, Source, sources_of
@@ -68,8 +68,11 @@ class _Merge:
                 self._volume, tables, written, level=plan.level, cuts=plan.cuts
             ):
                 self._segments.append(segment)
-        except BaseException:
+        except BaseException as error:
             self._discard()
+            if isinstance(error, NotFound):
+                # Merged by another and collected already: that is Conflict.
+                check_inputs(self._log.head(), plan)
             raise
         try:
             return self._log.commit(Draft("merge"), self._changes)
