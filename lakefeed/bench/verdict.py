@@ -151,3 +151,25 @@ def real_next(run: Mapping[str, Any], processors: int) -> str:
         "fetching is the limit: read further ahead (--prefetch), shuffle by runs, or look at the "
         'volume with "lakefeed bench volume"'
     )
+
+
+def monitored(run: Mapping[str, Any], steps: int) -> str:
+    """Return the verdict on a user's own training."""
+    small = too_small({**run, "steps": steps})
+    busy = run["gpu"]["busy"]
+    gpu = "no GPU" if busy is None else f"GPU busy {percent(busy)}"
+    return (
+        f"{small + '. ' if small else ''}{run['source']} waits for batches "
+        f"{percent(run['stall_share'])} of the time; {gpu}; "
+        f"{run['samples_per_second']:,.0f} samples/s"
+    )
+
+
+def monitored_next(run: Mapping[str, Any]) -> str:
+    """Return what to try next in a user's own training."""
+    if run["stall_share"] < CEILING_POINTS:
+        return "the loader keeps up: neither storage nor preparation would make it quicker"
+    return (
+        "replay one batch from memory: if the waiting ends, it is the loader; then "
+        '"lakefeed bench train --device ..." tells preparation and fetching apart'
+    )

@@ -32,6 +32,13 @@ DirOption = Annotated[
 ]
 EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the pictures.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of weights and order.")]
+AcceleratorsOption = Annotated[
+    bool,
+    typer.Option(
+        "--accelerators/--no-accelerators",
+        help="Feed emulated accelerators at the end, which takes about a minute.",
+    ),
+]
 KeepOption = Annotated[
     bool, typer.Option("--keep", help="Keep the lake and the folders beside the report.")
 ]
@@ -44,6 +51,7 @@ def demo(
     epochs: EpochsOption = 12,
     seed: SeedOption = 1,
     keep: KeepOption = False,
+    accelerators: AcceleratorsOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train a small model on real pictures through a lake and write a report.
@@ -71,7 +79,7 @@ def demo(
         text, style = (line, "bold") if step else (f"    {line}", None)
         console.print(text, style=style, markup=False, soft_wrap=True)
 
-    facts = run(Options(directory, images, epochs, seed, keep), say)
+    facts = run(Options(directory, images, epochs, seed, keep, accelerators), say)
     if as_json:
         print_json(facts)
     else:

@@ -65,6 +65,7 @@ def render(facts: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
         _training(facts, pictures),
         _validation(facts, pictures),
         _comparison(facts),
+        _accelerators(facts, pictures),
         _history(facts),
         _foot(facts),
     ]
@@ -190,6 +191,35 @@ def _comparison(facts: Mapping[str, Any]) -> str:
         "after: volumes on which opening each file costs a round trip, and more files than a "
         "directory tree can bear.</p></section>\n"
     )
+
+
+def _accelerators(facts: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
+    found = facts.get("accelerators")
+    if not found:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(case['workload'])}</td><td>{_key(kind)}{name}</td>"
+        f"<td>{one['utilisation']:.1%}</td><td>{one['samples_per_second']:,.0f}</td>"
+        f"<td>{one['most']}{_or_more(one)}</td></tr>"
+        for case in found
+        for source, kind, name in (("plain", "files", "plain files"), ("lake", "lake", "lake"))
+        for one in (case["sources"][source],)
+    )
+    thresholds = " and ".join(f"{case['threshold']:.0%}" for case in found)
+    return (
+        "<section><h2>Plain files and lake on an emulated slow volume</h2>"
+        "<p>How busy the same volume keeps accelerators of MLPerf Storage's workloads, and how "
+        f"many it feeds at AU {thresholds}. Accelerators are <b>emulated</b>: they wait for the "
+        "published computation time of each batch. The volume is <b>simulated</b>: "
+        f"{escape(found[0]['volume'])}. Short runs on this machine's processors, no MLPerf result."
+        f"</p>{_image(pictures['accelerators'], 'AU over emulated accelerators')}"
+        "<table><tr><th>emulated, simulated volume</th><th></th><th>AU of one</th>"
+        f"<th>samples/s</th><th>feeds</th></tr>{rows}</table></section>\n"
+    )
+
+
+def _or_more(one: Mapping[str, Any]) -> str:
+    return " or more" if one["most"] == one["highest_tried"] else ""
 
 
 def _history(facts: Mapping[str, Any]) -> str:

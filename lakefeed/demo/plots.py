@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lakefeed.demo import accelerators as feeding
 from lakefeed.demo.training import Epoch
 
 LAKE = "#0f6e84"
@@ -89,6 +90,11 @@ def confusion(table: NDArray[np.int64], names: Sequence[str]) -> bytes:
         _name_ticks(axes.yaxis, names)
         axes.tick_params(length=0)
         return _png(figure)
+
+
+def accelerators(facts: Sequence[Any]) -> bytes:
+    """AU over the number of emulated accelerators, from a lake and from plain files."""
+    return feeding.picture(facts, {"lake": LAKE, "plain": FILES}, mpl.rc_context(_STYLE))
 
 
 def _name_ticks(axis: Any, names: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lakefeed import __version__
-from lakefeed.demo import page, plots, training
+from lakefeed.demo import accelerators, page, plots, training
 from lakefeed.demo.pictures import HELD_OUT_OF, Picture, arrange, thumbnail, write_digits
 from lakefeed.demo.training import Epoch, Recipe
 from lakefeed.errors import Conflict, Invalid
@@ -54,6 +54,7 @@ class Options:
     epochs: int = 12
     seed: int = 1
     keep: bool = False
+    accelerators: bool = True
 
 
 class Say(Protocol):
@@ -95,6 +96,7 @@ def run(options: Options, say: Say) -> dict[str, Any]:
             _look(story, lake.snapshot(), chosen)
             _train_and_validate(story, lake, source, chosen)
             _record_history(story, lake)
+        _feed_accelerators(story)
     finally:
         if not options.keep:
             shutil.rmtree(lake_directory, ignore_errors=True)
@@ -355,6 +357,15 @@ def _record_history(story: Story, lake: Lake) -> None:
         {"number": commit.number, "operation": commit.operation, "message": commit.message}
         for commit in sorted(lake.history(), key=lambda commit: commit.number)
     ]
+
+
+def _feed_accelerators(story: Story) -> None:
+    if not story.options.accelerators:
+        return
+    with _step(story, "feed emulated accelerators from plain files and a lake, simulated volume"):
+        facts = accelerators.feed(story.options.workdir, story.say)
+    story.facts["accelerators"] = facts
+    story.pictures["accelerators"] = plots.accelerators(facts)
 
 
 def _write_report(story: Story, seconds: float) -> dict[str, Any]:

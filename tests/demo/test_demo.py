@@ -82,6 +82,22 @@ def test_the_digits_are_learned_and_the_model_returns_from_the_lake(
         assert facts["training"][source]["held_out_accuracy"] > 0.9
 
 
+def test_plain_files_and_lake_feed_emulated_accelerators(digits: tuple[Path, Any]) -> None:
+    facts = json.loads((digits[0] / "report.json").read_text())
+    assert [case["workload"] for case in facts["accelerators"]] == [
+        "retinanet/b200",
+        "resnet50/h100",
+    ]
+    for case in facts["accelerators"]:
+        assert case["volume"].startswith("simulated volume")
+        assert set(case["sources"]) == {"plain", "lake"}
+        for found in case["sources"].values():
+            assert 0 < found["utilisation"] <= 1
+            assert found["points"][0]["accelerators"] == 1
+    page = (digits[0] / "report.html").read_text()
+    assert "Plain files and lake on an emulated slow volume" in page
+
+
 def test_the_last_line_says_where_the_report_is(digits: tuple[Path, Any]) -> None:
     directory, done = digits
     verdict, report = done.stdout.splitlines()
@@ -108,7 +124,10 @@ def test_a_tree_of_the_users_own_is_trained_on_and_kept(tmp_path: Path) -> None:
             Image.fromarray(pixels).save(folder / f"{at}.jpg")
     (images / "<birds>" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     (images / "<birds>" / "notes.txt").write_text("no picture either")
-    done = run("--dir", str(output), "--images", str(images), "--epochs", "2", "--keep", "--json")
+    done = run(
+        *("--dir", str(output), "--images", str(images), "--epochs", "2", "--keep", "--json"),
+        "--no-accelerators",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     facts = json.loads(done.stdout)
     assert facts == json.loads((output / "report.json").read_text())
@@ -124,7 +143,7 @@ def test_a_tree_of_the_users_own_is_trained_on_and_kept(tmp_path: Path) -> None:
 
 
 def test_too_little_training_is_a_failure_and_says_so(tmp_path: Path) -> None:
-    done = run("--dir", str(tmp_path), "--epochs", "1", "--seed", "3")
+    done = run("--dir", str(tmp_path), "--epochs", "1", "--seed", "3", "--no-accelerators")
     facts = json.loads((tmp_path / "report.json").read_text())
     assert facts["validation"]["accuracy"] <= 0.95
     assert done.returncode == 1

@@ -1,0 +1,71 @@
+"""Keras: a callback for the steps, and a mark at the end of the dataset for the waits.
+
+With TensorFlow behind it, Keras takes the next batch inside its compiled train step, where no
+callback looks. So `mark` puts a stamp behind the last stage of the dataset: from the beginning of a
+step to the stamp of its batch is waiting. Without the mark a step is all compute, and the report
+cannot tell.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from lakefeed.bench.monitoring import Monitor, measure
+
+
+class KerasMonitor(keras.callbacks.Callback):  # type: ignore[misc]
+    """Measures `fit`; writes the report at the end of each epoch."""
+
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        super().__init__()
+        self.monitor = monitor or Monitor()
+        self._stamp = 0.0
+        self._size = (0, 0)
+        self._began = 0.0
+
+    def mark(self, dataset: Any) -> Any:
+        """Return a tf.data.Dataset that tells this callback when each batch was there."""
+
+        def stamp(*parts: Any) -> np.int64:
+            self._stamp = time.monotonic()
+            self._size = measure(list(parts), self.monitor.options.batch_size)
+            return np.int64(0)
+
+        def behind(*parts: Any) -> Any:
+            leaves = tf.nest.flatten(parts)
+            done = tf.numpy_function(stamp, leaves, tf.int64, stateful=True)
+            with tf.control_dependencies([done]):
+                kept = [tf.identity(leaf) for leaf in leaves]
+            packed = tf.nest.pack_sequence_as(parts, kept)
+            return packed if len(packed) > 1 else packed[0]
+
+        options = tf.data.Options()
+        # TensorFlow would put a buffer behind the stamp, and the waits would vanish in it.
+        options.experimental_optimization.inject_prefetch = False
+        return dataset.map(behind).with_options(options)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Begin an epoch."""
+        self.monitor.begin_epoch()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Begin a step."""
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """End a step."""
+        loaded = max(self._began, self._stamp)
+        self.monitor.step(self._began, loaded, time.monotonic(), self._size)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Write the report."""
+        self.monitor.write()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Write it for the last time, and stop measuring."""
+        self.monitor.close()

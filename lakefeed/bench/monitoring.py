@@ -1,0 +1,225 @@
+"""A user's own training, measured in one line, with the report that `lakefeed bench` writes.
+
+    for batch in lakefeed.monitor.watch(loader, "run.html"):        # PyTorch, JAX, anything
+        step(batch)
+
+    model.fit(**lakefeed.monitor.keras(train, "run.html"), epochs=5)   # Keras
+
+A step is what happens between two batches; waiting is what `next` takes. GPUs are sampled beside
+it. The report is written at the end of each epoch, and again at the end of each later one, so an
+interrupted training has the last one. Measuring costs two looks at a clock for each step.
+
+PyTorch queues work for the GPU and returns: a step's time is right where the training itself waits
+for it (reading the loss does), and GPU busy tells the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from prometheus_client import CollectorRegistry
+
+from lakefeed.bench import environment, figures, gpu, reports, verdict
+from lakefeed.bench.steps import LIVE, Epoch, RankResult, peak_rss_bytes
+from lakefeed.errors import Invalid
+from lakefeed.metrics.bench import BenchMetrics, Endpoint
+
+T = TypeVar("T")
+# Metrics are brought up to date this often, not at each step.
+_TELL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorOptions:
+    """Where the report goes, what the run is called, and how much a batch is.
+
+    `batch_size` is guessed from a batch's first dimension where it has one; `metrics_port` serves
+    Prometheus metrics meanwhile, 0 on a free port.
+    """
+
+    report: str | Path = "training.html"
+    name: str = "training"
+    batch_size: int | None = None
+    metrics_port: int | None = None
+
+
+class Monitor:
+    """Gathers steps; `close` writes the report. Used by one thread."""
+
+    def __init__(self, options: MonitorOptions | None = None) -> None:
+        self.options = options or MonitorOptions()
+        self._epochs: list[Epoch] = []
+        self._samples = 0
+        self._probe: gpu.Probe | None = None
+        self._sampler: gpu.Sampler | None = None
+        self._used = 0.0
+        self._endpoint: Endpoint | None = None
+        self._metrics: BenchMetrics | None = None
+        self._told = [0.0] * len(LIVE)
+        self._told_at = 0.0
+        self.address: str | None = None
+
+    def begin_epoch(self) -> None:
+        """Begin to measure; also opens what measures, the first time."""
+        if self._sampler is None:
+            self._probe = gpu.find()
+            self._sampler = gpu.Sampler(self._probe).__enter__()
+            self._used = time.process_time()
+            if self.options.metrics_port is not None:
+                registry = CollectorRegistry()
+                self._metrics = BenchMetrics(registry)
+                self._endpoint = Endpoint(registry, self.options.metrics_port)
+                self.address = self._endpoint.address
+        now = time.monotonic()
+        self._told_at = now
+        self._epochs.append(Epoch(start=now, end=now))
+
+    def step(self, began: float, loaded: float, ended: float, batch: tuple[int, int]) -> None:
+        """Take over one step; `batch` is its samples and bytes."""
+        epoch = self._epochs[-1]
+        samples, size_bytes = batch
+        epoch.began.append(began)
+        epoch.wait_seconds.append(loaded - began)
+        epoch.busy_seconds.append(ended - loaded)
+        epoch.sample_bytes.append(size_bytes)
+        epoch.end = ended
+        self._samples += samples
+        moved = (1, samples, size_bytes, ended - loaded, loaded - began, 0)
+        self._told = [total + one for total, one in zip(self._told, moved, strict=True)]
+        if self._metrics is not None and ended - self._told_at >= _TELL_SECONDS:
+            facts = {**dict(zip(LIVE, self._told, strict=True)), "accelerators": 1.0}
+            self._metrics.advance(self.options.name, facts, ended - self._told_at)
+            self._told, self._told_at = [0.0] * len(LIVE), ended
+
+    def report(self) -> dict[str, Any]:
+        """Return the report of the epochs so far; Invalid before the first two steps."""
+        epochs = [epoch for epoch in self._epochs if len(epoch.wait_seconds) > 1]
+        if not epochs or self._sampler is None:
+            raise Invalid("monitor", expected="an epoch of two steps or more", found="none yet")
+        result = RankResult(0, epochs, self._samples, time.process_time() - self._used)
+        result.peak_rss_bytes = peak_rss_bytes()
+        steps = sum(len(epoch.wait_seconds) for epoch in epochs)
+        run = figures.of_run([result], 1, None)
+        seconds = run["wall_seconds"] or 1.0
+        run |= {
+            "source": self.options.name,
+            "samples": self._samples,
+            "samples_per_second": self._samples / seconds,
+            "cpu_per_thousand_samples": 1000 * run["cpu_seconds"] / max(1, self._samples),
+            "gpu": self._sampler.facts(epochs[0].start, epochs[-1].end, self._samples),
+        }
+        run["timeline"]["gpu_busy"] = self._sampler.line(
+            epochs[0].start, run["timeline"]["seconds"]
+        )
+        line = verdict.monitored(run, steps)
+        why = [] if self._probe is None or self._probe.names else [self._probe.why]
+        return {
+            "schema": reports.SCHEMA,
+            "kind": "monitor",
+            "title": self.options.name,
+            "workload": None,
+            "emulated": False,
+            "runs": [run],
+            "notes": why,
+            "passed": None,
+            "lines": [line],
+            "verdict": line,
+            "next": verdict.monitored_next(run),
+            "environment": environment.describe(),
+        }
+
+    def write(self) -> Path | None:
+        """Write the report if there is enough to say; return where."""
+        if not any(len(epoch.wait_seconds) > 1 for epoch in self._epochs):
+            return None
+        return reports.write(self.report(), Path(self.options.report))[0]
+
+    def close(self) -> None:
+        """Write the report, and stop measuring. Works twice."""
+        self.write()
+        if self._sampler is not None:
+            self._sampler.__exit__(None, None, None)
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
+        if self._probe is not None:
+            self._probe.close()
+
+
+class Watched(Generic[T]):
+    """A loader whose batches are timed; iterating it is iterating the loader."""
+
+    def __init__(self, loader: Iterable[T], monitor: Monitor) -> None:
+        self._loader = loader
+        self.monitor = monitor
+
+    def __len__(self) -> int:
+        if not isinstance(self._loader, Sized):
+            raise TypeError(f"{type(self._loader).__name__} has no length")
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[T]:
+        monitor = self.monitor
+        monitor.begin_epoch()
+        batches = iter(self._loader)
+        try:
+            while True:
+                began = time.monotonic()
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                loaded = time.monotonic()
+                yield batch
+                size = measure(batch, monitor.options.batch_size)
+                monitor.step(began, loaded, time.monotonic(), size)
+        finally:
+            monitor.write()
+
+
+def watch(loader: Iterable[T], report: str | Path = "training.html", **more: Any) -> Watched[T]:
+    """Return the loader, timed; each epoch's end writes the report.
+
+    `more` are the fields of `MonitorOptions`.
+    """
+    return Watched(loader, Monitor(MonitorOptions(report, **more)))
+
+
+def measure(batch: Any, batch_size: int | None = None) -> tuple[int, int]:
+    """Return a batch's samples and bytes, from the arrays or strings in it."""
+    parts = list(_leaves(batch))
+    size_bytes = sum(_bytes(part) for part in parts)
+    if batch_size is not None:
+        return batch_size, size_bytes
+    lengths = [len(part) for part in parts if _is_array(part) and len(part.shape)]
+    if lengths:
+        return lengths[0], size_bytes
+    return (len(batch) if isinstance(batch, list) else 1), size_bytes
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _leaves(part)
+    else:
+        yield value
+
+
+def _is_array(value: Any) -> bool:
+    # NumPy's, PyTorch's, JAX's and TensorFlow's arrays all have these two, and little else does.
+    return {"shape", "dtype"} <= set(dir(value))
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return len(value)
+    if not _is_array(value):
+        return sys.getsizeof(value)
+    return int(value.nbytes) if "nbytes" in dir(value) else 0

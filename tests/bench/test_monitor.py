@@ -1,0 +1,116 @@
+"""A user's own training, measured in one line."""
+
+from __future__ import annotations
+
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lakefeed.monitor
+from lakefeed.bench import reports
+from lakefeed.bench.monitoring import Monitor, MonitorOptions, Watched, measure
+from lakefeed.errors import Invalid
+
+WAIT_SECONDS = 0.005
+
+
+class Slow:
+    """A loader whose every batch takes a while."""
+
+    def __init__(self, batches: int, seconds: float = WAIT_SECONDS) -> None:
+        self._batches = batches
+        self._seconds = seconds
+        self._never = threading.Event()
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for _ in range(self._batches):
+            self._never.wait(self._seconds)
+            yield np.zeros((8, 4), np.float32), np.zeros(8, np.int64)
+
+
+def test_a_watched_loader_is_the_loader_and_leaves_a_report(tmp_path: Path) -> None:
+    loader = lakefeed.monitor.watch(Slow(5), tmp_path / "run.html", name="mine")
+    assert len(loader) == 5
+    for _ in range(2):
+        assert len([batch[0].shape for batch in loader]) == 5
+    loader.monitor.close()
+    loader.monitor.close()
+    facts = reports.read(tmp_path / "run.json")
+    (run,) = facts["runs"]
+    assert (run["epochs"], run["samples"], run["sample_bytes"]) == (2, 80, 10 * 8 * (16 + 8))
+    assert run["wait_seconds"]["p50"] >= WAIT_SECONDS * 0.9
+    assert 0.5 < run["stall_share"] <= 1
+    assert "mine waits for batches" in facts["verdict"]
+    assert facts["verdict"].startswith("TOO SMALL")
+    assert "<svg" in (tmp_path / "run.html").read_text()
+
+
+def test_leaving_the_loop_early_leaves_a_report_too(tmp_path: Path) -> None:
+    loader = lakefeed.monitor.watch(Slow(50), tmp_path / "run.html")
+    for number, _ in enumerate(loader):
+        if number == 3:
+            break
+    loader.monitor.close()
+    # The step that was left is not one.
+    assert reports.read(tmp_path / "run.json")["runs"][0]["steps"] == 3
+
+
+def test_a_monitor_of_nothing_says_so(tmp_path: Path) -> None:
+    monitor = Monitor(MonitorOptions(tmp_path / "run.html"))
+    monitor.close()
+    assert not (tmp_path / "run.html").exists()
+    with pytest.raises(Invalid, match="two steps or more"):
+        monitor.report()
+
+
+def test_metrics_are_served_meanwhile(tmp_path: Path) -> None:
+    options = MonitorOptions(tmp_path / "run.html", "mine", metrics_port=0)
+    loader = Watched(Slow(4, 0.3), Monitor(options))
+    text = ""
+    for _ in loader:
+        assert loader.monitor.address is not None
+        with urllib.request.urlopen(loader.monitor.address, timeout=10) as answer:
+            text = answer.read().decode()
+    loader.monitor.close()
+    assert 'lakefeed_bench_steps_total{source="mine"}' in text
+
+
+def test_batches_of_any_kind_are_measured() -> None:
+    assert measure((np.zeros((3, 2), np.uint8), np.zeros(3, np.int32))) == (3, 6 + 12)
+    assert measure({"x": np.zeros((5, 2), np.uint8)}) == (5, 10)
+    assert measure([b"ab", b"c"]) == (2, 3)
+    assert measure(b"abc", batch_size=7) == (7, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.tf
+def test_keras_is_measured_in_one_line(tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    def slow() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        never = threading.Event()
+        for _ in range(6):
+            never.wait(0.03)
+            yield np.zeros((8, 4), np.float32), np.zeros(8, np.int64)
+
+    signature = (tf.TensorSpec((8, 4), tf.float32), tf.TensorSpec((8,), tf.int64))
+    data = tf.data.Dataset.from_generator(slow, output_signature=signature)
+    data = data.apply(tf.data.experimental.assert_cardinality(6))
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    fit = lakefeed.monitor.keras(data, tmp_path / "run.html", name="mine")
+    history = model.fit(**fit, epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert (run["epochs"], run["steps"], run["samples"]) == (2, 12, 96)
+    assert run["sample_bytes"] == 12 * 8 * (16 + 8)
+    # The stamp shows what the generator took, inside of Keras's own step.
+    assert run["wait_seconds"]["p50"] >= 0.02
