@@ -15,6 +15,7 @@ MODULES = (
     "tf_paths",
     "tf_data",
     "decode",
+    "accelerators",
 )
 
 

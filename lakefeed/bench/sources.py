@@ -28,7 +28,10 @@ class Reading:
     shuffle: str | None = "global"
     seed: int = 0
     read_threads: int = 8
-    prefetch: int | None = None  # batches; None: as many as fit into memory_bytes
+    # As many batches as eight workers of PyTorch's loader hold, two each: a lake that read further
+    # ahead would take a shared volume's bandwidth for batches that a short run never consumes.
+    # None: as many as fit into `memory_bytes`.
+    prefetch: int | None = 16
     memory_bytes: int = 1 << 30
 
 

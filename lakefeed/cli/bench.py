@@ -126,7 +126,7 @@ def _plan(asked: Any) -> TrainOptions:
             shuffle=None if asked.shuffle == "none" else asked.shuffle,
             seed=asked.seed,
             read_threads=asked.read_threads or chosen.read_threads,
-            prefetch=asked.prefetch,
+            prefetch=asked.prefetch or 2 * (asked.read_threads or chosen.read_threads),
         ),
         delays=benching.delays_option(asked.emulate),
         limits=Limits(asked.steps, asked.epochs, asked.sweep_max if asked.sweep else 0),

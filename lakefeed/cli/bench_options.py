@@ -149,7 +149,7 @@ ReadThreadsOption = Annotated[
 ]
 PrefetchOption = Annotated[
     int | None,
-    typer.Option("--prefetch", min=1, help="Batches to read ahead; default: as many as fit."),
+    typer.Option("--prefetch", min=1, help="Batches read ahead; default: twice the threads."),
 ]
 ShuffleOption = Annotated[
     str, typer.Option("--shuffle", metavar="HOW", help="global, runs=K or none.")
