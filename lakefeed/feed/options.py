@@ -56,9 +56,9 @@ class FeedOptions:
     """What a feed serves, to whom, and how far ahead it reads.
 
     `shuffle` is "global", "runs=K" (runs of K neighbours are permuted, then samples inside windows
-    of `window` positions, 64 runs if None) or None. Epochs [0, `epochs`) are served, None: without
-    end; each has its own order. `last` says what becomes of samples that fill no step: "keep",
-    "drop", "pad" or "repeat" (see `partition`); every rank gets equally many batches with each.
+    of `window` positions, None: 4,096 or 8 runs) or None. Epochs [0, `epochs`) are served, None:
+    without end; each has its own order. `last` says what becomes of samples that fill no step:
+    "keep", "drop", "pad" or "repeat" (see `partition`); every rank gets equally many batches.
 
     Labels are the number of the parent directory's name ("parent") or of an attribute's value
     ("attrs.KEY") among the sorted names, or in `class_names`. Each of `world_size` ranks gets

@@ -29,9 +29,10 @@ COUNT_MAX = 1 << 62
 # Six give every order of 3, 4 and 5 samples its fair share (chi-squared over 6,000 seeds).
 _ROUNDS = 6
 _NUMBERS_MIN = 64
-# Runs in a window unless it is given: 64 runs of 8 leave few of a run in one batch, and a
-# window of samples of 100 kB stays near 50 MB, one of tiny samples in a processor cache.
-WINDOW_RUNS = 64
+# Samples in a window unless it is given: sixteen batches of 256, so that few of a run meet in one,
+# and still 16 MB of tiny files, which a processor cache holds. Long runs need a few to be mixed.
+WINDOW_SAMPLES = 4096
+WINDOW_RUNS_MIN = 8
 # A block's three work arrays stay in the processor's second-level cache.
 _BLOCK = 1 << 14
 
@@ -78,7 +79,7 @@ class Shuffle:
         if match[2] is not None:
             window = int(match[2])
         if window is None:
-            window = run * WINDOW_RUNS
+            window = _usual_window(run)
         if window < 0:
             raise Invalid("window", expected="0 or more samples", found=window)
         return cls(run, 0 if window == 1 else window)
@@ -86,7 +87,7 @@ class Shuffle:
     def __str__(self) -> str:
         if self.run < 2 and not self.window:
             return "global" if self.run else ""
-        if self.window == self.run * WINDOW_RUNS:
+        if self.window == _usual_window(self.run):
             return f"runs={self.run}"
         return f"runs={self.run},window={self.window}"
 
@@ -122,6 +123,10 @@ class Shuffle:
         behind = positions >= (short_slot + 1) * self.run - missing
         padded = positions + np.where(behind, missing, 0)
         return permute(padded // self.run, runs, key) * self.run + padded % self.run
+
+
+def _usual_window(run: int) -> int:
+    return max(WINDOW_SAMPLES, WINDOW_RUNS_MIN * run)
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def test_without_a_shuffle_samples_stand_in_path_order() -> None:
 
 def test_a_shuffle_is_named_in_words() -> None:
     assert Shuffle.parse("global") == Shuffle(1)
-    assert Shuffle.parse("runs=8") == Shuffle(8, 8 * 64)
+    assert Shuffle.parse("runs=8") == Shuffle(8, 4096)
     assert Shuffle.parse("runs=8", 100) == Shuffle.parse("runs=8,window=100") == Shuffle(8, 100)
     assert Shuffle.parse("runs=8", 0) == Shuffle(8)
     assert Shuffle.parse(None) == Shuffle(0)
