@@ -120,8 +120,6 @@ def test_every_metric_that_is_asked_for_exists() -> None:
         for name in asked
         if not FOREIGN.fullmatch(name) and name not in known and SERIES.sub("", name) not in known
     }
-    if unknown:
-        pytest.skip(f"not declared yet: {sorted(unknown)}")
     assert sorted(unknown) == []
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -59,9 +60,19 @@ def train(lake: Path, *options: str) -> list[dict[str, float]]:
 
 
 def kill_after_first_checkpoint(lake: Path, run: Path) -> dict[str, int]:
-    """Kill a run that has saved a checkpoint; return the state of the feed that it saved last."""
+    """Kill a run that has saved a checkpoint; return the state of the feed that it saved last.
+
+    Before that, look at the metrics that it serves.
+    """
+    port = free_port()
     with subprocess.Popen(
-        command(lake, f"--run-dir={run}", "--epochs=1000", "--checkpoint-steps=3"),
+        command(
+            lake,
+            f"--run-dir={run}",
+            "--epochs=1000",
+            "--checkpoint-steps=3",
+            f"--metrics=127.0.0.1:{port}",
+        ),
         stdout=subprocess.DEVNULL,
         env=environment(),
     ) as running:
@@ -70,7 +81,11 @@ def kill_after_first_checkpoint(lake: Path, run: Path) -> dict[str, int]:
             assert running.poll() is None
             assert time.monotonic() < deadline, "no checkpoint in five minutes"
             time.sleep(0.01)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            page = answer.read().decode()
         running.kill()
+    assert "lakefeed_loader_wait_seconds_sum" in page
+    assert float(page.split("\nlakefeed_loader_samples_total ")[1].split()[0]) > 0
     state: dict[str, int] = torch.load(run / "checkpoint.pt")["feed"]
     return state
 

@@ -21,6 +21,7 @@ import json
 import os
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lakefeed import Feed, FeedOptions, Lake, LakefeedError
+from lakefeed.metrics.exporter import serve
+from lakefeed.metrics.loader import loader_metrics
 
 
 def arguments() -> argparse.Namespace:
@@ -50,6 +53,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--master", default="127.0.0.1:29500", help="where rank 0 listens")
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--checkpoint-steps", type=int, default=100)
+    parser.add_argument("--metrics", default="", metavar="HOST:PORT", help="for Prometheus")
     return parser.parse_args()
 
 
@@ -70,6 +74,12 @@ def agree(value: Any, world_size: int) -> Any:
     if world_size > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def shown(address: str) -> AbstractContextManager[object]:
+    """Serve the feed's metrics while the block runs, where an address is given."""
+    host, _, port = address.rpartition(":")
+    return serve(int(port), host) if port else nullcontext()
 
 
 def network(classes: int, side: int) -> nn.Module:
@@ -189,8 +199,10 @@ def main() -> None:
             last="drop",  # whole batches only; the ranks take equally many in any case
             rank=args.rank,
             world_size=args.world_size,
+            observer=loader_metrics(),
         )
         with (
+            shown(args.metrics),
             lake.hold(number, holder=f"training rank {args.rank}"),
             Feed(lake.snapshot(number), args.select, options) as feed,
         ):
