@@ -1,7 +1,8 @@
 """Bytes of committed files: verified, cached, read once for all who ask at the same time.
 
 While the volume answers from memory, a read goes straight to it and is answered inline; caching
-again what the kernel and the volume cache already would only cost. A payload that does not fit into
+again what the kernel and the volume cache already would only cost; of a big file that is read on
+and on, the volume's kernel is told to fetch the next megabytes. A payload that does not fit into
 one request is kept, because it was fetched and verified whole. While the volume is slow:
 
 - everything fetched is kept in one cache with a byte budget, shared by all handles;
@@ -17,6 +18,7 @@ Belongs to the trio thread; only the fetching itself may run elsewhere.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ from lakefeed.errors import NotFound, VolumeFailed
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.rows import Codec, Row
 from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES, Snapshot
+from lakefeed.volume.base import ReadableFile
+from lakefeed.volume.posix import PosixReadableFile
 
 BLOCK_BYTES = 1 << 20
 # A sequential reader gets at most so many blocks ahead: enough for 100 ms at 160 MB/s.
@@ -91,24 +95,71 @@ class Reads:
         self._flights: dict[_Key, _Flight] = {}
         self._streams: OrderedDict[_Key, _Stream] = OrderedDict()
         self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._memory = memoryview(bytearray(BLOCK_BYTES))
         self.start: Callable[..., Any] | None = None
         self.stats = CacheStats()
 
     async def read(self, snapshot: Snapshot, row: Row, offset: int, length: int) -> Buffer:
-        """Return up to `length` bytes of a file from `offset`; fewer only at its end."""
+        """Return up to `length` bytes of a file from `offset`; fewer only at its end.
+
+        What comes back is valid until the next call.
+        """
         end = min(offset + length, row.size)
         if offset >= end:
             return b""
-        if row.length != row.size or row.size <= VERIFIED_RANGE_BYTES:
-            data = await self._whole(snapshot, row, keep=end - offset < row.size)
+        is_whole = row.length != row.size or row.size <= VERIFIED_RANGE_BYTES
+        at_once = end - offset == row.size if is_whole else not self._pace.slow
+        if at_once and not self._pace.slow and end - offset <= BLOCK_BYTES:
+            found = self._pace.here(end - offset, self._direct, snapshot, row, offset, end - offset)
+            if found is not None:
+                return found
+        if is_whole:
+            data = await self._whole(snapshot, row, keep=not at_once)
             return data if end - offset == len(data) else memoryview(data)[offset:end]
-        if not self._pace.slow or (
-            end - offset < BLOCK_BYTES // 8 and not self._flows(row, offset)
-        ):
+        is_random = end - offset < BLOCK_BYTES // 8 and not self._flows(row, offset)
+        if is_random or not self._pace.slow:
             self._note(row, offset, end)
             self.stats.fetched_bytes += end - offset
             return await self._pace.call(snapshot.read_row_range, row, offset, end - offset)
         return await self._blocks(snapshot, row, offset, end)
+
+    def _direct(self, snapshot: Snapshot, row: Row, offset: int, length: int) -> Buffer | None:
+        """Read raw bytes that are in place into memory used again and again; None: not so simple.
+
+        Fresh memory costs as much in page faults as the read itself. The bytes are valid until the
+        next read, and the kernel has them before that, as nothing is awaited in between.
+        """
+        info = snapshot.state.packs.get(row.pack)
+        end = 0 if info is None or row.codec is not Codec.NONE else info.sealed.payload_end
+        if row.offset + row.length > end:
+            return None
+        view = self._memory[:length]
+        ahead = (0, 0) if length == row.size else self._advice(row, offset, offset + length)
+
+        def read(file: ReadableFile) -> None:
+            file.read_into(row.offset + offset, [view])
+            if ahead[1] and isinstance(file, PosixReadableFile):
+                os.posix_fadvise(file.fileno(), *ahead, os.POSIX_FADV_WILLNEED)
+
+        try:
+            snapshot.read_pack(row.pack, read)
+        except NotFound:
+            return None
+        if length == row.size and crc32c(view) != row.crc32c:
+            return None
+        self.stats.misses += 1
+        self.stats.fetched_bytes += length
+        return view
+
+    def _advice(self, row: Row, offset: int, end: int) -> tuple[int, int]:
+        """Return what part of the pack a sequential reader will want next, if it is time to say."""
+        stream = self._note(row, offset, end)
+        advised = max(stream.fetched * BLOCK_BYTES, end)
+        if not stream.depth or end + stream.depth // 2 * BLOCK_BYTES < advised:
+            return 0, 0
+        stop = min(end + stream.depth * BLOCK_BYTES, row.size)
+        stream.fetched = -(-stop // BLOCK_BYTES)
+        return row.offset + advised, max(stop - advised, 0)
 
     # -- whole payloads --------------------------------------------------------------------------
 
