@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 # still in reach of the second-level caches of the machine's memory controller.
 _WINDOW_BYTES = 20 << 20
 _AHEAD_WINDOWS = 2
-# Where reads are slow, neighbours that can share one are worth more memory.
-_SLOW_WINDOW_SHARE = 4
+# Where reads are slow, small neighbours that can share one are worth a quarter of the budget; big
+# samples have a read of their own anyway, and a window hands out nothing before all of it is there.
+_SMALL_BYTES = 32 << 10
+_SMALL_SHARE, _SLOW_SHARE = 4, 16
+_SLOW_AHEAD_WINDOWS = 4
 _READ_BYTES = 1 << 20
 _SLOW_READ_BYTES = 4 << 20
 _GAP_BYTES_MIN, _GAP_BYTES_MAX = 4 << 10, 1 << 20
@@ -52,18 +55,19 @@ class Tuner:
     def window_bytes(self) -> int:
         """The size that windows grow to: two of them, staged, fit into the budget."""
         if self._slow:
-            return self._limits.bytes_max // _SLOW_WINDOW_SHARE
+            small = self._sample_bytes < _SMALL_BYTES
+            return self._limits.bytes_max // (_SMALL_SHARE if small else _SLOW_SHARE)
         return min(_WINDOW_BYTES, self._limits.bytes_max // 4)
 
     @property
     def ahead_bytes(self) -> int:
         """How much lies ready or under way before planning rests.
 
-        The budget where the volume is slow. Where it is quick more than some windows would only be
-        more memory to touch for the first time, which costs as much as reading it.
+        Some windows: more would only be more memory to touch for the first time, which costs as
+        much as reading it does.
         """
-        bytes_max = self._limits.bytes_max
-        return bytes_max if self._slow else min(_AHEAD_WINDOWS * self.window_bytes, bytes_max)
+        windows = _SLOW_AHEAD_WINDOWS if self._slow else _AHEAD_WINDOWS
+        return min(windows * self.window_bytes, self._limits.bytes_max)
 
     def samples(self) -> int:
         """Return how many samples to draft."""
