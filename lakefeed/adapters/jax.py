@@ -185,7 +185,7 @@ class Loader:
         tree = options.transform(batch)
         sharding = over_all_devices() if options.sharding is None else options.sharding
         try:
-            return jax.make_array_from_process_local_data(sharding, tree)
+            return _cut(tree, sharding)
         except ValueError as error:
             raise Invalid(
                 f"batch of {len(batch)} samples",
@@ -216,6 +216,14 @@ def over_all_devices() -> jax.sharding.NamedSharding:
     """Return the sharding that gives every device of all processes a part of the first axis."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("batch",))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))
+
+
+def _cut(tree: Any, sharding: Any) -> Any:
+    """Return global arrays of this process's parts, under one sharding or a tree of them."""
+    make = jax.make_array_from_process_local_data
+    if isinstance(sharding, jax.sharding.Sharding):
+        return jax.tree.map(lambda leaf: make(sharding, leaf), tree)
+    return jax.tree.map(make, sharding, tree)
 
 
 def _stamped(feed: Feed) -> Iterator[Stamped]:
