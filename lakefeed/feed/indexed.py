@@ -30,6 +30,7 @@ from lakefeed.format.checksum import crc32c
 from lakefeed.format.paths import check_prefix, subtree_range
 from lakefeed.format.rows import Kind
 from lakefeed.lake.catalogue import Source, lower_bound
+from lakefeed.lake.federated import FederatedSnapshot
 from lakefeed.lake.reader import extents_of
 from lakefeed.lake.snapshot import Snapshot
 
@@ -69,8 +70,10 @@ class Index:
         return f"{crc32c(';'.join(parts).encode()):08x}"
 
 
-def index_of(snapshot: Snapshot, prefix: str) -> Index | None:
+def index_of(snapshot: Snapshot | FederatedSnapshot, prefix: str) -> Index | None:
     """Return the index of a prefix, or None where row numbers are not sample numbers."""
+    if isinstance(snapshot, FederatedSnapshot):
+        return None
     prefix = check_prefix(prefix)
     low, high = subtree_range(prefix)
     if prefix and bridge.valid(snapshot.locate([prefix], ("kind", "seq"))["kind"])[0]:

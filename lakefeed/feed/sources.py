@@ -7,10 +7,13 @@ cache the same snapshot is opened once more, through the cache.
 from __future__ import annotations
 
 import os
+from typing import cast
 
+from lakefeed.errors import Invalid
 from lakefeed.feed.options import Cache
 from lakefeed.format.checksum import crc32c
 from lakefeed.lake import layout
+from lakefeed.lake.federated import FederatedSnapshot
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.cached import BlockCache, CachedVolume
@@ -26,7 +29,7 @@ def block_cache(cache: Cache) -> BlockCache:
 class Sources:
     """Opens on first use; `close` closes what was opened here. Works twice."""
 
-    def __init__(self, source: Source, cache: Cache | None) -> None:
+    def __init__(self, source: Source | FederatedSnapshot, cache: Cache | None) -> None:
         self._source = source
         self._cache = cache
         self._blocks: BlockCache | None = None
@@ -43,6 +46,11 @@ class Sources:
 
     def _open(self) -> Snapshot:
         source = self._source
+        if isinstance(source, FederatedSnapshot):
+            if self._cache is not None:
+                raise Invalid("feed", expected="one lake to cache", found="a federation")
+            # It has all that a feed asks of a snapshot (`View`).
+            return cast("Snapshot", source)
         if isinstance(source, Snapshot):
             snapshot = source
         else:
