@@ -141,7 +141,7 @@ def compactd(
     in the file of --config (pack-age); flags come first. /healthz, /readyz, /metrics and /status
     on --listen never touch a volume. Sizes, durations and defaults: docs/SERVICE.md.
 
-    JSON keys, with --once: skipped, failures, lakes (path, leader, token, problem, files_packed,
+    JSON keys: with --once skipped, failures, lakes (path, leader, token, problem, files_packed,
     bytes_read, bytes_written, snapshot, packs, index_entries, …).
 
     \b

@@ -166,7 +166,7 @@ def umount(
 
     Fails while files are open there, unless --lazy. A mount whose daemon died is removed as well.
 
-    \\b
+    \b
     lakefeed umount /data
     """
     from lakefeed.adapters.fuse import kernel

@@ -49,7 +49,7 @@ def top(
 
     Without a terminal, or with --json, one look is printed.
 
-    JSON keys of a lake: path, snapshot, snapshot_age_seconds, commits_per_minute, files_per_second,
+    JSON keys: of a lake path, snapshot, snapshot_age_seconds, commits_per_minute, files_per_second,
     packs, unmerged_packs, pack_bytes, index_entries, index_segments, index_bytes, free_bytes, tags,
     pins, damaged, leases (name, holder, token, seconds_left), recent (number, time_ns, operation,
     author, files); of a compactd: name, lakes.
