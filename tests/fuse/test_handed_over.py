@@ -53,7 +53,8 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
         effective = int(status.partition("CapEff:")[2].split()[0], 16)
         assert effective == 1 << 2, "nothing but CAP_DAC_READ_SEARCH"
     finally:
-        subprocess.run(["umount", point], check=False)
+        # Busy for as long as the daemon itself looks whether the mount answers.
+        wait_until(lambda: subprocess.run(["umount", point], check=False).returncode == 0)
     _, said = daemon.communicate(timeout=60)
     assert shown.stdout == b"content", said
     assert daemon.returncode == 0, said
