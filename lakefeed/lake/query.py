@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lakefeed.format import bridge
 from lakefeed.format.rows import Kind
 
 
@@ -73,7 +75,7 @@ def _literal_directory(pattern: str) -> str:
 
 def mask(table: pa.Table, query: Query) -> pa.ChunkedArray:
     """Return which rows of a memory table a query selects."""
-    kinds = pa.array([int(kind) for kind in query.kinds], pa.int8())
+    kinds = bridge.numbers(np.array([int(kind) for kind in query.kinds], np.int8))
     chosen = pc.is_in(table["kind"], value_set=kinds)
     if query.glob is not None:
         matches = pc.match_substring_regex(table["path"], glob_to_regex(query.glob))
