@@ -12,7 +12,10 @@ anyway. The first error comes out of `next` behind the batches before it, and no
 it. `close` wakes everybody and waits for the workers, but not for one that a volume keeps waiting:
 that one ends by itself when the call returns, touching nothing.
 
-One condition guards all fields below it. No I/O and no planning under it.
+One lock guards all fields below it; no I/O and no planning under it. Idle workers wait for one of
+its conditions, the consumer for the other. A worker that has done its job looks for the next one
+itself, so others are woken only for what it cannot do alone: waking them all after each read would
+cost more than the reads do.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ from lakefeed.feed.window import Means, Window
 # notice; and for one that computes, which always ends.
 _CALL_PATIENCE_SECONDS = 0.05
 _JOIN_SECONDS = 60.0
+# How often an idle worker looks for stragglers at most.
+_STRAGGLER_LOOK_SECONDS = 0.01
 
 Job = Callable[[], None]
 
@@ -53,7 +58,9 @@ class Ahead:
         self._limits = limits
         self._closed = closed
         self._tuner = Tuner(limits, means.recorder)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._work_to_do = threading.Condition(self._lock)
+        self._answer = threading.Condition(self._lock)
         self._cursor: Cursor | None = None  # where to plan on; None: nothing is left to plan
         self._skip = 0
         self._pace = Pace()
@@ -73,7 +80,7 @@ class Ahead:
 
     def start(self, start: Start) -> None:
         """Start the first worker."""
-        with self._changed:
+        with self._lock:
             self._cursor, self._skip = start.cursor, start.skip
             self._hire()
 
@@ -81,8 +88,8 @@ class Ahead:
 
     def next(self) -> Batch | None:
         """Return the next batch, or None behind the last; raise what stopped the work."""
-        with self._changed:
-            self._changed.wait_for(self._can_answer)
+        with self._lock:
+            self._answer.wait_for(self._can_answer)
             if not self._slots or not self._slots[0].ready:
                 return None  # behind the last, or closed by another thread
             slot = self._slots[0]
@@ -92,7 +99,7 @@ class Ahead:
             self._held_batches -= 1
             self._held_bytes -= slot.held_bytes
             self._note_ready()
-            self._changed.notify_all()
+            self._work_to_do.notify()
             return slot.batch
 
     def _can_answer(self) -> bool:
@@ -105,7 +112,7 @@ class Ahead:
 
     def now(self) -> Now:
         """Return what the workers are at."""
-        with self._changed:
+        with self._lock:
             now = time.perf_counter()
             ready = self._ready_seconds
             if self._ready_since is not None:
@@ -131,8 +138,8 @@ class Ahead:
         self._closed.set()
         if self.pid != os.getpid():
             return  # a forked child has no such threads, but may have a copy of their lock, held
-        with self._changed:
-            self._changed.notify_all()
+        with self._lock:
+            self._wake_everybody()
             workers = list(self._calling)
         began = time.perf_counter()
         for worker in workers:
@@ -141,7 +148,7 @@ class Ahead:
                 worker.join(_CALL_PATIENCE_SECONDS)
                 if time.perf_counter() > began + _JOIN_SECONDS:
                     break
-        with self._changed:
+        with self._lock:
             for queue in (self._slots, self._tasks, self._urgent):
                 queue.clear()
             self._waiting = None
@@ -161,7 +168,7 @@ class Ahead:
         me = threading.current_thread()
         try:
             while True:
-                with self._changed:
+                with self._lock:
                     job = self._next_job(me)
                 if job is None:
                     break
@@ -170,9 +177,14 @@ class Ahead:
             pass  # closed: nobody wants the rest
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
             self._fail(error)
-        with self._changed:
+        with self._lock:
             self._calling.pop(me, None)
-            self._changed.notify_all()
+            # What it was woken for is another's to do now; at the end, the others leave as well.
+            self._wake_everybody()
+
+    def _wake_everybody(self) -> None:
+        self._work_to_do.notify_all()
+        self._answer.notify_all()
 
     def _next_job(self, me: threading.Thread) -> Job | None:
         """Return what to do next, waiting for it; None when this worker is not needed any more."""
@@ -196,12 +208,12 @@ class Ahead:
                 return self._hedge(straggler, me)
             if self._planned_all() and not self._running and all(s.ready for s in self._slots):
                 return None
-            self._changed.wait(None if straggler is None else seconds)
+            self._work_to_do.wait(self._patience(seconds))
         return None
 
     def _fail(self, error: BaseException) -> None:
         """Nothing comes behind an error: it takes the place of the first batch not ready."""
-        with self._changed:
+        with self._lock:
             self._give_up()
             if not any(slot.error is not None for slot in self._slots):
                 unready = next((slot for slot in self._slots if not slot.ready), None)
@@ -210,7 +222,7 @@ class Ahead:
                 else:
                     unready.error = error
             self._note_ready()
-            self._changed.notify_all()
+            self._wake_everybody()
 
     def _give_up(self) -> None:
         self._cursor, self._waiting = None, None
@@ -235,13 +247,14 @@ class Ahead:
             if draft is not None:
                 window, draft = self._sized(draft)
         finally:
-            with self._changed:
+            with self._lock:
                 self._planning = False
                 if self._cursor is cursor:  # nobody failed meanwhile
                     self._cursor = None if draft is None else draft.cursors[-1]
                     self._skip = self._plan.every - 1
                     self._waiting = window
-                self._changed.notify_all()
+                if self._planned_all():
+                    self._wake_everybody()
         self._means.recorder.stage("index", time.perf_counter() - began)
 
     def _sized(self, draft: Draft) -> tuple[Window, Draft]:
@@ -282,13 +295,13 @@ class Ahead:
 
     def _open(self, flight: Flight) -> None:
         flight.window.open()
-        with self._changed:
+        with self._lock:
             tasks = flight.tasks(self._pace.unknown)
             self._tasks.extend(tasks)
             if not tasks:
                 self._urgent.append(partial(self._settle, flight))
             self._hire()
-            self._changed.notify_all()
+            self._work_to_do.notify(len(tasks))
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -311,7 +324,7 @@ class Ahead:
             first = task.read()
         except BaseException as failure:  # noqa: BLE001 - raised below, unless a runner is left
             error = failure
-        with self._changed:
+        with self._lock:
             self._calling[me] = False
             task.runners -= 1
             alone = task.runners == 0
@@ -323,17 +336,20 @@ class Ahead:
                 task.flight.reads_left -= task.reads
                 if not task.flight.reads_left:
                     self._urgent.append(partial(self._settle, task.flight))
-                self._changed.notify_all()
             ready, inflight = len(self._slots), len(self._running)
         self._means.recorder.queue(ready, inflight)
         if error is not None and (alone or isinstance(error, Stopped)):
             raise error
 
+    def _patience(self, seconds: float) -> float | None:
+        """Return how long to wait for a straggler: reads that begin meanwhile wake nobody."""
+        return None if not self._running else max(seconds, _STRAGGLER_LOOK_SECONDS)
+
     def _straggler(self) -> tuple[Task | None, float]:
         """Return the read that is due first to be done once more, and in how many seconds."""
         candidates = [t for t in self._running if t.claim is not None and not t.hedged]
         if not candidates:
-            return None, 0.0
+            return None, self._tuner.hedge_seconds
         oldest = min(candidates, key=lambda task: task.began)
         due = oldest.began + self._tuner.hedge_seconds
         return oldest, due - time.perf_counter()
@@ -347,10 +363,10 @@ class Ahead:
 
     def _settle(self, flight: Flight) -> None:
         flight.window.settle()
-        with self._changed:
+        with self._lock:
             self._urgent.extend(partial(self._finish, flight, n) for n in range(len(flight.slots)))
             self._hire()
-            self._changed.notify_all()
+            self._work_to_do.notify(len(flight.slots) - 1)
 
     def _finish(self, flight: Flight, number: int) -> None:
         slot, batch, failure = flight.slots[number], None, None
@@ -358,7 +374,7 @@ class Ahead:
             batch = flight.window.batch(number)
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
             failure = error
-        with self._changed:
+        with self._lock:
             slot.batch, slot.error = batch, failure
             flight.batches_left -= 1
             if not flight.batches_left:
@@ -366,4 +382,6 @@ class Ahead:
             if failure is not None:
                 self._give_up()
             self._note_ready()
-            self._changed.notify_all()
+            self._answer.notify()
+            if failure is not None:
+                self._work_to_do.notify_all()

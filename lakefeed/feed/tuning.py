@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 # still in reach of the second-level caches of the machine's memory controller.
 _WINDOW_BYTES = 20 << 20
 _AHEAD_WINDOWS = 2
-# Where reads are slow, small neighbours that can share one are worth a quarter of the budget; big
-# samples have a read of their own anyway, and a window hands out nothing before all of it is there.
+# Where reads are slow, small neighbours that can share one are worth a quarter of the budget. Big
+# samples have a read of their own anyway, and a window hands out nothing before all of it is there:
+# then windows are about one batch, and many of them are under way.
 _SMALL_BYTES = 32 << 10
-_SMALL_SHARE, _SLOW_SHARE = 4, 16
-_SLOW_AHEAD_WINDOWS = 4
+_SMALL_SHARE = 4
+_BIG_WINDOW_BYTES = 4 << 20
+_SLOW_AHEAD_SHARE = 4
 _READ_BYTES = 1 << 20
 _SLOW_READ_BYTES = 4 << 20
 _GAP_BYTES_MIN, _GAP_BYTES_MAX = 4 << 10, 1 << 20
@@ -54,10 +56,10 @@ class Tuner:
     @property
     def window_bytes(self) -> int:
         """The size that windows grow to: two of them, staged, fit into the budget."""
-        if self._slow:
-            small = self._sample_bytes < _SMALL_BYTES
-            return self._limits.bytes_max // (_SMALL_SHARE if small else _SLOW_SHARE)
-        return min(_WINDOW_BYTES, self._limits.bytes_max // 4)
+        if self._slow and self._sample_bytes < _SMALL_BYTES:
+            return self._limits.bytes_max // _SMALL_SHARE
+        usual = _BIG_WINDOW_BYTES if self._slow else _WINDOW_BYTES
+        return min(usual, self._limits.bytes_max // 4)
 
     @property
     def ahead_bytes(self) -> int:
@@ -66,8 +68,10 @@ class Tuner:
         Some windows: more would only be more memory to touch for the first time, which costs as
         much as reading it does.
         """
-        windows = _SLOW_AHEAD_WINDOWS if self._slow else _AHEAD_WINDOWS
-        return min(windows * self.window_bytes, self._limits.bytes_max)
+        if not self._slow:
+            return min(_AHEAD_WINDOWS * self.window_bytes, self._limits.bytes_max)
+        small = self._sample_bytes < _SMALL_BYTES
+        return self._limits.bytes_max // (1 if small else _SLOW_AHEAD_SHARE)
 
     def samples(self) -> int:
         """Return how many samples to draft."""
