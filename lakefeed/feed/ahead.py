@@ -7,10 +7,10 @@ while reading (`pace`). Windows grow from one batch (so that the first comes soo
 which merging reads pays; a planned window waits until the budget has room for it (I9).
 
 A read that takes much longer than the others is done once more by an idle worker, and the faster
-one counts; that needs a buffer of its own for each read, so it happens only where waiting dominates
-anyway. The first error comes out of `next` behind the batches before it, and nothing comes after
-it. `close` wakes everybody and waits for the workers, but not for one that a volume keeps waiting:
-that one ends by itself when the call returns, touching nothing.
+one counts (`window` sees to it that the other disturbs nobody). The first error comes out of `next`
+behind the batches before it, and nothing comes after it. `close` wakes everybody and waits for the
+workers, but not for one that a volume keeps waiting: that one ends by itself when the call returns,
+touching nothing.
 
 One lock guards all fields below it; no I/O and no planning under it. Idle workers wait for one of
 its conditions, the consumer for the other. A worker that has done its job looks for the next one
@@ -316,12 +316,12 @@ class Ahead:
         task.runners += 1
         self._running.add(task)
         self._calling[me] = True
-        return partial(self._read, task, me)
+        return partial(self._read, task, me, second=task.hedged)
 
-    def _read(self, task: Task, me: threading.Thread) -> None:
+    def _read(self, task: Task, me: threading.Thread, *, second: bool) -> None:
         first, error = False, None
         try:
-            first = task.read()
+            first = task.read(second=second)
         except BaseException as failure:  # noqa: BLE001 - raised below, unless a runner is left
             error = failure
         with self._lock:
@@ -347,7 +347,12 @@ class Ahead:
 
     def _straggler(self) -> tuple[Task | None, float]:
         """Return the read that is due first to be done once more, and in how many seconds."""
-        candidates = [t for t in self._running if t.claim is not None and not t.hedged]
+        room = self._limits.bytes_max - self._held_bytes
+        candidates = [
+            task
+            for task in self._running
+            if task.claim is not None and not task.hedged and task.hedge_bytes <= room
+        ]
         if not candidates:
             return None, self._tuner.hedge_seconds
         oldest = min(candidates, key=lambda task: task.began)
@@ -356,6 +361,9 @@ class Ahead:
 
     def _hedge(self, task: Task, me: threading.Thread) -> Job:
         task.hedged = True
+        task.flight.extra_bytes += task.hedge_bytes
+        self._held_bytes += task.hedge_bytes
+        self._peak_bytes = max(self._peak_bytes, self._held_bytes)
         self._means.recorder.hedged()
         return self._run(task, me)
 
@@ -378,7 +386,7 @@ class Ahead:
             slot.batch, slot.error = batch, failure
             flight.batches_left -= 1
             if not flight.batches_left:
-                self._held_bytes -= flight.window.extra_bytes
+                self._held_bytes -= flight.extra_bytes
             if failure is not None:
                 self._give_up()
             self._note_ready()

@@ -47,6 +47,8 @@ def _memory() -> pa.MemoryPool:
 class Placing(Protocol):
     """See the module; safe for threads that do different reads."""
 
+    private: bool  # Where a read may be done twice, both land beside first.
+
     @property
     def extra_bytes(self) -> int:
         """Memory needed beside the batches' own."""
@@ -57,8 +59,9 @@ class Placing(Protocol):
     def buffers(self, read: int) -> list[memoryview]:
         """Return what a read fills, in order."""
 
-    def is_bin(self, buffer: memoryview) -> bool:
-        """Tell whether a buffer holds only what nobody wants."""
+    def accept(self, read: int, own: memoryview) -> None:
+        """Take what a read brought into a buffer of its own; its place may still be written to by
+        a straggler, unless all reads are `private`."""
 
     def damaged(self, start: int, end: int) -> list[int]:
         """Return the samples of reads [start, end) that must be checked one by one."""
@@ -74,7 +77,13 @@ class Placing(Protocol):
 
 
 class Direct:
-    """Every sample has its place in its batch; compressed ones are read beside it."""
+    """Every sample has its place in its batch; compressed ones are read beside it.
+
+    What overtook a straggler lies elsewhere, and a batch with such a sample is put together anew:
+    the place that the straggler still writes to is given up.
+    """
+
+    private = False
 
     def __init__(self, rows: Rows, reads: Reads) -> None:
         self._rows = rows
@@ -88,6 +97,8 @@ class Direct:
         self._places: list[memoryview] = []
         self._batches: list[tuple[Bytes, Splits]] = []
         self._first: list[int] = []
+        self._moved: set[int] = set()
+        self._pool: Pool | None = None
 
     @property
     def extra_bytes(self) -> int:
@@ -106,6 +117,7 @@ class Direct:
             self._batches.append((data, dense))
         self._places = places
         self._first = splits
+        self._pool = pool
 
     def buffers(self, read: int) -> list[memoryview]:
         """Return what a read fills, in order."""
@@ -132,9 +144,17 @@ class Direct:
             return stored
         return self._places[at]
 
-    def is_bin(self, buffer: memoryview) -> bool:
-        """Tell whether a buffer holds only what nobody wants."""
-        return buffer.obj is _BIN.obj
+    def accept(self, read: int, own: memoryview) -> None:
+        """Show the samples of a read where they are now."""
+        first, last = self._reads.start[read], self._reads.end[read]
+        for member in range(first, last):
+            at, start = self._order[member], self._offset[member] - self._offset[first]
+            view = own[start : start + self._length[member]]
+            if self._any_packed and self._rows.packed[at]:
+                self._stored[at] = view
+            else:
+                self._places[at] = view
+                self._moved.add(at)
 
     def damaged(self, start: int, end: int) -> list[int]:
         """Return the samples without their checksum, and the compressed ones."""
@@ -170,16 +190,22 @@ class Direct:
         """Return the batch as it is, or without what is left out."""
         data, splits = self._batches[number]
         first = self._first[number]
-        if len(chosen) == len(splits) - 1 and (not len(chosen) or int(chosen.min()) >= 0):
+        complete = len(chosen) == len(splits) - 1 and (not len(chosen) or int(chosen.min()) >= 0)
+        if complete and self._moved.isdisjoint(range(first, first + len(chosen))):
             return data, splits
         pieces = [self._places[at] for at in chosen.tolist() if at != NOTHING]
         sizes = np.where(chosen == NOTHING, 0, self._rows.size[np.maximum(chosen, first)])
-        whole = np.frombuffer(bytearray(b"".join(pieces)), np.uint8)
-        return whole, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        dense = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        assert self._pool is not None
+        whole = self._pool.lend(int(dense[-1]))
+        whole[:] = np.frombuffer(b"".join(pieces), np.uint8)
+        return whole, dense
 
 
 class Staged:
     """Reads land one behind the other in one buffer; Arrow takes each batch out of it."""
+
+    private = True
 
     def __init__(self, rows: Rows, reads: Reads) -> None:
         self._rows = rows
@@ -215,9 +241,10 @@ class Staged:
         place = self._plan.places[read]
         return [self._whole[place : place + self._reads.length[read]]]
 
-    def is_bin(self, buffer: memoryview) -> bool:
-        """Tell whether a buffer holds only what nobody wants: none here does."""
-        return False
+    def accept(self, read: int, own: memoryview) -> None:
+        """Bring what a read brought to its place, which no other reads of it write to."""
+        place = self._plan.places[read]
+        self._whole[place : place + len(own)] = own
 
     def damaged(self, start: int, end: int) -> list[int]:
         """Return the samples without their checksum; most stretches need one look."""

@@ -43,17 +43,18 @@ class Flight:
         self.slots = [Slot(held) for held in window.batch_bytes]
         self.reads_left = len(window.reads)
         self.batches_left = len(self.slots)
+        self.extra_bytes = window.extra_bytes  # held until the last batch is made
 
     def tasks(self, one_by_one: bool) -> list[Task]:
         """Cut the reads into what one worker does at a time."""
-        reads, private = self.window.reads, self.window.private
+        reads, hedged = self.window.reads, self.window.hedged
         tasks = []
         start = held_bytes = 0
         for read, length in enumerate(reads.length, 1):
             held_bytes += length
             full = held_bytes >= _TASK_BYTES or read - start >= _TASK_READS
-            if full or private or one_by_one or read == len(reads):
-                tasks.append(Task(self, start, read, Claim() if private else None))
+            if full or hedged or one_by_one or read == len(reads):
+                tasks.append(Task(self, start, read, Claim() if hedged else None))
                 start, held_bytes = read, 0
         return tasks
 
@@ -70,9 +71,14 @@ class Task:
     runners: int = 0
     hedged: bool = False
 
-    def read(self) -> bool:
+    def read(self, *, second: bool) -> bool:
         """Do the reads; False if another runner was faster."""
-        return self.flight.window.read(self.start, self.end, self.claim)
+        return self.flight.window.read(self.start, self.end, self.claim, second=second)
+
+    @property
+    def hedge_bytes(self) -> int:
+        """Memory that doing them once more takes."""
+        return self.flight.window.hedge_bytes(self.start, self.end)
 
     @property
     def reads(self) -> int:

@@ -93,7 +93,7 @@ class Tuner:
     @staticmethod
     def plain(tuning: Tuning) -> Tuning:
         """Return how to read with the least memory."""
-        return replace(tuning, private=False, staging_bytes_max=0)
+        return replace(tuning, hedged=False, staging_bytes_max=0)
 
     def fits(self, window: Window) -> bool:
         """Tell whether another window of this size would fit beside it."""

@@ -58,12 +58,12 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """How to read: over gaps of so many bytes, in reads of so many; `private` reads land in a
-    buffer of their own first, so that a straggler may be overtaken and never writes late."""
+    """How to read: over gaps of so many bytes, in reads of so many; where `hedged`, a straggler may
+    be overtaken, and whatever it still writes reaches nobody."""
 
     gap_bytes: int
     read_bytes: int
-    private: bool
+    hedged: bool
     staging_bytes_max: int
 
 
@@ -81,6 +81,18 @@ class Claim:
             return mine
 
 
+@dataclass(frozen=True, slots=True)
+class _How:
+    """Whether a read may be under way twice, and whether it is done into a buffer of its own."""
+
+    claim: Claim | None
+    apart: bool
+
+    def first(self) -> bool:
+        """Tell whoever has read whether it counts."""
+        return self.claim is None or self.claim.take()
+
+
 class Window:
     """See the module. `read` may run on many threads, everything else on one at a time."""
 
@@ -89,7 +101,7 @@ class Window:
         self.draft = draft
         self.rows = _rows_of(means.selection, draft)
         self.reads = plan_reads(self.rows, tuning.gap_bytes, tuning.read_bytes)
-        self.private = tuning.private
+        self.hedged = tuning.hedged
         self.batch_bytes = [
             int(self.rows.size[start:end].sum())
             for start, end in zip(draft.splits, draft.splits[1:], strict=False)
@@ -121,7 +133,7 @@ class Window:
     @property
     def extra_bytes(self) -> int:
         """Memory that is needed while reading, beside the batches' own."""
-        private = self.read_bytes if self.private else 0
+        private = self.read_bytes if self.hedged and self._placing.private else 0
         return self._placing.extra_bytes + private
 
     @property
@@ -135,8 +147,17 @@ class Window:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def read(self, start: int, end: int, claim: Claim | None = None) -> bool:
-        """Do reads [start, end) and verify what they brought; False if somebody was faster."""
+    def hedge_bytes(self, start: int, end: int) -> int:
+        """Memory that overtaking reads [start, end) takes: what they bring, and a batch anew."""
+        return sum(self.reads.length[start:end]) + max(self.batch_bytes, default=0)
+
+    def read(
+        self, start: int, end: int, claim: Claim | None = None, *, second: bool = False
+    ) -> bool:
+        """Do reads [start, end) and verify what they brought; False if somebody was faster.
+
+        The `second` to do a read brings it into a buffer of its own.
+        """
         seconds: list[float] = []
         cpu = time.thread_time()
         position = start
@@ -145,7 +166,8 @@ class Window:
             stop = position + 1
             while stop < end and self.reads.pack[stop] == pack:
                 stop += 1
-            if not self._read_pack(position, stop, claim, seconds):
+            how = _How(claim, second or (claim is not None and self._placing.private))
+            if not self._read_pack(position, stop, how, seconds):
                 return False
             position = stop
         read_bytes = sum(self.reads.length[start:end])
@@ -156,14 +178,14 @@ class Window:
         self.means.recorder.stage("verify", time.perf_counter() - began)
         return True
 
-    def _read_pack(self, start: int, end: int, claim: Claim | None, seconds: list[float]) -> bool:
+    def _read_pack(self, start: int, end: int, how: _How, seconds: list[float]) -> bool:
         """Do reads of one pack; those behind a missing pack are left for `settle`."""
         done = start
 
         def read_all(file: ReadableFile) -> bool:
             nonlocal done
-            if claim is not None:
-                return self._read_apart(file, done, claim, seconds)
+            if how.apart:
+                return self._read_apart(file, done, how, seconds)
             # Locals and few calls: for small samples this loop is most of the feed's time.
             read_into, buffers, offset = file.read_into, self._placing.buffers, self.reads.offset
             clock, note = time.perf_counter, seconds.append
@@ -174,35 +196,29 @@ class Window:
                 now = clock()
                 note(now - began)
                 began = now
-            return True
+            return how.first()
 
         means = self.means
         pack = self.rows.packs[self.reads.pack[start]]
         try:
             return means.patience.run(lambda: means.snapshot.read_pack(pack, read_all))
         except NotFound:
-            if claim is not None and not claim.take():
+            if not how.first():
                 return False
             first, last = self.reads.start[done], self.reads.end[end - 1]
             with self._lock:
                 self._gone.update(self.reads.order[first:last].tolist())
             return True
 
-    def _read_apart(
-        self, file: ReadableFile, read: int, claim: Claim, seconds: list[float]
-    ) -> bool:
+    def _read_apart(self, file: ReadableFile, read: int, how: _How, seconds: list[float]) -> bool:
         """Read into a buffer of its own; what it brought counts if nobody was faster."""
         own = self.means.pool.lend(self.reads.length[read]).data
         began = time.perf_counter()
         file.read_into(self.reads.offset[read], [own])
         seconds.append(time.perf_counter() - began)
-        if not claim.take():
+        if not how.first():
             return False
-        position = 0
-        for buffer in self._placing.buffers(read):
-            if not self._placing.is_bin(buffer):
-                buffer[:] = own[position : position + len(buffer)]
-            position += len(buffer)
+        self._placing.accept(read, own)
         return True
 
     def _verify(self, start: int, end: int) -> None:

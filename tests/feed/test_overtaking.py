@@ -1,0 +1,54 @@
+"""What a straggler writes after it was overtaken reaches nobody."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from lakefeed.feed.assembly import Direct
+from lakefeed.feed.buffers import Pool
+from lakefeed.feed.reads import plan_reads
+from lakefeed.feed.table import Rows
+from lakefeed.format.checksum import crc32c
+
+PAYLOADS = [bytes([number]) * (1000 + number) for number in range(6)]
+
+
+def rows_of(payloads: list[bytes]) -> Rows:
+    """Rows of raw payloads, one behind the other in one pack."""
+    sizes = np.array([len(data) for data in payloads], np.int64)
+    checksums = np.array([crc32c(data) for data in payloads], np.uint32)
+    places = 4 + np.cumsum(sizes) - sizes
+    nothing = np.zeros(len(payloads), np.int64)
+    return Rows(["a" * 32], nothing, places, sizes, sizes, checksums, nothing.astype(np.bool_))
+
+
+@pytest.mark.parametrize("gap_bytes", [-1, 0], ids=["a read each", "one read"])
+def test_a_late_write_changes_no_batch(gap_bytes: int) -> None:
+    rows = rows_of(PAYLOADS)
+    reads = plan_reads(rows, gap_bytes, 1 << 20)
+    placing, pool = Direct(rows, reads), Pool(1 << 20)
+    placing.open(pool, [0, 3, 6])
+    stored = b"\0" * 4 + b"".join(PAYLOADS)
+    late = placing.buffers(0)
+    for read in range(len(reads)):
+        own = stored[reads.offset[read] : reads.offset[read] + reads.length[read]]
+        if read == 0:
+            placing.accept(read, memoryview(own))
+        else:
+            (place,) = placing.buffers(read)
+            place[:] = own
+        assert placing.damaged(read, read + 1) == []
+    batches = [placing.gather(number, np.arange(3 * number, 3 * number + 3)) for number in (0, 1)]
+    for buffer in late:
+        buffer[:] = b"\xff" * len(buffer)
+    again = pool.lend(len(stored))
+    again[:] = 0xEE
+    found = [
+        bytes(data[start:end])
+        for data, splits in batches
+        for start, end in itertools.pairwise(splits)
+    ]
+    assert found == PAYLOADS
