@@ -8,8 +8,8 @@ So an import is a little slower than tar per small file and a little faster per 
 reading of the same files by one loop of open, fstat, read, close over names known beforehand.
 
 The import is the command `lakefeed import` with the workers that it chooses itself, its start
-included. Its peak memory is the sum of the peaks of its processes, as far as they were seen 20
-times a second.
+included. Its peak memory is the most that its processes held together, seen 20 times a second;
+pages that they share (libraries) count once, as the kernel's proportional set size does it.
 
 Cold means: after `echo 3 > /proc/sys/vm/drop_caches`, where that is allowed. An import counts until
 its last commit is durable; tar until it exits, and, in the column beside it, until its output is
@@ -112,7 +112,7 @@ def import_all(tree: Path, lake: Path, facts: list[dict[str, float]]) -> None:
     Lake.create(lake).close()
     command = Path(sys.executable).with_name("lakefeed")
     arguments = ["import", tree, lake, "--json"]
-    peaks_mb: dict[str, float] = {}
+    peak_mb = 0.0
     with subprocess.Popen([command, *arguments], stdout=subprocess.PIPE) as running:
         done = False
         while not done:
@@ -120,28 +120,27 @@ def import_all(tree: Path, lake: Path, facts: list[dict[str, float]]) -> None:
                 running.wait(SAMPLE_SECONDS)
                 done = True
             except subprocess.TimeoutExpired:
-                peaks_mb.update(peaks_of(running.pid))
+                peak_mb = max(peak_mb, held_mb(running.pid))
         assert running.stdout is not None
         report = json.load(running.stdout)
     assert report["errors"] == 0, report["problems"]
-    facts.append({"packs": report["packs"], "peak_mb": sum(peaks_mb.values())})
+    facts.append({"packs": report["packs"], "peak_mb": peak_mb})
 
 
-def peaks_of(pid: int) -> dict[str, float]:
-    """Return the peak memory so far of a process and its children, by process id."""
-    peaks_mb = {}
+def held_mb(pid: int) -> float:
+    """Return the memory that a process and its children hold together right now."""
+    held = 0.0
     try:
         # A child belongs to the thread that started it.
         threads = Path(f"/proc/{pid}/task").glob("*/children")
         children = " ".join(thread.read_text() for thread in threads).split()
         for one in (str(pid), *children):
-            peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{one}/status").read_text())
-            if peak:
-                peaks_mb[one] = int(peak[1]) / 1024
+            facts = Path(f"/proc/{one}/smaps_rollup").read_text()
+            share = re.search(r"^Pss:\s+(\d+) kB", facts, re.MULTILINE)
+            held += int(share[1]) / 1024 if share else 0.0
     except (FileNotFoundError, ProcessLookupError):
-        # Ended meanwhile; what was seen of it before counts.
-        return peaks_mb
-    return peaks_mb
+        return 0.0  # one of them is just ending: what it held was seen before
+    return held
 
 
 def compare(tree: Path, scratch: Path, repeats: int, *, cold: bool) -> dict[str, object]:
