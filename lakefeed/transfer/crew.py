@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from lakefeed.errors import LakefeedError, VolumeFailed
 from lakefeed.format.rows import Kind
+from lakefeed.transfer.filling import Counts
 from lakefeed.transfer.problems import Problem, Problems
 from lakefeed.transfer.recruiting import Recruits
 from lakefeed.transfer.walk import Found
@@ -37,17 +38,6 @@ CHUNK_NAMES = 512
 # One to work on, one to go on with while the next is on its way.
 CHUNKS_AHEAD = 2
 _KINDS = tuple(Kind)
-
-
-@dataclass(slots=True)
-class Counts:
-    """What an import, or one worker's share of it, has done so far."""
-
-    files: int = 0
-    directories: int = 0
-    bytes: int = 0
-    skipped: int = 0
-    packs: int = 0
 
 
 # -- what goes over the pipes, as pickles ----------------------------------------------------------

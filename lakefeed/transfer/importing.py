@@ -24,26 +24,25 @@ from functools import partial
 from itertools import chain, islice
 
 from lakefeed.errors import Conflict, Invalid, from_os_error
-from lakefeed.format.pack import Meta, PackSealed, PackWriter
+from lakefeed.format.pack import PackSealed, PackWriter
 from lakefeed.format.paths import check_prefix
-from lakefeed.format.payload import COMPRESS_BYTES_MAX, encode
 from lakefeed.format.rows import Codec, Kind
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
 from lakefeed.transfer.behind import BehindFile
-from lakefeed.transfer.crew import Counts, Crew, can_travel
+from lakefeed.transfer.crew import Crew, can_travel
+from lakefeed.transfer.filling import Counts, Filling, Full
 from lakefeed.transfer.planning import Planner
 from lakefeed.transfer.problems import Problem, Problems
-from lakefeed.transfer.reading import THREADS_MAX, Block, Blocks, Changed, Item, ReadOptions
+from lakefeed.transfer.reading import THREADS_MAX, Block, Blocks, ReadOptions
 from lakefeed.transfer.recruiting import Recruits
-from lakefeed.transfer.streaming import PIECES_AHEAD, SourceStream, Unreadable
 from lakefeed.transfer.walk import Found, Walk, WalkOptions
 from lakefeed.volume.base import WritableFile
 
 # One is filled while the one before is sealed and synced.
 _PACKS_AT_ONCE = 2
-# Names are held until a pack is sealed, so long ones end a pack earlier. Workers share this.
+# Names are held until a pack is sealed. Workers share this.
 _NAMES_BYTES_MAX = 24 << 20
 # As many as a writer leaves unmerged: each one costs every look-up a probe.
 _MERGE_AFTER = 64
@@ -207,7 +206,6 @@ class Importer:
         self._progress = progress
         self._problems = problems
         self.counts = Counts()
-        self._above = f"{options.prefix}/" if options.prefix else ""
         width = max(THREADS_MAX // options.workers, 1)
         follow, dry = options.follow_symlinks, options.dry_run
         self._reading = ReadOptions(task.root, options.codec, follow, dry, width)
@@ -218,8 +216,9 @@ class Importer:
         self._source: Iterator[Block]
         self._left: Block | None = None
         self._draft = Draft("import", f"from {task.root}")
-        self._streams = ThreadPoolExecutor(PIECES_AHEAD, "lakefeed-stream")
-        self._names_bytes = 0
+        names_bytes = _NAMES_BYTES_MAX // options.workers
+        full = Full(options.pack_bytes, options.pack_rows, names_bytes)
+        self._filling = Filling(options.prefix, full, self._reading, self.counts, problems)
         self._abandoned = False
 
     def begin(self, found: Iterable[Found]) -> None:
@@ -232,14 +231,13 @@ class Importer:
         try:
             if self._options.dry_run:
                 while (block := self._take_block()) is not None:
-                    for item in block.items:
-                        self._count(item)
+                    self.counts.add(block.items)
                     self._finish(block, None)
             else:
                 self._make_packs()
         finally:
             self._blocks.close()
-            self._streams.shutdown()
+            self._filling.close()
         return self.counts
 
     def stop(self, *, abandon: bool) -> None:
@@ -308,30 +306,19 @@ class Importer:
 
     def _fill(self, writer: PackWriter, file: BehindFile) -> None:
         due_seconds = time.monotonic() + self._options.commit_seconds
-        self._names_bytes = 0
+        self._filling.begin()
         full = False
         while not full and not self._abandoned and (block := self._take_block()) is not None:
-            for at, item in enumerate(block.items, 1):
-                self._add(writer, item)
-                full = self._is_full(writer)
-                if full and at < len(block.items):
-                    # The rest goes to the next pack; both use the buffer, so nobody gets it back.
-                    self._left = Block([], block.items[at:], skipped=block.skipped)
-                    break
+            taken = self._filling.add(writer, block.items)
+            if taken < len(block.items):
+                # The rest goes to the next pack; both use the buffer, so nobody gets it back.
+                self._left = Block([], block.items[taken:], skipped=block.skipped)
             else:
                 writer.flush()
                 self._finish(block, file)
-            full = full or time.monotonic() >= due_seconds
+            full = self._filling.is_full(writer) or time.monotonic() >= due_seconds
         if self._abandoned or not writer.rows:
             raise _NothingToKeep
-
-    def _is_full(self, writer: PackWriter) -> bool:
-        options = self._options
-        return (
-            writer.payload_end >= options.pack_bytes
-            or writer.rows >= options.pack_rows
-            or self._names_bytes >= _NAMES_BYTES_MAX // options.workers
-        )
 
     def _finish(self, block: Block, file: BehindFile | None) -> None:
         """Give a block's buffer back once it is written, and tell the progress."""
@@ -344,39 +331,6 @@ class Importer:
         errors = self._problems.count
         self._progress(Progress(counts.files, counts.bytes, counts.skipped, errors))
 
-    def _add(self, writer: PackWriter, item: Item) -> None:
-        path = self._above + item.path if item.path else self._options.prefix
-        self._names_bytes += len(path)
-        if item.payload is not None:
-            writer.add(path, item.payload, Meta(item.mtime_ns, item.mode), item.kind)
-            self._count(item)
-            return
-        for last_try in (False, True):
-            try:
-                self._count(self._add_big(writer, path, item))
-                return
-            except Changed:
-                if last_try:
-                    self._problems.add(item.path, "it changed each time it was read")
-            except Unreadable as error:
-                self._problems.add(item.path, error.reason)
-                return
-
-    def _add_big(self, writer: PackWriter, path: str, item: Item) -> Item:
-        """Stream a file into the pack; what a failed try left there is dead space."""
-        full = f"{self._reading.root}/{item.path}"
-        with SourceStream(full, self._reading.flags, self._streams) as stream:
-            facts = stream.open()
-            meta = Meta(facts.mtime_ns, facts.mode)
-            if self._options.codec is Codec.NONE or facts.size > COMPRESS_BYTES_MAX:
-                writer.add_stream(path, stream.pieces(facts), meta)
-            else:
-                data = bytearray()
-                for piece in stream.pieces(facts):
-                    data += piece
-                writer.add(path, encode(data, self._options.codec), meta)
-        return item._replace(size=facts.size)
-
     def _commit(self, sealed: PackSealed) -> None:
         snapshot = self._lake.append([sealed], self._draft)
         self.counts.packs += 1
@@ -385,15 +339,6 @@ class Importer:
             # Whoever merged the same packs meanwhile has done it for us too.
             with suppress(Conflict):
                 self._lake.merge_index()
-
-    # -- counting --------------------------------------------------------------------------------
-
-    def _count(self, item: Item) -> None:
-        if item.kind is Kind.DIR:
-            self.counts.directories += 1
-        else:
-            self.counts.files += 1
-            self.counts.bytes += item.size
 
 
 class _NothingToKeep(Exception):

@@ -7,6 +7,7 @@ parent wants an end, or is gone: then the process ends as if killed, and leaves 
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -18,7 +19,8 @@ from typing import BinaryIO
 
 from lakefeed.errors import LakefeedError
 from lakefeed.lake.lake import Lake
-from lakefeed.transfer.crew import Chunk, Counts, Done, Finish, Going, Wanting, receive
+from lakefeed.transfer.crew import Chunk, Done, Finish, Going, Wanting, receive
+from lakefeed.transfer.filling import Counts
 from lakefeed.transfer.importing import Importer, Progress, Task
 from lakefeed.transfer.problems import Problems
 from lakefeed.transfer.walk import Found
@@ -26,6 +28,8 @@ from lakefeed.volume.base import Volume
 
 # As often as a person looks.
 _TELL_SECONDS = 0.1
+# Objects made and not yet dropped; more than the rows that wait to become columns.
+_GARBAGE_AFTER = 200_000
 
 
 class _Worker:
@@ -108,6 +112,8 @@ def main() -> None:
     """Work for the parent at the other end of the standard streams."""
     # What others print must not get among the messages.
     outgoing = os.fdopen(os.dup(1), "wb")
+    # A file leaves a few tuples behind until its chunk of rows is full, and no cycles.
+    gc.set_threshold(_GARBAGE_AFTER)
     os.dup2(2, 1)
     sys.meta_path.insert(0, _NoPandas())
     _Worker(os.fdopen(os.dup(0), "rb"), outgoing).run()
