@@ -10,40 +10,47 @@ All contestants get the same unique incompressible bytes: img 90 to 130 kB, tiny
 2.5 MB. Each delivers whole samples, as shuffled as it can, into its framework's process. Each run
 is a process of its own; rounds go through all contestants in turns; medians are printed. Checksums
 are on where a format has them. `far` and `nas` are simulated (`benchmarks.slowfs`): the same mount
-for everybody, its page cache empty. A warm run goes through epochs for half of `--seconds` at
-least, any other ends with its epoch, and every run after `--seconds`.
+for everybody, its page cache empty. A warm run goes through epochs and is measured in the steady
+state, from the first batch on; any other is one epoch from its start, over after `--seconds` behind
+the first batch.
 
     python -m benchmarks.peers --install     # makes .venv-peers, once
     python -m benchmarks.peers [--small] [--dir DIR] [--cells warm/img,far/tiny] [--rounds 3]
+    python -m benchmarks.peers --report      # the saved result as benchmarks/PEERS.md
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks import harness
 from benchmarks.peers.contest import COUNTS, SMALL, Contestant, make_files, sizes
 from benchmarks.peers.everybody import EVERYBODY, folder
+from benchmarks.peers.report import Figures, page, report
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PEERS = ROOT / ".venv-peers"
-CELLS = ("warm/tiny", "warm/img", "warm/big", "cold/tiny", "cold/img",
-         "far/tiny", "far/img", "nas/tiny", "nas/img")  # fmt: skip
+CONDITIONS = ("warm", "far", "nas", "cold")  # cold last: it leaves nothing in memory
+# One kind after the other, so that all formats of one fit into memory.
+CELLS = tuple(f"{condition}/{kind}" for kind in ("tiny", "img", "big") for condition in CONDITIONS)
 SMALL_CELLS = ("warm/tiny", "far/tiny")
 # A run that hangs is no result; the slowest start (TensorFlow, cold) takes half a minute.
-_RUN_SECONDS_MAX = 90
+_RUN_SECONDS_MAX = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +69,26 @@ def install() -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEERS)], check=True)
     (packages,) = PEERS.glob("lib/python*/site-packages")
     (packages / "zz_lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # Without their dependencies: a CUDA build of torch is among them.
     pip = [str(PEERS / "bin/python"), "-m", "pip", "install", "-q", "--no-deps"]
-    # Without their dependencies: torchvision and a CUDA build of torch are among them.
     subprocess.run([*pip, "-r", str(HERE / "requirements.txt")], check=True)
+    for package in (HERE / "requirements-hard.txt").read_text().splitlines():
+        if package.startswith("#"):
+            continue
+        done = subprocess.run([*pip, "--no-build-isolation", package], check=False)
+        if done.returncode:
+            print(f"install: without {package}, its contestant will say so", file=sys.stderr)
+
+
+def environment() -> dict[str, str]:
+    """Return what runs get: their parent's, but compiled modules are kept, as users have them."""
+    return {name: value for name, value in os.environ.items()
+            if name != "PYTHONDONTWRITEBYTECODE"}  # fmt: skip
 
 
 def call(
     contestant: type[Contestant], stage: str, kind: str, volume: Path, times: tuple[str, ...] = ()
-) -> dict[str, float] | str:
+) -> dict[str, Any] | str:
     """Return what one run measured, or the last line of what went wrong."""
     python = PEERS / "bin/python"
     program = str(python if python.exists() else sys.executable)
@@ -85,12 +104,12 @@ def call(
     command += times
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False,
-                              timeout=_RUN_SECONDS_MAX)  # fmt: skip
+                              timeout=_RUN_SECONDS_MAX, env=environment())  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"did not end within {_RUN_SECONDS_MAX} s"
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:160]
-    facts: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    facts: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return facts
 
 
@@ -99,28 +118,29 @@ def lacking(python: Path) -> dict[str, str]:
     code = ("import json; from benchmarks.peers.everybody import EVERYBODY, lacking; "
             "print(json.dumps({each.__name__: lacking(each) for each in EVERYBODY}))")  # fmt: skip
     done = subprocess.run(
-        [str(python), "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+        [str(python), "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+        env=environment(),
+    )  # fmt: skip
     answers: dict[str, str | None] = json.loads(done.stdout.splitlines()[-1])
     return {name: reason for name, reason in answers.items() if reason}
 
 
-def prepare(setting: Setting, ready: list[type[Contestant]]) -> dict[str, str]:
-    """Write files and formats; return who could not, and why."""
+def prepare(setting: Setting, kind: str, ready: list[type[Contestant]]) -> dict[str, str]:
+    """Write files and formats of one kind; return who could not, and why."""
     failed = {}
-    for kind in sorted({cell.split("/")[1] for cell in setting.cells}):
-        base = setting.volume / kind
-        print(f"# {setting.counts[kind]} files of {kind}", file=sys.stderr, flush=True)
-        make_files(base / "files", kind, setting.counts[kind])
-        made = set()
-        for contestant in ready:
-            if contestant.__name__ in failed or folder(contestant) in made:
-                continue
-            made.add(folder(contestant))
-            print(f"#   {contestant.name}", file=sys.stderr, flush=True)
+    base = setting.volume / kind
+    say(f"{setting.counts[kind]} files of {kind}")
+    make_files(base / "files", kind, setting.counts[kind])
+    made: dict[str, str] = {}
+    for contestant in ready:
+        where = folder(contestant)
+        if where not in made:
+            say(f"  {contestant.name}")
             answer = call(contestant, "prepare", kind, setting.volume)
-            if isinstance(answer, str):
-                failed[contestant.__name__] = f"prepare: {answer}"
+            made[where] = f"prepare: {answer}" if isinstance(answer, str) else ""
+        if made[where]:
+            failed[contestant.__name__] = made[where]
+    os.sync()
     return failed
 
 
@@ -142,83 +162,69 @@ def seen(setting: Setting, condition: str) -> Iterator[Path]:
         point.rmdir()
 
 
-def measure(setting: Setting, cell: str, contestant: type[Contestant]) -> dict[str, float] | str:
+def measure(setting: Setting, cell: str, contestant: type[Contestant]) -> dict[str, Any] | str:
     """Return one run; a whole epoch that is not what was put in is an error."""
     condition, kind = cell.split("/")
+    times = ["--condition", condition, "--seconds", str(setting.seconds)]
+    if condition == "warm":
+        times.append("--again")
     with seen(setting, condition) as volume:
         if condition == "cold":
             harness.drop_caches()
-        least = setting.seconds / 2 if condition == "warm" else 0
-        times = ("--seconds", str(setting.seconds), "--least", str(least))
-        answer = call(contestant, "run", kind, volume, times)
-    if isinstance(answer, dict) and answer["whole"]:
-        wanted = (setting.counts[kind], sum(sizes(kind, setting.counts[kind])))
-        got = (answer["first_samples"], answer["first_bytes"])
-        if got != wanted:
-            return f"delivered {got[0]} samples, {got[1]} bytes of {wanted[0]}, {wanted[1]}"
+        answer = call(contestant, "run", kind, volume, tuple(times))
+    wanted = [setting.counts[kind], sum(sizes(kind, setting.counts[kind]))]
+    if isinstance(answer, dict) and answer["epoch"] not in (None, wanted):
+        return "delivered {} samples, {} bytes of {}, {}".format(*answer["epoch"], *wanted)
     return answer
 
 
-def summary(runs: list[dict[str, float]]) -> dict[str, float]:
+def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
     """Return the medians of a contestant's runs in one cell."""
-
-    def median(of: object) -> float:
-        return statistics.median(of(run) for run in runs)  # type: ignore[operator]
-
-    return {
-        "samples_per_second": round(median(lambda run: run["samples"] / run["seconds"])),
-        "mb_per_second": round(median(lambda run: run["bytes"] / run["seconds"] / 1e6), 1),
-        "cpu_seconds_per_million": round(
-            median(lambda run: run["cpu_seconds"] / run["samples"] * 1e6), 1
-        ),
-        "peak_mb": round(median(lambda run: run["peak_mb"])),
-        "whole_epochs": sum(run["whole"] for run in runs),
-        "runs": len(runs),
+    digits = {"samples_per_second": None, "mb_per_second": 1, "cpu_seconds_per_million": 1,
+              "peak_mb": None, "first_seconds": 3}  # fmt: skip
+    facts = {
+        name: round(statistics.median(run[name] for run in runs), places)
+        for name, places in digits.items()
     }
+    return {**facts, "whole_epochs": sum(run["epoch"] is not None for run in runs),
+            "runs": len(runs)}  # fmt: skip
 
 
-def contest(setting: Setting) -> dict[str, object]:
+def contest(setting: Setting) -> dict[str, Figures]:
     """Run every cell and return its figures by contestant, or why there are none."""
     python = PEERS / "bin/python"
     missing = lacking(python if python.exists() else Path(sys.executable))
     ready = [each for each in EVERYBODY if each.__name__ not in missing]
-    missing |= prepare(setting, ready)
-    cells: dict[str, object] = {}
-    for cell in setting.cells:
-        runs: dict[str, list[dict[str, float]]] = {each.name: [] for each in EVERYBODY}
-        why = {each.name: missing.get(each.__name__, "") for each in EVERYBODY}
-        rounds = setting.rounds if cell.startswith("warm") else max(1, setting.rounds // 3)
-        for turn in range(rounds):
-            for each in EVERYBODY:
-                if why[each.name]:
-                    continue
-                print(f"# {cell}, round {turn + 1}: {each.name}", file=sys.stderr, flush=True)
-                answer = measure(setting, cell, each)
-                if isinstance(answer, str):
-                    why[each.name] = answer
-                else:
-                    runs[each.name].append(answer)
-        cells[cell] = {
-            name: why[name] or summary(found) for name, found in runs.items() if found or why[name]
-        }
-        print(report(cell, cells[cell]), flush=True)  # type: ignore[arg-type]
+    cells: dict[str, Figures] = {}
+    for kind in dict.fromkeys(cell.split("/")[1] for cell in setting.cells):
+        unable = missing | prepare(setting, kind, ready)
+        for cell in [cell for cell in setting.cells if cell.endswith(f"/{kind}")]:
+            cells[cell] = contest_cell(setting, cell, unable)
+            print(report(cell, cells[cell]), flush=True)
+        shutil.rmtree(setting.volume / kind)
     return cells
 
 
-def report(cell: str, figures: dict[str, dict[str, float] | str]) -> str:
-    """Return one cell as a table, the fastest first; who has no figure says why below it."""
-    simulated = " (simulated)" if cell.split("/")[0] in ("far", "nas") else ""
-    good = {name: facts for name, facts in figures.items() if isinstance(facts, dict)}
-    limit = good.get("limit: bare preadv", {}).get("samples_per_second")
-    rows = [
-        (name, facts["samples_per_second"], facts["mb_per_second"],
-         f"{facts['samples_per_second'] / limit:.2f}" if limit else "",
-         facts["cpu_seconds_per_million"], facts["peak_mb"])
-        for name, facts in sorted(good.items(), key=lambda pair: -pair[1]["samples_per_second"])
-    ]  # fmt: skip
-    headings = (cell + simulated, "samples/s", "MB/s", "of the limit", "CPU s / million", "peak MB")
-    without = [f"- {name}: {why}" for name, why in figures.items() if isinstance(why, str)]
-    return "\n".join(["", harness.table(headings, rows), "", *without])
+def contest_cell(setting: Setting, cell: str, unable: dict[str, str]) -> Figures:
+    """Run one cell, everybody in turns."""
+    runs: dict[str, list[dict[str, Any]]] = {each.name: [] for each in EVERYBODY}
+    why = {each.name: unable.get(each.__name__, "") for each in EVERYBODY}
+    for turn in range(setting.rounds if cell.startswith("warm") else 1):
+        for each in EVERYBODY:
+            if why[each.name]:
+                continue
+            say(f"{cell}, round {turn + 1}: {each.name}")
+            answer = measure(setting, cell, each)
+            if isinstance(answer, str):
+                why[each.name] = answer
+            else:
+                runs[each.name].append(answer)
+    return {name: why[name] or summary(found) for name, found in runs.items()}
+
+
+def say(line: str) -> None:
+    """Show on the error stream where the benchmark is."""
+    print(f"# {time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -227,6 +233,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--install", action="store_true", help="make .venv-peers and stop")
+    parser.add_argument("--report", action="store_true", help="write PEERS.md and stop")
     parser.add_argument("--small", action="store_true", help="a few cells of little data")
     parser.add_argument("--dir", type=Path, default=None, help="where the data goes")
     parser.add_argument("--cells", default=None, help=f"some of {','.join(CELLS)}")
@@ -236,14 +243,18 @@ def main() -> None:
     if options.install:
         install()
         return
+    if options.report:
+        document = json.loads((harness.RESULTS / "peers.json").read_text())
+        (HERE.parent / "PEERS.md").write_text(page(document))
+        return
     cells = options.cells.split(",") if options.cells else SMALL_CELLS if options.small else CELLS
     scratch = Path(tempfile.mkdtemp(prefix="lakefeed-peers-", dir=options.dir))
     setting = Setting(
         scratch,
         SMALL if options.small else COUNTS,
         list(cells),
-        options.rounds or (1 if options.small else 3),
-        options.seconds or (2 if options.small else 4),
+        options.rounds or (1 if options.small else 2),
+        options.seconds or (1 if options.small else 2),
     )
     try:
         found = contest(setting)

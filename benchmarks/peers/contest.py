@@ -1,15 +1,16 @@
 """What a contestant is, and the data that all of them get.
 
-A contestant prepares its own format from the same files, then delivers every sample once in an
-order of its own choice, as shuffled as it can: the samples' bytes, in this process, in whatever the
-framework hands over. It counts samples and bytes; a whole epoch must come to what was put in.
+A contestant prepares its own format from the same files, then delivers every sample once an epoch
+in an order of its own choice, as shuffled as it can: the samples' bytes, in this process, in
+whatever the framework hands over. It counts samples and bytes; the first epoch that was read to its
+end must come to what was put in.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,12 +23,17 @@ SMALL = {"img": 400, "tiny": 8_000, "big": 24}
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Where a contestant works: `files` are the plain files, `where` is a directory of its own."""
+    """Where a contestant works: `files` are the plain files, `where` is a directory of its own.
+
+    A run ends `seconds` behind its first batch, or with its epoch unless it goes `again`.
+    """
 
     kind: str
     files: Path
     where: Path
-    deadline: float
+    condition: str = "warm"
+    seconds: float = float("inf")
+    again: bool = False
 
     @property
     def batch(self) -> int:
@@ -37,11 +43,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """What came out; `whole` says that it was an epoch to its end."""
+    """What came out until when: the first batch, all batches, and the first epoch if it ended."""
 
     samples: int
     bytes: int
-    whole: bool
+    first_samples: int
+    first_at: float
+    first_cpu: float
+    epoch: tuple[int, int] | None
 
 
 class Contestant(Protocol):
@@ -54,7 +63,7 @@ class Contestant(Protocol):
         """Make the contestant's own format from the files."""
 
     def run(self, task: Task) -> Delivered:
-        """Deliver one epoch, or as much of it as fits before the deadline."""
+        """Deliver epochs, or as much of one as fits into the time."""
 
 
 def sizes(kind: str, count: int) -> list[int]:
@@ -85,24 +94,30 @@ def samples(files: Path) -> Iterator[tuple[int, bytes]]:
         yield number, Path(path).read_bytes()
 
 
-def count(task: Task, batches: Iterable[Iterable[object]]) -> Delivered:
-    """Count samples and bytes of batches of things that have a length, until the deadline."""
-    found = size = 0
-    for batch in batches:
-        for sample in batch:
-            size += len(sample)  # type: ignore[arg-type]
-            found += 1
-        if time.monotonic() > task.deadline:
-            return Delivered(found, size, False)
-    return Delivered(found, size, True)
+def count(task: Task, epoch: Callable[[], Iterable[Iterable[object]]]) -> Delivered:
+    """Count samples and bytes of batches of things that have a length."""
+
+    def counted() -> Iterator[tuple[int, int]]:
+        for batch in epoch():
+            lengths = list(map(len, batch))  # type: ignore[arg-type]
+            yield len(lengths), sum(lengths)
+
+    return tally(task, counted)
 
 
-def tally(task: Task, batches: Iterable[tuple[int, int]]) -> Delivered:
-    """Add up (samples, bytes) of batches that are one buffer each, until the deadline."""
+def tally(task: Task, epoch: Callable[[], Iterable[tuple[int, int]]]) -> Delivered:
+    """Add up (samples, bytes) of batches that are one buffer each; `epoch` starts an epoch."""
     found = size = 0
-    for some, more in batches:
-        found += some
-        size += more
-        if time.monotonic() > task.deadline:
-            return Delivered(found, size, False)
-    return Delivered(found, size, True)
+    first = (0, 0.0, 0.0)
+    whole = None
+    while whole is None or task.again:
+        for some, more in epoch():
+            found += some
+            size += more
+            now = time.perf_counter()
+            if not first[0]:
+                first = (some, now, time.process_time())
+            elif now > first[1] + task.seconds:
+                return Delivered(found, size, *first, whole)
+        whole = whole or (found, size)
+    return Delivered(found, size, *first, whole)

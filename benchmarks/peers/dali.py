@@ -1,4 +1,4 @@
-"""DALI on the processor: its file reader, shuffled, without decoding. 400 MB, so not by default."""
+"""DALI on the processor: its file reader, shuffled, without decoding."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Dali:
         built.build()
 
         def batches() -> Iterator[list[object]]:
+            # An epoch's last batch may hold samples of the next one; the reader wraps around.
             left = len(paths)
             while left > 0:
                 (tensors,) = built.run()
@@ -38,4 +39,4 @@ class Dali:
                 left -= len(batch)
                 yield batch
 
-        return count(task, batches())
+        return count(task, batches)

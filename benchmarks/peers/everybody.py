@@ -14,7 +14,7 @@ from benchmarks.peers.files_torch import FilesTorch
 from benchmarks.peers.grain_array import GrainArrayRecord
 from benchmarks.peers.hf import HuggingFace
 from benchmarks.peers.images import Erofs, SquashFs, program
-from benchmarks.peers.lake_feed import LakeFeed, LakeFeedRuns
+from benchmarks.peers.lake_feed import LakeFeed, LakeFeedRuns8, LakeFeedRuns64
 from benchmarks.peers.lake_tf import LakeTfBuffer, LakeTfBytes
 from benchmarks.peers.lake_torch import LakeTorch, LakeTorchRuns
 from benchmarks.peers.lance_ import Lance
@@ -27,7 +27,8 @@ from benchmarks.peers.webdataset_ import WebDataset
 
 # Ours one after the other, so that they find the one lake they share.
 EVERYBODY: tuple[type[Contestant], ...] = (
-    Limit, LakeFeed, LakeFeedRuns, LakeTorch, LakeTorchRuns, LakeTfBuffer, LakeTfBytes,
+    Limit, LakeFeed, LakeFeedRuns8, LakeFeedRuns64, LakeTorch, LakeTorchRuns, LakeTfBuffer,
+    LakeTfBytes,
     FilesTf, FilesTf64, FilesTorch, FilesThreads, TfRecord, WebDataset, Mds, LitData, Ffcv,
     GrainArrayRecord, HuggingFace, Lance, Lmdb, Dali, SquashFs, Erofs,
 )  # fmt: skip
@@ -47,6 +48,14 @@ def lacking(contestant: type[Contestant]) -> str | None:
         elif need.startswith("program:"):
             if not program(need.removeprefix("program:")):
                 return f"{need.removeprefix('program:')} is not installed"
-        elif importlib.util.find_spec(need.split(".")[0]) is None:
+        elif not there(need):
             return f"{need} is not installed"
     return None
+
+
+def there(module: str) -> bool:
+    """Tell whether a module can be found, without importing more than the packages above it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False

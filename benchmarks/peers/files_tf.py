@@ -24,7 +24,7 @@ class FilesTf:
         width = tf.data.AUTOTUNE if self.width is None else self.width
         dataset = dataset.map(tf.io.read_file, num_parallel_calls=width, deterministic=False)
         dataset = dataset.batch(task.batch).prefetch(tf.data.AUTOTUNE)
-        return count(task, (batch.numpy() for batch in dataset))
+        return count(task, lambda: (batch.numpy() for batch in dataset))
 
 
 class FilesTf64(FilesTf):

@@ -27,10 +27,14 @@ class FilesThreads:
 
     def run(self, task: Task) -> Delivered:
         """Keep some batches of reads in flight."""
-        paths = listed(task.files)
-        random.Random(1).shuffle(paths)
+        paths, chance = listed(task.files), random.Random(1)
         with ThreadPoolExecutor(64) as pool:
-            done = count(task, self._batches(pool, paths, task.batch))
+
+            def epoch() -> Iterator[list[bytes]]:
+                chance.shuffle(paths)
+                return self._batches(pool, paths, task.batch)
+
+            done = count(task, epoch)
             pool.shutdown(cancel_futures=True)
         return done
 

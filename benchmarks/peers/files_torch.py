@@ -42,5 +42,6 @@ class FilesTorch:
             shuffle=True,
             num_workers=2,
             collate_fn=same,
+            persistent_workers=True,
         )
-        return count(task, loader)
+        return count(task, lambda: loader)

@@ -42,4 +42,4 @@ class GrainArrayRecord:
                     batch = []
             yield batch
 
-        return count(task, batches())
+        return count(task, batches)

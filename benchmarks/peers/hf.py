@@ -30,4 +30,4 @@ class HuggingFace:
 
         dataset = datasets.load_from_disk(str(task.where / "saved"), keep_in_memory=False)
         dataset = dataset.shuffle(seed=1, keep_in_memory=True)
-        return count(task, (batch["data"] for batch in dataset.iter(batch_size=task.batch)))
+        return count(task, lambda: (batch["data"] for batch in dataset.iter(batch_size=task.batch)))

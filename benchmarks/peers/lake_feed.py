@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ class LakeFeed:
     """`Feed(lake)`, batches as views."""
 
     name = "lakefeed Feed, global"
-    needs = ()
+    needs: tuple[str, ...] = ()
     shuffle = "global"
 
     def prepare(self, task: Task) -> None:
@@ -35,16 +36,31 @@ class LakeFeed:
 
     def options(self, task: Task) -> FeedOptions:
         """The feed's options."""
-        return FeedOptions(task.batch, self.shuffle, seed=1, memory_bytes=MEMORY_BYTES)
+        return FeedOptions(
+            task.batch,
+            self.shuffle,
+            seed=1,
+            epochs=None if task.again else 1,
+            memory_bytes=MEMORY_BYTES,
+        )
 
     def run(self, task: Task) -> Delivered:
         """Cut every batch into views, as a consumer of raw bytes would."""
         with Feed(self.lake(task), "", self.options(task)) as feed:
-            return count(task, (batch.views() for batch in feed))
+            return count(
+                task, lambda: (batch.views() for batch in itertools.islice(feed, len(feed)))
+            )
 
 
-class LakeFeedRuns(LakeFeed):
+class LakeFeedRuns8(LakeFeed):
     """The same, by runs of eight neighbours."""
 
     name = "lakefeed Feed, runs=8"
     shuffle = "runs=8"
+
+
+class LakeFeedRuns64(LakeFeed):
+    """The same, by runs of 64 neighbours."""
+
+    name = "lakefeed Feed, runs=64"
+    shuffle = "runs=64"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from benchmarks.peers.contest import Delivered, Task, count, tally
 from benchmarks.peers.lake_feed import LakeFeed
 
@@ -28,9 +30,14 @@ class LakeTfBuffer(LakeFeed):
             memory_bytes=options.memory_bytes,
         )
         if self.elements == "bytes":
-            return count(task, (batch.numpy() for batch in dataset))
-        splits = (one["row_splits"].numpy() for one in dataset)
-        return tally(task, ((len(edges) - 1, int(edges[-1])) for edges in splits))
+            return count(task, lambda: (batch.numpy() for batch in dataset))
+
+        def epoch() -> Iterator[tuple[int, int]]:
+            for one in dataset:
+                edges = one["row_splits"].numpy()
+                yield len(edges) - 1, int(edges[-1])
+
+        return tally(task, epoch)
 
 
 class LakeTfBytes(LakeTfBuffer):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from benchmarks.peers.contest import Delivered, Task, count
 from benchmarks.peers.lake_feed import LakeFeed
 
@@ -10,14 +13,19 @@ class LakeTorch(LakeFeed):
     """`lakefeed.torch.Loader`, each sample a tensor."""
 
     name = "lakefeed torch Loader, global"
-    needs = ("torch",)
+    needs: tuple[str, ...] = ("torch",)
 
     def run(self, task: Task) -> Delivered:
         """Cut every batch into tensors."""
         import lakefeed.torch
 
-        with lakefeed.torch.Loader(self.lake(task), "", self.options(task)) as loader:
-            return count(task, (batch.views() for batch in loader))
+        options = replace(self.options(task), epochs=1)  # one iteration is one epoch
+        with lakefeed.torch.Loader(self.lake(task), "", options) as loader:
+
+            def epoch() -> Iterator[list[object]]:
+                return (batch.views() for batch in loader)
+
+            return count(task, epoch)
 
 
 class LakeTorchRuns(LakeTorch):

@@ -40,11 +40,12 @@ class Lance:
 
         dataset = lance.dataset(str(task.where / "data.lance"))
         numbers = list(range(dataset.count_rows()))
-        random.Random(1).shuffle(numbers)
+        chance = random.Random(1)
 
         def batches() -> Iterator[list[bytes]]:
+            chance.shuffle(numbers)
             for start in range(0, len(numbers), task.batch):
                 table = dataset.take(numbers[start : start + task.batch], columns=["data"])
                 yield table["data"].to_pylist()
 
-        return count(task, batches())
+        return count(task, batches)

@@ -40,4 +40,4 @@ class LitData:
         loader = litdata.StreamingDataLoader(
             dataset, batch_size=task.batch, num_workers=2, collate_fn=copied
         )
-        return count(task, loader)
+        return count(task, lambda: loader)

@@ -29,12 +29,13 @@ class Lmdb:
 
         store = lmdb.open(str(task.where / "data"), readonly=True, lock=False, readahead=False)
         numbers = list(range(store.stat()["entries"]))
-        random.Random(1).shuffle(numbers)
+        chance = random.Random(1)
 
         def batches() -> Iterator[list[bytes]]:
+            chance.shuffle(numbers)
             with store.begin() as transaction:
                 for start in range(0, len(numbers), task.batch):
                     keys = numbers[start : start + task.batch]
                     yield [transaction.get(key.to_bytes(8, "big")) for key in keys]
 
-        return count(task, batches())
+        return count(task, batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 
 from benchmarks.peers.contest import Delivered, Task, count, samples
@@ -12,10 +13,11 @@ class Mds:
     """`StreamingDataset(local, shuffle=True)` under torch's DataLoader."""
 
     name = "MosaicML Streaming, 2 workers"
-    needs = ("streaming", "torch")
+    needs = ("torch", "benchmarks.peers.operators", "streaming")
 
     def prepare(self, task: Task) -> None:
         """Write shards of 64 MiB."""
+        importlib.import_module(self.needs[1])
         from streaming import MDSWriter
 
         with MDSWriter(out=str(task.where), columns={"data": "bytes"}) as writer:
@@ -28,10 +30,11 @@ class Mds:
         from torch.utils.data import DataLoader
 
         dataset = StreamingDataset(local=str(task.where), shuffle=True, batch_size=task.batch)
-        loader = DataLoader(dataset, batch_size=task.batch, num_workers=2, collate_fn=same)
+        loader = DataLoader(dataset, batch_size=task.batch, num_workers=2, collate_fn=same,
+                            persistent_workers=True)  # fmt: skip
 
         def batches() -> Iterator[list[bytes]]:
             for batch in loader:
                 yield [sample["data"] for sample in batch]
 
-        return count(task, batches())
+        return count(task, batches)

@@ -1,19 +1,23 @@
 """One contestant, one run, one process: `python -m benchmarks.peers.measure NAME STAGE KIND …`.
 
-Prints one JSON object: samples and bytes delivered, seconds from the first request to the last
-batch, processor seconds of this process and the children it waited for, peak memory of both. The
-start of Python and the import of the framework are not in the seconds.
+Prints one JSON object: samples a second, processor time of this process and of the children it
+waited for, peak memory of both. The start of Python and the import of the framework are not in it.
+
+With `--again` the contestant goes through epochs and is measured from its first batch on: the
+steady state, buffers filled and everything compiled. Without, it is measured from the beginning to
+the epoch's end, start included.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import resource
 import time
 from pathlib import Path
 
-from benchmarks.peers.contest import Delivered, Task
+from benchmarks.peers.contest import Task
 from benchmarks.peers.everybody import EVERYBODY, folder
 
 
@@ -24,37 +28,44 @@ def main() -> None:
     parser.add_argument("stage", choices=["prepare", "run"])
     parser.add_argument("kind")
     parser.add_argument("volume", type=Path)
-    parser.add_argument("--seconds", type=float, default=5, help="stop behind this many")
-    parser.add_argument("--least", type=float, default=0, help="epochs until this many are over")
+    parser.add_argument("--condition", default="warm")
+    parser.add_argument("--seconds", type=float, default=5, help="stop so long behind the first")
+    parser.add_argument("--again", action="store_true", help="epoch after epoch")
     options = parser.parse_args()
     (kind,) = (each for each in EVERYBODY if each.__name__ == options.name)
     base = options.volume / options.kind
-    task = Task(options.kind, base / "files", base / folder(kind), float("inf"))
-    contestant = kind()
+    task = Task(options.kind, base / "files", base / folder(kind), options.condition,
+                options.seconds, options.again)  # fmt: skip
     if options.stage == "prepare":
         task.where.mkdir(parents=True, exist_ok=True)
-        contestant.prepare(task)
+        kind().prepare(task)
         print(json.dumps({}))
-        return
+    else:
+        print(json.dumps(run(kind, task)))
+
+
+def run(kind: type, task: Task) -> dict[str, object]:
+    """Return what one run comes to."""
+    contestant = kind()
     for need in contestant.needs:
         if need != "root" and not need.startswith("program:"):
             __import__(need)
     cpu, start = _cpu_seconds(), time.perf_counter()
-    task = Task(task.kind, task.files, task.where, time.monotonic() + options.seconds)
-    epochs: list[Delivered] = []
-    while not epochs or (epochs[-1].whole and time.perf_counter() - start < options.least):
-        epochs.append(contestant.run(task))
-    facts = {
-        "samples": sum(epoch.samples for epoch in epochs),
-        "bytes": sum(epoch.bytes for epoch in epochs),
-        "whole": sum(epoch.whole for epoch in epochs),
-        "first_samples": epochs[0].samples,
-        "first_bytes": epochs[0].bytes,
-        "seconds": time.perf_counter() - start,
-        "cpu_seconds": _cpu_seconds() - cpu,
-        "peak_mb": sum(_peak_mb(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
+    done = contestant.run(task)
+    seconds = time.perf_counter() - start
+    first = done.first_at - start
+    samples, used = done.samples, _cpu_seconds() - cpu
+    if task.again:
+        samples, seconds = samples - done.first_samples, seconds - first
+        used -= done.first_cpu - cpu
+    return {
+        "samples_per_second": samples / seconds,
+        "mb_per_second": done.bytes / done.samples * samples / seconds / 1e6,
+        "cpu_seconds_per_million": used / samples * 1e6,
+        "peak_mb": _peak_mb(),
+        "first_seconds": first,
+        "epoch": done.epoch,
     }
-    print(json.dumps(facts))
 
 
 def _cpu_seconds() -> float:
@@ -62,8 +73,12 @@ def _cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def _peak_mb(who: int) -> float:
-    return resource.getrusage(who).ru_maxrss / 1024
+def _peak_mb() -> float:
+    """Return this process's own peak and that of its largest child."""
+    # Not ru_maxrss: that begins with what the parent held when it forked.
+    own = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return ((int(own[1]) if own else 0) + child) / 1024
 
 
 if __name__ == "__main__":

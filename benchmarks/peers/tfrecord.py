@@ -38,4 +38,4 @@ class TfRecord:
         )
         held = {"img": 1024, "tiny": 4096, "big": 32}[task.kind]
         dataset = dataset.shuffle(held, seed=1).batch(task.batch).prefetch(tf.data.AUTOTUNE)
-        return count(task, (batch.numpy() for batch in dataset))
+        return count(task, lambda: (batch.numpy() for batch in dataset))

@@ -32,11 +32,14 @@ class WebDataset:
         held = {"img": 512, "tiny": 2048, "big": 16}[task.kind]
         dataset = wds.WebDataset(shards, shardshuffle=8, seed=1).shuffle(held).to_tuple("bin")
         loader = wds.WebLoader(
-            dataset.batched(task.batch, collation_fn=same), batch_size=None, num_workers=2
+            dataset.batched(task.batch, collation_fn=same),
+            batch_size=None,
+            num_workers=2,
+            persistent_workers=True,
         )
 
         def batches() -> Iterator[list[bytes]]:
             for batch in loader:
                 yield [one for (one,) in batch]
 
-        return count(task, batches())
+        return count(task, batches)

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from benchmarks.peers.contest import Task, listed, make_files, sizes
 from benchmarks.peers.files_threads import FilesThreads, read
 from benchmarks.peers.lake_feed import LakeFeed
 from benchmarks.peers.limit import Limit
+from benchmarks.peers.report import CPU, FEED, LIMIT, page, verdicts
 
 ROOT = Path(__file__).parent.parent.parent
 COUNT = 700
@@ -34,14 +34,30 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_epoch_is_every_sample_once(
     contestant: type[LakeFeed], files: Path, tmp_path: Path
 ) -> None:
-    task = Task("tiny", files, tmp_path, float("inf"))
+    task = Task("tiny", files, tmp_path)
+    whole = (COUNT, sum(sizes("tiny", COUNT)))
     one = contestant()
     one.prepare(task)
     done = one.run(task)
-    assert (done.samples, done.bytes, done.whole) == (COUNT, sum(sizes("tiny", COUNT)), True)
-    cut = one.run(Task("tiny", files, tmp_path, time.monotonic() - 1))
-    assert not cut.whole
-    assert cut.samples <= COUNT
+    assert (done.samples, done.bytes) == done.epoch == whole
+    assert 0 < done.first_samples <= COUNT
+    # Cut behind the first batch, within the second epoch at the earliest.
+    cut = one.run(Task("tiny", files, tmp_path, seconds=-1, again=True))
+    assert cut.samples >= cut.first_samples > 0
+    assert cut.epoch in (None, whole)
+
+
+def test_the_page_of_figures_says_what_fell_short_and_who_could_not_run() -> None:
+    fast = {"samples_per_second": 100, "cpu_seconds_per_million": 2.0, "peak_mb": 9,
+            "first_seconds": 0.1}  # fmt: skip
+    slow = fast | {"samples_per_second": 60, "cpu_seconds_per_million": 5.0}
+    figures = {LIMIT: fast, FEED: slow, "LMDB": fast, "FFCV": "it does not build"}
+    rows = {text: (got, met) for _, text, got, met in verdicts({"warm/img": figures})}
+    assert rows["global: 0.8 of the limit"] == ("0.60 (0.8)", "**no**")
+    assert rows[CPU] == ("0.40 (1)", "**no**")
+    document = {"cells": {"warm/img": figures}, "counts": {"img": 4}, "rounds": 1,
+                "environment": harness.environment()}  # fmt: skip
+    assert "- FFCV: it does not build" in page(document)
 
 
 @pytest.mark.slow

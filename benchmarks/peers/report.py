@@ -1,0 +1,186 @@
+"""What came out, as tables: one cell after the other, all cells side by side, and the targets.
+
+python -m benchmarks.peers --report     # writes benchmarks/PEERS.md from results/peers.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import harness
+
+Figures = dict[str, Any]  # of a contestant its figures, or a line that says why there are none
+LIMIT = "limit: bare preadv"
+PLAIN = ("tf.data files, AUTOTUNE", "tf.data files, 64 wide", "torch files, 2 workers",
+         "files, 64 threads")  # fmt: skip
+# Who may pick any sample at any time; the others mix inside a buffer, a block or a shard.
+GLOBAL = (*PLAIN, "FFCV", "Grain + ArrayRecord, 64 threads", "Hugging Face datasets",
+          "Lance, take", "LMDB", "SquashFS, 64 threads", "EROFS, 64 threads")  # fmt: skip
+CPU = "no more CPU a sample than the thriftiest peer"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What lakefeed should reach in a cell: a ratio of two figures, at least `least`."""
+
+    text: str
+    least: float
+    ratio: Callable[[Figures], float]
+
+
+def speed(figures: Figures, *names: str) -> float:
+    """Return the greatest samples/s among some contestants; 0 if none has a figure."""
+    return max(
+        (facts["samples_per_second"] for name, facts in measured(figures, *names)), default=0
+    )
+
+
+def measured(figures: Figures, *names: str) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield the contestants that have figures, of some or of all."""
+    for name, facts in figures.items():
+        if isinstance(facts, dict) and (not names or name in names):
+            yield name, facts
+
+
+def ours(figures: Figures) -> list[str]:
+    """Return the names of lakefeed's contestants."""
+    return [name for name in figures if name.startswith("lakefeed")]
+
+
+def peers(figures: Figures) -> list[str]:
+    """Return the names of everybody who is neither lakefeed nor the limit."""
+    return [name for name in figures if name != LIMIT and not name.startswith("lakefeed")]
+
+
+def _to_limit(*names: str) -> Callable[[Figures], float]:
+    return lambda figures: speed(figures, *names) / speed(figures, LIMIT)
+
+
+def _to_peers(name: str, among: tuple[str, ...] = ()) -> Callable[[Figures], float]:
+    def ratio(figures: Figures) -> float:
+        return speed(figures, name) / speed(figures, *(among or peers(figures)))
+
+    return ratio
+
+
+def _thrift(figures: Figures) -> float:
+    """Return the thriftiest peer's processor time a sample over that of the thriftiest feed."""
+
+    def least(names: list[str]) -> float:
+        return min(facts["cpu_seconds_per_million"] for _, facts in measured(figures, *names))
+
+    return least(peers(figures)) / least(ours(figures))
+
+
+FEED, RUNS8, RUNS64 = "lakefeed Feed, global", "lakefeed Feed, runs=8", "lakefeed Feed, runs=64"
+THRIFT = Target(CPU, 1, _thrift)
+TARGETS: dict[str, tuple[Target, ...]] = {
+    "warm/img": (
+        Target("global: 0.8 of the limit", 0.8, _to_limit(FEED)),
+        Target("global: 2x the best peer", 2, _to_peers(FEED)),
+    ),
+    "warm/tiny": (
+        Target("runs=64: 0.5 of the limit", 0.5, _to_limit(RUNS64)),
+        Target("runs=64: 2x the best peer", 2, _to_peers(RUNS64)),
+        Target("global: 2x the best peer that shuffles globally", 2, _to_peers(FEED, GLOBAL)),
+    ),
+    "warm/big": (),
+    "cold/tiny": (
+        Target("runs=64: at the limit", 1, _to_limit(RUNS64)),
+        Target("first batch in 0.5 s", 1,
+               lambda figures: 0.5 / figures[RUNS64]["first_seconds"]),
+    ),
+    "cold/img": (Target("global: at or above every peer", 1, _to_peers(FEED)),),
+    "cold/big": (Target("global: at or above every peer", 1, _to_peers(FEED)),),
+    "far/tiny": (Target("runs=64: at or above every peer", 1, _to_peers(RUNS64)),),
+    "far/img": (Target("global: at or above every peer", 1, _to_peers(FEED)),),
+    "far/big": (Target("global: at or above every peer", 1, _to_peers(FEED)),),
+    "nas/tiny": (
+        Target("runs=64: 10x plain files at any width", 10, _to_peers(RUNS64, PLAIN)),
+        Target("runs=64: 0.8 of the limit", 0.8, _to_limit(RUNS64)),
+    ),
+    "nas/img": (
+        Target("10x plain files at any width", 10, _to_peers(FEED, PLAIN)),
+        Target("0.8 of the limit", 0.8, _to_limit(FEED, RUNS64)),
+    ),
+    "nas/big": (Target("0.8 of the limit", 0.8, _to_limit(FEED)),),
+}  # fmt: skip
+
+
+def simulated(cell: str) -> str:
+    """Return a cell's name, saying whether its volume is an emulation."""
+    return f"{cell} (simulated)" if cell.split("/")[0] in ("far", "nas") else cell
+
+
+def report(cell: str, figures: Figures) -> str:
+    """Return one cell as a table, the fastest first; who has no figure says why below it."""
+    limit = speed(figures, LIMIT)
+    rows = [
+        (name, facts["samples_per_second"], facts["mb_per_second"],
+         f"{facts['samples_per_second'] / limit:.2f}" if limit else "",
+         facts["cpu_seconds_per_million"], facts["peak_mb"], facts["first_seconds"])
+        for name, facts in sorted(
+            measured(figures), key=lambda pair: -pair[1]["samples_per_second"])
+    ]  # fmt: skip
+    headings = (simulated(cell), "samples/s", "MB/s", "of the limit", "CPU s / million", "peak MB",
+                "first batch s")  # fmt: skip
+    without = [f"- {name}: {why}" for name, why in figures.items() if isinstance(why, str)]
+    return "\n".join(["", harness.table(headings, rows), "", *without])
+
+
+def verdicts(cells: dict[str, Figures]) -> list[tuple[str, str, str, str]]:
+    """Return of every cell its targets, what came out, and whether that is enough."""
+    rows = []
+    for cell, figures in cells.items():
+        for target in (*TARGETS[cell], THRIFT):
+            got = target.ratio(figures)
+            met = "yes" if got >= target.least else "**no**"
+            rows.append((simulated(cell), target.text, f"{got:.2f} ({target.least:g})", met))
+    return rows
+
+
+def matrix(cells: dict[str, Figures], fact: str) -> str:
+    """Return one fact of all contestants in all cells."""
+    names = list(dict.fromkeys(name for figures in cells.values() for name in figures))
+
+    def shown(figures: Figures, name: str) -> str:
+        facts = figures.get(name)
+        if not isinstance(facts, dict):
+            return "–"
+        if fact == "of_limit":
+            return f"{facts['samples_per_second'] / speed(figures, LIMIT):.2f}"
+        return f"{facts[fact]:,.0f}" if facts[fact] >= 10 else f"{facts[fact]:.2g}"
+
+    rows = [(name, *(shown(figures, name) for figures in cells.values())) for name in names]
+    return harness.table(("", *(simulated(cell) for cell in cells)), rows)
+
+
+def page(document: dict[str, Any]) -> str:
+    """Return the page of a result: targets, all cells side by side, who could not run and why."""
+    cells: dict[str, Figures] = document["cells"]
+    machine = document["environment"]
+    reasons = sorted(
+        {f"- {name}: {why}" for figures in cells.values()
+         for name, why in figures.items() if isinstance(why, str)}
+    )  # fmt: skip
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in document["counts"].items())
+    return "\n".join([
+        "# The peers, in figures", "",
+        "Written by `python -m benchmarks.peers --report` from `results/peers.json`; what it means",
+        "is in [README.md](README.md). "
+        f"{machine['processors']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, "
+        f"{machine['date'][:10]}; {counts};",
+        f"{document['rounds']} round(s) warm. `far` and `nas` are simulated, the same for all.", "",
+        "## Targets", "",
+        harness.table(("cell", "target", "got (wanted)", "met"), verdicts(cells)), "",
+        "## Samples a second", "", matrix(cells, "samples_per_second"), "",
+        "## Of the limit", "", matrix(cells, "of_limit"), "",
+        "## Processor seconds for a million samples", "",
+        matrix(cells, "cpu_seconds_per_million"), "",
+        "## Peak resident memory, MB (mapped files count, as far as they were touched)", "",
+        matrix(cells, "peak_mb"), "",
+        "## Seconds to the first batch", "", matrix(cells, "first_seconds"), "",
+        "## Without a figure", "", *(reasons or ["Everybody ran."]), "",
+    ])  # fmt: skip
