@@ -40,7 +40,8 @@ def size_class(size_bytes: int) -> int:
 
 
 def _anonymous(size_bytes: int) -> object:
-    return mmap.mmap(-1, size_bytes)
+    # Private, not Python's default: after a fork parent and child would read into the same pages.
+    return mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 class Pool:

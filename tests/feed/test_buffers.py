@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -87,3 +88,17 @@ def test_an_allocator_gives_the_buffers() -> None:
         Pool(1, lambda size: np.empty(size + 65, np.uint8)[1:]).lend(4096)
     with pytest.raises(Invalid, match="writable"):
         Pool(1, lambda size: bytes(size + 64)).lend(4096)
+
+
+def test_after_a_fork_parent_and_child_fill_memory_of_their_own() -> None:
+    pool = Pool(1 << 24)
+    lent = pool.lend(5000)
+    lent[:] = 1
+    del lent
+    child = os.fork()
+    if child == 0:
+        pool.lend(5000)[:] = 2
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    # The same buffer again, with what this process wrote.
+    assert (pool.lend(5000) == 1).all()
