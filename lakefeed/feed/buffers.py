@@ -6,16 +6,21 @@ buffers and tensors all keep that very array alive (numpy would shorten the chai
 array, but not past a memoryview), so a finalizer on it fires when nobody can see the bytes any
 more, and not before.
 
-Free buffers are kept up to `kept_bytes_max`; the rest goes back to the system. Finalizers run
-wherever the interpreter pleases, so they take no lock: all shared state is a deque.
+What is lent and what is kept for later use make up at most `bytes_max`, unless more than that is
+lent; buffers of which nobody made use for a while go back to the system, so memory follows what is
+needed now, not the greatest need there ever was. Finalizers run wherever the interpreter pleases,
+so they take no lock: every change of shared state is one operation on a dictionary or a deque, and
+dictionaries are copied before they are walked through, because a finalizer may change them.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
+import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +31,8 @@ ALIGNMENT_BYTES = 64
 # Batches of one feed differ by a few percent in size; classes this wide let them share buffers.
 _CLASSES_PER_DOUBLING = 8
 _SMALLEST_BYTES = 1 << 12
+# A free buffer that was not needed for so long is not needed in the steady state.
+_IDLE_SECONDS = 20.0
 
 Bytes = NDArray[np.uint8]
 # Gives a writable buffer of at least so many bytes on a 64-byte boundary, page-locked for example.
@@ -47,11 +54,14 @@ def _anonymous(size_bytes: int) -> object:
 class Pool:
     """Lends buffers; see the module. Safe for threads."""
 
-    def __init__(self, kept_bytes_max: int, allocate: Allocate | None = None) -> None:
-        self._kept_bytes_max = kept_bytes_max
+    def __init__(self, bytes_max: int, allocate: Allocate | None = None) -> None:
+        self._bytes_max = bytes_max
         self._allocate = allocate or _anonymous
-        # One deque serves as the list of free buffers: appending and popping are atomic.
-        self._free: deque[tuple[int, memoryview]] = deque()
+        # By size: when each free buffer came back, and the buffer; the one that came last is lent
+        # first, because it is in the processor's cache, and the others grow old.
+        self._free: dict[int, deque[tuple[float, memoryview]]] = {}
+        self._lent: dict[int, int] = {}
+        self._numbers = itertools.count()
         self._closed = False
 
     def lend(self, size_bytes: int) -> Bytes:
@@ -61,20 +71,16 @@ class Pool:
         if buffer is None:
             buffer = self._make(wanted)
         lent = np.frombuffer(buffer[:size_bytes], np.uint8)
-        weakref.finalize(lent, self._take_back, wanted, buffer).atexit = False
+        number = next(self._numbers)
+        self._lent[number] = wanted
+        weakref.finalize(lent, self._take_back, number, buffer).atexit = False
         return lent
 
     def _find(self, wanted: int) -> memoryview | None:
-        """Take a free buffer of the class, looking at each free one at most once."""
-        for _ in range(len(self._free)):
-            try:
-                size, buffer = self._free.popleft()
-            except IndexError:
-                return None
-            if size == wanted:
-                return buffer
-            self._free.append((size, buffer))
-        return None
+        try:
+            return self._free[wanted].pop()[1]
+        except (KeyError, IndexError):
+            return None
 
     def _make(self, size_bytes: int) -> memoryview:
         buffer = memoryview(self._allocate(size_bytes)).cast("B")  # type: ignore[arg-type]
@@ -87,20 +93,40 @@ class Pool:
             )
         return buffer
 
-    def _take_back(self, size: int, buffer: memoryview) -> None:
+    def _take_back(self, number: int, buffer: memoryview) -> None:
+        size = self._lent.pop(number)
         if self._closed:
             return
-        self._free.append((size, buffer))
-        while sum(size for size, _ in tuple(self._free)) > self._kept_bytes_max:
-            try:
-                self._free.popleft()
-            except IndexError:
+        now = time.monotonic()
+        self._free.setdefault(size, deque()).append((now, buffer))
+        self._give_up(now)
+
+    def _give_up(self, now: float) -> None:
+        """Let go of free buffers that are old, or too much beside what is lent, oldest first."""
+        excess = sum(self._lent.copy().values()) + self.free_bytes - self._bytes_max
+        while True:
+            oldest = min(self._oldest(), default=None)
+            if oldest is None or (excess <= 0 and oldest[0] > now - _IDLE_SECONDS):
                 return
+            size = oldest[1]
+            try:
+                self._free[size].popleft()
+            except IndexError:
+                continue  # another thread took it just now
+            excess -= size
+
+    def _oldest(self) -> Iterator[tuple[float, int]]:
+        """Yield when the oldest free buffer of each size came back."""
+        for size, buffers in self._free.copy().items():
+            try:
+                yield buffers[0][0], size
+            except IndexError:
+                continue  # none of this size is left
 
     @property
     def free_bytes(self) -> int:
         """Bytes kept for later use."""
-        return sum(size for size, _ in tuple(self._free))
+        return sum(size * len(buffers) for size, buffers in self._free.copy().items())
 
     def close(self) -> None:
         """Give free buffers back to the system, and lent ones when their users are gone."""

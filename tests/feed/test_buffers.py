@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -71,6 +72,28 @@ def test_free_buffers_are_kept_up_to_a_bound() -> None:
     late = pool.lend(10)
     del late
     assert pool.free_bytes == 0
+
+
+def test_what_is_lent_and_what_is_kept_share_the_bound() -> None:
+    pool = Pool(100_000)
+    kept = pool.lend(60_000)
+    lent = [pool.lend(30_000) for _ in range(4)]
+    lent.clear()
+    assert 0 < pool.free_bytes <= 40_000
+    del kept
+
+
+def test_what_nobody_needs_for_a_while_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pool = Pool(1 << 24)
+    lent = [pool.lend(size) for size in (5000, 5000, 5000, 70_000)]
+    lent.clear()
+    for _ in range(30):
+        now[0] += 1
+        pool.lend(5000)
+    # Of all those only the one that is used again and again is left.
+    assert pool.free_bytes == size_class(5000)
 
 
 def test_an_allocator_gives_the_buffers() -> None:
