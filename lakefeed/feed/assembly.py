@@ -6,6 +6,7 @@ and hand over a batch's bytes, dense. A sample number in here is its place in th
 
 from __future__ import annotations
 
+import bisect
 import itertools
 from functools import cache
 from typing import Protocol
@@ -47,8 +48,6 @@ def _memory() -> pa.MemoryPool:
 class Placing(Protocol):
     """See the module; safe for threads that do different reads."""
 
-    private: bool  # Where a read may be done twice, both land beside first.
-
     @property
     def extra_bytes(self) -> int:
         """Memory needed beside the batches' own."""
@@ -61,7 +60,7 @@ class Placing(Protocol):
 
     def accept(self, read: int, own: memoryview) -> None:
         """Take what a read brought into a buffer of its own; its place may still be written to by
-        a straggler, unless all reads are `private`."""
+        the straggler that it overtook."""
 
     def damaged(self, start: int, end: int) -> list[int]:
         """Return the samples of reads [start, end) that must be checked one by one."""
@@ -82,8 +81,6 @@ class Direct:
     What overtook a straggler lies elsewhere, and a batch with such a sample is put together anew:
     the place that the straggler still writes to is given up.
     """
-
-    private = False
 
     def __init__(self, rows: Rows, reads: Reads) -> None:
         self._rows = rows
@@ -203,9 +200,11 @@ class Direct:
 
 
 class Staged:
-    """Reads land one behind the other in one buffer; Arrow takes each batch out of it."""
+    """Reads land one behind the other in one buffer; Arrow takes each batch out of it.
 
-    private = True
+    What overtook a straggler stays where it is, and is copied over what Arrow took from the place
+    that the straggler still writes to.
+    """
 
     def __init__(self, rows: Rows, reads: Reads) -> None:
         self._rows = rows
@@ -221,6 +220,7 @@ class Staged:
         self._element = np.full(len(rows) + 1, 2 * members - 1, np.int64)
         self._element[reads.order] = 2 * np.arange(members)
         self._whole = memoryview(b"")
+        self._moved: dict[int, memoryview] = {}  # what overtook a straggler, by read
         self._array: pa.Array = None
 
     @property
@@ -241,28 +241,41 @@ class Staged:
         place = self._plan.places[read]
         return [self._whole[place : place + self._reads.length[read]]]
 
+    def _brought(self, read: int) -> memoryview:
+        """Return what a read brought, wherever it is."""
+        moved = self._moved.get(read)
+        return self.buffers(read)[0] if moved is None else moved
+
     def accept(self, read: int, own: memoryview) -> None:
-        """Bring what a read brought to its place, which no other reads of it write to."""
-        place = self._plan.places[read]
-        self._whole[place : place + len(own)] = own
+        """Remember where a read's bytes are instead of in their place."""
+        self._moved[read] = own
 
     def damaged(self, start: int, end: int) -> list[int]:
         """Return the samples without their checksum; most stretches need one look."""
-        plan, whole = self._plan, self._whole
+        plan = self._plan
         damaged: list[int] = []
-        for span in range(plan.span[start], plan.span[end]):
-            if crc32c(whole[plan.low[span] : plan.high[span]]) == plan.crc32c[span]:
-                continue
-            last = plan.member[span + 1] if span + 1 < len(plan.member) else len(plan.starts)
-            for member in range(plan.member[span], last):
-                at = int(self._reads.order[member])
-                if crc32c(self._view(at)) != self._rows.crc32c[at]:
-                    damaged.append(at)
+        for read in range(start, end):
+            brought, place = self._brought(read), plan.places[read]
+            for span in range(plan.span[read], plan.span[read + 1]):
+                low, high = plan.low[span] - place, plan.high[span] - place
+                if crc32c(brought[low:high]) != plan.crc32c[span]:
+                    damaged += self._damaged_of(span)
         return damaged
+
+    def _damaged_of(self, span: int) -> list[int]:
+        member = self._plan.member
+        last = member[span + 1] if span + 1 < len(member) else len(self._plan.starts)
+        samples = self._reads.order[member[span] : last].tolist()
+        return [at for at in samples if crc32c(self._view(at)) != self._rows.crc32c[at]]
 
     def _view(self, at: int) -> memoryview:
         element = int(self._element[at])
-        return self._whole[int(self._bounds[element]) : int(self._bounds[element + 1])]
+        start, end = int(self._bounds[element]), int(self._bounds[element + 1])
+        if not self._moved:
+            return self._whole[start:end]
+        read = bisect.bisect_right(self._reads.start, element // 2) - 1
+        place = self._plan.places[read]
+        return self._brought(read)[start - place : end - place]
 
     def check(self, at: int, name: str) -> None:
         """Raise Corrupt for a sample that does not verify."""
@@ -284,4 +297,13 @@ class Staged:
         bounds = np.frombuffer(splits, np.int64)[: len(chosen) + 1]
         if data is None:
             return np.empty(0, np.uint8), bounds
-        return np.frombuffer(data, np.uint8)[: int(bounds[-1])], bounds
+        dense = np.frombuffer(data, np.uint8)[: int(bounds[-1])]
+        return self._mended(dense, bounds, chosen) if self._moved else dense, bounds
+
+    def _mended(self, dense: Bytes, bounds: Splits, chosen: Chosen) -> Bytes:
+        """Return a batch with the samples of overtaken reads from where those brought them."""
+        whole, edges = dense.copy(), bounds.tolist()
+        for at, (start, end) in zip(chosen.tolist(), itertools.pairwise(edges), strict=True):
+            if at != NOTHING and end > start:
+                whole[start:end] = self._view(at)
+        return whole

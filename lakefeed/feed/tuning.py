@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # still in reach of the second-level caches of the machine's memory controller.
 _WINDOW_BYTES = 20 << 20
 _AHEAD_WINDOWS = 2
+_SLOW_AHEAD_WINDOWS = 4
 # Where reads are slow, small neighbours that can share one are worth a quarter of the budget. Big
 # samples have a read of their own anyway, and a window hands out nothing before all of it is there:
 # then windows are about one batch, and many of them are under way.
@@ -50,6 +51,7 @@ class Tuner:
         self._recorder = recorder
         self._samples = 1
         self._sample_bytes = 0.0
+        self._window_needs = 0
         self._slow = False
         self.hedge_seconds = _STRAGGLER_SECONDS
 
@@ -70,8 +72,9 @@ class Tuner:
         """
         if not self._slow:
             return min(_AHEAD_WINDOWS * self.window_bytes, self._limits.bytes_max)
-        small = self._sample_bytes < _SMALL_BYTES
-        return self._limits.bytes_max // (1 if small else _SLOW_AHEAD_SHARE)
+        if self._sample_bytes >= _SMALL_BYTES:
+            return self._limits.bytes_max // _SLOW_AHEAD_SHARE
+        return min(self._limits.bytes_max, _SLOW_AHEAD_WINDOWS * self._window_needs)
 
     def samples(self) -> int:
         """Return how many samples to draft."""
@@ -106,3 +109,4 @@ class Tuner:
         samples = len(window.rows)
         self._sample_bytes = max(1.0, sum(window.batch_bytes) / max(1, samples))
         self._samples = max(self._samples, samples) * 2
+        self._window_needs = max(self._window_needs, window.needed_bytes)

@@ -83,10 +83,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """Whether a read may be under way twice, and whether it is done into a buffer of its own."""
+    """Whether a read may be under way twice, and whether this is the second of the two."""
 
     claim: Claim | None
-    apart: bool
+    second: bool
 
     def first(self) -> bool:
         """Tell whoever has read whether it counts."""
@@ -126,15 +126,9 @@ class Window:
         return Staged(rows, reads) if staged else Direct(rows, reads)
 
     @property
-    def read_bytes(self) -> int:
-        """Bytes that the reads bring, gaps included."""
-        return sum(self.reads.length)
-
-    @property
     def extra_bytes(self) -> int:
         """Memory that is needed while reading, beside the batches' own."""
-        private = self.read_bytes if self.hedged and self._placing.private else 0
-        return self._placing.extra_bytes + private
+        return self._placing.extra_bytes
 
     @property
     def needed_bytes(self) -> int:
@@ -166,8 +160,7 @@ class Window:
             stop = position + 1
             while stop < end and self.reads.pack[stop] == pack:
                 stop += 1
-            how = _How(claim, second or (claim is not None and self._placing.private))
-            if not self._read_pack(position, stop, how, seconds):
+            if not self._read_pack(position, stop, _How(claim, second), seconds):
                 return False
             position = stop
         read_bytes = sum(self.reads.length[start:end])
@@ -184,7 +177,7 @@ class Window:
 
         def read_all(file: ReadableFile) -> bool:
             nonlocal done
-            if how.apart:
+            if how.second:
                 return self._read_apart(file, done, how, seconds)
             # Locals and few calls: for small samples this loop is most of the feed's time.
             read_into, buffers, offset = file.read_into, self._placing.buffers, self.reads.offset
