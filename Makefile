@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 # The steps of one target wait for each other: system packages, then the environment, then checks.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help venv system test quick lint types format demo bench docs clean
+.PHONY: help venv system test quick lint types format demo bench docs image clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,17 @@ demo: venv  ## real images in, a trained model out
 
 bench: venv  ## run the benchmarks
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# BUILDER=docker|podman|buildah (default: the first that is there), BASE=another base image, TARGET=mount,
+# EXTRAS=service,..., TAG=name.
+BUILDER ?= $(firstword $(foreach one,docker podman buildah,$(if $(shell command -v $(one)),$(one))))
+TARGET ?= service
+TAG ?= lakefeed
+image:  ## the container image, with docker, podman or buildah
+	@test -n "$(BUILDER)" || { echo "image: install docker, podman or buildah"; exit 1; }
+	$(BUILDER) build $(if $(findstring docker,$(BUILDER)),,--format docker) -f deploy/Containerfile \
+	  $(if $(BASE),--build-arg BASE=$(BASE)) $(if $(EXTRAS),--build-arg EXTRAS=$(EXTRAS)) \
+	  --target $(TARGET) -t $(TAG) $(ARGS) .
 
 clean:  ## remove .venv and everything generated
 	rm -rf .venv .venv.lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,19 +1,23 @@
 """How quick and how frugal is the offset index of a lake of 20 million files?
 
 Expected: a merge reads, sorts and writes about half a million rows a second on one core, in some
-hundred megabytes of memory, whatever the size of the lake; each row is rewritten a few times on its
-way down. A look-up reads one row group of 8192 rows in each level that may hold the path, a listing
-those of its directory, so both take as long with 20 million rows as with one million. A batch of
-random paths is the exception: it has to read one group for each path, as soon as there are fewer
-paths than groups, so its price a path grows until then.
+hundred megabytes of memory, whatever the size of the lake. A look-up in a lake just opened decodes
+one row group of 8192 rows in each level that may hold the path, a listing those of its directory.
+A million rows stay decoded after that (100 bytes a row). Twenty million do not; of a lake that big
+the rows are kept as addresses (29 bytes a row) once look-ups have decoded as much as there is, and
+then look-ups of one path or of many take as long as with a million. Two things cannot be as quick:
+the first batch of random paths in a lake just opened, which has to decode a group for each path, or
+all of them, twenty times as many; and listing a directory that was not listed before, whose groups
+are decoded, while those of a million rows all are already.
 
 The rows are synthetic: real-looking paths, sizes, times and checksums, in packs that hold no
 payloads. Each pack of 200,000 rows has files from everywhere (the worst case for merging), and the
 index is merged after each 8 packs as a busy writer does. The baseline is the same with a million
-rows, in the same run. Page cache: warm. Cold look-ups are those whose row group was not decoded
-before, warm ones those whose group was. On a busy machine the ratios of processor times count.
+rows, in the same run. Page cache: warm. "Just opened": by a process that has decoded nothing of
+this lake so far. "Warm": after batches of random paths. On a busy machine the ratios of processor
+times count.
 
-    python -m benchmarks.big_index [--rows 20000000] [--small] [--dir DIR] [--repeats 5]
+    python -m benchmarks.big_index [--rows 20000000] [--small] [--dir DIR] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +48,7 @@ from lakefeed.format.rows import MEMORY_SCHEMA
 from lakefeed.lake.leveling import plan_merge, runs_of
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
+from lakefeed.lake.snapshot import Snapshot
 
 BASE_ROWS = 1_000_000
 PACK_ROWS = 200_000
@@ -137,33 +143,69 @@ def written_by(commit: Commit) -> int:
 
 
 def look(where: Path, rows: int) -> dict[str, object]:
-    """Return the median seconds of look-ups and listings in a lake just opened."""
+    """Return the median seconds of look-ups and listings, of the processor, too, and the memory."""
     rng = random.Random(7)
+    batches = {
+        size: [path_of(rng.randrange(rows)) for _ in range(size)]
+        for size in (1000, 10_000, 100_000)
+    }
+    facts: dict[str, tuple[float, float]] = {}
+    with opened(where) as snapshot:
+        facts |= first_looks(snapshot, rows, rng)
+    for size, paths in batches.items():
+        with opened(where) as snapshot:
+            facts[f"just opened: locate {size:,} random paths"] = median(snapshot.locate, [paths])
+    with opened(where) as snapshot:
+        for paths in (*batches.values(), *batches.values()):
+            snapshot.locate(paths)
+        facts |= warm_looks(snapshot, rows, rng)
+        for size, paths in batches.items():
+            facts[f"warm: locate {size:,} random paths"] = median(snapshot.locate, [paths] * 5)
+        held = snapshot.addresses_bytes >> 20
+    wall = {name: pair[0] for name, pair in facts.items()}
+    busy = {f"{name}, CPU": pair[1] for name, pair in facts.items()}
+    return {**wall, **busy, "addresses_mb": held, "peak_mb": peak_mb()}
+
+
+@contextmanager
+def opened(where: Path) -> Iterator[Snapshot]:
+    """Open the lake and the footers of its index files."""
+    with Lake.open(where) as lake:
+        snapshot = lake.snapshot()
+        for source in snapshot.sources:
+            lake.catalogue.reader(source)
+        yield snapshot
+
+
+def first_looks(
+    snapshot: Snapshot, rows: int, rng: random.Random
+) -> dict[str, tuple[float, float]]:
+    """Return what looks at single places take in a lake just opened."""
     # So far apart that no two places share a row group: each first look is a cold one.
     step = rows // min(LOOKUPS, rows // (2 * GROUP_ROWS))
     numbers = [at + rng.randrange(step // 2) for at in range(0, rows - step // 2, step)]
     rng.shuffle(numbers)
     places, listed = numbers[::2], numbers[1::2]
-    with Lake.open(where) as lake:
-        snapshot = lake.snapshot()
-        for source in snapshot.sources:
-            lake.catalogue.reader(source)
-        facts = {
-            "stat, cold": median(snapshot.stat, map(path_of, places)),
-            "stat, warm": median(snapshot.stat, map(path_of, places)),
-            "stat of what is not there": median(
-                snapshot.exists, [path_of(n) + "~" for n in places]
-            ),
-            "ls of 1,000, cold": median(snapshot.ls, map(directory_of, listed)),
-            "ls of 1,000, warm": median(snapshot.ls, map(directory_of, listed)),
-        }
-        near = [path_of(number) for number in range(10_000)]
-        far = [path_of(rng.randrange(rows)) for _ in range(10_000)]
-        facts["locate 10,000 neighbours"] = median(snapshot.locate, [near] * 5)
-        facts["locate 10,000 random paths"] = median(snapshot.locate, [far] * 3)
-    wall = {name: pair[0] for name, pair in facts.items()}
-    busy = {f"{name}, CPU": pair[1] for name, pair in facts.items()}
-    return {**wall, **busy, "peak_mb": peak_mb()}
+    return {
+        "just opened: stat": median(snapshot.stat, map(path_of, places)),
+        "just opened: ls of 1,000": median(snapshot.ls, map(directory_of, listed)),
+        "ls of 1,000 again": median(snapshot.ls, map(directory_of, listed)),
+    }
+
+
+def warm_looks(snapshot: Snapshot, rows: int, rng: random.Random) -> dict[str, tuple[float, float]]:
+    """Return what looks at single places take where look-ups have been at work."""
+    some = [path_of(rng.randrange(rows)) for _ in range(LOOKUPS)]
+    near = [path_of(number) for number in range(10_000)]
+    return {
+        "warm: locate one path": median(snapshot.locate, [[path] for path in some]),
+        "warm: stat": median(snapshot.stat, [path_of(rng.randrange(rows)) for _ in some]),
+        "warm: stat of what is not there": median(snapshot.exists, [f"{path}~" for path in some]),
+        "warm: ls of 1,000": median(
+            snapshot.ls, [directory_of(rng.randrange(rows)) for _ in some[::2]]
+        ),
+        "warm: locate 10,000 neighbours": median(snapshot.locate, [near] * 5),
+    }
 
 
 def median(action: Callable[[Any], object], places: Iterable[object]) -> tuple[float, float]:
@@ -210,7 +252,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--small", action="store_true", help="2 million rows against 200,000")
     parser.add_argument("--dir", type=Path, help="where to work; default: the temporary directory")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--step", choices=["build", "look"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
@@ -223,19 +265,23 @@ def main() -> int:
         built = {name: apart("build", *lake) for name, lake in lakes.items()}
         looked = looks(lakes, 2 if options.small else options.repeats)
     ratios = {
-        key: round(seconds / looked["base"][key], 2) for key, seconds in looked["big"].items()
+        key: round(seconds / looked["base"][key], 2)
+        for key, seconds in looked["big"].items()
+        if looked["base"][key]
     }
     merging = [(key, built["base"][key], value) for key, value in built["big"].items()]
     print(harness.table(["merging", f"{base:,} rows", f"{big:,} rows"], merging))
     print()
     rows = []
     for key, seconds in looked["big"].items():
-        if key != "peak_mb" and not key.endswith("CPU"):
+        if not key.endswith(("_mb", "CPU")):
             base_ms, big_ms = looked["base"][key] * 1e3, seconds * 1e3
             cpu_ratio = ratios[f"{key}, CPU"]
             rows.append((key, f"{base_ms:.3f}", f"{big_ms:.3f}", ratios[key], cpu_ratio))
     headings = ["ms", f"{base:,} rows", f"{big:,} rows", "ratio", "ratio of CPU times"]
     print(harness.table(headings, rows))
+    peaks = [(key, looked["base"][key], looked["big"][key]) for key in ("addresses_mb", "peak_mb")]
+    print(harness.table(["MB", *headings[1:3]], peaks))
     facts: dict[str, object] = {"rows": "synthetic", "page_cache": "warm", "ratios": ratios,
                                 "built": built, "looked": looked}  # fmt: skip
     if not options.small:

@@ -4,7 +4,8 @@ A `Source` is one sorted run of rows: a pack whose rows are not merged yet, or a
 `sources_of` lists a state's, newest first: packs that are not merged, then level by level. Of two
 rows for a path the one with the higher `seq` counts, and of equal ones that of the earlier source.
 
-`Catalogue` opens sources and keeps decoded row groups up to a byte budget. Index files are
+`Catalogue` opens sources and keeps decoded row groups up to a byte budget, and all rows of the
+sources that look-ups come back to in a form of a quarter of the size (`resident`). Index files are
 immutable (I1), so nothing here is ever invalidated. Rows are verified before they are believed
 (I7).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -24,11 +26,19 @@ from lakefeed.format.columns import ColumnsReader
 from lakefeed.format.commit import PackInfo, SegmentInfo, State
 from lakefeed.format.pack import open_pack
 from lakefeed.lake import layout
+from lakefeed.lake.addresses import Addresses
 from lakefeed.lake.files import OpenFiles
+from lakefeed.lake.resident import Resident
 
 # Two million rows of the usual shape; a look-up of many random paths then decodes each group once.
 CACHE_BYTES = 256 << 20
+# Twenty million rows as addresses, in lakes that are too big for the above.
+ADDRESSES_BYTES = 640 << 20
+# Decoded groups, beside those.
+BESIDE_BYTES = 32 << 20
 READERS_MAX = 1024
+# Groups decoded at a time on the way to addresses: 4 MB, which memory pools hand out again.
+_STEP_GROUPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +90,13 @@ def segment_source(info: SegmentInfo) -> Source:
 class Catalogue:
     """Opens sources and caches decoded groups. Safe for threads; the lock guards the two tables."""
 
-    def __init__(self, files: OpenFiles, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self, files: OpenFiles, cache_bytes: int = CACHE_BYTES, addresses_bytes: int = 0
+    ) -> None:
         self._files = files
         self._cache_bytes = cache_bytes
+        self._decoded_bytes = cache_bytes
+        self.resident = Resident(addresses_bytes)
         self._lock = threading.Lock()
         self._readers: OrderedDict[str, ColumnsReader] = OrderedDict()
         self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
@@ -129,6 +143,37 @@ class Catalogue:
         table = self.reader(source).read(start, end)
         return rows_format.from_file(table, source.pack_id, source.own_seq, source.path)
 
+    def addresses(
+        self, source: Source, groups: list[int], admitted: Callable[[], frozenset[str]]
+    ) -> Addresses | None:
+        """Return a source's addresses for a look-up in these groups, if that is the better way.
+
+        Where they are not in memory, they are taken in when it pays and the source is `admitted`.
+        """
+        found = self.resident.get(source.id)
+        if found is not None:
+            return found
+        with self._lock:
+            missing = sum((source.id, number) not in self._groups for number in groups)
+        if not missing or source.id not in admitted():
+            return None
+        with self._lock:
+            # What is decoded will hardly be asked for again: there is too much else.
+            self._decoded_bytes = min(self._decoded_bytes, BESIDE_BYTES)
+            self._trim()
+        count = len(self.reader(source).groups)
+        if not self.resident.due(source.id, missing, count):
+            return None
+        return self.resident.take_in(source, lambda: self._all_rows(source, count))
+
+    def admitted(self, sources: Sequence[Source]) -> frozenset[str]:
+        """Return which sources of a snapshot may have addresses."""
+        return self.resident.admitted(sources, self._cache_bytes)
+
+    def _all_rows(self, source: Source, groups: int) -> Iterator[pa.Table]:
+        for start in range(0, groups, _STEP_GROUPS):
+            yield self.rows(source, start, min(start + _STEP_GROUPS, groups))
+
     def cached_rows(self, source: Source, groups: list[int]) -> list[pa.Table]:
         """Return the rows of each of these groups, from the cache or read in runs."""
         found: dict[int, pa.Table] = {}
@@ -155,9 +200,12 @@ class Catalogue:
                 if key not in self._groups:
                     self._groups[key] = table
                     self._held_bytes += table.nbytes
-            while self._held_bytes > self._cache_bytes and self._groups:
-                _, old = self._groups.popitem(last=False)
-                self._held_bytes -= old.nbytes
+            self._trim()
+
+    def _trim(self) -> None:
+        while self._held_bytes > self._decoded_bytes and self._groups:
+            _, old = self._groups.popitem(last=False)
+            self._held_bytes -= old.nbytes
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:

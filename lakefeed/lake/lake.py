@@ -19,7 +19,7 @@ from lakefeed.format.commit import Changes, Commit, State
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.batch import Batch
-from lakefeed.lake.catalogue import Catalogue, sources_of
+from lakefeed.lake.catalogue import ADDRESSES_BYTES, CACHE_BYTES, Catalogue, sources_of
 from lakefeed.lake.committing import Committer, Publisher
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.leases import Leases
@@ -51,7 +51,7 @@ class Lake:
         self.refs = Refs(volume)
         self.leases = Leases(volume, self.refs.server_time_ns)
         self._files = OpenFiles(volume)
-        self.catalogue = Catalogue(self._files)
+        self.catalogue = Catalogue(self._files, CACHE_BYTES, ADDRESSES_BYTES)
         self._reader = Reader(self._files)
         self._shared = Shared(volume, self.catalogue, self._reader, self.log.head, self.snapshot)
 

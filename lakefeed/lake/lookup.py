@@ -2,14 +2,16 @@
 
 For each source that may hold a path, the groups concerned are decoded and probed with one hash
 join: the rows against the *wanted* paths, because that table is the smaller one and stays in the
-processor cache (1 M rows against 100 k paths: 60 ms; the other way round: 480 ms). Of several rows
-for a path the newest `seq` wins.
+processor cache (1 M rows against 100 k paths: 60 ms; the other way round: 480 ms). Sources of big
+lakes that look-ups come back to are not decoded again and again: their rows are found by
+fingerprint (`resident`). Of several rows for a path the newest `seq` wins.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -17,16 +19,22 @@ import pyarrow.compute as pc
 
 from lakefeed.format import bridge
 from lakefeed.format.columns import Groups
+from lakefeed.format.fingerprint import Prints
+from lakefeed.format.paths import PATH_BYTES_MAX
 from lakefeed.format.rows import COLUMNS, Kind, empty_table
+from lakefeed.lake.addresses import Addresses
 from lakefeed.lake.catalogue import Catalogue, Source, lower_bound
 
 # Above this many wanted paths a group, finding each path's group costs more than probing them all.
 _BISECT_PER_GROUP = 4
 # Up to this many paths are bisected one by one.
 _FEW = 4
+# Groups that are probed at a time where a lake's rows are many: 14 MB, instead of a segment's 100.
+_CHUNK_GROUPS = 16
 
 
 # What reading payloads needs; leaving out paths and attributes saves a fifth of a look-up.
+_NO_PATH = [name for name in COLUMNS if name != "path"]
 EXTENT_COLUMNS = ("kind", "pack", "offset", "length", "size", "codec", "crc32c", "seq")
 
 
@@ -48,11 +56,12 @@ def locate(
     # The paths of the answer are the ones asked for; fetching them again would be half the work.
     fetched = [name for name in columns if name != "path"]
     best = _Best(len(unique), fetched)
+    wanted = _Wanted(catalogue, sources, unique)
     if len(unique) <= _FEW:
         for number, path in enumerate(unique.to_pylist()):
-            best.put(number, _newest(catalogue, sources, path))
+            best.put(number, _newest(wanted, path))
     else:
-        _probe_all(catalogue, sources, unique, best)
+        _probe_all(wanted, best)
     codes = bridge.to_numpy(encoded.indices)
     found = best.table(codes)
     if "path" not in columns:
@@ -62,27 +71,62 @@ def locate(
     return found.add_column(0, "path", path).select(list(columns))
 
 
-def _newest(catalogue: Catalogue, sources: list[Source], path: str) -> pa.Table | None:
+class _Wanted:
+    """The paths looked for, each once, their fingerprints once somebody needs them, and where."""
+
+    def __init__(self, catalogue: Catalogue, sources: list[Source], paths: pa.Array) -> None:
+        self.catalogue = catalogue
+        self.sources = sources
+        self.paths = paths
+
+    @cached_property
+    def prints(self) -> Prints:
+        """The fingerprints of all paths."""
+        paths = self.paths
+        too_long = pc.greater(pc.binary_length(paths), PATH_BYTES_MAX)
+        # No row has such a path, nor has one the empty path.
+        if pc.any(too_long).as_py():
+            paths = pc.if_else(too_long, "", paths)
+        return self.catalogue.resident.prints.of(paths)
+
+    @cached_property
+    def admitted(self) -> frozenset[str]:
+        return self.catalogue.admitted(self.sources)
+
+    def addresses(self, source: Source, groups: list[int]) -> Addresses | None:
+        """Return the source's addresses, if with them these groups need not be decoded."""
+        return self.catalogue.addresses(source, groups, lambda: self.admitted)
+
+
+def _newest(wanted: _Wanted, path: str) -> pa.Table | None:
     """Return the newest row of one path by bisection: 20 us a source instead of a hash join."""
     newest, seq = None, -1
-    for source in sources:
+    prints: Prints | None = None
+    for source in wanted.sources:
         if source.seq_max <= seq or not source.first <= path <= source.last:
             continue
-        groups = catalogue.reader(source).groups
-        number = bisect_right(groups.first, path) - 1
-        if number < 0:
+        group = bisect_right(wanted.catalogue.reader(source).groups.first, path) - 1
+        if group < 0:
             continue
-        (table,) = catalogue.cached_rows(source, [number])
-        paths = table["path"]
-        at = lower_bound(paths, path)
-        if at < len(paths) and paths[at].as_py() == path and table["seq"][at].as_py() > seq:
-            newest, seq = table.slice(at, 1), table["seq"][at].as_py()
+        addresses = wanted.addresses(source, [group])
+        if addresses is not None:
+            prints = prints or wanted.catalogue.resident.prints.one(path)
+            found = addresses.find(prints)
+            row = addresses.rows(found, _NO_PATH) if found[0] >= 0 else None
+        else:
+            (table,) = wanted.catalogue.cached_rows(source, [group])
+            at = lower_bound(table["path"], path)
+            there = at < len(table) and table["path"][at].as_py() == path
+            row = table.slice(at, 1) if there else None
+        if row is not None and (one := row["seq"][0].as_py()) > seq:
+            newest, seq = row, one
     return newest
 
 
-def _probe_all(catalogue: Catalogue, sources: list[Source], unique: pa.Array, best: _Best) -> None:
+def _probe_all(wanted: _Wanted, best: _Best) -> None:
+    unique = wanted.paths
     bounds = pc.min_max(unique).as_py()
-    for source in sources:
+    for source in wanted.sources:
         if not source.overlaps(bounds["min"], bounds["max"] + "\0"):
             continue
         wanting = best.seq < source.seq_max
@@ -94,9 +138,21 @@ def _probe_all(catalogue: Catalogue, sources: list[Source], unique: pa.Array, be
         missing = np.flatnonzero(wanting)
         if not len(missing):
             continue
-        probe = unique if len(missing) == len(unique) else unique.take(bridge.numbers(missing))
-        tables = catalogue.cached_rows(source, _groups(catalogue.reader(source).groups, probe))
-        best.add(tables, probe, missing)
+        held = wanted.catalogue.resident.get(source.id)
+        if held is None:
+            probe = unique if len(missing) == len(unique) else unique.take(bridge.numbers(missing))
+            groups = _groups(wanted.catalogue.reader(source).groups, probe)
+            held = wanted.addresses(source, groups)
+        if held is None:
+            step = _CHUNK_GROUPS if source.id in wanted.admitted else max(len(groups), 1)
+            for start in range(0, len(groups), step):
+                chunk = groups[start : start + step]
+                best.add(wanted.catalogue.cached_rows(source, chunk), probe, missing)
+            continue
+        at = held.find(wanted.prints.some(missing))
+        hit = np.flatnonzero(at >= 0)
+        if len(hit):
+            best.take(held.rows(at[hit], best.columns), missing[hit])
 
 
 def _groups(groups: Groups, probe: pa.Array) -> list[int]:
@@ -115,7 +171,7 @@ class _Best:
     """The newest row found so far for each wanted path."""
 
     def __init__(self, count: int, columns: list[str]) -> None:
-        self._columns = columns
+        self.columns = columns
         self.seq = np.full(count, -1, np.int64)
         self._at = np.full(count, -1, np.int64)
         self._pieces: list[pa.Table] = []
@@ -125,7 +181,7 @@ class _Best:
         """Take over the one row of a path, if there is one."""
         if row is not None:
             self._at[number] = self._rows
-            self._pieces.append(row.select(self._columns))
+            self._pieces.append(row.select(self.columns))
             self._rows += 1
 
     def add(self, tables: list[pa.Table], probe: pa.Array, ids: np.ndarray) -> None:
@@ -139,7 +195,11 @@ class _Best:
             return
         rows = np.flatnonzero(bridge.valid(hit))
         found = ids[bridge.to_numpy(hit)[rows]]
-        piece = together.select(self._columns).unify_dictionaries().take(bridge.numbers(rows))
+        piece = together.select(self.columns).unify_dictionaries().take(bridge.numbers(rows))
+        self.take(piece, found)
+
+    def take(self, piece: pa.Table, found: np.ndarray) -> None:
+        """Take over the rows of `piece` that are newer; `found` numbers their paths."""
         seq = bridge.to_numpy(piece["seq"]).astype(np.int64)
         newer = seq > self.seq[found]
         self.seq[found[newer]] = seq[newer]
@@ -149,7 +209,7 @@ class _Best:
 
     def table(self, codes: np.ndarray) -> pa.Table:
         """Return the rows in the order of `codes`; deleted and unknown paths are nulls."""
-        nothing = empty_table().select(self._columns)
+        nothing = empty_table().select(self.columns)
         merged = pa.concat_tables([nothing, *self._pieces])
         merged = merged.unify_dictionaries().combine_chunks()
         if len(merged):

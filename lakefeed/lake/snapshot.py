@@ -171,6 +171,11 @@ class Snapshot:
             if len(chosen):
                 yield chosen
 
+    @property
+    def addresses_bytes(self) -> int:
+        """The memory that rows of this lake take which look-ups keep ready (`lake/resident.py`)."""
+        return self._shared.catalogue.resident.held_bytes
+
     # -- index files -----------------------------------------------------------------------------
 
     def columns(self, source: Source) -> ColumnsReader:

@@ -26,8 +26,8 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:
-    """The instructions of each stage, by its name."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    """The instructions of each stage, by its name; what comes before the first is the stage ""."""
+    stage, found = "", {"": list[tuple[str, str]]()}
     for name, text in instructions():
         if name == "FROM":
             stage = text.split(" AS ")[1]
@@ -39,6 +39,13 @@ def stages() -> dict[str, list[tuple[str, str]]]:
 def project() -> dict[str, object]:
     loaded: dict[str, object] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return loaded
+
+
+def build() -> dict[str, dict[str, list[str]]]:
+    """What pyproject.toml says of building packages."""
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    targets: dict[str, dict[str, list[str]]] = whole["tool"]["hatch"]["build"]["targets"]
+    return targets
 
 
 @pytest.mark.slow
@@ -69,6 +76,8 @@ def test_the_default_image_can_run_the_service() -> None:
 def test_the_build_sees_every_file_that_it_needs() -> None:
     needed = {"pyproject.toml", str(project()["readme"]), "lakefeed"}
     needed |= set(project()["license-files"])  # type: ignore[call-overload]
+    # Files from elsewhere that the package takes in.
+    needed |= set(build()["wheel"]["force-include"])
     copied = {
         word.removeprefix("./")
         for name, text in stages()["build"]
@@ -93,10 +102,9 @@ def test_images_run_as_the_user_of_the_manifests() -> None:
 
 def test_base_images_are_pinned_by_tag() -> None:
     bases = [text.split()[0] for name, text in instructions() if name == "FROM"]
-    outside = {base for base in bases if base not in stages()}
-    assert outside
-    for base in outside:
-        assert re.fullmatch(r"[a-z]+:\d+\.\d+-slim-\w+", base), base
+    assert {base for base in bases if base not in stages()} == {"${BASE}"}
+    ((_, default),) = stages()[""]
+    assert re.fullmatch(r"BASE=[a-z]+:\d+\.\d+-slim-\w+", default), default
 
 
 def test_compilers_stay_behind() -> None:

@@ -14,6 +14,7 @@ from lakefeed.format.commit import Changes, PackInfo, SegmentInfo
 from lakefeed.format.pack import Meta, PackWriter
 from lakefeed.format.payload import encode
 from lakefeed.format.rows import Kind, Row, rows_from_table, to_file
+from lakefeed.lake import lake as lake_module
 from lakefeed.lake import layout, leveling
 from lakefeed.lake.catalogue import pack_source
 from lakefeed.lake.lake import Lake
@@ -45,6 +46,13 @@ def small_groups() -> Iterator[None]:
         patch.object(leveling, "MERGE_ROWS", 24),
         patch.object(leveling, "SPREAD", 2),
     ):
+        yield
+
+
+@contextmanager
+def big_lakes() -> Iterator[None]:
+    """Make lakes opened meanwhile too big to stay decoded: rows are looked up by fingerprint."""
+    with patch.object(lake_module, "CACHE_BYTES", 0):
         yield
 
 
