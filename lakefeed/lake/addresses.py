@@ -68,13 +68,25 @@ class Addresses:
         self._marks: _Words = gathered.joined("mark")[order]
         self._packs = bridge.strings(list(gathered.packs))
         self._fields, self._records = _packed(gathered, order)
+        self._directories = gathered.directories()
         self._attrs: pa.Array | None = gathered.attrs(order)
 
     @property
     def nbytes(self) -> int:
         """The memory that this takes."""
         attrs = 0 if self._attrs is None else int(self._attrs.nbytes)
-        return self._starts.nbytes + self._marks.nbytes + self._records.nbytes + attrs
+        return (
+            self._starts.nbytes
+            + self._marks.nbytes
+            + self._records.nbytes
+            + attrs
+            + self._directories.nbytes
+        )
+
+    def leads_to(self, directory: Prints) -> bool:
+        """Tell whether a row, dead or alive, lies below this directory."""
+        at = np.searchsorted(self._directories, directory.mark[0])
+        return bool((self._directories[at : at + 1] == directory.mark[0]).any())
 
     def find(self, prints: Prints) -> NDArray[np.int64]:
         """Return which row each fingerprint belongs to, -1 for none."""
@@ -134,6 +146,7 @@ class _Gathered:
         self._subject = subject
         self._parts: dict[str, list[NDArray[np.generic]]] = {}
         self._attrs: list[pa.Array] = []
+        self._directories = [np.empty(0, np.uint64)]
         self.packs: dict[str, int] = {}
 
     def add(self, table: pa.Table) -> None:
@@ -143,6 +156,10 @@ class _Gathered:
             raise Corrupt(self._subject, expected=f"paths of at most {PATH_BYTES_MAX} bytes",
                           found="a longer one")  # fmt: skip
         prints = self._prints.of(paths)
+        above = _directories_of(paths)
+        while len(above):
+            self._directories.append(self._prints.of(above).mark)
+            above = _directories_of(above)
         size = bridge.to_numpy(table["size"])
         values = {name: bridge.to_numpy(table[name]) for name in _PLAIN}
         values |= {"place": prints.place, "mark": prints.mark, "pack": self._codes(table["pack"]),
@@ -169,12 +186,22 @@ class _Gathered:
         """Return a whole column, and forget it."""
         return np.concatenate(self._parts.pop(name))
 
+    def directories(self) -> _Words:
+        """Return the marks of all directories that rows lie below, sorted."""
+        return np.unique(np.concatenate(self._directories))
+
     def attrs(self, order: NDArray[np.int64]) -> pa.Array | None:
         """Return the attributes in this order of rows, None if there are none."""
         column = pa.chunked_array(self._attrs, MEMORY_SCHEMA.field("attrs").type)
         if column.null_count == len(column):
             return None
         return column.combine_chunks().take(bridge.numbers(order))
+
+
+def _directories_of(paths: pa.Array) -> pa.Array:
+    """Return the directories that these paths lie in, each once; "" is none."""
+    parts = pc.split_pattern(paths, "/", max_splits=1, reverse=True)
+    return pc.unique(pc.list_element(parts.filter(pc.equal(pc.list_value_length(parts), 2)), 0))
 
 
 def _buckets(place: NDArray[np.uint32], count: int) -> NDArray[np.int64]:

@@ -202,6 +202,14 @@ class Catalogue:
                     self._held_bytes += table.nbytes
             self._trim()
 
+    def clear(self) -> None:
+        """Give all memory back; whoever goes on reading fills it anew."""
+        with self._lock:
+            self._readers.clear()
+            self._groups.clear()
+            self._held_bytes = 0
+        self.resident.clear()
+
     def _trim(self) -> None:
         while self._held_bytes > self._decoded_bytes and self._groups:
             _, old = self._groups.popitem(last=False)

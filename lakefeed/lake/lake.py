@@ -263,6 +263,7 @@ class Lake:
         """Close files and stop threads; writers must be closed before. Works twice."""
         self._reader.close()
         self._files.close()
+        self.catalogue.clear()
 
     def __enter__(self) -> Lake:
         return self

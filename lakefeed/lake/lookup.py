@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from lakefeed.format import bridge
 from lakefeed.format.columns import Groups
 from lakefeed.format.fingerprint import Prints
-from lakefeed.format.paths import PATH_BYTES_MAX
+from lakefeed.format.paths import PATH_BYTES_MAX, subtree_range
 from lakefeed.format.rows import COLUMNS, Kind, empty_table
 from lakefeed.lake.addresses import Addresses
 from lakefeed.lake.catalogue import Catalogue, Source, lower_bound
@@ -121,6 +121,25 @@ def _newest(wanted: _Wanted, path: str) -> pa.Table | None:
         if row is not None and (one := row["seq"][0].as_py()) > seq:
             newest, seq = row, one
     return newest
+
+
+def below(catalogue: Catalogue, sources: list[Source], directory: str) -> bool | None:
+    """Tell whether files lie below a directory; None if that takes a look at the rows themselves.
+
+    It does where a row below may be dead, and where one of the sources has no addresses.
+    """
+    low, high = subtree_range(directory)
+    prints = catalogue.resident.prints.one(directory)
+    found = doubtful = False
+    for source in sources:
+        if not source.overlaps(low, high):
+            continue
+        held = catalogue.resident.get(source.id)
+        if held is None:
+            return None
+        found = found or held.leads_to(prints)
+        doubtful = doubtful or source.tombstones > 0
+    return None if found and doubtful else found
 
 
 def _probe_all(wanted: _Wanted, best: _Best) -> None:

@@ -96,3 +96,9 @@ class Resident:
             while self.held_bytes > self._budget_bytes and self._held:
                 _, old = self._held.popitem(last=False)
                 self.held_bytes -= old.nbytes
+
+    def clear(self) -> None:
+        """Give all memory back."""
+        with self._lock:
+            self._held.clear()
+            self.held_bytes = 0

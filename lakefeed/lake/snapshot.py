@@ -32,7 +32,7 @@ from lakefeed.format.rows import (
 )
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.listing import children, implied_directory
-from lakefeed.lake.lookup import EXTENT_COLUMNS, locate
+from lakefeed.lake.lookup import EXTENT_COLUMNS, below, locate
 from lakefeed.lake.query import Query, mask
 from lakefeed.lake.reader import Extents, Reader, check_bounds, extents_of
 from lakefeed.lake.scan import scan
@@ -125,6 +125,10 @@ class Snapshot:
         return True
 
     def _has_files_below(self, directory: str) -> bool:
+        with self._expiring():
+            known = below(self._shared.catalogue, self.sources, directory)
+        if known is not None:
+            return known
         low, high = subtree_range(directory)
         return any(len(table) for table in self.scan_range(low, high))
 

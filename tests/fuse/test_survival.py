@@ -28,6 +28,7 @@ from tests.fuse.tools import (
     wait_until,
 )
 from tests.fuse.writers import content
+from tests.survival.mounts import quota, why_no_quota
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
 
@@ -197,6 +198,35 @@ def test_a_full_volume_is_enospc_and_nothing_acknowledged_is_lost(tmp_path: Path
             assert opened.snapshot().get("tiny") == b"x"
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_a_quota_reaches_whoever_waits_for_the_commit(tmp_path: Path) -> None:
+    reason = why_no_quota(tmp_path)
+    if reason:
+        pytest.skip(reason)
+    with quota(tmp_path / "disk") as limited:
+        lake = limited.path / "lake"
+        Lake.create(lake).close()
+        options = ("--rw", "--sync", "close", "--commit-age", "1h", "--spool", tmp_path)
+        with mounted(lake, tmp_path / "mnt", *options) as here:
+            (here.path / "kept").write_bytes(b"kept")
+            limited.limit(4 << 20)
+            handle = os.open(here.path / "big", os.O_CREAT | os.O_WRONLY)
+            os.pwrite(handle, os.urandom(1 << 20), 7 << 20)
+            with pytest.raises(OSError) as synced:
+                os.fsync(handle)
+            with pytest.raises(OSError) as closed:
+                os.close(handle)
+            assert (synced.value.errno, closed.value.errno) == (errno.EDQUOT, errno.EDQUOT)
+            with Lake.open(lake) as opened:
+                assert [row.path for row in opened.snapshot().ls()] == ["kept"]
+            # Nothing is lost meanwhile, and with room again it can be made up for.
+            limited.limit(None)
+            here.sync()
+        with Lake.open(lake) as opened:
+            assert opened.snapshot().stat("big").size == 8 << 20
+            assert opened.snapshot().get("kept") == b"kept"
+        fsck(lake)
 
 
 def test_a_full_spool_is_enospc_at_once(lake: Path, tmp_path: Path) -> None:

@@ -127,6 +127,33 @@ def test_a_source_is_taken_in_once_look_ups_have_decoded_it_as_a_whole() -> None
             assert snapshot.locate(["x" * 5000])["path"].null_count == 1
 
 
+def test_directories_are_known_without_a_look_at_rows() -> None:
+    deep = {"a/b/c/d": b"1", "a/b2": b"2", "top": b"3", "é/x y/z": b"4"}
+    with small_groups(), big_lakes(), new_lake() as lake:
+        write(lake, {**files(20), **deep})
+        lake.merge_index()
+        for _ in range(3):
+            lake.snapshot().locate([*files(20), *deep])
+        with decoding_fails():  # type: ignore[attr-defined]
+            snapshot = lake.snapshot()
+            for directory in ("a", "a/b", "a/b/c", "dir0", "é", "é/x y"):
+                assert snapshot.stat(directory).kind is Kind.DIR
+            for nothing in ("a/b/c/d/e", "a/c", "dir", "dir00", "top/x", "b"):
+                assert not snapshot.exists(nothing)
+
+
+def test_a_directory_whose_files_were_all_deleted_is_not_known_by_its_name() -> None:
+    with small_groups(), big_lakes(), new_lake() as lake:
+        write(lake, {**files(20), "gone/1": b"", "kept/1": b"", "kept/2": b""})
+        lake.merge_index()
+        write(lake, {}, delete=["gone/1", "kept/1"])
+        for _ in range(5):
+            snapshot = lake.snapshot()
+            snapshot.locate([*files(20), "gone/1", "kept/1", "kept/2"])
+            assert not snapshot.exists("gone")
+            assert snapshot.stat("kept").kind is Kind.DIR
+
+
 def test_newer_rows_and_deletions_count_across_runs() -> None:
     with small_groups(), big_lakes(), new_lake() as lake:
         write(lake, files(40))

@@ -1,4 +1,4 @@
-"""Small filesystems of their own to break: an ext4 image on a loop device, a tmpfs.
+"""Small filesystems of their own to break: an ext4 image on a loop device, a tmpfs, a quota.
 
 Each is a context manager that unmounts whatever state the filesystem is in. `cut_power` is
 EXT4_IOC_SHUTDOWN without flushing the journal (linux/fs/ext4/ext4.h: `_IOR('X', 125, __u32)`, flag
@@ -71,6 +71,54 @@ def tmpfs(path: Path, options: str) -> Iterator[Path]:
         yield path
     finally:
         unmount(path)
+
+
+class Quota:
+    """A btrfs subvolume that may be limited in size: beyond that the kernel says EDQUOT."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def limit(self, more_bytes: int | None) -> None:
+        """Allow so much more than is there now; None: any amount."""
+        run("sync", "-f", self.path)
+        allowed = "none" if more_bytes is None else str(int(self._row()[1]) + more_bytes)
+        # By number and through the directory above, which is not limited: this is a change, too.
+        run("btrfs", "qgroup", "limit", allowed, self._row()[0], self.path.parent)
+
+    def _row(self) -> list[str]:
+        """Return the number of the quota group and how many bytes it has."""
+        command = ["btrfs", "qgroup", "show", "-f", "--raw", self.path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return done.stdout.splitlines()[-1].split()
+
+
+@contextmanager
+def quota(directory: Path) -> Iterator[Quota]:
+    """Mount a filesystem with a quota that is not limited yet."""
+    file, path = directory / "image", directory / "mount"
+    path.mkdir(parents=True)
+    run("truncate", "-s", "128M", file)
+    run("mkfs.btrfs", "-q", "--mixed", file)
+    run("mount", "-t", "btrfs", "-o", "loop", file, path)
+    try:
+        run("btrfs", "quota", "enable", path)
+        run("btrfs", "subvolume", "create", path / "limited")
+        yield Quota(path / "limited")
+    finally:
+        unmount(path)
+
+
+@cache
+def why_no_quota(directory: Path) -> str | None:
+    """Return why there are no quotas to be had here, None if there are."""
+    if os.geteuid() != 0:
+        return "needs root (loop devices, mounts)"
+    try:
+        with quota(directory / "probe"):
+            return None
+    except (AssertionError, OSError) as error:
+        return f"needs btrfs with quotas, in the kernel and from btrfs-progs: {error}"
 
 
 def unmount(path: Path) -> None:

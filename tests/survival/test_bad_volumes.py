@@ -25,7 +25,16 @@ from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.posix import PosixVolume
 from tests.support.faulty import FaultyVolume
 from tests.survival.lakes import audit, picture
-from tests.survival.mounts import Image, freeze, run, thaw, tmpfs, why_no_loop
+from tests.survival.mounts import (
+    Image,
+    freeze,
+    quota,
+    run,
+    thaw,
+    tmpfs,
+    why_no_loop,
+    why_no_quota,
+)
 
 pytestmark = pytest.mark.slow
 T = TypeVar("T")
@@ -38,6 +47,14 @@ PAGE_BYTES = 4096
 @pytest.fixture
 def needs_loop(tmp_path_factory: pytest.TempPathFactory) -> None:
     reason = why_no_loop(tmp_path_factory.getbasetemp())
+    if reason:
+        print(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def needs_quota(tmp_path_factory: pytest.TempPathFactory) -> None:
+    reason = why_no_quota(tmp_path_factory.getbasetemp())
     if reason:
         print(reason)
         pytest.skip(reason)
@@ -143,6 +160,29 @@ def test_a_full_ext4_refuses(tmp_path: Path, needs_loop: None) -> None:
             refused(disk / "lake", errno.ENOSPC)
         (disk / "rest").unlink()
         works(disk / "lake")
+
+
+@pytest.mark.root
+def test_a_quota_refuses_wherever_it_is_reached(tmp_path: Path, needs_quota: None) -> None:
+    """A real one, which spares nobody, root included."""
+    failed_at = set()
+    with quota(tmp_path) as limited:
+        lake = limited.path / "lake"
+        make_lake(lake)
+        for kib in range(0, 4096, 32):
+            before, head = picture(lake), audit(lake)
+            limited.limit(kib << 10)
+            try:
+                put(lake)
+                break
+            except VolumeFailed as error:
+                assert (error.errno, error.exit_code) == (errno.EDQUOT, EXIT_VOLUME)
+                assert "quota" in f"{error} {error.hint}"
+                failed_at.add(error.subject.split("/lake/")[1].split("/")[0])
+            assert (picture(lake), audit(lake)) == (before, head)
+        assert failed_at
+        limited.limit(None)
+        works(lake)
 
 
 @pytest.mark.root
