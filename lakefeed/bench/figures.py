@@ -39,6 +39,7 @@ def of_run(
         "epochs": len(results[0].epochs),
         "steps": steps,
         "samples": samples,
+        "supply_per_second": batch_size * sum(result.supply_per_second for result in results),
         "sample_bytes": sample_bytes,
         "wall_seconds": wall_seconds,
         "utilisation": utilisation(results, computation_seconds),

@@ -23,6 +23,8 @@ class LakeSource:
             volume = SlowVolume(volume, pace)
         self._lake = Lake.open(MeteredVolume(volume, self._meter))
         self._feed = Feed(self._lake.snapshot(spec.at), spec.select, feed_options(spec, rank))
+        # Before the clock starts, as the other sources list their files and DLIO calls `read`.
+        _ = self._feed.selection
 
     def batches(self) -> Iterator[Delivered]:
         """Yield the feed's batches; it reads ahead across the borders of epochs."""

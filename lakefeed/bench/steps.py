@@ -9,6 +9,11 @@ One step, in the order in which DLIO has it, so that AU means the same:
 3. meet: a barrier of all ranks, outside compute and inside the wall time, in place of the
    all-reduce.
 
+A warm-up, where one is asked for, takes batches before the first step as fast as they come,
+computes nothing and is not counted. MLPerf Storage has a whole run for that; short runs need it for
+another reason too: what a source has read ahead while its first batch was waited for is used up, so
+that no measured step lives on it.
+
 Every step's times are kept, so every figure is computed afterwards from what happened. Progress
 goes into memory shared with the parent process, never read here.
 """
@@ -55,6 +60,7 @@ class RankResult:
     peak_rss_bytes: int = 0
     read_bytes: int = 0
     reads: int = 0
+    supply_per_second: float = 0.0  # batches at the end of the warm-up, when nothing computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class Loop:
     computation_seconds: float
     seconds_max: float | None = None  # end the epoch early; only for a single rank
     harness: str = "dlio"
+    warmup_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,10 @@ def run(source: Source, loop: Loop, company: Company, rank: int = 0) -> RankResu
     batches = source.batches()
     result = RankResult(rank, [])
     company.meet()
+    result.supply_per_second = _warm_up(batches, loop.warmup_steps)
+    company.meet()
     used = time.process_time()
+    read_bytes, reads = source.read_bytes(), source.reads()
     with ExitStack() as stack:
         books = stack.enter_context(Bookkeeping(rank)) if loop.harness == "dlio" else None
         for _ in range(loop.epochs):
@@ -95,8 +105,20 @@ def run(source: Source, loop: Loop, company: Company, rank: int = 0) -> RankResu
     result.samples = int(company.live[1])
     result.cpu_seconds = time.process_time() - used
     result.peak_rss_bytes = peak_rss_bytes()
-    result.read_bytes, result.reads = source.read_bytes(), source.reads()
+    result.read_bytes, result.reads = source.read_bytes() - read_bytes, source.reads() - reads
     return result
+
+
+def _warm_up(batches: Iterator[Delivered], steps: int) -> float:
+    """Take so many batches; return how many a second came in the second half."""
+    for _ in range(steps // 2):
+        next(batches)
+    later = steps - steps // 2
+    began = time.monotonic()
+    for _ in range(later):
+        next(batches)
+    seconds = time.monotonic() - began
+    return later / seconds if steps and seconds > 0 else 0.0
 
 
 def peak_rss_bytes() -> int:

@@ -19,6 +19,7 @@ from typing import Any
 
 from lakefeed.bench import environment, figures, metrics, verdict
 from lakefeed.bench.emulation import Delays
+from lakefeed.bench.mounts import mount_of
 from lakefeed.bench.preparing import Contents, contents, copy_out
 from lakefeed.bench.ranks import Job, Look, run_ranks
 from lakefeed.bench.sources import Reading, Spec
@@ -28,7 +29,7 @@ from lakefeed.errors import Invalid
 from lakefeed.lake.lake import Lake
 
 SCHEMA = "lakefeed.bench/1"
-CEILING_STEPS_MAX = 400
+CEILING_STEPS_MIN, CEILING_STEPS_MAX = 50, 1600
 CEILING_SECONDS = 4.0
 SWEEP_MAX = 64
 # Sizes this far from the workload's own make a run another workload.
@@ -37,11 +38,17 @@ SIZE_TOLERANCE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long to run. None: what the workload and the data say."""
+    """How long to run. None: what the workload and the data say.
+
+    With `repeat`, an epoch of `steps` goes on into the data's next one where the data is too short
+    for it. `warmup_steps` batches of each rank come before, uncounted (`steps`).
+    """
 
     steps: int | None = None
     epochs: int | None = None
     sweep_max: int = 0
+    repeat: bool = False
+    warmup_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,17 +134,35 @@ def check_samples(options: TrainOptions, held: Contents) -> list[str]:
     return notes
 
 
+def check_mount(options: TrainOptions) -> None:
+    """Invalid where the source `mount` would not measure a mounted lake, or not as asked."""
+    where = options.data.get("mount")
+    hint = '"lakefeed mount LAKE DIR" mounts one'
+    if where is None:
+        expected = "--data with the directory the lake is mounted at"
+        raise Invalid("source mount", expected=expected, hint=hint)
+    below = mount_of(where)
+    kind = "nothing known" if below is None else below.kind
+    # A mount that is exported again is seen as NFS by the machine that trains.
+    if kind != "fuse.lakefeed" and not kind.startswith("nfs"):
+        expected = f"a mounted lake at {where}"
+        raise Invalid("source mount", expected=expected, found=kind, hint=hint)
+    if options.delays is not None:
+        raise Invalid(
+            "source mount on a simulated volume",
+            expected="delays below the mount",
+            found="a daemon that reads the lake itself",
+            hint="leave --emulate out, or compare --source plain and lake with it",
+        )
+
+
 @contextmanager
 def directories(options: TrainOptions, say: Say) -> Iterator[dict[str, str]]:
     """Lend a directory for each source; what has to be copied out of the lake goes afterwards."""
     given = {"lake": options.lake, "null": "", **options.data}
     missing = [kind for kind in options.sources if kind not in given]
-    if "mount" in missing:
-        raise Invalid(
-            "source mount",
-            expected="--data with the directory the lake is mounted at",
-            hint='"lakefeed mount LAKE DIR" mounts one',
-        )
+    if "mount" in options.sources:
+        check_mount(options)
     if not missing:
         yield given
         return
@@ -180,9 +205,14 @@ def loop_of(options: TrainOptions, held: Contents) -> Loop:
     workload, limits = options.workload, options.limits
     steps = held.samples // (workload.batch_size * options.accelerators)
     if limits.steps is not None:
-        steps = min(steps, limits.steps)
-    epochs = limits.epochs or workload.epochs
-    return Loop(steps, epochs, workload.computation_seconds, harness=options.harness)
+        steps = limits.steps if limits.repeat else min(steps, limits.steps)
+    return Loop(
+        steps,
+        limits.epochs or workload.epochs,
+        workload.computation_seconds,
+        harness=options.harness,
+        warmup_steps=limits.warmup_steps,
+    )
 
 
 def _run(
@@ -201,9 +231,11 @@ def _ceiling(options: TrainOptions, count: int, held: Contents, say: Say) -> dic
     """Return the figures of the same ranks on batches from memory."""
     say("ceiling of the harness: batches from memory")
     workload = options.workload
-    steps = int(CEILING_SECONDS / workload.computation_seconds)
+    steps = min(CEILING_STEPS_MAX, int(CEILING_SECONDS / workload.computation_seconds))
+    if options.limits.steps is not None:
+        steps = min(steps, max(CEILING_STEPS_MIN, options.limits.steps))
     loop = Loop(
-        max(2, min(CEILING_STEPS_MAX * 4, steps)),
+        max(2, steps),
         1,
         workload.computation_seconds,
         harness=options.harness,
@@ -234,7 +266,7 @@ def _sweep(
         return bool(points[count]["utilisation"] >= options.workload.utilisation_min)
 
     most_data = held.samples // (2 * options.workload.batch_size)
-    most = close_in(passes, min(options.limits.sweep_max, most_data))
+    most = close_in(passes, min(options.limits.sweep_max, most_data), _guess(options, first))
     chosen = ("accelerators", "utilisation", "samples_per_second", "bytes_per_second", "cpus_busy")
     return {
         "most": most,
@@ -243,18 +275,27 @@ def _sweep(
     }
 
 
-def close_in(passes: Callable[[int], bool], highest: int) -> int:
-    """Return the most that pass, by doubling up to the first failure and halving the gap."""
-    good, trial = 0, 1
-    while trial <= highest and passes(trial):
-        good, trial = trial, trial * 2
-    bad = min(trial, highest + 1)
+def _guess(options: TrainOptions, first: Mapping[str, Any]) -> int:
+    """Return how many accelerators the rate of the first run's warm-up would feed; else 1."""
+    workload = options.workload
+    each = workload.demand.samples_per_second * workload.utilisation_min
+    return max(1, int(first["supply_per_second"] / each))
+
+
+def close_in(passes: Callable[[int], bool], highest: int, guess: int = 1) -> int:
+    """Return the most that pass: from a guess in doubling strides, then by halving the gap."""
+    good, bad, stride = 0, highest + 1, 1
+    trial = min(guess, highest)
     while bad - good > 1:
-        middle = (good + bad) // 2
-        if passes(middle):
-            good = middle
+        if passes(trial):
+            good = trial
         else:
-            bad = middle
+            bad = trial
+        if good > 0 and bad <= highest:
+            trial = (good + bad) // 2
+        else:
+            trial = min(good + stride, highest) if good else max(1, bad - stride)
+            stride *= 2
     return good
 
 

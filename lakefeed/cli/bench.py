@@ -43,6 +43,8 @@ def train(
     sweep_max: options.SweepMaxOption = 16,
     steps: options.StepsOption = None,
     epochs: options.EpochsOption = None,
+    repeat: options.RepeatOption = False,
+    warmup: options.WarmupOption = 0,
     emulate: options.EmulateOption = None,
     harness: options.HarnessOption = options.Harness.dlio,
     device: options.DeviceOption = options.Device.emulated,
@@ -67,8 +69,9 @@ def train(
     Emulated accelerators are those of MLPerf Storage: each rank is a process that takes a batch,
     waits for the workload's computation time and meets the others. AU, the accelerator
     utilisation, is shown beside its ceiling, the AU of batches from memory. A run here is no MLPerf
-    result. With another --device a real model trains: GPU busy and power are sampled where there
-    is a GPU, and three runs tell compute, preparation and fetching apart.
+    result. Short runs want a --warmup of twice --prefetch: it uses up what was read ahead before
+    the first step. With another --device a real model trains: GPU busy and power are sampled where
+    there is a GPU, and three runs tell compute, preparation and fetching apart.
 
     A lake with too few samples, an unknown workload or accelerator, or --cold without permission
     ends with exit code 2 or 3; a run below the threshold with 1 under --check.
@@ -129,7 +132,13 @@ def _plan(asked: Any) -> TrainOptions:
             prefetch=asked.prefetch or 2 * (asked.read_threads or chosen.read_threads),
         ),
         delays=benching.delays_option(asked.emulate),
-        limits=Limits(asked.steps, asked.epochs, asked.sweep_max if asked.sweep else 0),
+        limits=Limits(
+            steps=asked.steps,
+            epochs=asked.epochs,
+            sweep_max=asked.sweep_max if asked.sweep else 0,
+            repeat=asked.repeat,
+            warmup_steps=asked.warmup,
+        ),
         harness=asked.harness.value,
         cold=asked.cold,
         strict=asked.strict,

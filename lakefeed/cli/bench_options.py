@@ -122,6 +122,20 @@ StepsOption = Annotated[
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", min=1, help="Epochs; default: the workload's.")
 ]
+RepeatOption = Annotated[
+    bool,
+    typer.Option(
+        "--repeat", help="Take all of --steps: go on into the data's next epoch where it is short."
+    ),
+]
+WarmupOption = Annotated[
+    int,
+    typer.Option(
+        "--warmup",
+        min=0,
+        help="Take so many batches of each rank first, without computing, and count none of them.",
+    ),
+]
 HarnessOption = Annotated[
     Harness,
     typer.Option(
