@@ -13,7 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -81,9 +80,8 @@ def run_ranks(job: Job, look: Look | None = None) -> list[RankResult]:
 
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    # Each rank imports the program's main module as well, as every way to start processes has it.
-    main = getattr(sys.modules["__main__"], "__spec__", None)
-    context.set_forkserver_preload([__name__, *([main.name] if main else [])])
+    # A program's own script is imported by every rank, as every way to start processes has it.
+    context.set_forkserver_preload(["__main__", __name__])
     return context
 
 

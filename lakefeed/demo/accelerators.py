@@ -24,9 +24,11 @@ from matplotlib.figure import Figure
 from lakefeed.bench import preparing, workloads
 from lakefeed.bench.emulation import NAS
 from lakefeed.bench.training import Limits, TrainOptions, train
+from lakefeed.bench.workloads import Workload
 from lakefeed.lake.lake import Lake
 
 SOURCES = ("plain", "lake")
+NAMES = {"plain": "plain files", "lake": "lake"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def _one(case: Case, where: Path, say: Callable[[str], object]) -> dict[str, Any
         "sample_bytes": workload.sample_bytes,
         "threshold": workload.utilisation_min,
         "volume": report["simulated_volume"],
+        "allows": allows(workload),
         "ceiling": report["ceiling"]["utilisation"],
         "sources": {
             run["source"]: {
@@ -107,20 +110,38 @@ def _one(case: Case, where: Path, say: Callable[[str], object]) -> dict[str, Any
     }
 
 
+def allows(workload: Workload) -> dict[str, float]:
+    """Return how many accelerators the simulated volume could feed at the threshold, by its rates.
+
+    A plain file takes two calls, open and read; a sample of a lake in a global order takes one.
+    """
+    each = workload.demand.samples_per_second * workload.utilisation_min
+    by_bytes = NAS.bytes_per_second / workload.sample_bytes / each
+    by_calls = NAS.calls_per_second / each
+    return {"plain": min(by_calls / 2, by_bytes), "lake": min(by_calls, by_bytes)}
+
+
 def picture(facts: Sequence[Any], colours: dict[str, str], style: Any) -> bytes:
     """AU over the number of accelerators, one panel for each workload, as a PNG."""
     with style:
-        figure = Figure((7.4, 3.0), layout="constrained")
+        figure = Figure((7.4, 3.5), layout="constrained")
+        figure.suptitle(f"emulated accelerators, {facts[0]['volume']}", fontsize=9.5)
         for axes, case in zip(figure.subplots(1, len(facts)), facts, strict=True):
             for source, found in case["sources"].items():
                 at = [point["accelerators"] for point in found["points"]]
                 busy = [100 * point["utilisation"] for point in found["points"]]
-                axes.plot(at, busy, "o-", color=colours[source], label=source)
-            axes.axhline(100 * case["threshold"], color="#5d6f78", linestyle="--", linewidth=1)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.set(title=case["workload"], xlabel="emulated accelerators", ylim=(0, 103))
-        figure.axes[0].set_ylabel("AU (%), simulated volume")
-        figure.axes[0].legend()
+                label = f"{NAMES[source]}: feeds {found['most']}"
+                axes.plot(at, busy, "o-", color=colours[source], label=label)
+            threshold = 100 * case["threshold"]
+            axes.axhline(threshold, color="#5d6f78", linestyle="--", linewidth=1)
+            most = max(found["highest_tried"] for found in case["sources"].values())
+            axes.set_xticks(range(1, most + 1))
+            axes.set(title=case["workload"], xlim=(0.6, most + 0.4), ylim=(0, 104))
+            axes.text(most + 0.35, threshold + 1, f"{threshold:.0f} % wanted", fontsize=8.5,
+                      ha="right", va="bottom", color="#5d6f78")  # fmt: skip
+            axes.set_xlabel("accelerators on the volume")
+            axes.legend(loc="lower left")
+        figure.axes[0].set_ylabel("AU (%)")
         out = io.BytesIO()
         figure.savefig(out, format="png", dpi=144)
         return out.getvalue()

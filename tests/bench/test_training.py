@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,17 @@ from lakefeed.bench.bookkeeping import EVENTS_A_STEP, Bookkeeping
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.preparing import Contents
 from lakefeed.bench.ranks import Job, run_ranks
-from lakefeed.bench.sources import NullSource, Spec
+from lakefeed.bench.sources import Delivered, NullSource, Spec
 from lakefeed.bench.steps import Loop, alone
 from lakefeed.bench.steps import run as run_rank
-from lakefeed.bench.training import Limits, TrainOptions, check_samples, close_in, train
+from lakefeed.bench.training import (
+    Limits,
+    TrainOptions,
+    check_samples,
+    close_in,
+    loop_of,
+    train,
+)
 from lakefeed.bench.workloads import Workload
 from lakefeed.errors import Invalid, NotFound
 
@@ -117,15 +126,52 @@ def test_the_dlio_harness_really_writes() -> None:
 
 
 def test_a_sweep_closes_in_on_the_most() -> None:
-    for most in range(17):
+    for most, guess in itertools.product(range(17), (1, 2, 6, 16, 40)):
         tried: list[int] = []
 
         def passes(count: int, most: int = most, tried: list[int] = tried) -> bool:
             tried.append(count)
             return count <= most
 
-        assert close_in(passes, 16) == most
+        assert close_in(passes, 16, guess) == most
         assert len(tried) == len(set(tried)) <= 8
+        if guess == most < 16:
+            assert tried == [most, most + 1]
+
+
+def test_a_warm_up_is_not_counted_and_leaves_nothing_in_store() -> None:
+    source = Counting()
+    result = run_rank(source, Loop(5, 1, 0.0001, warmup_steps=7), alone())
+    assert source.taken == 12
+    assert (result.samples, result.reads) == (20, 5)
+    assert len(result.epochs[0].wait_seconds) == 5
+    assert result.supply_per_second > 0
+    assert run_rank(Counting(), Loop(5, 1, 0.0001), alone()).supply_per_second == 0
+
+
+class Counting(NullSource):
+    """Batches from memory that are counted as a read each."""
+
+    def __init__(self) -> None:
+        super().__init__(Spec("null", batch_size=4, sample_bytes=10))
+        self.taken = 0
+
+    def batches(self) -> Iterator[Delivered]:
+        for batch in super().batches():
+            self.taken += 1
+            yield batch
+
+    def reads(self) -> int:
+        return self.taken
+
+
+def test_steps_go_on_into_the_datas_next_epoch_on_request(lake: Path, workload: Workload) -> None:
+    held = Contents(80, 80 * 3000)
+    limits = Limits(steps=30, epochs=1)
+    assert loop_of(options(lake, workload, limits=limits), held).steps == 10
+    on = dataclasses.replace(limits, repeat=True, warmup_steps=3)
+    loop = loop_of(options(lake, workload, limits=on), held)
+    assert (loop.steps, loop.warmup_steps) == (30, 3)
 
 
 def test_too_few_samples_are_refused_by_name(workload: Workload) -> None:

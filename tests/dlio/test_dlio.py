@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from lakefeed.bench import figures
 from lakefeed.lake.lake import Lake
+from tests.dlio import records
 from tests.dlio.environment import ROOT, NotInstallable, environment
 from tests.dlio.runner import THROUGH_A_LAKE, Result, metrics, run
 from tests.feed.lakes import QUIET
@@ -89,6 +91,10 @@ def test_two_ranks_train_and_evaluate_through_the_feed(python: Path, tmp_path: P
     assert result.metrics["Number of Simulated Accelerators"] == 2
     assert 0 < result.au_percent <= 100
     assert result.samples_per_second > 0
+    # Our formulas on DLIO's own record of this run give what it printed, to the printed digits.
+    ours = figures.utilisation(records.read(tmp_path / "out", 2, batch_size=6), 0.04755)
+    assert ours is not None
+    assert 100 * ours == pytest.approx(result.au_percent, abs=1e-4)
     assert result.metrics["train_au_meet_expectation"] in ("success", "fail")
 
 
