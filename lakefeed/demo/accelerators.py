@@ -136,9 +136,11 @@ def picture(facts: Sequence[Any], colours: dict[str, str], style: Any) -> bytes:
             axes.axhline(threshold, color="#5d6f78", linestyle="--", linewidth=1)
             most = max(found["highest_tried"] for found in case["sources"].values())
             axes.set_xticks(range(1, most + 1))
-            axes.set(title=case["workload"], xlim=(0.6, most + 0.4), ylim=(0, 104))
-            axes.text(most + 0.35, threshold + 1, f"{threshold:.0f} % wanted", fontsize=8.5,
-                      ha="right", va="bottom", color="#5d6f78")  # fmt: skip
+            least = min(p["utilisation"] for f in case["sources"].values() for p in f["points"])
+            low = min(50, 100 * least - 5)
+            axes.set(title=case["workload"], xlim=(0.6, most + 0.4), ylim=(low, 102))
+            axes.text(0.65, threshold - 0.6, f"{threshold:.0f} % wanted", fontsize=8.5,
+                      va="top", color="#5d6f78")  # fmt: skip
             axes.set_xlabel("accelerators on the volume")
             axes.legend(loc="lower left")
         figure.axes[0].set_ylabel("AU (%)")

@@ -10,9 +10,12 @@ from typing import Any
 from lakefeed.demo.plots import FILES, LAKE
 
 _STYLE = f"""
-:root {{ --lake: {LAKE}; --files: {FILES}; --ink: #22313a; --soft: #5d6f78; --line: #dfe6e9; }}
+:root {{ --lake: {LAKE}; --files: {FILES}; --ink: #22313a; --soft: #5d6f78; --line: #dfe6e9;
+  --page: #f3f6f7; --card: white; --code: #eef3f4; color-scheme: light; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #e4ecef; --soft: #9db0b9; --line: #2c3c44;
+  --page: #11191d; --card: #18242a; --code: #24343c; color-scheme: dark; }} }}
 * {{ box-sizing: border-box; }}
-body {{ margin: 0; background: #f3f6f7; color: var(--ink);
+body {{ margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
 main {{ max-width: 980px; margin: 0 auto; padding: 40px 24px 64px; }}
 h1 {{ font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -.01em; }}
@@ -23,18 +26,20 @@ p {{ margin: 6px 0; }}
   background: #1c7a4d; font-weight: 600; }}
 .verdict.failed {{ background: #b3362b; }}
 .tiles {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }}
-.tile, section {{ background: white; border: 1px solid var(--line); border-radius: 10px; }}
+.tile, section {{ background: var(--card); border: 1px solid var(--line); border-radius: 10px; }}
 .tile {{ padding: 12px 16px; }}
 .tile b {{ display: block; font-size: 24px; line-height: 1.25; }}
 section {{ padding: 20px 22px; margin-top: 16px; }}
 section > img {{ display: block; max-width: 100%; margin: 10px auto 0; }}
+section > img, .two > img {{ background: white; border-radius: 8px; }}
+.scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; margin-top: 10px; font-size: 15px; }}
 th, td {{ text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }}
 th:first-child, td:first-child {{ text-align: left; }}
 th {{ font-weight: 600; color: var(--soft); font-size: 13.5px; }}
 .left td, .left th {{ text-align: left; }}
-code {{ font: 14px ui-monospace, "DejaVu Sans Mono", monospace; background: #eef3f4;
+code {{ font: 14px ui-monospace, "DejaVu Sans Mono", monospace; background: var(--code);
   padding: 1px 5px; border-radius: 4px; }}
 .sheet {{ margin-top: 12px; overflow-x: auto; }}
 .row {{ display: flex; align-items: center; gap: 6px; margin-bottom: 6px; }}
@@ -183,8 +188,9 @@ def _comparison(facts: Mapping[str, Any]) -> str:
     )
     return (
         "<section><h2>Lake and plain files, side by side</h2>"
-        f"<table><tr><th></th><th>{_key('lake')}lake</th><th>{_key('files')}plain files</th></tr>"
-        f"{body}</table>"
+        '<div class="scroll"><table>'
+        f"<tr><th></th><th>{_key('lake')}lake</th><th>{_key('files')}plain files</th></tr>"
+        f"{body}</table></div>"
         '<p class="soft">Same machine, same run; checksums are verified on the lake\'s side only. '
         "So few bytes on a local disk sit in the page cache, and decoding and training take most "
         "of an epoch, so no big difference is to be expected here. A lake is made for what comes "
@@ -198,7 +204,8 @@ def _accelerators(facts: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
     if not found:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(case['workload'])}</td><td>{_key(kind)}{name}</td>"
+        f"<tr><td>{escape(case['workload'])}</td>"
+        f'<td style="text-align: left">{_key(kind)}{name}</td>'
         f"<td>{one['utilisation']:.1%}</td><td>{one['samples_per_second']:,.0f}</td>"
         f"<td>{one['most']}{_or_more(one)}</td><td>{case['allows'][source]:.1f}</td></tr>"
         for case in found
@@ -215,8 +222,9 @@ def _accelerators(facts: Mapping[str, Any], pictures: Mapping[str, Any]) -> str:
         "Files, lake and reads are real; plain files are read by eight threads an accelerator, as "
         "DLIO's own loader does.</p>"
         f"{_image(pictures['accelerators'], 'AU over emulated accelerators, simulated volume')}"
-        "<table><tr><th>emulated, simulated volume</th><th></th><th>AU of one</th>"
-        f"<th>samples/s of one</th><th>feeds</th><th>the volume allows</th></tr>{rows}</table>"
+        '<div class="scroll"><table><tr><th>emulated, simulated volume</th><th></th>'
+        "<th>AU of one</th><th>samples/s of one</th><th>feeds</th><th>the volume allows</th></tr>"
+        f"{rows}</table></div>"
         f'<p class="soft">{_how(found)}</p></section>\n'
     )
 
