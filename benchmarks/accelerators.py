@@ -3,13 +3,18 @@
 Feeding. RetinaNet on B200 (323 kB files, 505 samples/s each) and ResNet-50 on H100 (115 kB, 1,786
 samples/s each) on a simulated volume: 1 ms a call, 5,000 calls/s, 1 GB/s for all ranks together.
 Expected: a plain file costs two calls, open and read, so 2,500 files/s for all: 5.8 B200 at AU 0.85
-on RetinaNet, 1.6 H100 at AU 0.90 on ResNet-50. A lake costs one call for each MiB, so its bytes
-decide: 1 GB/s feeds 7.2 and 5.4, as far as two cores move and verify so many bytes. Emulated
-accelerators, simulated volume: nothing here is an MLPerf result.
+on RetinaNet, 1.6 H100 at AU 0.90 on ResNet-50. A sample of a lake in a global order costs one call:
+then bytes decide on RetinaNet (1 GB/s feeds 7.2), calls on ResNet-50 (3.1). In runs of 16
+neighbours a call brings 1 MiB, and bytes decide there too: 5.4. All that as far as two cores move
+and verify the bytes, and emulate accelerators and volume besides. A warm-up uses up what was read
+ahead. Nothing here is an MLPerf result.
 
 Ceilings. The AU of batches from memory, ours and that of DLIO 2.0.0 with a loader that returns one
 tensor, in turns, where DLIO can be installed (`--dlio`; see tests/dlio). Expected within a point;
 published for two cores: retinanet/b200 98.7 %, cosmoflow/h100 88.6 %, dlrm/b200 63.8 %.
+
+Same run (`--dlio`). RetinaNet from one lake, no simulated volume: DLIO with our loader, and our own
+ranks over the same steps. Expected within a point.
 
     python -m benchmarks.accelerators [--small] [--dir DIR] [--ceilings] [--dlio] [--repeats 3]
 """
@@ -20,7 +25,7 @@ import argparse
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +34,7 @@ from lakefeed import Lake
 from lakefeed.bench import figures, preparing, reports, workloads
 from lakefeed.bench.emulation import NAS
 from lakefeed.bench.ranks import Job, run_ranks
-from lakefeed.bench.sources import Spec
+from lakefeed.bench.sources import Reading, Spec
 from lakefeed.bench.steps import Loop
 from lakefeed.bench.training import Limits, TrainOptions, train
 
@@ -45,13 +50,21 @@ class Case:
     samples: int
     steps: int
     sweep_max: int
+    sources: tuple[str, ...] = ("plain", "lake")
+    shuffle: str = "global"
 
 
-CASES = (Case("retinanet", "b200", 3600, 120, 12), Case("resnet50", "h100", 8000, 40, 8))
+CASES = (
+    Case("retinanet", "b200", 3600, 120, 12),
+    Case("resnet50", "h100", 8000, 50, 8),
+    Case("resnet50", "h100", 8000, 50, 8, ("lake",), "runs=16"),
+)
 SMALL = (Case("retinanet", "b200", 900, 25, 2), Case("resnet50", "h100", 3200, 8, 2))
+# Twice what the sources read ahead.
+WARMUP_STEPS = 32
 
 
-def feeding(case: Case, scratch: Path) -> dict[str, Any]:
+def feeding(case: Case, scratch: Path, warmup_steps: int) -> dict[str, Any]:
     """Return the report of plain files and lake, side by side and swept."""
     workload = workloads.load(case.workload, case.accelerator)
     where = scratch / case.workload
@@ -60,9 +73,10 @@ def feeding(case: Case, scratch: Path) -> dict[str, Any]:
     options = TrainOptions(
         str(where),
         workload,
-        sources=("plain", "lake"),
+        sources=case.sources,
+        reading=Reading(shuffle=case.shuffle, read_threads=workload.read_threads),
         delays=NAS,
-        limits=Limits(steps=case.steps, epochs=1, sweep_max=case.sweep_max),
+        limits=Limits(case.steps, 1, case.sweep_max, repeat=True, warmup_steps=warmup_steps),
     )
 
     def say(line: str) -> None:
@@ -112,6 +126,46 @@ def dlio_ceiling(label: str, ranks: int, seconds: float) -> float:
         return run("unet3d_h100", overrides, ranks=ranks).au_percent
 
 
+def same_run(repeats: int, samples: int, scratch: Path) -> list[dict[str, Any]]:
+    """Return AU of the same lake and the same steps, our ranks and DLIO in turns."""
+    from tests.dlio.runner import THROUGH_A_LAKE, run
+
+    workload = workloads.load("retinanet", "b200")
+    with Lake.create(scratch / "lake") as lake:
+        preparing.generate(lake, replace(workload, name="train"), samples)
+    for part, count in (("train", 1), ("valid", 0)):
+        (scratch / part).mkdir()
+        for number in range(count):
+            (scratch / part / f"{number}.jpeg").touch()
+    rows = []
+    for ranks in (1, 2):
+        ours, theirs = [], []
+        for turn in range(repeats):
+            loop = Loop(samples // (24 * ranks), 2, workload.computation_seconds)
+            reading = Reading(seed=turn)
+            spec = Spec("lake", str(scratch / "lake"), "train", None, 24, 1, ranks, reading)
+            results = run_ranks(Job(spec, loop))
+            ours.append(100 * (figures.utilisation(results, loop.computation_seconds) or 0.0))
+            overrides = {
+                **THROUGH_A_LAKE,
+                "dataset.data_folder": scratch,
+                "dataset.num_files_train": 1,
+                "dataset.num_samples_per_file": samples,
+                "output.folder": scratch / "out",
+            }
+            theirs.append(run("retinanet_b200", overrides, ranks=ranks).au_percent)
+        rows.append({"workload": workload.label, "ranks": ranks, **_both(ours, theirs)})
+    return rows
+
+
+def _both(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, values in (("ours", ours), ("dlio", theirs)):
+        found[f"{name}_percent"] = round(statistics.median(values), 1) if values else None
+        found[f"{name}_range"] = [round(min(values), 1), round(max(values), 1)] if values else None
+    return found
+
+
 def ceilings(repeats: int, seconds: float, with_dlio: bool) -> list[dict[str, Any]]:
     """Return medians of both, measured in turns."""
     rows = []
@@ -126,12 +180,7 @@ def ceilings(repeats: int, seconds: float, with_dlio: bool) -> list[dict[str, An
                 {
                     "workload": label,
                     "ranks": ranks,
-                    "ours_percent": round(statistics.median(ours), 1),
-                    "ours_range": [round(min(ours), 1), round(max(ours), 1)],
-                    "dlio_percent": round(statistics.median(theirs), 1) if theirs else None,
-                    "dlio_range": [round(min(theirs), 1), round(max(theirs), 1)]
-                    if theirs
-                    else None,
+                    **_both(ours, theirs),
                     "published_percent": published if ranks == 1 else None,
                 }
             )
@@ -156,6 +205,11 @@ def main() -> None:
     result["ceilings"] = ceilings(repeats, seconds, options.dlio)
     headings = ["ceiling", "ranks", "ours, AU %", "range", "DLIO, AU %", "range", "published"]
     print(harness.table(headings, [tuple(row.values()) for row in result["ceilings"]]))
+    if options.dlio:
+        with tempfile.TemporaryDirectory(dir=options.dir) as name:
+            result["same_run"] = same_run(repeats, 480 if options.small else 2400, Path(name))
+        headings = ["from one lake", "ranks", "ours, AU %", "range", "DLIO, AU %", "range"]
+        print(harness.table(headings, [tuple(row.values()) for row in result["same_run"]]))
     name = "accelerators_small" if options.small else "accelerators"
     print(harness.save("ceilings" if options.ceilings else name, result))
 
@@ -164,9 +218,10 @@ def _feed_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for case in SMALL if options.small else CASES:
         with tempfile.TemporaryDirectory(dir=options.dir) as scratch:
-            report = feeding(case, Path(scratch))
+            report = feeding(case, Path(scratch), 0 if options.small else WARMUP_STEPS)
         if options.reports is not None:
-            print(reports.write(report, options.reports / case.workload)[0])
+            where = options.reports / f"{case.workload}-{case.shuffle}"
+            print(reports.write(report, where)[0])
         for run in report["runs"]:
             sweep = report["sweeps"][run["source"]]
             rows.append(
@@ -174,6 +229,7 @@ def _feed_all(options: argparse.Namespace) -> list[dict[str, Any]]:
                     "workload": f"{case.workload}/{case.accelerator}",
                     "volume": report["simulated_volume"],
                     "source": run["source"],
+                    "shuffle": case.shuffle,
                     "utilisation_percent": round(100 * run["utilisation"], 1),
                     "ceiling_percent": round(100 * report["ceiling"]["utilisation"], 1),
                     "samples_per_second": round(run["samples_per_second"]),
@@ -186,13 +242,15 @@ def _feed_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     headings = [
         "emulated, simulated volume",
         "source",
+        "order",
         "AU % of one",
         "ceiling",
         "samples/s",
         "fed",
     ]
     keys = (
-        "workload", "source", "utilisation_percent", "ceiling_percent", "samples_per_second", "fed"
+        "workload", "source", "shuffle", "utilisation_percent", "ceiling_percent",
+        "samples_per_second", "fed",
     )  # fmt: skip
     print(harness.table(headings, [tuple(row[key] for key in keys) for row in rows]))
     return rows
