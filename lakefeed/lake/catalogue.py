@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -171,11 +172,22 @@ class Catalogue:
         return self.resident.admitted(sources, self._cache_bytes)
 
     def _all_rows(self, source: Source, groups: int) -> Iterator[pa.Table]:
-        for start in range(0, groups, _STEP_GROUPS):
-            yield self.rows(source, start, min(start + _STEP_GROUPS, groups))
+        """Yield all rows; the next ones are read and decoded while these are being worked on."""
+        steps = [(at, min(at + _STEP_GROUPS, groups)) for at in range(0, groups, _STEP_GROUPS)]
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.rows, source, *steps[0])
+            for step in steps[1:]:
+                table, coming = coming.result(), ahead.submit(self.rows, source, *step)
+                yield table
+            yield coming.result()
 
-    def cached_rows(self, source: Source, groups: list[int]) -> list[pa.Table]:
-        """Return the rows of each of these groups, from the cache or read in runs."""
+    def cached_rows(
+        self, source: Source, groups: list[int], *, keep: bool = True
+    ) -> list[pa.Table]:
+        """Return the rows of each of these groups, from the cache or read in runs.
+
+        Those read are kept, unless they are so many that they would only drive out others.
+        """
         found: dict[int, pa.Table] = {}
         with self._lock:
             for number in groups:
@@ -190,7 +202,8 @@ class Catalogue:
                 count = self.reader(source).groups.rows[number]
                 found[number] = table.slice(position, count)
                 position += count
-        self._keep(source.id, found)
+        if keep:
+            self._keep(source.id, found)
         return [found[number] for number in groups]
 
     def _keep(self, source_id: str, tables: dict[int, pa.Table]) -> None:

@@ -163,10 +163,11 @@ def _probe_all(wanted: _Wanted, best: _Best) -> None:
             groups = _groups(wanted.catalogue.reader(source).groups, probe)
             held = wanted.addresses(source, groups)
         if held is None:
-            step = _CHUNK_GROUPS if source.id in wanted.admitted else max(len(groups), 1)
+            big = source.id in wanted.admitted
+            step = _CHUNK_GROUPS if big else max(len(groups), 1)
             for start in range(0, len(groups), step):
                 chunk = groups[start : start + step]
-                best.add(wanted.catalogue.cached_rows(source, chunk), probe, missing)
+                best.add(wanted.catalogue.cached_rows(source, chunk, keep=not big), probe, missing)
             continue
         at = held.find(wanted.prints.some(missing))
         hit = np.flatnonzero(at >= 0)
