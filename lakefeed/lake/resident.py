@@ -3,12 +3,14 @@
 A source is taken in when look-ups have decoded as many row groups of it as it has, so all that
 taking in costs is at most what was spent before anyway. Snapshots whose rows fit in the cache of
 decoded groups never come here. Of those with more rows than the budget holds, the newest runs are
-taken in, the others stay on disk. Least recently used ones go first.
+taken in, the others stay on disk. Least recently used ones go first. The budget is one for all
+lakes that a process has open: a daemon may serve many.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +28,14 @@ if TYPE_CHECKING:
 DECODED_ROW_BYTES = 128
 # Sources whose decoded groups are counted; compaction makes new ones for as long as a lake lives.
 _NOTES_MAX = 4096
+# Of all lakes that are open. Lakes that nobody holds any more drop out by themselves.
+_everybody: weakref.WeakValueDictionary[int, Resident] = weakref.WeakValueDictionary()
+
+
+def _held_by_all() -> int:
+    # A copy of the references is one step to Python: no lock that a fork could find taken.
+    alive = [reference() for reference in _everybody.valuerefs()]
+    return sum(one.held_bytes for one in alive if one is not None)
 
 
 class Resident:
@@ -40,6 +50,7 @@ class Resident:
         self._row_bytes = ROW_BYTES
         self.held_bytes = 0
         self.prints = Fingerprints()
+        _everybody[id(self)] = self
 
     def get(self, source_id: str) -> Addresses | None:
         """Return a source's addresses if they are in memory."""
@@ -63,7 +74,7 @@ class Resident:
         if sum(source.rows for source in sources) * DECODED_ROW_BYTES <= decoded_bytes:
             return frozenset()
         chosen = []
-        left = self._budget_bytes
+        left = self._budget_bytes - _held_by_all() + self.held_bytes
         for source in sources:
             left -= source.rows * self._row_bytes
             if left < 0:
@@ -93,7 +104,7 @@ class Resident:
             # Attributes take room of their own: so many sources of that kind do not fit.
             self._row_bytes = max(self._row_bytes, made.nbytes // max(source.rows, 1))
             self._decoded_groups.pop(source.id, None)
-            while self.held_bytes > self._budget_bytes and self._held:
+            while self._held and _held_by_all() > self._budget_bytes:
                 _, old = self._held.popitem(last=False)
                 self.held_bytes -= old.nbytes
 

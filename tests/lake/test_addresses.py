@@ -187,6 +187,25 @@ def test_what_does_not_fit_the_budget_stays_on_disk() -> None:
         assert set(resident._held) == {source.id for source in snapshot.sources[:2]}
 
 
+def test_all_lakes_of_a_process_share_one_budget() -> None:
+    paths = sorted(files(40))
+    with big_lakes(), new_lake() as one, new_lake() as other:
+        for lake in (one, other):
+            write(lake, files(40))
+        residents = [lake.catalogue.resident for lake in (one, other)]
+        with (
+            patch.object(residents[0], "_budget_bytes", 50 * ROW_BYTES),
+            patch.object(residents[1], "_budget_bytes", 50 * ROW_BYTES),
+        ):
+            for lake in (one, other, one, other):
+                assert lake.snapshot().locate(paths)["size"].null_count == 0
+            assert residents[0].held_bytes > 0
+            assert residents[1].held_bytes == 0
+            one.close()
+            other.snapshot().locate(paths)
+            assert residents[1].held_bytes > 0
+
+
 def test_rows_with_long_attributes_do_not_displace_one_another_for_ever() -> None:
     label = "long" * 50
     with small_groups(), big_lakes(), new_lake() as lake:
