@@ -33,6 +33,7 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.selection import Select
+from lakefeed.metrics.exporter import metered
 
 # Rows are at least as wide as a vector register, whatever the files.
 _WIDTH_MIN = 64
@@ -81,12 +82,14 @@ class LoaderOptions:
     `transform` makes a tree of numpy arrays of a batch in a thread of its own; it should let go of
     the GIL, as decoders and numpy do. None: the flat buffer, on one device. `sharding` is any
     sharding, or one for each leaf; None: the first axis over all devices. `prefetch` batches are
-    on the devices ahead of the one in use.
+    on the devices ahead of the one in use. With a `metrics_port` this process serves Prometheus
+    metrics there (see `metered`).
     """
 
     transform: Callable[[Batch], Any] | None = rows
     sharding: Any = None
     prefetch: int = 2
+    metrics_port: int | None = None
 
     def __post_init__(self) -> None:
         if self.prefetch < 1:
@@ -109,6 +112,8 @@ class Loader:
         self._place = Place.of(source)
         self._select = select
         self._feed_options = feed or FeedOptions()
+        if self.options.metrics_port is not None:
+            self._feed_options = metered(self._feed_options, self.options.metrics_port)
         if self._feed_options.epochs not in (1, None):
             raise Invalid("epochs", expected="none: one iteration is one epoch, without end",
                           found=self._feed_options.epochs)  # fmt: skip

@@ -3,6 +3,9 @@
 `serve(port)` shows this process's metrics. Where `directory` names prometheus_client's directory
 for many processes (the one in PROMETHEUS_MULTIPROC_DIR), it shows the sums of all processes that
 write there, dead ones included, whichever of them serves.
+
+`metered(options, port)` does all of it for feeds in one line, and is what `metrics_port=` of the
+loaders stands for.
 """
 
 from __future__ import annotations
@@ -10,15 +13,19 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from lakefeed.errors import from_os_error
-from lakefeed.metrics.loader import REGISTRY
+from lakefeed.errors import Invalid, from_os_error
+from lakefeed.feed.feed import FeedOptions
+from lakefeed.metrics.loader import REGISTRY, loader_metrics
 
+# Any host may ask for metrics, as Prometheus in a cluster does.
+_EVERYWHERE = "0.0.0.0"
 # A scrape in progress ends within this, or is cut off.
 _STOP_SECONDS = 5.0
 
@@ -82,3 +89,38 @@ def page(registry: CollectorRegistry = REGISTRY) -> str:
     """Return the metrics of a registry as text."""
     text: str = generate_latest(registry).decode()
     return text
+
+
+_lock = threading.Lock()  # guards the pages below
+_served: dict[int, Exporter] = {}
+
+
+def metered(options: FeedOptions, metrics_port: int) -> FeedOptions:
+    """Return options with which feeds count for Prometheus, and serve the page until the process
+    ends.
+
+        with Feed("/mnt/lake", "train/**", metered(FeedOptions(256), metrics_port=9466)) as feed:
+
+    All feeds of a process share one set of metrics and one page for a port. With worker processes
+    set PROMETHEUS_MULTIPROC_DIR before the program starts: the page then adds up all of them.
+    VolumeFailed when another program has the port, Invalid for an observer besides.
+    """
+    if options.observer is not None and options.observer is not loader_metrics():
+        raise Invalid("metrics_port", expected="no observer beside it", found="one")
+    if not 0 < metrics_port < 1 << 16:
+        raise Invalid("metrics_port", expected="1 to 65535", found=metrics_port)
+    with _lock:
+        if metrics_port not in _served:
+            shown = _all_processes() or REGISTRY
+            _served[metrics_port] = serve(metrics_port, _EVERYWHERE, registry=shown)
+    return replace(options, observer=loader_metrics())
+
+
+def _all_processes() -> CollectorRegistry | None:
+    """Return what adds up all processes, None unless prometheus_client was told to share values."""
+    shared = CollectorRegistry()
+    try:
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+    except ValueError:
+        return None
+    return shared

@@ -1,9 +1,9 @@
 """The metrics of feeds: what a `Feed` tells its observer, as Prometheus counters and histograms.
 
-    with Feed("/mnt/lake", options=FeedOptions(observer=LoaderMetrics())) as feed, serve(9466):
+    with Feed("/mnt/lake", options=FeedOptions(observer=loader_metrics())) as feed, serve(9466):
         ...
 
-All feeds of a process share one set (`LoaderMetrics()` returns it), because Prometheus wants each
+All feeds of a process share one set (`loader_metrics()` returns it), because Prometheus wants each
 name once. With `PROMETHEUS_MULTIPROC_DIR` set before the program starts, prometheus_client keeps
 the values in files of that directory, and `exporter.serve` in any one process adds up those of all:
 loader workers included, dead ones too. Gauges are then the sum or the latest of the live processes.
@@ -12,6 +12,7 @@ loader workers included, dead ones too. Gauges are then the sum or the latest of
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -32,6 +33,10 @@ class LoaderMetrics:
         self._sample_bytes = self._read_bytes = 0
         self._declare_loader(registry)
         self._declare_reads(registry)
+
+    def __reduce__(self) -> tuple[Callable[[], LoaderMetrics], tuple[()]]:
+        # What is sent to another process is that process's set, which shares values with this one.
+        return loader_metrics, ()
 
     def _declare_loader(self, registry: CollectorRegistry) -> None:
         self._samples = Counter("lakefeed_loader_samples_total", "Samples handed to the training.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ import pytest
 import tensorflow as tf
 
 import lakefeed.tf
+from lakefeed.adapters._kept import OpenedFeed
+from lakefeed.adapters.tf import source
 from lakefeed.adapters.tf.source import Source
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.lake.lake import Lake
@@ -38,6 +42,15 @@ def payloads(dataset: Any) -> list[bytes]:
 
 def feed_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("lakefeed-feed")]
+
+
+def wait_until_no_feed_thread() -> None:
+    """Those of datasets that are gone end by themselves."""
+    deadline = time.monotonic() + 60
+    gc.collect()
+    while feed_threads():
+        assert time.monotonic() < deadline, feed_threads()
+        time.sleep(0.01)
 
 
 def test_every_file_arrives_with_its_bytes_and_its_label(lake: Lake) -> None:
@@ -128,8 +141,8 @@ def test_tensorflow_takes_the_buffer_over_without_a_copy(lake: Lake) -> None:
     addresses = []
     run = Source.run
 
-    def watched(source: Source) -> Iterator[Any]:
-        for batch in run(source):
+    def watched(one: Source) -> Iterator[Any]:
+        for batch in run(one):
             addresses.append(batch.data.ctypes.data)
             yield batch
 
@@ -189,7 +202,46 @@ def test_stopping_early_leaves_no_thread(lake: Lake) -> None:
     dataset = lakefeed.tf.dataset(lake, "train", batch_size=2)
     for _ in dataset.take(3):
         pass
-    assert feed_threads() == []
+    wait_until_no_feed_thread()
+    assert dataset.cardinality().numpy() == 45  # the dataset is still there
+
+
+def test_one_feed_serves_epoch_after_epoch_and_goes_with_its_dataset(lake: Lake) -> None:
+    feeds: list[Any] = []
+
+    class Counted(OpenedFeed):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            feeds.append(self.feed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "OpenedFeed", Counted)
+        dataset = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
+        epochs = [payloads(dataset) for _ in range(3)]
+        assert len(feeds) == 1
+        assert feed_threads()  # the fourth epoch is being read
+        left = iter(dataset)
+        next(left)
+        del left  # in the middle of it: the fifth comes next, from another feed
+        fifth = payloads(dataset)
+        assert len(feeds) == 2
+    apart = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
+    assert [payloads(apart) for _ in range(5)][:3] == epochs
+    again = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
+    assert [payloads(again) for _ in range(5)][4] == fifth
+    del dataset, apart, again
+    wait_until_no_feed_thread()
+
+
+def test_iterators_at_the_same_time_get_an_epoch_each(lake: Lake) -> None:
+    dataset = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
+    together: tuple[list[bytes], list[bytes]] = ([], [])
+    for batches in zip(dataset, dataset, strict=True):
+        for epoch, batch in zip(together, batches, strict=True):
+            epoch += batch.numpy().tolist()
+    third = payloads(dataset)
+    alone = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
+    assert [*together, third] == [payloads(alone) for _ in range(3)]
 
 
 def test_a_damaged_file_stops_the_iteration_and_is_named(tmp_path: Path) -> None:
@@ -202,7 +254,7 @@ def test_a_damaged_file_stops_the_iteration_and_is_named(tmp_path: Path) -> None
     with pytest.raises(tf.errors.OpError, match=r"Corrupt: train/a/33\.bin"):
         for _ in dataset:
             pass
-    assert feed_threads() == []
+    wait_until_no_feed_thread()
 
 
 def test_keras_trains_from_it_and_learns() -> None:
@@ -237,7 +289,8 @@ def test_keras_trains_from_it_and_learns() -> None:
             train, validation_data=held_out, epochs=6, shuffle=False, verbose=0
         ).history
         assert history["val_accuracy"][-1] > 0.9
-    assert feed_threads() == []
+        del train, held_out, model
+        wait_until_no_feed_thread()
 
 
 def picture(chance: np.random.Generator, bright: int) -> bytes:

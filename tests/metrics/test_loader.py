@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,10 +14,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.errors import Conflict, Invalid, VolumeFailed
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
 from lakefeed.lake.lake import Lake
-from lakefeed.metrics.exporter import page, serve
+from lakefeed.metrics.exporter import metered, page, serve
 from lakefeed.metrics.loader import LoaderMetrics, loader_metrics
 from tests.feed.lakes import QUIET, lake_of, some_files
 
@@ -65,6 +67,44 @@ def test_the_page_of_a_taken_port_says_so() -> None:
 def test_one_set_a_process() -> None:
     assert loader_metrics() is loader_metrics()
     assert "lakefeed_loader_samples_total" in page()
+    assert pickle.loads(pickle.dumps(loader_metrics())) is loader_metrics()
+
+
+def fetched(port: int) -> dict[str, float]:
+    url = f"http://127.0.0.1:{port}/metrics"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return values(answer.read().decode())
+
+
+def test_a_port_in_one_line_serves_all_feeds_of_the_process() -> None:
+    options, port = metered_anywhere(FeedOptions(16))
+    before = fetched(port)
+    with lake_of(FILES) as lake:
+        for _ in range(2):
+            with Feed(lake, "train", metered(options, port)) as feed:
+                assert sum(map(len, feed)) == len(FILES)
+    after = fetched(port)
+    samples = "lakefeed_loader_samples_total"
+    assert after[samples] - before[samples] == 2 * len(FILES)
+
+
+def metered_anywhere(options: FeedOptions) -> tuple[FeedOptions, int]:
+    """Take a free port; another program may be quicker, then another one."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port: int = probe.getsockname()[1]
+        try:
+            return metered(options, port), port
+        except (VolumeFailed, Conflict):
+            continue
+
+
+def test_a_port_beside_another_observer_and_an_impossible_one_are_refused() -> None:
+    with pytest.raises(Invalid, match="observer"):
+        metered(FeedOptions(observer=LoaderMetrics(CollectorRegistry())), 9466)
+    with pytest.raises(Invalid, match="65535"):
+        metered(FeedOptions(), 0)
 
 
 WORKER = """
@@ -75,6 +115,9 @@ rank = int(sys.argv[2])
 options = FeedOptions(8, rank=rank, world_size=2, observer=loader_metrics())
 with Feed(sys.argv[1], "train", options) as feed:
     print(sum(len(batch) for batch in feed))
+from lakefeed.metrics.exporter import _all_processes, page
+shown = _all_processes()
+assert shown is not None and f"lakefeed_loader_samples_total {50.0 * (rank + 1)}" in page(shown)
 """
 
 

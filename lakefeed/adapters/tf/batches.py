@@ -12,8 +12,9 @@ Elements come in the feed's order, which a seed fixes; each new iteration of the
 epoch with an order of its own, counted from 0 for every call of `dataset`, or from where a
 checkpoint says.
 
-The snapshot is fixed when the dataset is made. A lake given by its path is opened anew for each
-iteration, so the dataset holds no file and no thread in between. Errors of the lake come out of the
+The snapshot is fixed when the dataset is made. One feed serves all epochs: while the last batches
+of one are consumed it reads the first of the next. It is closed when the dataset is gone, and a
+minute after the last epoch (`lakefeed.adapters._kept`). Errors of the lake come out of the
 iteration as TensorFlow errors whose text names the kind and the file (`Corrupt: 'train/1.png' …`).
 """
 
@@ -34,6 +35,7 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source as Origin
+from lakefeed.metrics.exporter import metered
 
 # An iteration is an epoch, and `repeat` says how many: `epochs` is not for the user to set.
 _FIELDS = tuple(field.name for field in fields(FeedOptions) if field.name != "epochs")
@@ -45,6 +47,7 @@ def dataset(
     *,
     elements: str = BYTES,
     checkpoint: FeedCheckpoint | None = None,
+    metrics_port: int | None = None,
     **options: Any,
 ) -> Any:
     """Return a `tf.data.Dataset` of whole batches of a lake's files, of known cardinality.
@@ -54,12 +57,17 @@ def dataset(
     `world_size` each worker that TF_CONFIG names gets its own share. One iteration is one epoch,
     and `repeat` goes through the epochs. The dataset carries `class_names`, as those of Keras do.
 
+    With a `metrics_port` this process serves Prometheus metrics there (see `metered`).
+
     With a `checkpoint` it begins where the model that the checkpoint keeps left off: the first
     iteration is then what is left of an epoch. Elements of "bytes" make this process's malloc
     reuse freed memory (see `keep_freed_memory`), which is worth a factor of three.
     """
     check_elements(elements)
-    feed = Source(source, select, feed_options(options))
+    feed_with = feed_options(options)
+    if metrics_port is not None:
+        feed_with = metered(feed_with, metrics_port)
+    feed = Source(source, select, feed_with)
     if checkpoint is not None:
         checkpoint.bind(feed)
 

@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack
 
+from lakefeed.adapters._kept import Kept, OpenedFeed
+from lakefeed.adapters._places import Place
+from lakefeed.adapters._places import Source as Origin
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
-from lakefeed.feed.feed import Feed, FeedOptions, Mix
+from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select, Selection
-from lakefeed.feed.sources import Source as Origin
-from lakefeed.lake.lake import Lake
-from lakefeed.lake.snapshot import Snapshot
 
 State = Mapping[str, object]
 _Place = tuple[object, object]  # (epoch, position)
@@ -31,13 +30,16 @@ class Source:
     """Runs of one feed: each goes to the end of an epoch, the next one begins behind it."""
 
     def __init__(self, where: Origin, select: Select | Mix, options: FeedOptions) -> None:
-        self._where = where
+        self._place = Place.of(where)
         self._options = options
-        with opened(where) as snapshot, Feed(snapshot, select, options) as feed:
-            self._number = snapshot.number
-            self._selection: Selection = feed.selection
-            self.batches_per_epoch = len(feed)
-            self.first: State = feed.state()
+        with ExitStack() as opening:
+            opened = opening.enter_context(OpenedFeed(self._place, select, options))
+            self._selection: Selection = opened.feed.selection
+            self.batches_per_epoch = len(opened.feed)
+            self.first: State = opened.feed.state()
+            opening.pop_all()
+        self._kept = Kept(self)
+        self._kept.keep(opened)
         self.rank = options.rank
         self.labelled = options.labels is not None
         self._lock = threading.Lock()  # guards _next, _ended, _noting and _behind
@@ -64,18 +66,41 @@ class Source:
             here = self._next
             epoch = _number(here, "epoch")
             self._next = {**here, "epoch": epoch + 1, "position": 0}
-        options = replace(self._options, epochs=epoch + 1)
-        with (
-            opened(self._where, self._number) as snapshot,
-            Feed(snapshot, self._selection, options) as feed,
-        ):
-            feed.restore(here)
-            for batch in feed:
-                self._note(here, batch.state)
-                here = batch.state
-                yield batch
+        if self._batches_from(_number(here, "position")):
+            yield from self._batches(here, epoch)
         with self._lock:
             self._ended = True
+
+    def _batches_from(self, position: int) -> bool:
+        """Tell whether the epoch has batches behind a position."""
+        return self._options.partition.step(position, len(self._selection)) is not None
+
+    def _batches(self, here: State, epoch: int) -> Iterator[Batch]:
+        """Yield the batches of an epoch from here on."""
+        opened = self._kept.take(self._options) or self._open()
+        with ExitStack() as leaving:
+            leaving.callback(opened.close)
+            opened.stand_at(here)
+            for batch in opened.feed:
+                self._note(here, batch.state)
+                here = batch.state
+                if here["epoch"] != epoch:
+                    # Left before the last batch is handed out, because TensorFlow asks for no more
+                    # elements than were promised, and gives this generator up.
+                    if self._is_next(here):
+                        leaving.pop_all()
+                        self._kept.keep(opened)
+                    yield batch
+                    return
+                yield batch
+
+    def _is_next(self, here: State) -> bool:
+        """Tell whether the next run begins here: another iterator may have begun that epoch."""
+        with self._lock:
+            return here == self._next
+
+    def _open(self) -> OpenedFeed:
+        return OpenedFeed(self._place, self._selection, self._options)
 
     def _note(self, here: State, behind: State) -> None:
         with self._lock:
@@ -85,12 +110,9 @@ class Source:
     def check(self, state: State) -> State:
         """Return a saved state as one of this feed; Invalid if it belongs to other samples, another
         seed or another shuffle."""
-        with (
-            opened(self._where, self._number) as snapshot,
-            Feed(snapshot, self._selection, self._options) as feed,
-        ):
-            feed.restore(state)
-            return feed.state()
+        with self._open() as opened:
+            opened.feed.restore(state)
+            return opened.feed.state()
 
     def begin(self, state: State) -> None:
         """Let the next run begin here, and note from now on what is handed out."""
@@ -153,15 +175,3 @@ def _number(state: State, name: str) -> int:
     if type(value) is not int:
         raise Invalid(f"saved position's {name}", expected="a number", found=value)
     return value
-
-
-@contextmanager
-def opened(where: Origin, number: int | None = None) -> Iterator[Snapshot]:
-    """Lend a snapshot of the source: a number, or the newest."""
-    if isinstance(where, Snapshot):
-        yield where
-    elif isinstance(where, Lake):
-        yield where.snapshot(number)
-    else:
-        with Lake.open(where) as lake:
-            yield lake.snapshot(number)

@@ -27,12 +27,13 @@ from typing import Any
 
 from torch.utils import data
 
+from lakefeed.adapters._kept import Kept, OpenedFeed
 from lakefeed.adapters._places import Place, Source
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.ranks import with_rank
 from lakefeed.adapters.torch.standing import Standing, Turn
 from lakefeed.errors import Invalid
-from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
 
 Transform = Callable[[Batch], Any]
@@ -64,6 +65,7 @@ class IterableDataset(data.IterableDataset[Any]):
                           found=self._options.epochs)  # fmt: skip
         self._group = group
         self._standing = Standing()
+        self.kept = Kept(self)
 
     @property
     def options(self) -> FeedOptions:
@@ -72,24 +74,29 @@ class IterableDataset(data.IterableDataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         # The rank is known here; a spawned worker belongs to no process group.
-        return {**self.__dict__, "_options": self.options, "_group": None}
+        there = {**self.__dict__, "_options": self.options, "_group": None}
+        return {name: value for name, value in there.items() if name != "kept"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.kept = Kept(self)
 
     def __len__(self) -> int:
         """Return how many batches this rank gets in one epoch."""
-        with self._feed() as feed:
-            return len(feed)
+        with self._opened() as opened:
+            return len(opened.feed)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes in the order of their numbers; empty without labels."""
-        with self._feed() as feed:
-            return feed.class_names
+        with self._opened() as opened:
+            return opened.feed.class_names
 
     def __iter__(self) -> Iteration:
         """Return this worker's share of the next epoch; opens nothing before its first batch."""
         turn = Turn.of_this_process()
         epoch, state = self._standing.begin(turn)
-        return Iteration(self, _Stop(epoch, state, turn.worker), turn)
+        return Iteration(self, Stop(epoch, state, turn.worker), turn)
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be this epoch, in all workers, persistent ones included."""
@@ -101,39 +108,56 @@ class IterableDataset(data.IterableDataset[Any]):
         Call it in the main process between iterations. Invalid if the state belongs to other
         samples, another seed or another shuffle.
         """
-        with self._feed() as feed:
-            feed.restore(state)
-            self._standing.set(int(state["epoch"]), feed.state())
+        with self._opened() as opened:
+            opened.feed.restore(state)
+            self._standing.set(int(state["epoch"]), opened.feed.state())
 
     def begin(self, epoch: int) -> dict[str, Any]:
         """Return the state in front of an epoch."""
-        with self._feed() as feed:
-            return {**feed.state(), "epoch": epoch}
+        with self._opened() as opened:
+            return {**opened.feed.state(), "epoch": epoch}
 
-    def _feed(self) -> _Opened:
-        return _Opened(self.place, self.select, self.options)
+    def _opened(self) -> OpenedFeed:
+        return OpenedFeed(self.place, self.select, self.options)
 
     def took_up(self, turn: Turn, epoch: int) -> None:
         """Say that a worker serves an epoch that a saved state named, so that the next follows."""
         self._standing.begun(turn, epoch)
 
-    def opened(self, epoch: int, workers: int) -> _Opened:
-        """Return a feed that ends behind an epoch, with a worker's part of the budget."""
-        options = self.options
-        memory_bytes = max(1, options.limits.bytes_max // workers)
-        return _Opened(
-            self.place, self.select, replace(options, epochs=epoch + 1, memory_bytes=memory_bytes)
-        )
+    def feed_from(self, stop: Stop, turn: Turn) -> OpenedFeed:
+        """Return a feed that goes on from a stop, with a worker's part of the budget.
+
+        A worker among several gets one that ends with the epoch: its next one begins elsewhere. The
+        only one gets one without end, which the epoch before has left if it can.
+        """
+        options = replace(self.options, epochs=None)
+        opened = None
+        if turn.workers > 1:
+            memory_bytes = max(1, options.limits.bytes_max // turn.workers)
+            options = replace(options, epochs=stop.epoch + 1, memory_bytes=memory_bytes)
+        else:
+            opened = self.kept.take(options)
+        opened = opened or OpenedFeed(self.place, self.select, options)
+        with ExitStack() as failing:
+            failing.callback(opened.close)
+            opened.stand_at(
+                stop.state or {**opened.feed.state(), "epoch": stop.epoch, "position": 0}
+            )
+            if turn.workers > 1:
+                opened.feed.take_turns(stop.skip, turn.workers)
+            failing.pop_all()
+        return opened
 
 
 class Iteration(Iterator[Any]):
     """One epoch as one worker serves it: an iterator that can say and change where it stands."""
 
-    def __init__(self, dataset: IterableDataset, stop: _Stop, turn: Turn) -> None:
+    def __init__(self, dataset: IterableDataset, stop: Stop, turn: Turn) -> None:
         self._dataset = dataset
         self._stop = stop
         self._turn = turn
-        self._feed: Feed | None = None
+        self._opened: OpenedFeed | None = None
+        self._ended = False
         self._resources = ExitStack()
         # A DataLoader drops an iterator without a word; the feed must not outlive it.
         weakref.finalize(self, self._resources.close)
@@ -148,23 +172,35 @@ class Iteration(Iterator[Any]):
 
     def next_batch(self) -> Batch:
         """Return the next batch as it is, without the transform."""
-        if self._feed is None:
-            self._feed = self._open()
+        opened = self._opened or self._open()
+        if self._ended:
+            raise StopIteration
         try:
-            batch = Batch.of(next(self._feed))
+            batch = Batch.of(next(opened.feed))
         except StopIteration:
             self._resources.close()
             raise
-        self._stop = _Stop(self._stop.epoch, batch.state, self._turn.workers - 1)
+        self._stop = Stop(self._stop.epoch, batch.state, self._turn.workers - 1)
+        if self._turn.workers == 1 and batch.state["epoch"] != self._stop.epoch:
+            self._leave(opened)
         return batch
 
-    def _open(self) -> Feed:
+    def _open(self) -> OpenedFeed:
         stop = self._stop
-        opened = self._dataset.opened(stop.epoch, self._turn.workers)
-        feed = self._resources.enter_context(opened)
-        feed.restore(stop.state or {**feed.state(), "epoch": stop.epoch})
-        feed.take_turns(stop.skip, self._turn.workers)
-        return feed
+        opened = self._dataset.feed_from(stop, self._turn)
+        self._resources.callback(opened.close)
+        self._opened = opened
+        here = opened.feed.state()
+        partition, count = opened.options.partition, len(opened.feed.selection)
+        served = here["epoch"] == stop.epoch and partition.step(int(here["position"] or 0), count)
+        self._ended = not served
+        return opened
+
+    def _leave(self, opened: OpenedFeed) -> None:
+        """Leave the feed to the next epoch, in front of which it stands."""
+        self._ended = True
+        self._resources.pop_all()
+        self._dataset.kept.keep(opened)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where this worker stands, as plain JSON; torchdata calls this by name."""
@@ -175,39 +211,23 @@ class Iteration(Iterator[Any]):
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave, in a worker of the same number of workers."""
         self.close()
-        self._stop = _Stop(int(saved["epoch"]), json.loads(saved["state"]), int(saved["skip"]))
+        self._stop = Stop(int(saved["epoch"]), json.loads(saved["state"]), int(saved["skip"]))
         self._dataset.took_up(self._turn, self._stop.epoch)
 
     def close(self) -> None:
         """Stop reading. Works twice."""
-        self._feed = None
+        self._opened = None
+        self._ended = False
         self._resources.close()
 
 
-class _Stop:
+class Stop:
     """Where a worker stands: an epoch, the state behind its last batch, and how many to skip."""
 
     def __init__(self, epoch: int, state: dict[str, Any] | None, skip: int) -> None:
         self.epoch = epoch
         self.state = state
         self.skip = skip
-
-
-class _Opened:
-    """A feed that opens and closes what it reads from."""
-
-    def __init__(self, place: Place, select: Select, options: FeedOptions) -> None:
-        self._place = place
-        self._select = select
-        self._options = options
-        self._resources = ExitStack()
-
-    def __enter__(self) -> Feed:
-        snapshot = self._resources.enter_context(self._place.opened())
-        return self._resources.enter_context(Feed(snapshot, self._select, self._options))
-
-    def __exit__(self, *failure: object) -> None:
-        self._resources.close()
 
 
 def position(saved: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ from lakefeed.adapters.torch.device import Mover, page_locked, pinned
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
+from lakefeed.metrics.exporter import metered
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class LoaderOptions:
     pin_memory: bool = False
     prefetch: int = 2
     group: Any = "auto"
+    metrics_port: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -94,6 +96,8 @@ class Loader:
         feed = feed or FeedOptions()
         if self.options.locks_buffers and feed.allocate is None:
             feed = replace(feed, allocate=page_locked)
+        if self.options.metrics_port is not None:
+            feed = metered(feed, self.options.metrics_port)
         self.dataset = _Stamping(source, select, feed, transform, self.options.group)
         self._state: dict[str, Any] | None = None
         self._epoch = 0  # what `_state` None stands at the beginning of
@@ -228,6 +232,7 @@ class Loader:
     def close(self) -> None:
         """Stop reading, and the processes; no thread is left. Works twice."""
         self._stop()
+        self.dataset.kept.close()
         self._workers = None
 
     def __enter__(self) -> Loader:

@@ -1,0 +1,141 @@
+"""A feed that outlives its epoch: what it found out, its buffers, and the reads of the next epoch.
+
+Opening a lake, resolving the selection and touching fresh buffers take as long as some hundred
+batches. An adapter whose iteration is one epoch therefore serves an endless feed, stops at the end
+of an epoch, and leaves the feed in `Kept` for the next iteration. Meanwhile the feed reads the
+beginning of the next epoch, within its budget (I9).
+
+A feed that nobody takes up is closed after `IDLE_SECONDS`, when whoever would take it is gone, at
+the end of the process (threads inside of native code do not survive the end of the interpreter) and
+before a fork (a lock that one of its threads holds would stay held in the child).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from lakefeed.adapters._places import Place
+from lakefeed.feed.feed import Feed, FeedOptions, Mix
+from lakefeed.feed.selection import Select, Selection
+
+# Longer than a validation between two epochs usually takes.
+IDLE_SECONDS = 60.0
+
+
+class OpenedFeed:
+    """A feed and the lake it reads from; `close` closes both. Works twice."""
+
+    def __init__(
+        self, place: Place, select: Select | Mix | Selection, options: FeedOptions
+    ) -> None:
+        self.options = options
+        with ExitStack() as opening:
+            snapshot = opening.enter_context(place.opened())
+            self.feed = opening.enter_context(Feed(snapshot, select, options))
+            self._resources = opening.pop_all()
+
+    def stand_at(self, state: Mapping[str, object]) -> None:
+        """Let the feed go on from a state, which costs nothing where it stands there already."""
+        if self.feed.state() != state:
+            self.feed.restore(state)
+
+    def close(self) -> None:
+        """Close the feed and what it was opened from."""
+        self._resources.close()
+
+    def __enter__(self) -> OpenedFeed:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Watched:
+    """A kept feed, the thread that closes it some day, and what wakes that thread."""
+
+    opened: OpenedFeed
+    thread: threading.Thread
+    wake: queue.SimpleQueue[None]
+
+
+class Kept:
+    """At most one feed between two epochs, as long as its owner lives. Safe for threads."""
+
+    def __init__(self, owner: object) -> None:
+        self._lock = threading.Lock()  # guards what is kept
+        self._kept: _Watched | None = None
+        weakref.finalize(owner, self._owner_is_gone).atexit = False
+        _ALL.add(self)
+
+    def take(self, options: FeedOptions) -> OpenedFeed | None:
+        """Return the kept feed if it has these options."""
+        opened = self._out()
+        if opened is None or opened.options == options:
+            return opened
+        opened.close()
+        return None
+
+    def keep(self, opened: OpenedFeed) -> None:
+        """Keep a feed for the next epoch, instead of one that is kept already."""
+        self.close()
+        wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        thread = threading.Thread(target=self._watch, args=(wake,), name="lakefeed-kept")
+        thread.daemon = True
+        with self._lock:
+            self._kept = _Watched(opened, thread, wake)
+            thread.start()
+
+    def close(self) -> None:
+        """Close what is kept. Works twice."""
+        opened = self._out()
+        if opened is not None:
+            opened.close()
+
+    def _out(self) -> OpenedFeed | None:
+        with self._lock:
+            kept, self._kept = self._kept, None
+        if kept is None:
+            return None
+        kept.wake.put(None)
+        kept.thread.join()
+        return kept.opened
+
+    def _watch(self, wake: queue.SimpleQueue[None]) -> None:
+        """Close the feed unless somebody takes it up."""
+        try:
+            wake.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            pass  # nobody came
+        with self._lock:
+            kept = self._kept
+            if kept is None or kept.wake is not wake:
+                return
+            self._kept = None
+        kept.opened.close()
+
+    def _owner_is_gone(self) -> None:
+        """Let the watching thread close. The garbage collector calls this wherever it pleases, in
+        the feed's own threads too, so it may take no lock: this queue's `put` is made for that."""
+        kept = self._kept
+        if kept is not None:
+            kept.wake.put(None)
+
+
+_ALL: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for kept in list(_ALL):
+        kept.close()
+
+
+atexit.register(_close_all)
+os.register_at_fork(before=_close_all)

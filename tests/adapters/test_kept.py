@@ -1,0 +1,117 @@
+"""A feed between two epochs: taken up where it stands, and never left behind."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lakefeed.adapters import _kept
+from lakefeed.adapters._kept import Kept, OpenedFeed
+from lakefeed.adapters._places import Place
+from lakefeed.feed.feed import FeedOptions
+from lakefeed.lake.lake import Lake
+from tests.feed.lakes import lake_of, some_files
+
+OPTIONS = FeedOptions(batch_size=8, epochs=None)
+
+
+class Owner:
+    """Whoever keeps a feed."""
+
+
+@pytest.fixture
+def lake() -> Iterator[Lake]:
+    with lake_of(some_files(40)) as lake:
+        yield lake
+
+
+def running(lake: Lake) -> OpenedFeed:
+    opened = OpenedFeed(Place.of(lake), "", OPTIONS)
+    next(opened.feed)
+    return opened
+
+
+def threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name.startswith("lakefeed-")]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_kept_feed_goes_on_reading_and_is_taken_once(lake: Lake) -> None:
+    owner = Owner()
+    kept = Kept(owner)
+    opened = running(lake)
+    state = opened.feed.state()
+    kept.keep(opened)
+    assert kept.take(OPTIONS) is opened
+    assert kept.take(OPTIONS) is None
+    opened.stand_at(state)
+    assert len(next(opened.feed)) == 8
+    opened.close()
+    assert threads() == []
+
+
+def test_a_feed_of_other_options_is_closed(lake: Lake) -> None:
+    owner = Owner()
+    kept = Kept(owner)
+    kept.keep(running(lake))
+    assert kept.take(FeedOptions(batch_size=4)) is None
+    assert threads() == []
+
+
+def test_one_feed_is_kept_at_a_time(lake: Lake) -> None:
+    owner = Owner()
+    kept = Kept(owner)
+    kept.keep(running(lake))
+    second = running(lake)
+    kept.keep(second)
+    assert kept.take(OPTIONS) is second
+    second.close()
+    assert threads() == []
+
+
+def test_the_feed_goes_with_its_owner_in_a_cycle_too(lake: Lake) -> None:
+    owner: Any = Owner()
+    owner.itself = owner
+    Kept(owner).keep(running(lake))
+    assert threads()
+    del owner
+    gc.collect()
+    wait_until(lambda: threads() == [])
+
+
+def test_nobody_takes_it_up_and_it_is_closed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kept, "IDLE_SECONDS", 0.01)
+    owner = Owner()
+    kept = Kept(owner)
+    kept.keep(running(lake))
+    wait_until(lambda: threads() == [])
+    assert kept.take(OPTIONS) is None
+
+
+def test_a_fork_finds_no_thread_running(lake: Lake) -> None:
+    owner = Owner()
+    kept = Kept(owner)
+    kept.keep(running(lake))
+    child = multiprocessing.get_context("fork").Process(target=_count, args=(kept, lake))
+    child.start()
+    assert threads() == []
+    child.join(60)
+    assert child.exitcode == 0
+
+
+def _count(kept: Kept, lake: Lake) -> None:
+    assert kept.take(OPTIONS) is None
+    with running(lake) as opened:
+        assert len(next(opened.feed)) == 8
