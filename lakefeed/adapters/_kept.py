@@ -67,13 +67,16 @@ class _Watched:
 
 
 class Kept:
-    """At most one feed between two epochs, as long as its owner lives. Safe for threads."""
+    """At most one feed between two epochs. Safe for threads."""
 
-    def __init__(self, owner: object) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()  # guards what is kept
         self._kept: _Watched | None = None
-        weakref.finalize(owner, self._owner_is_gone).atexit = False
         _ALL.add(self)
+
+    def follow(self, owner: object) -> None:
+        """Close what is kept when an object goes."""
+        weakref.finalize(owner, self._owner_is_gone).atexit = False
 
     def take(self, options: FeedOptions) -> OpenedFeed | None:
         """Return the kept feed if it has these options."""

@@ -106,7 +106,7 @@ class Shuffle:
         """Permute each window's positions in themselves; the last window may be short."""
         numbers = positions // self.window
         moved = np.empty_like(positions)
-        for number in np.unique(numbers).tolist():
+        for number in sorted(set(numbers.tolist())):
             start = number * self.window
             size = min(self.window, count - start)
             inside = numbers == number

@@ -54,6 +54,7 @@ class Pace:
             copying = task.read_bytes / _COPY_BYTES_PER_SECOND + _WAITING_SECONDS * task.reads
             if self._first_reads >= _FIRST_READS and now - task.began > copying:
                 self.width.jump(_WAITING_WIDTH)
+                return True  # at the old width nothing is worth observing, and reads wait
         self._reads += task.reads
         self._read_bytes += task.read_bytes
         enough = self._reads >= _OBSERVE_READS * self.width.target

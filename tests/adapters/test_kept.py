@@ -49,8 +49,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def test_a_kept_feed_goes_on_reading_and_is_taken_once(lake: Lake) -> None:
-    owner = Owner()
-    kept = Kept(owner)
+    kept = Kept()
     opened = running(lake)
     state = opened.feed.state()
     kept.keep(opened)
@@ -63,16 +62,14 @@ def test_a_kept_feed_goes_on_reading_and_is_taken_once(lake: Lake) -> None:
 
 
 def test_a_feed_of_other_options_is_closed(lake: Lake) -> None:
-    owner = Owner()
-    kept = Kept(owner)
+    kept = Kept()
     kept.keep(running(lake))
     assert kept.take(FeedOptions(batch_size=4)) is None
     assert threads() == []
 
 
 def test_one_feed_is_kept_at_a_time(lake: Lake) -> None:
-    owner = Owner()
-    kept = Kept(owner)
+    kept = Kept()
     kept.keep(running(lake))
     second = running(lake)
     kept.keep(second)
@@ -84,7 +81,9 @@ def test_one_feed_is_kept_at_a_time(lake: Lake) -> None:
 def test_the_feed_goes_with_its_owner_in_a_cycle_too(lake: Lake) -> None:
     owner: Any = Owner()
     owner.itself = owner
-    Kept(owner).keep(running(lake))
+    kept = Kept()
+    kept.follow(owner)
+    kept.keep(running(lake))
     assert threads()
     del owner
     gc.collect()
@@ -93,16 +92,14 @@ def test_the_feed_goes_with_its_owner_in_a_cycle_too(lake: Lake) -> None:
 
 def test_nobody_takes_it_up_and_it_is_closed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_kept, "IDLE_SECONDS", 0.01)
-    owner = Owner()
-    kept = Kept(owner)
+    kept = Kept()
     kept.keep(running(lake))
     wait_until(lambda: threads() == [])
     assert kept.take(OPTIONS) is None
 
 
 def test_a_fork_finds_no_thread_running(lake: Lake) -> None:
-    owner = Owner()
-    kept = Kept(owner)
+    kept = Kept()
     kept.keep(running(lake))
     child = multiprocessing.get_context("fork").Process(target=_count, args=(kept, lake))
     child.start()

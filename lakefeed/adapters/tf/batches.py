@@ -88,6 +88,8 @@ def dataset(
     sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     whole = whole.with_options(sharding)
     whole.class_names = list(feed.class_names)
+    # Not with the generator: TensorFlow's registry of functions never lets that go.
+    feed.kept.follow(whole)
     return whole
 
 

@@ -38,8 +38,8 @@ class Source:
             self.batches_per_epoch = len(opened.feed)
             self.first: State = opened.feed.state()
             opening.pop_all()
-        self._kept = Kept(self)
-        self._kept.keep(opened)
+        self.kept = Kept()
+        self.kept.keep(opened)
         self.rank = options.rank
         self.labelled = options.labels is not None
         self._lock = threading.Lock()  # guards _next, _ended, _noting and _behind
@@ -77,7 +77,7 @@ class Source:
 
     def _batches(self, here: State, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from here on."""
-        opened = self._kept.take(self._options) or self._open()
+        opened = self.kept.take(self._options) or self._open()
         with ExitStack() as leaving:
             leaving.callback(opened.close)
             opened.stand_at(here)
@@ -89,7 +89,7 @@ class Source:
                     # elements than were promised, and gives this generator up.
                     if self._is_next(here):
                         leaving.pop_all()
-                        self._kept.keep(opened)
+                        self.kept.keep(opened)
                     yield batch
                     return
                 yield batch

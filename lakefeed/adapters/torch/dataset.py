@@ -65,7 +65,8 @@ class IterableDataset(data.IterableDataset[Any]):
                           found=self._options.epochs)  # fmt: skip
         self._group = group
         self._standing = Standing()
-        self.kept = Kept(self)
+        self.kept = Kept()
+        self.kept.follow(self)
 
     @property
     def options(self) -> FeedOptions:
@@ -79,7 +80,8 @@ class IterableDataset(data.IterableDataset[Any]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.kept = Kept(self)
+        self.kept = Kept()
+        self.kept.follow(self)
 
     def __len__(self) -> int:
         """Return how many batches this rank gets in one epoch."""
