@@ -23,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from lakefeed.bench.emulation import shared_state
+from lakefeed.bench.meeting import Meeting
 from lakefeed.bench.opening import opened
 from lakefeed.bench.sources import Spec
 from lakefeed.bench.steps import LIVE, Company, Loop, RankResult, run
@@ -53,7 +54,7 @@ def run_ranks(job: Job, look: Look | None = None) -> list[RankResult]:
     """
     context = _context()
     count = job.spec.world_size
-    barrier = context.Barrier(count) if count > 1 else None
+    meeting = Meeting(context, count)
     shared = shared_state(context)
     lives = [context.RawArray("d", len(LIVE)) for _ in range(count)]
     processes: list[BaseProcess] = []
@@ -63,7 +64,7 @@ def run_ranks(job: Job, look: Look | None = None) -> list[RankResult]:
             mine, theirs = context.Pipe(duplex=False)
             process = context.Process(
                 target=_rank,
-                args=(job, rank, (barrier, shared, lives[rank]), theirs),
+                args=(job, rank, (meeting, shared, lives[rank]), theirs),
                 name=f"lakefeed-rank-{rank}",
                 daemon=True,
             )
@@ -133,12 +134,15 @@ def _end(processes: list[BaseProcess]) -> None:
         process.close()
 
 
-def _rank(job: Job, rank: int, company: tuple[Any, Any, Any], answer: Connection) -> None:
+def _rank(job: Job, rank: int, company: tuple[Meeting, Any, Any], answer: Connection) -> None:
     """Run one rank; this is the whole life of its process."""
     # Ctrl-C reaches the whole group; the parent decides, and terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    barrier, shared, live = company
-    meet = (lambda: None) if barrier is None else (lambda: barrier.wait(BARRIER_SECONDS))
+    meeting, shared, live = company
+
+    def meet() -> None:
+        meeting.wait(rank, BARRIER_SECONDS)
+
     try:
         with opened(job.spec, rank, shared) as source:
             said: object = run(source, job.loop, Company(meet, live, threading.Event()), rank)
@@ -148,7 +152,7 @@ def _rank(job: Job, rank: int, company: tuple[Any, Any, Any], answer: Connection
         said = None  # another rank failed; its own error is the news
     except BaseException as error:  # noqa: BLE001 - carried to the parent, which raises it
         said = RuntimeError(f"rank {rank} (process {os.getpid()}): {type(error).__name__}: {error}")
-    if isinstance(said, BaseException) and barrier is not None:
-        barrier.abort()
+    if isinstance(said, BaseException):
+        meeting.abort()
     answer.send(said)
     answer.close()

@@ -143,16 +143,17 @@ def _one_epoch(
     began = epoch.start
     for step in range(loop.steps):
         batch = next(batches)
+        if books is not None:
+            books.fetched(step)
         loaded = clock()
         if books is not None:
-            books.loaded(step, batch.samples, loaded - began)
-        starts = clock()
+            books.computing(step, batch.samples, loaded - began)
         if loop.computation_seconds and stop.wait(loop.computation_seconds):
             break
         computed = clock()
         epoch.began.append(began)
         epoch.wait_seconds.append(loaded - began)
-        epoch.busy_seconds.append(computed - starts)
+        epoch.busy_seconds.append(computed - loaded)
         epoch.sample_bytes.append(batch.size_bytes)
         live[0] += 1
         live[1] += batch.samples

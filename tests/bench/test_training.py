@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -117,11 +118,14 @@ def test_a_rank_keeps_every_steps_times() -> None:
 def test_the_dlio_harness_really_writes() -> None:
     with Bookkeeping(3) as books:
         where = Path(books._directory.name)
-        books.loaded(1, 24, 0.01)
+        books.fetched(1)
+        books.computing(1, 24, 0.01)
         books.processed(1, 24, 0.06)
         books._trace.flush()
         assert "Rank 3 step 1 processed 24 samples in 0.06 s [" in (where / "log").read_text()
-        assert len((where / "trace").read_text().splitlines()) == EVENTS_A_STEP
+        events = [json.loads(line) for line in (where / "trace").read_text().splitlines()]
+        assert len(events) == EVENTS_A_STEP
+        assert {event["id"] for event in events} == {1}
     assert not where.exists()
 
 
