@@ -53,6 +53,7 @@ def feed_options(spec: Spec, rank: int) -> FeedOptions:
     return FeedOptions(
         batch_size=spec.batch_size,
         shuffle=reading.shuffle,
+        window=reading.window,
         seed=reading.seed,
         epochs=None,
         last="drop",

@@ -33,6 +33,7 @@ class Reading:
     # None: as many as fit into `memory_bytes`.
     prefetch: int | None = 16
     memory_bytes: int = 1 << 30
+    window: int | None = None  # with shuffle "runs=K", of a lake
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ def train(
     read_threads: options.ReadThreadsOption = None,
     prefetch: options.PrefetchOption = None,
     shuffle: options.ShuffleOption = "global",
+    window: options.WindowOption = None,
     seed: options.SeedOption = 0,
     cold: options.ColdOption = False,
     strict: options.StrictOption = False,
@@ -127,6 +128,7 @@ def _plan(asked: Any) -> TrainOptions:
         data=benching.data_option(asked.data or []),
         reading=Reading(
             shuffle=None if asked.shuffle == "none" else asked.shuffle,
+            window=asked.window,
             seed=asked.seed,
             read_threads=asked.read_threads or chosen.read_threads,
             prefetch=asked.prefetch or 2 * (asked.read_threads or chosen.read_threads),

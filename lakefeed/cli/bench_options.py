@@ -168,6 +168,15 @@ PrefetchOption = Annotated[
 ShuffleOption = Annotated[
     str, typer.Option("--shuffle", metavar="HOW", help="global, runs=K or none.")
 ]
+WindowOption = Annotated[
+    int | None,
+    typer.Option(
+        "--window",
+        min=1,
+        help="With runs=K: samples are mixed within so many positions. As many as a batch has "
+        "let neighbours share reads. [default: the feed's]",
+    ),
+]
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse fewer samples than MLPerf Storage's rule.")
 ]

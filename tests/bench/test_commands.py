@@ -43,7 +43,7 @@ def test_generate_and_train(tmp_path: Path, workload_file: Path) -> None:
     made = ran("bench", "generate", lake, "--workload", workload_file, "--samples", 64, "--json")
     assert json.loads(made.stdout)["samples"] == 64
     done = ran(
-        "bench", "train", lake, "--workload", workload_file, "--epochs", 1, "--json",
+        "bench", "train", lake, "--workload", workload_file, "--epochs", 1, "--steps", 6, "--json",
         "--report", tmp_path / "run", "--check",
     )  # fmt: skip
     assert done.exit_code == 0, done.stdout + done.stderr
@@ -54,7 +54,9 @@ def test_generate_and_train(tmp_path: Path, workload_file: Path) -> None:
     assert (tmp_path / "run.html").stat().st_size > 10_000
     strict = tmp_path / "strict.toml"
     strict.write_text(workload_file.read_text().replace("_min = 0.01", "_min = 1.0"))
-    failed = ran("bench", "train", lake, "--workload", strict, "--epochs", 1, "--check")
+    failed = ran(
+        "bench", "train", lake, "--workload", strict, "--epochs", 1, "--steps", 6, "--check"
+    )
     assert failed.exit_code == 1
     assert "FAIL: lake keeps 1 emulated x waiting" in failed.stdout
     both = ran("bench", "compare", tmp_path / "run.json", tmp_path / "run.json", "--json")
@@ -142,7 +144,17 @@ def test_doctor_passes_a_local_directory(tmp_path: Path) -> None:
 
 def test_metrics_are_served_while_it_runs(lake: Path, workload_file: Path) -> None:
     running = process(
-        "bench", "train", lake, "--workload", workload_file, "--epochs", 200, "--metrics-port", 0
+        "bench",
+        "train",
+        lake,
+        "--workload",
+        workload_file,
+        "--epochs",
+        900,
+        "--steps",
+        20,
+        "--metrics-port",
+        0,
     )
     try:
         assert running.stderr is not None
@@ -164,7 +176,7 @@ def test_metrics_are_served_while_it_runs(lake: Path, workload_file: Path) -> No
 
 def test_an_interrupt_leaves_no_rank_behind(lake: Path, workload_file: Path) -> None:
     running = process(
-        "bench", "train", lake, "--workload", workload_file, "-n", 2, "--epochs", 500,
+        "bench", "train", lake, "--workload", workload_file, "-n", 2, "--epochs", 900, "--steps", 9,
         start_new_session=True,
     )  # fmt: skip
     assert running.stderr is not None

@@ -35,6 +35,7 @@ def test_lake_and_mount_side_by_side(
     done = run(
         "bench", "train", lake, "--workload", workload_file, "--source", "lake",
         "--source", "mount", "--data", f"mount={mount}", "-n", 2, "--epochs", 2,
+        "--steps", 12,
         "--json", "--report", tmp_path / "run",
     )  # fmt: skip
     facts = json.loads(done.stdout)
