@@ -48,7 +48,7 @@ class Meeting:
         self._sleep(rank, mine, began + seconds_max)
 
     def _all_came(self, times: int) -> bool:
-        return min(self._came[:]) >= times
+        return bool(min(self._came[:]) >= times)
 
     def _sleep(self, rank: int, mine: int, deadline: float) -> None:
         self._asleep[rank] = 1

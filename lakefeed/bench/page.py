@@ -43,7 +43,7 @@ p {{ margin: 6px 0; }}
 .tile {{ padding: 12px 16px; font-size: 14.5px; color: var(--soft); }}
 .tile b {{ display: block; font-size: 23px; line-height: 1.3; color: var(--ink); }}
 section {{ padding: 20px 22px; margin-top: 16px; }}
-section svg {{ display: block; width: 100%; height: auto; margin-top: 10px; }}
+section svg {{ display: block; width: 100%; min-width: 600px; height: auto; margin-top: 10px; }}
 svg text {{ font-family: inherit !important; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; margin-top: 10px; font-size: 14.5px; }}
@@ -53,6 +53,7 @@ th:first-child, td:first-child, .left td, .left th {{ text-align: left; }}
 .left td {{ overflow-wrap: anywhere; }}
 td {{ white-space: nowrap; }}
 .left td {{ white-space: normal; }}
+.left td:first-child {{ white-space: nowrap; overflow-wrap: normal; }}
 th {{ font-weight: 600; color: var(--soft); font-size: 13px; }}
 .pass {{ color: var(--good); font-weight: 600; }}
 .fail {{ color: var(--bad); font-weight: 600; }}

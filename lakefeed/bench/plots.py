@@ -119,11 +119,11 @@ def sweeps(found: Mapping[str, Mapping[str, Any]], threshold: float, name: str) 
         axes.axhline(100 * threshold, color=SOFT, linestyle="--", linewidth=1.2)
         axes.annotate(
             f"threshold {100 * threshold:.0f} %",
-            (1, 100 * threshold),
+            (0, 100 * threshold),
             xycoords=("axes fraction", "data"),
-            xytext=(-4, 4),
+            xytext=(4, -4),
             textcoords="offset points",
-            ha="right",
+            va="top",
             color=SOFT,
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

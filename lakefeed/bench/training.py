@@ -302,6 +302,15 @@ def close_in(passes: Callable[[int], bool], highest: int, guess: int = 1) -> int
 # -- after -----------------------------------------------------------------------------------------
 
 
+def _next(
+    options: TrainOptions, run: Mapping[str, Any], sweeps: Mapping[str, Any], processors: int
+) -> str:
+    kind = run["source"]
+    if kind in sweeps and run["passed"]:
+        return verdict.sweep_next(kind, sweeps[kind], options.workload, processors)
+    return str(run["advice"])
+
+
 def _report(
     options: TrainOptions, held: Contents, measured: Mapping[str, Any], notes: list[str]
 ) -> dict[str, Any]:
@@ -333,7 +342,7 @@ def _report(
         "passed": all(run["passed"] for run in judged),
         "verdict": lines[0],
         "lines": lines,
-        "next": judged[-1]["advice"],
+        "next": _next(options, judged[-1], measured["sweeps"], processors),
         **measured,
         "runs": judged,
         "environment": environment.describe(options.lake),

@@ -119,6 +119,32 @@ def sweep_line(
     )
 
 
+def sweep_next(source: str, sweep: Mapping[str, Any], workload: Workload, processors: int) -> str:
+    """Return what to try next once a sweep has found the most accelerators."""
+    most = sweep["most"]
+    above = [point for point in sweep["points"] if point["accelerators"] > most]
+    if not above:
+        return f"nothing was too many: go on with --sweep-max above {most}"
+    first = above[0]
+    count = first["accelerators"]
+    if first["cpus_busy"] >= BUSY_SHARE * processors:
+        return (
+            f"beyond {most} the processors are the limit ({first['cpus_busy']:.1f} of {processors} "
+            "busy): more cores for each accelerator"
+        )
+    wanted = workload.demand.bytes_per_second * count * workload.utilisation_min
+    advice = (
+        "shuffle in runs within a batch (--shuffle runs=16 --window N) so that neighbours share "
+        'reads, or look at the volume with "lakefeed bench volume"'
+        if source == "lake"
+        else "import the files and compare --source lake"
+    )
+    return (
+        f"beyond {most} storage is the limit ({first['bytes_per_second'] / 1e6:,.0f} of "
+        f"{wanted / 1e6:,.0f} MB/s came for {count}): {advice}"
+    )
+
+
 def real_line(run: Mapping[str, Any], model: str, simulated: str | None) -> str:
     """Return the verdict on a real training from one source."""
     stalls = run["stalls"]

@@ -224,6 +224,27 @@ def test_the_next_step_follows_from_the_figures(
     assert advice in found.advice
 
 
+@pytest.mark.parametrize(
+    ("source", "most", "cpus_busy", "advice"),
+    [
+        ("plain", 2, 0.5, "beyond 2 storage is the limit (3 of 12 MB/s came for 3): import"),
+        ("lake", 2, 0.5, "--shuffle runs=16 --window N"),
+        ("lake", 2, 1.9, "beyond 2 the processors are the limit (1.9 of 2 busy)"),
+        ("lake", 3, 0.5, "go on with --sweep-max above 3"),
+    ],
+)
+def test_the_next_step_after_a_sweep(
+    source: str, most: int, cpus_busy: float, advice: str, workload: Workload
+) -> None:
+    points = [
+        {"accelerators": count, "bytes_per_second": 3e6, "cpus_busy": cpus_busy}
+        for count in (1, 2, 3)
+    ]
+    strict = dataclasses.replace(workload, utilisation_min=0.85)
+    found = verdict.sweep_next(source, {"most": most, "points": points}, strict, 2)
+    assert advice in found
+
+
 def test_a_harness_that_cannot_pass_is_named(workload: Workload) -> None:
     strict = dataclasses.replace(workload, utilisation_min=0.85)
     assert "no storage passes here" in verdict.judge(RUN, strict, 0.5, 2).advice
