@@ -20,11 +20,18 @@ pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
-from lakefeed.adapters.fuse import nodes  # noqa: E402
+from lakefeed.adapters.fuse import nodes, reading  # noqa: E402
+from lakefeed.adapters.fuse.ahead import (  # noqa: E402
+    CREDIT_BYTES,
+    EARNED_BYTES,
+    STEP_BYTES,
+    Surroundings,
+)
 from lakefeed.adapters.fuse.answers import Answers, to_bytes, to_text, walled  # noqa: E402
+from lakefeed.adapters.fuse.blocks import BLOCK_BYTES  # noqa: E402
 from lakefeed.adapters.fuse.nodes import Directory, Inodes, Node  # noqa: E402
 from lakefeed.adapters.fuse.pace import Pace, _Lock  # noqa: E402
-from lakefeed.adapters.fuse.reading import BLOCK_BYTES, Reads  # noqa: E402
+from lakefeed.adapters.fuse.reading import Reads  # noqa: E402
 from lakefeed.adapters.fuse.spool import Budget, Spool  # noqa: E402
 from lakefeed.adapters.fuse.view import View, find, load  # noqa: E402
 from lakefeed.errors import Conflict, SnapshotExpired  # noqa: E402
@@ -116,7 +123,7 @@ def test_any_attribute_value_survives_as_text(value: bytes) -> None:
 # -- inodes ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def snapshot() -> Any:
     lake = Lake.create(MemoryVolume())
     with lake.writer() as writer:
@@ -166,14 +173,14 @@ def test_a_name_is_found_or_not(snapshot: Any) -> None:
 class Slow(Pace):
     """A volume that is always slow, and counts what it is asked for."""
 
-    slow = True  # type: ignore[assignment]
+    slow = True
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, ...]] = []
         self.gate: threading.Event | None = None
 
-    async def call(self, action: Callable[..., Any], *arguments: Any) -> Any:
+    async def call(self, action: Callable[..., Any], *arguments: Any, size_bytes: int = 0) -> Any:
         self.calls.append(arguments)
         if self.gate is not None:
             await self.elsewhere(self.gate.wait)
@@ -235,6 +242,86 @@ def test_the_cache_keeps_its_budget(snapshot: Any) -> None:
     trio.run(run)
 
 
+def test_an_evicted_block_is_not_written_over_while_somebody_needs_it(snapshot: Any) -> None:
+    row = snapshot.stat("big")
+    content = snapshot.get("big")
+
+    async def run() -> None:
+        reads = Reads(Slow(), 2 * BLOCK_BYTES)
+        randomly = random.Random(4)
+
+        async def one() -> None:
+            for _ in range(10):
+                offset = randomly.randrange(row.size)
+                found = await reads.read(snapshot, row, offset, 3 * BLOCK_BYTES)
+                assert found == content[offset : offset + 3 * BLOCK_BYTES]
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(one)
+
+    trio.run(run)
+
+
+# -- what is fetched ahead -------------------------------------------------------------------------
+
+
+def test_surroundings_are_fetched_once_and_not_beyond_the_payloads() -> None:
+    around = Surroundings()
+    end = 2 * STEP_BYTES + 100
+    assert around.claim("p", STEP_BYTES + 5, 10, end) == (STEP_BYTES, 2 * STEP_BYTES)
+    assert around.claim("p", STEP_BYTES + 900, 10, end) == (0, 0)
+    assert around.claim("p", 2 * STEP_BYTES - 5, 10, end) == (2 * STEP_BYTES, end)
+    assert around.claim("q", 7 * STEP_BYTES, STEP_BYTES, 99 * STEP_BYTES) == (
+        4 * STEP_BYTES,
+        8 * STEP_BYTES,
+    )
+
+
+def test_a_lake_bigger_than_memory_is_not_fetched_in_vain() -> None:
+    """Reads that never find what was fetched around others cost `CREDIT_BYTES`, then themselves."""
+    around, fetched, asked = Surroundings(), 0, 0
+    for number in range(20_000):
+        start, end = around.claim("p", number * 2 * STEP_BYTES, 4096, 1 << 60)
+        fetched += end - start
+        asked += 4096
+    assert fetched <= CREDIT_BYTES + asked
+    for _ in range(STEP_BYTES // EARNED_BYTES):
+        around.found()
+    start, end = around.claim("p", 1 << 50, 4096, 1 << 60)
+    assert end - start == STEP_BYTES
+
+
+def test_a_read_that_waits_has_its_neighbours_fetched_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(reading, "advise", lambda file, start, end: told.append((start, end)))
+    with Lake.create(tmp_path / "lake") as lake:
+        with lake.writer() as writer:
+            for number in range(600):
+                writer.put(f"{number:04d}", bytes([number % 251]) * 4096)
+        snapshot = lake.snapshot()
+        rows = [snapshot.stat(f"{number:04d}") for number in range(0, 600, 20)]
+        random.Random(1).shuffle(rows)
+
+        async def read(pace: Pace) -> None:
+            reads = Reads(pace, 64 << 20)
+            for row in rows:
+                found = await reads.read(snapshot, row, 0, 4096)
+                assert found == bytes([int(row.path) % 251]) * 4096
+
+        for pace in (Pace(), Slow()):
+            told.clear()
+            # Whatever the disk does here: every read waits, then none does.
+            for waits in (-1.0, 10.0):
+                monkeypatch.setattr(reading, "WAITED_SECONDS", waits)
+                monkeypatch.setattr(reading, "SLOW_SECONDS", waits)
+                trio.run(read, pace)
+            asked = [steps for steps in told if steps[0] < steps[1]]
+            assert len(asked) == -(-max(row.offset + row.length for row in rows) // STEP_BYTES)
+
+
 def test_small_files_in_pack_order_come_in_runs(snapshot: Any) -> None:
     rows = [snapshot.stat(f"d7/{number:04d}") for number in range(7, 3000, 30)]
 
@@ -259,6 +346,21 @@ def test_random_small_reads_of_a_big_file_read_no_more_than_asked(snapshot: Any)
         assert reads.stats.fetched_bytes <= 20 * 4096
 
     trio.run(run)
+
+
+def test_large_reads_that_share_the_volume_do_not_make_it_slow() -> None:
+    """A volume found slow becomes fast again even while it is asked for much at a time."""
+    pace, seen = Pace(), []
+    pace.took(0.02)
+    seen.append(pace.slow)
+    for _ in range(20):
+        # Each of 16 blocks takes what a disk of a gigabyte a second needs for all of them.
+        pace.took(0.016, BLOCK_BYTES, together=16)
+    seen.append(pace.slow)
+    for _ in range(20):
+        pace.took(0.016, BLOCK_BYTES)
+    seen.append(pace.slow)
+    assert seen == [True, False, True]
 
 
 def test_the_last_holder_keeps_the_lock_and_nobody_is_left_out() -> None:

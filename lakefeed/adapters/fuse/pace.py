@@ -29,6 +29,9 @@ POLL_MS = 1
 # A hand-over to a thread and back costs 100 to 200 us on two busy cores, and helps only where
 # several requests wait at a time: below this, one after the other is as fast (a local disk, cold).
 SLOW_SECONDS = 500e-6
+# Seconds that a byte may take, which is no waiting: a disk that gives 250 MB/s is used to the full
+# by one reader and its read-ahead, and through threads (with memory of their own) it gives less.
+PATIENCE = 4e-9
 # Weight of the newest answer in the running mean: some ten answers decide.
 _WEIGHT = 0.1
 # As many calls as an NFS client has slots for; beyond that they would queue in the kernel.
@@ -50,13 +53,25 @@ class Pace:
         """True while the volume answers slower than a hand-over to a thread costs."""
         return self._mean_seconds > SLOW_SECONDS
 
-    def _note(self, seconds: float) -> None:
-        self._mean_seconds += (seconds - self._mean_seconds) * _WEIGHT
+    def took(self, seconds: float, size_bytes: int = 0, together: int = 1) -> None:
+        """Take notice of how long a read took, one of so many under way at that time.
 
-    async def call(self, action: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Return what a volume read gives, from here or from a thread."""
+        What counts as slow is waiting, not copying: `PATIENCE` for each byte is taken off. Large
+        reads that are under way together share the volume's speed, which is no waiting either;
+        otherwise a volume once found slow would stay so, by being asked for much at a time.
+        """
+        waited = max(seconds - size_bytes * PATIENCE * together, 0.0)
+        self._mean_seconds += (waited - self._mean_seconds) * _WEIGHT
+
+    async def call(
+        self, action: Callable[..., _Result], *arguments: Any, size_bytes: int = 0
+    ) -> _Result:
+        """Return what a volume read of so many bytes gives, from here or from a thread.
+
+        Of a small read everything is waiting: for one, give no size.
+        """
         if not self.slow:
-            return self.here(0, action, *arguments)
+            return self.here(size_bytes, action, *arguments)
         spent: list[float] = []
 
         def timed() -> _Result:
@@ -67,23 +82,22 @@ class Pace:
                 spent.append(time.perf_counter() - began)
 
         self.busy += 1
+        together = self.busy
         try:
             return await self.elsewhere(timed)
         finally:
+            together = max(together, self.busy)
             self.busy -= 1
             for seconds in spent:
-                self._note(seconds)
+                self.took(seconds, size_bytes, together)
 
     def here(self, size_bytes: int, action: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Return what a volume read of so many bytes gives, from this thread.
-
-        What counts as slow is waiting, not copying: a gigabyte a second is taken off.
-        """
+        """Return what a volume read of so many bytes gives, from this thread."""
         began = time.perf_counter()
         try:
             return action(*arguments)
         finally:
-            self._note(max(time.perf_counter() - began - size_bytes * 1e-9, 0.0))
+            self.took(time.perf_counter() - began, size_bytes)
 
     async def elsewhere(self, action: Callable[..., _Result], *arguments: Any) -> _Result:
         """Return what a call gives that is known to take long; other requests go on."""

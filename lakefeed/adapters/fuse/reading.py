@@ -1,9 +1,9 @@
 """Bytes of committed files: verified, cached, read once for all who ask at the same time.
 
 While the volume answers from memory, a read goes straight to it and is answered inline; caching
-again what the kernel and the volume cache already would only cost; of a big file that is read on
-and on, the volume's kernel is told to fetch the next megabytes. A payload that does not fit into
-one request is kept, because it was fetched and verified whole. While the volume is slow:
+again what the kernel and the volume cache already would only cost. The volume's kernel is told what
+will be wanted next (`ahead`). A payload that does not fit into one request is kept, because it was
+fetched and verified whole. While the volume is slow:
 
 - everything fetched is kept in one cache with a byte budget, shared by all handles;
 - big raw files are read in blocks of `BLOCK_BYTES`; a sequential reader has the next blocks
@@ -18,23 +18,23 @@ Belongs to the trio thread; only the fetching itself may run elsewhere.
 
 from __future__ import annotations
 
-import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import trio
 
-from lakefeed.adapters.fuse.pace import Pace
+from lakefeed.adapters.fuse.ahead import WAITED_SECONDS, Surroundings, advise
+from lakefeed.adapters.fuse.blocks import BLOCK_BYTES, Block, Pool, fill
+from lakefeed.adapters.fuse.pace import PATIENCE, SLOW_SECONDS, Pace
 from lakefeed.errors import NotFound, VolumeFailed
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.rows import Codec, Row
 from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES, Snapshot
 from lakefeed.volume.base import ReadableFile
-from lakefeed.volume.posix import PosixReadableFile
 
-BLOCK_BYTES = 1 << 20
 # A sequential reader gets at most so many blocks ahead: enough for 100 ms at 160 MB/s.
 AHEAD_MAX = 16
 # Streams remembered, and runs of small files kept, at a time.
@@ -46,6 +46,7 @@ RUN_GAP_BYTES = 64 << 10
 
 Buffer = bytes | memoryview
 _Key = tuple[str, int]
+_Kept = TypeVar("_Kept", bytes, Block)
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class CacheStats:
 @dataclass(slots=True)
 class _Flight:
     done: trio.Event = field(default_factory=trio.Event)
-    data: bytes | None = None
+    data: Any = None
     error: Exception | None = None
 
 
@@ -91,10 +92,12 @@ class Reads:
     def __init__(self, pace: Pace, cache_bytes: int) -> None:
         self._pace = pace
         self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[_Key, bytes] = OrderedDict()
+        self._cache: OrderedDict[_Key, bytes | Block] = OrderedDict()
         self._flights: dict[_Key, _Flight] = {}
         self._streams: OrderedDict[_Key, _Stream] = OrderedDict()
         self._runs: OrderedDict[str, _Run] = OrderedDict()
+        self._pool = Pool()
+        self._surroundings = Surroundings()
         self._memory = memoryview(bytearray(BLOCK_BYTES))
         self.start: Callable[..., Any] | None = None
         self.stats = CacheStats()
@@ -121,7 +124,7 @@ class Reads:
             self._note(row, offset, end)
             self.stats.fetched_bytes += end - offset
             return await self._pace.call(snapshot.read_row_range, row, offset, end - offset)
-        return await self._blocks(snapshot, row, offset, end)
+        return await self._in_blocks(snapshot, row, offset, end)
 
     def _direct(self, snapshot: Snapshot, row: Row, offset: int, length: int) -> Buffer | None:
         """Read raw bytes that are in place into memory used again and again; None: not so simple.
@@ -137,9 +140,18 @@ class Reads:
         ahead = (0, 0) if length == row.size else self._advice(row, offset, offset + length)
 
         def read(file: ReadableFile) -> None:
+            if ahead[1]:
+                advise(file, *ahead)
+                file.read_into(row.offset + offset, [view])
+                return
+            began = time.perf_counter()
             file.read_into(row.offset + offset, [view])
-            if ahead[1] and isinstance(file, PosixReadableFile):
-                os.posix_fadvise(file.fileno(), *ahead, os.POSIX_FADV_WILLNEED)
+            if length != row.size:
+                return
+            if time.perf_counter() - began < WAITED_SECONDS + length * PATIENCE:
+                self._surroundings.found()
+            else:
+                advise(file, *self._surroundings.claim(row.pack, row.offset, length, end))
 
         try:
             snapshot.read_pack(row.pack, read)
@@ -159,18 +171,15 @@ class Reads:
             return 0, 0
         stop = min(end + stream.depth * BLOCK_BYTES, row.size)
         stream.fetched = -(-stop // BLOCK_BYTES)
-        return row.offset + advised, max(stop - advised, 0)
+        return row.offset + advised, row.offset + max(stop, advised)
 
     # -- whole payloads --------------------------------------------------------------------------
 
     async def _whole(self, snapshot: Snapshot, row: Row, *, keep: bool) -> bytes:
         key = (row.pack, row.offset)
-        held = self._cache.get(key)
+        held = self._held(key)
         if held is not None:
-            self._cache.move_to_end(key)
-            self.stats.hits += 1
-            return held
-        self.stats.misses += 1
+            return cast(bytes, held)
         if not self._pace.slow:
             self.stats.fetched_bytes += row.length
             data = await self._pace.call(fetch_whole, snapshot, row)
@@ -178,9 +187,27 @@ class Reads:
             return found
         else:
             keep = True
-            data = await self._once(key, row.length, fetch_whole, snapshot, row)
+            data = await self._whole_slowly(snapshot, row)
         if keep:
             self._keep(key, data)
+        return data
+
+    async def _whole_slowly(self, snapshot: Snapshot, row: Row) -> bytes:
+        began = time.perf_counter()
+        data = await self._once((row.pack, row.offset), row.length, fetch_whole, snapshot, row)
+        info = snapshot.state.packs.get(row.pack)
+        if info is None or row.length > BLOCK_BYTES:
+            return data
+        if time.perf_counter() - began < SLOW_SECONDS:
+            self._surroundings.found()
+            return data
+        end = info.sealed.payload_end
+        start, stop = self._surroundings.claim(row.pack, row.offset, row.length, end)
+        if start < stop:
+            try:
+                snapshot.read_pack(row.pack, lambda file: advise(file, start, stop))
+            except NotFound:
+                return data  # compaction took the pack; there is nothing to read ahead in
         return data
 
     async def _from_run(self, snapshot: Snapshot, row: Row) -> bytes | None:
@@ -240,15 +267,16 @@ class Reads:
         stream.expected = max(end, stream.expected) if stream.depth else end
         return stream
 
-    async def _blocks(self, snapshot: Snapshot, row: Row, offset: int, end: int) -> Buffer:
+    async def _in_blocks(self, snapshot: Snapshot, row: Row, offset: int, end: int) -> Buffer:
         stream = self._note(row, offset, end)
         first, last = offset // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
         self._fetch_ahead(snapshot, row, last + 1, stream)
-        parts: list[Buffer] = []
-        for number in range(first, last + 1):
-            data = await self._block(snapshot, row, number)
+        # Held until the parts are joined: an evicted block that nobody holds is written over.
+        held = [await self._block(snapshot, row, number) for number in range(first, last + 1)]
+        parts = []
+        for number, block in enumerate(held, first):
             base = number * BLOCK_BYTES
-            parts.append(memoryview(data)[max(offset - base, 0) : end - base])
+            parts.append(block.data[max(offset - base, 0) : end - base])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _fetch_ahead(self, snapshot: Snapshot, row: Row, start: int, stream: _Stream) -> None:
@@ -270,36 +298,46 @@ class Reads:
     def _block_key(self, row: Row, number: int) -> _Key:
         return f"block {row.pack} {row.offset}", number
 
-    async def _block(self, snapshot: Snapshot, row: Row, number: int) -> bytes:
+    async def _block(self, snapshot: Snapshot, row: Row, number: int) -> Block:
         key = self._block_key(row, number)
-        held = self._cache.get(key)
+        held = self._held(key)
         if held is not None:
-            self._cache.move_to_end(key)
-            self.stats.hits += 1
-            return held
-        self.stats.misses += 1
+            return cast(Block, held)
         base = number * BLOCK_BYTES
         length = min(BLOCK_BYTES, row.size - base)
-        data = await self._once(key, length, snapshot.read_row_range, row, base, length)
-        self._keep(key, data)
-        return data
+        block = self._pool.take(length)
+        block = await self._once(key, length, fill, block, snapshot, row, base)
+        self._keep(key, block)
+        return block
 
     # -- the cache -------------------------------------------------------------------------------
 
-    async def _once(self, key: _Key, length: int, action: Callable[..., bytes], *of: Any) -> bytes:
+    def _held(self, key: _Key) -> bytes | Block | None:
+        held = self._cache.get(key)
+        if held is None:
+            self.stats.misses += 1
+        else:
+            self._cache.move_to_end(key)
+            self.stats.hits += 1
+        return held
+
+    async def _once(self, key: _Key, length: int, action: Callable[..., _Kept], *of: Any) -> _Kept:
         """Fetch, or wait for who is fetching the same."""
         flight = self._flights.get(key)
         if flight is not None:
             await flight.done.wait()
             if flight.data is not None:
-                return flight.data
+                return cast(_Kept, flight.data)
             if flight.error is not None:
                 raise flight.error
         flight = self._flights[key] = _Flight()
         try:
-            flight.data = await self._pace.call(action, *of)
+            # Small payloads are all about waiting: whatever they take counts.
+            size = length if length >= BLOCK_BYTES // 8 else 0
+            data: _Kept = await self._pace.call(action, *of, size_bytes=size)
+            flight.data = data
             self.stats.fetched_bytes += length
-            return flight.data
+            return data
         except Exception as error:
             flight.error = error
             raise
@@ -307,7 +345,7 @@ class Reads:
             del self._flights[key]
             flight.done.set()
 
-    def _keep(self, key: _Key, data: bytes) -> None:
+    def _keep(self, key: _Key, data: bytes | Block) -> None:
         if len(data) > self._cache_bytes or key in self._cache:
             return
         self._cache[key] = data

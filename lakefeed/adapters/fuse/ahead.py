@@ -1,0 +1,79 @@
+"""Telling the volume's kernel what will be read next, so that it fetches in large requests.
+
+What it fetches lies in the page cache of the machine, where the next reads find it; nothing is kept
+here, and nobody waits. Two kinds of reader are helped:
+
+- whoever reads a big file on and on gets the next megabytes fetched, more the longer it goes on;
+- whoever reads small files in any order: files of a directory lie together in their pack, so a read
+  that had to wait has its surroundings (1 to 4 MiB) fetched behind it. A directory that is read
+  at random then costs one request for some hundred files instead of one for each.
+
+In a lake far bigger than memory the second would fetch in vain. So surroundings are paid for out
+of a credit: a read that found its bytes there earns `EARNED_BYTES`, about what the saved wait is
+worth; when `CREDIT_BYTES` have been fetched for nothing, reads fetch what they need and no more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+
+from lakefeed.volume.base import ReadableFile
+from lakefeed.volume.posix import PosixReadableFile
+
+# Linux cuts one piece of advice to the size of a request to the device, often 1 MiB.
+STEP_BYTES = 1 << 20
+# Of files of this size and more, so many steps hold some hundred.
+SMALL_BYTES = 32 << 10
+STEPS = 4
+# Waiting so long for a small read means that it was not in memory: that takes 3 us, a disk 60.
+WAITED_SECONDS = 40e-6
+CREDIT_BYTES = 256 << 20
+# 100 us to a millisecond of a disk or a filer that gives a gigabyte a second.
+EARNED_BYTES = 128 << 10
+# Surroundings asked for lately: their bytes may still be on the way.
+_RECENT_MAX = 64
+
+
+def advise(file: ReadableFile, start: int, end: int) -> int:
+    """Have the bytes from `start` to `end` fetched; return how many were asked for."""
+    if not isinstance(file, PosixReadableFile):
+        return 0
+    for at in range(start, end, STEP_BYTES):
+        length = min(STEP_BYTES, end - at)
+        os.posix_fadvise(file.fileno(), at, length, os.POSIX_FADV_WILLNEED)
+    return max(end - start, 0)
+
+
+class Surroundings:
+    """Decides whether the surroundings of a small read are fetched."""
+
+    def __init__(self) -> None:
+        self.credit_bytes = CREDIT_BYTES
+        self._recent: OrderedDict[tuple[str, int], None] = OrderedDict()
+
+    def found(self) -> None:
+        """Take notice of a read that did not have to wait."""
+        self.credit_bytes = min(self.credit_bytes + EARNED_BYTES, CREDIT_BYTES)
+
+    def claim(self, pack: str, offset: int, length: int, end: int) -> tuple[int, int]:
+        """Return what to fetch around a read that had to wait; an empty range for nothing.
+
+        `end` is where the payloads of the pack end.
+        """
+        reach = STEP_BYTES if length < SMALL_BYTES else STEPS * STEP_BYTES
+        last = (offset + max(length, 1) - 1) // reach
+        starts = [
+            start
+            for start in range(offset // reach * reach, last * reach + 1, reach)
+            if (pack, start) not in self._recent
+        ]
+        if not starts or len(starts) * reach > self.credit_bytes:
+            self.credit_bytes = min(self.credit_bytes + length, CREDIT_BYTES)
+            return 0, 0
+        for start in starts:
+            self._recent[pack, start] = None
+            self.credit_bytes -= reach
+        while len(self._recent) > _RECENT_MAX:
+            self._recent.popitem(last=False)
+        return starts[0], min(starts[-1] + reach, end)
