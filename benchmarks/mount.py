@@ -14,6 +14,9 @@ in-memory filesystem and `lakefeed mount --rw`, none of which waits for a disk.
 A peer that is not installed (apt squashfs-tools, pip ratarmount) is left out.
 
     python -m benchmarks.mount [--small] [--dir DIR] [--repeats 3] [--big-gib 4]
+                               [--rows sequential --rows "110 kB" …]
+
+`--rows` measures only the rows whose names hold one of these words, prints them and saves nothing.
 """
 
 from __future__ import annotations
@@ -196,6 +199,11 @@ def reading_rows(shape: Shape) -> list[Row]:
     def one(action: Callable[..., int], place: str) -> Callable[[Path], tuple[float, int]]:
         return lambda top: mount_load.timed(partial(action, top / place))
 
+    def read_below_cached(top: Path) -> tuple[float, int]:
+        if kernel.mounted_at(str(top)) is not None:
+            mount_load.forget(top / "big")
+        return mount_load.timed(partial(mount_load.read_whole, top / "big"))
+
     def stats(top: Path, processes: int) -> tuple[float, int]:
         action = partial(mount_load.stat_files, top / "small", probed)
         return mount_load.timed(action, processes)
@@ -206,11 +214,17 @@ def reading_rows(shape: Shape) -> list[Row]:
         ("stat, 4 processes, cold", partial(stats, processes=4), True),
         (f"scandir of {shape.small:,} names, cold", one(mount_load.scan, "small"), True),
         (f"scandir of {shape.small:,} names, warm", one(mount_load.scan, "small"), False),
+        (
+            f"scandir+stat of {shape.small:,} names, cold",
+            one(mount_load.scan_with_stat, "small"),
+            True,
+        ),
         ("find, cold", one(mount_load.find, "tree"), True),
         ("find, warm", one(mount_load.find, "tree"), False),
         ("tar of the tree, cold", one(mount_load.tar_out, "tree"), True),
         ("tar of the tree, warm", one(mount_load.tar_out, "tree"), False),
         ("sequential read, cold", one(mount_load.read_whole, "big"), True),
+        ("sequential read, bytes below the mount cached", read_below_cached, False),
     ]
     return rows
 
@@ -280,6 +294,25 @@ def shown(rows: dict[str, dict[str, object]], places: dict[str, Path]) -> str:
     return harness.table(["", *places, "lakefeed / memfs", "lakefeed / ratarmount"], lines)
 
 
+def chosen(rows: list[Row], words: list[str]) -> list[Row]:
+    """Return the rows whose names hold one of the words; all without words."""
+    return [row for row in rows if not words or any(word in row[0] for word in words)]
+
+
+def compare(
+    rows: list[Row],
+    contestants: Callable[[ExitStack, Path], dict[str, Path]],
+    base: Path,
+    repeats: int,
+) -> dict[str, dict[str, object]]:
+    """Mount the contestants, measure, print."""
+    with ExitStack() as stack:
+        places = contestants(stack, base)
+        found = measure(rows, places, repeats)
+        print(shown(found, places))
+    return found
+
+
 def main() -> None:
     """Make the files, mount them all, run both parts, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -287,25 +320,24 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=None)
     parser.add_argument("--repeats", type=int, default=None)
     parser.add_argument("--big-gib", type=float, default=None)
+    parser.add_argument("--rows", action="append", default=[], help="only rows with this word")
     options = parser.parse_args()
     shape = SMALL if options.small else Shape()
     if options.big_gib is not None:
         shape = Shape(**{**shape.__dict__, "big_bytes": int(options.big_gib * 2**30)})
     repeats = options.repeats or (1 if options.small else 3)
-    with tempfile.TemporaryDirectory(dir=options.dir) as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(dir=options.dir) as name:
         base = Path(name)
         fill(base / "data", shape)
-        places = readers(stack, base)
-        read = measure(reading_rows(shape), places, repeats)
-        print(shown(read, places))
-        stack.pop_all().close()
         archive = base / "tree.tar"
         with tarfile.open(archive, "w") as tar:
             tar.add(base / "data/tree", "tree")
-        taking = writers(stack, base)
-        written = measure(writing_rows(shape, archive), taking, repeats)
-        print(shown(written, taking))
-        stack.pop_all().close()
+        reading = chosen(reading_rows(shape), options.rows)
+        writing = chosen(writing_rows(shape, archive), options.rows)
+        read = compare(reading, readers, base, repeats) if reading else {}
+        written = compare(writing, writers, base, repeats) if writing else {}
+    if options.rows:
+        return
     ratios = {
         row: {peer: ratio(found, "lakefeed", peer) for peer in ("memfs", "ratarmount")}
         for row, found in {**read, **written}.items()

@@ -51,6 +51,18 @@ def scan(directory: Path, share: Share) -> int:
         return sum(1 for _ in found)
 
 
+def scan_with_stat(directory: Path, share: Share) -> int:
+    """List a directory with the attributes of everything in it, as `ls -l` does."""
+    with os.scandir(directory) as found:
+        return sum(1 for entry in found if entry.stat(follow_symlinks=False).st_mode)
+
+
+def forget(path: Path) -> None:
+    """Drop a file's pages from the page cache; those of the files below a FUSE mount stay."""
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def read_whole(path: Path, share: Share) -> int:
     """Read a file from beginning to end; return its bytes."""
     buffer = bytearray(1 << 20)

@@ -93,7 +93,11 @@ def prepare(path: str) -> None:
                            found=f"{mount.source} ({mount.kind})",
                            hint=f'"lakefeed umount {path}" ends it')  # fmt: skip
         _logger.warning("removing the dead mount of %s at %s", mount.source, path)
-        unmount(path, lazy=True)
+        try:
+            unmount(path, lazy=True)
+        except VolumeFailed:
+            if mounted_at(path) == mount:  # else its own watchdog was faster
+                raise
     if not os.path.isdir(path):
         raise Invalid(f"mount point {path}", expected="a directory", found="none",
                       hint="make it first")  # fmt: skip

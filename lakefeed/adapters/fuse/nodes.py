@@ -157,7 +157,12 @@ class Inodes:
         """Count one more look-up by the kernel."""
         if not node.lookups:
             self.table[node.ino] = node
-            self.hold(node)
+            parent = node.parent
+            # `hold`, without a call for each name of a listing where its directory is held already.
+            if parent is not None and parent.known:
+                parent.known += 1
+            else:
+                self.hold(node)
         node.lookups += 1
 
     def hold(self, node: Node) -> None:

@@ -172,21 +172,26 @@ class ReadOperations(Answers, pyfuse3.Operations):
         """Return names together with their attributes, as many as fit."""
         nodes = self._listings[fh]
         attr, reply, meet = self._attr, pyfuse3.readdir_reply, self.tree.inodes.meet
+        mode = mtime_ns = nlink = -1
         for at in range(start_id, len(nodes)):
             node = nodes[at]
             if node.draft is not None:
                 self.attributes(node)
+                mode = mtime_ns = nlink = -1
             else:
-                # `attributes`, without a call for each of millions of names.
-                size, mtime_ns = node.size, node.mtime_ns
+                # `attributes`, without a call for each of millions of names, nor a setting again
+                # of what neighbours have in common.
+                size = node.size
                 attr.st_ino = node.ino
-                attr.st_mode = TYPES[node.kind] | node.mode
                 attr.st_size = size
                 attr.st_blocks = (size + 511) >> 9
-                attr.st_mtime_ns = mtime_ns
-                attr.st_atime_ns = mtime_ns
-                attr.st_ctime_ns = mtime_ns
-                attr.st_nlink = 1
+                if nlink != 1:
+                    nlink = attr.st_nlink = 1
+                if mode != (TYPES[node.kind] | node.mode):
+                    mode = attr.st_mode = TYPES[node.kind] | node.mode
+                if mtime_ns != node.mtime_ns:
+                    mtime_ns = node.mtime_ns
+                    attr.st_mtime_ns = attr.st_atime_ns = attr.st_ctime_ns = mtime_ns
             if not reply(token, node.name, attr, at + 1):
                 return
             meet(node)
