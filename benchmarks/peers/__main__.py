@@ -49,8 +49,9 @@ CONDITIONS = ("warm", "far", "nas", "cold")  # cold last: it leaves nothing in m
 # One kind after the other, so that all formats of one fit into memory.
 CELLS = tuple(f"{condition}/{kind}" for kind in ("tiny", "img", "big") for condition in CONDITIONS)
 SMALL_CELLS = ("warm/tiny", "far/tiny")
-# A run that hangs is no result; the slowest start (TensorFlow, cold) takes half a minute.
-_RUN_SECONDS_MAX = 60
+# A run that hangs is no result; the slowest start (TensorFlow, cold) takes half a minute, and the
+# slowest writer of a format a minute, on a quiet machine.
+_SECONDS_MAX = {"run": 90, "prepare": 600}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,9 @@ def call(
     command += times
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False,
-                              timeout=_RUN_SECONDS_MAX, env=environment())  # fmt: skip
+                              timeout=_SECONDS_MAX[stage], env=environment())  # fmt: skip
     except subprocess.TimeoutExpired:
-        return f"did not end within {_RUN_SECONDS_MAX} s"
+        return f"did not end within {_SECONDS_MAX[stage]} s"
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:160]
     facts: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -237,7 +238,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a few cells of little data")
     parser.add_argument("--dir", type=Path, default=None, help="where the data goes")
     parser.add_argument("--cells", default=None, help=f"some of {','.join(CELLS)}")
-    parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--rounds", type=int, default=1, help="of the warm cells")
     parser.add_argument("--seconds", type=float, default=None, help="longest run")
     options = parser.parse_args()
     if options.install:
@@ -253,7 +254,7 @@ def main() -> None:
         scratch,
         SMALL if options.small else COUNTS,
         list(cells),
-        options.rounds or (1 if options.small else 2),
+        options.rounds,
         options.seconds or (1 if options.small else 2),
     )
     try:
