@@ -16,7 +16,7 @@ the first batch.
 
     python -m benchmarks.peers --install     # makes .venv-peers, once
     python -m benchmarks.peers [--small] [--dir DIR] [--cells warm/img,far/tiny] [--rounds 3]
-    python -m benchmarks.peers --report      # the saved result as benchmarks/PEERS.md
+    python -m benchmarks.peers --report      # the saved result as benchmarks/PEERS.md, once more
 """
 
 from __future__ import annotations
@@ -245,8 +245,7 @@ def main() -> None:
         install()
         return
     if options.report:
-        document = json.loads((harness.RESULTS / "peers.json").read_text())
-        (HERE.parent / "PEERS.md").write_text(page(document))
+        write_page()
         return
     cells = options.cells.split(",") if options.cells else SMALL_CELLS if options.small else CELLS
     scratch = Path(tempfile.mkdtemp(prefix="lakefeed-peers-", dir=options.dir))
@@ -264,6 +263,14 @@ def main() -> None:
     facts = {"counts": setting.counts, "rounds": setting.rounds, "seconds_max": setting.seconds,
              "simulated": ["far", "nas"], "cells": found}  # fmt: skip
     print(harness.save("peers_small" if options.small else "peers", facts))
+    if not options.small:
+        write_page()
+
+
+def write_page() -> None:
+    """Write the saved result as a page."""
+    document = json.loads((harness.RESULTS / "peers.json").read_text())
+    (HERE.parent / "PEERS.md").write_text(page(document))
 
 
 if __name__ == "__main__":
