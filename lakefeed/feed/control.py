@@ -23,7 +23,6 @@ WIDTH_MAX = 64
 _CLIMB_GAIN = 1.25
 _PROBE_GAIN = 1.1
 _PROBE_LOSS = 0.97
-_DOUBTS_MAX = 2
 # Observations between two tries at another width once settled.
 _PATIENCE = 40
 # What a call costs besides its bytes in the rate's measure.
@@ -38,7 +37,7 @@ class Width:
         self._width_max = width_max
         self._settled = False
         self._before: tuple[int, float] | None = None
-        self._observed = self._doubts = 0
+        self._observed = 0
         self._direction = 1
 
     def jump(self, width: int) -> None:
@@ -59,17 +58,13 @@ class Width:
 
     def _climb(self, rate: float) -> None:
         if self._before is not None and rate < self._before[1] * _CLIMB_GAIN:
-            # Once may be chance: other programs want the processors, too.
-            self._doubts += 1
-            if self._doubts < _DOUBTS_MAX:
-                return
             better = rate > self._before[1] * _PROBE_GAIN
             self.target = self.target if better else self._before[0]
             self._settled, self._before = True, None
         elif self.target >= self._width_max:
             self._settled, self._before = True, None
         else:
-            self._before, self._doubts = (self.target, rate), 0
+            self._before = (self.target, rate)
             self.target = min(self.target * 2, self._width_max)
 
     def _probe(self, rate: float) -> None:
