@@ -30,6 +30,9 @@ from lakefeed.format.rows import MEMORY_SCHEMA
 ROW_BYTES = 32
 _BUCKET_ROWS = 4
 _PLAIN = ("kind", "offset", "size", "codec", "crc32c", "mtime_ns", "mode", "seq")
+_DTYPES = {
+    name: np.dtype(MEMORY_SCHEMA.field(name).type.to_pandas_dtype()) for name in (*_PLAIN, "length")
+}
 _Words = NDArray[np.uint64]
 _NOT_FOUND = np.full(1, -1, np.int64)
 
@@ -129,7 +132,7 @@ class Addresses:
             return pa.DictionaryArray.from_arrays(codes, self._packs)
         if name == "length":
             values ^= self._fields["size"].read(records)
-        return bridge.numbers(values.astype(MEMORY_SCHEMA.field(name).type.to_pandas_dtype()))
+        return bridge.numbers(values.astype(_DTYPES[name]))
 
     def _attributes(self, numbers: NDArray[np.int64]) -> pa.Array:
         attrs = self._attrs

@@ -35,8 +35,10 @@ from lakefeed.lake.resident import Resident
 CACHE_BYTES = 256 << 20
 # Twenty million rows as addresses, in lakes that are too big for the above.
 ADDRESSES_BYTES = 640 << 20
-# Decoded groups, beside those.
-BESIDE_BYTES = 32 << 20
+# Decoded groups and addresses together: the more addresses there are, the fewer groups are kept,
+# down to an eighth of what they may take otherwise.
+_TOGETHER_BYTES = 576 << 20
+_LEAST_SHARE = 8
 READERS_MAX = 1024
 # Groups decoded at a time on the way to addresses: 4 MB, which memory pools hand out again.
 _STEP_GROUPS = 4
@@ -96,7 +98,6 @@ class Catalogue:
     ) -> None:
         self._files = files
         self._cache_bytes = cache_bytes
-        self._decoded_bytes = cache_bytes
         self.resident = Resident(addresses_bytes)
         self._lock = threading.Lock()
         self._readers: OrderedDict[str, ColumnsReader] = OrderedDict()
@@ -158,14 +159,13 @@ class Catalogue:
             missing = sum((source.id, number) not in self._groups for number in groups)
         if not missing or source.id not in admitted():
             return None
-        with self._lock:
-            # What is decoded will hardly be asked for again: there is too much else.
-            self._decoded_bytes = min(self._decoded_bytes, BESIDE_BYTES)
-            self._trim()
         count = len(self.reader(source).groups)
         if not self.resident.due(source.id, missing, count):
             return None
-        return self.resident.take_in(source, lambda: self._all_rows(source, count))
+        made = self.resident.take_in(source, lambda: self._all_rows(source, count))
+        with self._lock:
+            self._trim()
+        return made
 
     def admitted(self, sources: Sequence[Source]) -> frozenset[str]:
         """Return which sources of a snapshot may have addresses."""
@@ -224,7 +224,8 @@ class Catalogue:
         self.resident.clear()
 
     def _trim(self) -> None:
-        while self._held_bytes > self._decoded_bytes and self._groups:
+        left = max(_TOGETHER_BYTES - self.resident.held_bytes, self._cache_bytes // _LEAST_SHARE)
+        while self._held_bytes > min(left, self._cache_bytes) and self._groups:
             _, old = self._groups.popitem(last=False)
             self._held_bytes -= old.nbytes
 

@@ -34,7 +34,6 @@ _CHUNK_GROUPS = 16
 
 
 # What reading payloads needs; leaving out paths and attributes saves a fifth of a look-up.
-_NO_PATH = [name for name in COLUMNS if name != "path"]
 EXTENT_COLUMNS = ("kind", "pack", "offset", "length", "size", "codec", "crc32c", "seq")
 
 
@@ -59,7 +58,7 @@ def locate(
     wanted = _Wanted(catalogue, sources, unique)
     if len(unique) <= _FEW:
         for number, path in enumerate(unique.to_pylist()):
-            best.put(number, _newest(wanted, path))
+            best.put(number, _newest(wanted, path, fetched))
     else:
         _probe_all(wanted, best)
     codes = bridge.to_numpy(encoded.indices)
@@ -98,21 +97,23 @@ class _Wanted:
         return self.catalogue.addresses(source, groups, lambda: self.admitted)
 
 
-def _newest(wanted: _Wanted, path: str) -> pa.Table | None:
+def _newest(wanted: _Wanted, path: str, columns: list[str]) -> pa.Table | None:
     """Return the newest row of one path by bisection: 20 us a source instead of a hash join."""
     newest, seq = None, -1
     prints: Prints | None = None
     for source in wanted.sources:
         if source.seq_max <= seq or not source.first <= path <= source.last:
             continue
-        group = bisect_right(wanted.catalogue.reader(source).groups.first, path) - 1
-        if group < 0:
-            continue
-        addresses = wanted.addresses(source, [group])
+        addresses, group = wanted.catalogue.resident.get(source.id), -1
+        if addresses is None:
+            group = bisect_right(wanted.catalogue.reader(source).groups.first, path) - 1
+            if group < 0:
+                continue
+            addresses = wanted.addresses(source, [group])
         if addresses is not None:
             prints = prints or wanted.catalogue.resident.prints.one(path)
             found = addresses.find(prints)
-            row = addresses.rows(found, _NO_PATH) if found[0] >= 0 else None
+            row = addresses.rows(found, columns) if found[0] >= 0 else None
         else:
             (table,) = wanted.catalogue.cached_rows(source, [group])
             at = lower_bound(table["path"], path)
