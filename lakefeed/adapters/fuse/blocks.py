@@ -40,8 +40,11 @@ class Pool:
 
     def take(self, length: int) -> Block:
         """Return a block of at most `BLOCK_BYTES`, with anything in it."""
+        if length < BLOCK_BYTES:
+            # The end of a file: a whole block for it would be more than the cache counts.
+            return Block(memoryview(bytearray(length)))
         memory = self._free.pop() if self._free else bytearray(BLOCK_BYTES)
-        block = Block(memoryview(memory)[:length])
+        block = Block(memoryview(memory))
         weakref.finalize(block, self._free.append, memory).atexit = False
         return block
 
