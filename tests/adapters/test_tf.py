@@ -40,8 +40,19 @@ def payloads(dataset: Any) -> list[bytes]:
     return [data for batch in dataset for data in batch.numpy().tolist()]
 
 
+THERE: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def threads_there() -> None:
+    """Iterators that TensorFlow has not let go of belong to the tests before."""
+    THERE.clear()
+    THERE.update(threading.enumerate())
+
+
 def feed_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("lakefeed-feed")]
+    new = set(threading.enumerate()) - THERE
+    return [thread.name for thread in new if thread.name.startswith("lakefeed-feed")]
 
 
 def wait_until_no_feed_thread() -> None:
