@@ -37,7 +37,7 @@ CACHE_BYTES = 256 << 20
 ADDRESSES_BYTES = 640 << 20
 # Decoded groups and addresses together: the more addresses there are, the fewer groups are kept,
 # down to an eighth of what they may take otherwise.
-_TOGETHER_BYTES = 576 << 20
+_TOGETHER_BYTES = 544 << 20
 _LEAST_SHARE = 8
 READERS_MAX = 1024
 # Groups decoded at a time on the way to addresses: 4 MB, which memory pools hand out again.
