@@ -1,9 +1,9 @@
 """Which sources have their rows in memory as addresses: those that look-ups come back to.
 
 A source is taken in when look-ups have decoded as many row groups of it as it has, so all that
-taking in costs is about twice what was spent before anyway. Snapshots whose rows fit in the cache of
-decoded groups never come here. Of those with more rows than the budget holds, the newest runs are
-taken in, the others stay on disk. Least recently used ones go first. The budget is one for all
+taking in costs is about twice what was spent before anyway. Snapshots whose rows fit in the cache
+of decoded groups never come here. Of those with more rows than the budget holds, the newest runs
+are taken in, the others stay on disk. Least recently used ones go first. The budget is one for all
 lakes that a process has open: a daemon may serve many.
 """
 
