@@ -115,7 +115,7 @@ def why_no_quota(directory: Path) -> str | None:
     if os.geteuid() != 0:
         return "needs root (loop devices, mounts)"
     try:
-        with quota(directory / "probe"):
+        with quota(directory / "quota-probe"):
             return None
     except (AssertionError, OSError) as error:
         return f"needs btrfs with quotas, in the kernel and from btrfs-progs: {error}"
