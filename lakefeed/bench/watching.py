@@ -121,6 +121,8 @@ class Screen:
 
 def plot(busy: Sequence[float], moved: Sequence[float], width: int) -> str:
     """Return two plots side by side as lines of text."""
+    # After a plot its last part is the active figure; clearing that alone would divide it again.
+    plotext.main()
     plotext.clear_figure()
     plotext.subplots(1, 2)
     plotext.plot_size(max(40, width), PLOT_LINES)

@@ -206,8 +206,10 @@ def test_options_in_words() -> None:
 
 
 def test_the_live_plot_fits_its_terminal() -> None:
+    plot([10.0], [1.0], 100)
     lines = plot([10.0, 90.0, 95.0], [1.0, 2.0, 3.0], 100).splitlines()
     assert 8 <= len(lines) <= 14
+    assert lines[0].count("AU %") == lines[0].count("MB/s") == 1, "drawn anew, not divided again"
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
     assert max(map(len, plain)) <= 100
     assert any("AU" in line for line in plain)
