@@ -307,7 +307,8 @@ def _next(
 ) -> str:
     kind = run["source"]
     if kind in sweeps and run["passed"]:
-        return verdict.sweep_next(kind, sweeps[kind], options.workload, processors)
+        shuffle = options.reading.shuffle
+        return verdict.sweep_next(kind, sweeps[kind], options.workload, processors, shuffle)
     return str(run["advice"])
 
 

@@ -119,7 +119,13 @@ def sweep_line(
     )
 
 
-def sweep_next(source: str, sweep: Mapping[str, Any], workload: Workload, processors: int) -> str:
+def sweep_next(
+    source: str,
+    sweep: Mapping[str, Any],
+    workload: Workload,
+    processors: int,
+    shuffle: str | None = "global",
+) -> str:
     """Return what to try next once a sweep has found the most accelerators."""
     most = sweep["most"]
     above = [point for point in sweep["points"] if point["accelerators"] > most]
@@ -133,12 +139,12 @@ def sweep_next(source: str, sweep: Mapping[str, Any], workload: Workload, proces
             "busy): more cores for each accelerator"
         )
     wanted = workload.demand.bytes_per_second * count * workload.utilisation_min
-    advice = (
-        "shuffle in runs within a batch (--shuffle runs=16 --window N) so that neighbours share "
-        'reads, or look at the volume with "lakefeed bench volume"'
-        if source == "lake"
-        else "import the files and compare --source lake"
-    )
+    advice = 'look at the volume with "lakefeed bench volume" and "lakefeed doctor"'
+    if source != "lake":
+        advice = "import the files and compare --source lake"
+    elif shuffle == "global":
+        batch = workload.batch_size
+        advice = f"let neighbours share reads (--shuffle runs=16 --window {batch}), or {advice}"
     return (
         f"beyond {most} storage is the limit ({first['bytes_per_second'] / 1e6:,.0f} of "
         f"{wanted / 1e6:,.0f} MB/s came for {count}): {advice}"

@@ -228,7 +228,7 @@ def test_the_next_step_follows_from_the_figures(
     ("source", "most", "cpus_busy", "advice"),
     [
         ("plain", 2, 0.5, "beyond 2 storage is the limit (3 of 12 MB/s came for 3): import"),
-        ("lake", 2, 0.5, "--shuffle runs=16 --window N"),
+        ("lake", 2, 0.5, "--shuffle runs=16 --window 8"),
         ("lake", 2, 1.9, "beyond 2 the processors are the limit (1.9 of 2 busy)"),
         ("lake", 3, 0.5, "go on with --sweep-max above 3"),
     ],
@@ -243,6 +243,8 @@ def test_the_next_step_after_a_sweep(
     strict = dataclasses.replace(workload, utilisation_min=0.85)
     found = verdict.sweep_next(source, {"most": most, "points": points}, strict, 2)
     assert advice in found
+    again = verdict.sweep_next(source, {"most": most, "points": points}, strict, 2, "runs=16")
+    assert "--shuffle" not in again
 
 
 def test_a_harness_that_cannot_pass_is_named(workload: Workload) -> None:
