@@ -134,10 +134,19 @@ def _end(processes: list[BaseProcess]) -> None:
         process.close()
 
 
+def _leave_with_parent() -> None:
+    """End this process when the parent is gone: killed, or interrupted as it started us."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a rank is a child"
+    parent.join()
+    os._exit(1)
+
+
 def _rank(job: Job, rank: int, company: tuple[Meeting, Any, Any], answer: Connection) -> None:
     """Run one rank; this is the whole life of its process."""
     # Ctrl-C reaches the whole group; the parent decides, and terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, name="lakefeed-rank-parent", daemon=True).start()
     meeting, shared, live = company
 
     def meet() -> None:

@@ -144,18 +144,9 @@ def test_doctor_passes_a_local_directory(tmp_path: Path) -> None:
 
 def test_metrics_are_served_while_it_runs(lake: Path, workload_file: Path) -> None:
     running = process(
-        "bench",
-        "train",
-        lake,
-        "--workload",
-        workload_file,
-        "--epochs",
-        900,
-        "--steps",
-        20,
-        "--metrics-port",
-        0,
-    )
+        "bench", "train", lake, "--workload", workload_file, "--epochs", 900, "--steps", 20,
+        "--metrics-port", 0,
+    )  # fmt: skip
     try:
         assert running.stderr is not None
         address = running.stderr.readline().removeprefix("metrics: ").strip()
@@ -174,7 +165,8 @@ def test_metrics_are_served_while_it_runs(lake: Path, workload_file: Path) -> No
     assert running.returncode == 130
 
 
-def test_an_interrupt_leaves_no_rank_behind(lake: Path, workload_file: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_rank_is_left_behind(how: int, lake: Path, workload_file: Path) -> None:
     running = process(
         "bench", "train", lake, "--workload", workload_file, "-n", 2, "--epochs", 900, "--steps", 9,
         start_new_session=True,
@@ -182,9 +174,12 @@ def test_an_interrupt_leaves_no_rank_behind(lake: Path, workload_file: Path) -> 
     assert running.stderr is not None
     while not running.stderr.readline().startswith("lake: 2 emulated"):
         assert running.poll() is None
-    os.killpg(running.pid, signal.SIGINT)
+    if how == signal.SIGINT:
+        os.killpg(running.pid, how)  # as the terminal does it: everybody gets it
+    else:
+        running.kill()
     running.communicate(timeout=60)
-    assert running.returncode == 130
+    assert running.returncode == (130 if how == signal.SIGINT else -how)
     # Python's own tracker of shared memory goes a moment after its parent.
     waiting = threading.Event()
     for _ in range(300):
