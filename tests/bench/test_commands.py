@@ -34,7 +34,12 @@ def ran(*words: str | Path) -> Any:
 def process(*words: str | Path, **more: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "lakefeed", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **{**pipes, **more})
+    # A shell's background job, as these tests may be, ignores interrupts and hands that down.
+    return subprocess.Popen(
+        command,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **{**pipes, **more},
+    )
 
 
 def test_generate_and_train(tmp_path: Path, workload_file: Path) -> None:
