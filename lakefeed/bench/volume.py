@@ -235,8 +235,10 @@ def run_cell(name: str, call: Callable[[], object], how: tuple[int, int], second
     deadline = began + seconds
 
     def repeat(_: int) -> list[float]:
-        times = []
-        while (start := time.perf_counter()) < deadline:
+        times: list[float] = []
+        # Once at least, however slow the volume: a cell without calls has no rate.
+        while not times or time.perf_counter() < deadline:
+            start = time.perf_counter()
             call()
             times.append(time.perf_counter() - start)
         return times
