@@ -8,8 +8,9 @@ So an import is a little slower than tar per small file and a little faster per 
 reading of the same files by one loop of open, fstat, read, close over names known beforehand.
 
 The import is the command `lakefeed import` with the workers that it chooses itself, its start
-included. Its peak memory is the most that its processes held together, seen 20 times a second;
-pages that they share (libraries) count once, as the kernel's proportional set size does it.
+included. Its peak memory is the most that its processes held together, seen 20 times a second in a
+run of its own, because looking takes time; pages that they share (libraries) count once, as the
+kernel's proportional set size does it.
 
 Cold means: after `echo 3 > /proc/sys/vm/drop_caches`, where that is allowed. An import counts until
 its last commit is durable; tar until it exits, and, in the column beside it, until its output is
@@ -108,8 +109,11 @@ def tar_all(tree: Path, out: Path, *, durable: bool) -> None:
             os.fsync(file.fileno())
 
 
-def import_all(tree: Path, lake: Path, facts: list[dict[str, float]]) -> None:
-    """Import the tree into a new lake with the command, whatever number of workers it chooses."""
+def import_all(tree: Path, lake: Path, *, watched: bool) -> dict[str, float]:
+    """Import the tree into a new lake with the command, whatever number of workers it chooses.
+
+    Return its number of packs and, where it is watched, its peak memory.
+    """
     Lake.create(lake).close()
     command = Path(sys.executable).with_name("lakefeed")
     arguments = ["import", tree, lake, "--json"]
@@ -117,7 +121,7 @@ def import_all(tree: Path, lake: Path, facts: list[dict[str, float]]) -> None:
     usual = {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
     peak_mb = 0.0
     with subprocess.Popen([command, *arguments], stdout=subprocess.PIPE, env=usual) as running:
-        done = False
+        done = not watched
         while not done:
             try:
                 running.wait(SAMPLE_SECONDS)
@@ -127,7 +131,7 @@ def import_all(tree: Path, lake: Path, facts: list[dict[str, float]]) -> None:
         assert running.stdout is not None
         report = json.load(running.stdout)
     assert report["errors"] == 0, report["problems"]
-    facts.append({"packs": report["packs"], "peak_mb": peak_mb})
+    return {"packs": report["packs"], "peak_mb": peak_mb}
 
 
 def held_mb(pid: int) -> float:
@@ -149,13 +153,12 @@ def held_mb(pid: int) -> float:
 def compare(tree: Path, scratch: Path, repeats: int, *, cold: bool) -> dict[str, object]:
     """Run all contestants in turns; return medians, ratios and the peak memory of the imports."""
     names, size_bytes = measure_tree(tree)
-    facts: list[dict[str, float]] = []
     tar, lake = scratch / "out.tar", scratch / "lake"
     contestants: dict[str, Callable[[], object]] = {
         "read": partial(read_all, names),
         "tar": partial(tar_all, tree, tar, durable=False),
         "tar+fsync": partial(tar_all, tree, tar, durable=True),
-        "import": partial(import_all, tree, lake, facts),
+        "import": partial(import_all, tree, lake, watched=False),
     }
 
     def prepare() -> None:
@@ -167,6 +170,8 @@ def compare(tree: Path, scratch: Path, repeats: int, *, cold: bool) -> dict[str,
 
     timings = harness.interleave(contestants, repeats, 0 if cold else 1, prepare)
     prepare()
+    facts = import_all(tree, lake, watched=True)
+    prepare()
     import_seconds = timings["import"].median
     return {
         "files": len(names),
@@ -175,8 +180,8 @@ def compare(tree: Path, scratch: Path, repeats: int, *, cold: bool) -> dict[str,
         "import_speed_over_tar": round(timings["tar"].median / import_seconds, 3),
         "import_speed_over_tar_fsync": round(timings["tar+fsync"].median / import_seconds, 3),
         "import_speed_over_read": round(timings["read"].median / import_seconds, 3),
-        "import_peak_mb": round(max(fact["peak_mb"] for fact in facts)),
-        "import_packs": facts[-1]["packs"],
+        "import_peak_mb": round(facts["peak_mb"]),
+        "import_packs": facts["packs"],
         "load_average": [round(value, 2) for value in os.getloadavg()],
     }
 
