@@ -128,7 +128,8 @@ def root(
 def main() -> None:
     """Run the command line; ends the process with the exit code of what happened."""
     signal.signal(signal.SIGTERM, _terminate)
-    # numpy's linear algebra, which we never use, starts threads that spin for 0.1 s; in workers too.
+    # numpy's linear algebra, which we never use, starts threads that spin for 0.1 s (here and in
+    # workers, which inherit this).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.stdout = _open_stdout()
     try:
