@@ -108,7 +108,7 @@ class Filling:
         return self._above + item.path if item.path else self._prefix
 
     def _add_all(self, writer: PackWriter, items: Sequence[Item]) -> None:
-        paths = [self._path(item) for item in items] if self._above else [i.path for i in items]
+        paths = [self._path(item) for item in items]
         writer.add_all(
             paths,
             [item.payload for item in items if item.payload is not None],

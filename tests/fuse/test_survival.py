@@ -28,7 +28,7 @@ from tests.fuse.tools import (
     wait_until,
 )
 from tests.fuse.writers import content
-from tests.survival.mounts import quota, why_no_quota
+from tests.survival.mounts import quota, skip_for, why_no_quota
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
 
@@ -204,9 +204,7 @@ def test_a_full_volume_is_enospc_and_nothing_acknowledged_is_lost(tmp_path: Path
 
 
 def test_a_quota_reaches_whoever_waits_for_the_commit(tmp_path: Path) -> None:
-    reason = why_no_quota(tmp_path)
-    if reason:
-        pytest.skip(reason)
+    skip_for(why_no_quota(tmp_path))
     with quota(tmp_path / "disk") as limited:
         lake = limited.path / "lake"
         Lake.create(lake).close()

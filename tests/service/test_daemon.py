@@ -15,7 +15,7 @@ from lakefeed.lake import layout
 from lakefeed.lake.scrub import scrub
 from tests.service.daemons import ROOT, Daemon, compactd, eventually
 from tests.service.tools import drop, waiting
-from tests.survival.mounts import Image, freeze, thaw, why_no_loop
+from tests.survival.mounts import Image, freeze, skip_for, thaw, why_no_loop
 
 pytestmark = pytest.mark.slow
 QUICK = ("--interval", "1s", "--pack-age", "0s", "--lease", "3s", "--gc-interval", "1s")
@@ -115,9 +115,7 @@ def test_a_usage_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_a_volume_that_hangs_holds_up_neither_the_probes_nor_other_lakes(tmp_path: Path) -> None:
-    reason = why_no_loop(tmp_path / "probe")
-    if reason is not None:
-        pytest.skip(reason)
+    skip_for(why_no_loop(tmp_path / "probe"))
     good, inbox = make(tmp_path)
     with Image(tmp_path / "image").mounted() as mount:
         sick = mount / "lake"

@@ -18,7 +18,7 @@ from lakefeed.lake.garbage import stored_files
 from lakefeed.volume.posix import PosixVolume
 from tests.service.daemons import compactd, eventually
 from tests.service.tools import drop, waiting
-from tests.survival.mounts import Image, why_no_loop
+from tests.survival.mounts import Image, skip_for, why_no_loop
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
 PACKS, FILES, SIZE = 6, 16, 64 << 10
@@ -27,9 +27,7 @@ PACKS, FILES, SIZE = 6, 16, 64 << 10
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 32 MB of its own."""
-    reason = why_no_loop(tmp_path / "probe")
-    if reason is not None:
-        pytest.skip(reason)
+    skip_for(why_no_loop(tmp_path / "probe"))
     with Image(tmp_path / "image", "32M").mounted() as mount:
         yield mount
 

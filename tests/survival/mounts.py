@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 EXT4_IOC_SHUTDOWN = 0x8004587D
 EXT4_GOING_FLAGS_NOLOGFLUSH = 2
 FIFREEZE = 0xC0045877
@@ -27,6 +29,13 @@ def run(*command: str | os.PathLike[str]) -> None:
     """Run a command; its error output is the error."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{command}: {done.stderr.strip()}"
+
+
+def skip_for(reason: str | None) -> None:
+    """Skip the test that calls this, and print why, if there is a reason."""
+    if reason:
+        print(reason)
+        pytest.skip(reason)
 
 
 @cache

@@ -30,6 +30,7 @@ from tests.survival.mounts import (
     freeze,
     quota,
     run,
+    skip_for,
     thaw,
     tmpfs,
     why_no_loop,
@@ -46,18 +47,12 @@ PAGE_BYTES = 4096
 
 @pytest.fixture
 def needs_loop(tmp_path_factory: pytest.TempPathFactory) -> None:
-    reason = why_no_loop(tmp_path_factory.getbasetemp())
-    if reason:
-        print(reason)
-        pytest.skip(reason)
+    skip_for(why_no_loop(tmp_path_factory.getbasetemp()))
 
 
 @pytest.fixture
 def needs_quota(tmp_path_factory: pytest.TempPathFactory) -> None:
-    reason = why_no_quota(tmp_path_factory.getbasetemp())
-    if reason:
-        print(reason)
-        pytest.skip(reason)
+    skip_for(why_no_quota(tmp_path_factory.getbasetemp()))
 
 
 def put(where: Volume | Path, name: str = "new") -> None:

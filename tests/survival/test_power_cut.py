@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.survival.mounts import why_no_loop
+from tests.survival.mounts import skip_for, why_no_loop
 from tests.survival.power import Config, Round
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
@@ -24,10 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def loop_devices(tmp_path_factory: pytest.TempPathFactory) -> None:
-    reason = why_no_loop(tmp_path_factory.getbasetemp())
-    if reason:
-        print(reason)
-        pytest.skip(reason)
+    skip_for(why_no_loop(tmp_path_factory.getbasetemp()))
 
 
 def cut(directory: Path, rounds: int, *, sync: bool) -> list[Round]:
