@@ -27,9 +27,10 @@ from typing import Any, TypeVar, cast
 import trio
 
 from lakefeed.adapters.fuse.ahead import WAITED_SECONDS, Surroundings, advise
-from lakefeed.adapters.fuse.blocks import BLOCK_BYTES, Block, Pool, fill
+from lakefeed.adapters.fuse.blocks import BLOCK_BYTES, FREE_BYTES, fill
 from lakefeed.adapters.fuse.pace import PATIENCE, SLOW_SECONDS, Pace
 from lakefeed.errors import NotFound, VolumeFailed
+from lakefeed.feed.buffers import Pool
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.rows import Codec, Row
 from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES, Snapshot
@@ -46,7 +47,7 @@ RUN_GAP_BYTES = 64 << 10
 
 Buffer = bytes | memoryview
 _Key = tuple[str, int]
-_Kept = TypeVar("_Kept", bytes, Block)
+_Kept = TypeVar("_Kept", bytes, memoryview)
 
 
 @dataclass(slots=True)
@@ -92,11 +93,11 @@ class Reads:
     def __init__(self, pace: Pace, cache_bytes: int) -> None:
         self._pace = pace
         self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[_Key, bytes | Block] = OrderedDict()
+        self._cache: OrderedDict[_Key, Buffer] = OrderedDict()
         self._flights: dict[_Key, _Flight] = {}
         self._streams: OrderedDict[_Key, _Stream] = OrderedDict()
         self._runs: OrderedDict[str, _Run] = OrderedDict()
-        self._pool = Pool()
+        self._pool = Pool(cache_bytes + FREE_BYTES)
         self._surroundings = Surroundings()
         self._memory = memoryview(bytearray(BLOCK_BYTES))
         self.start: Callable[..., Any] | None = None
@@ -271,12 +272,11 @@ class Reads:
         stream = self._note(row, offset, end)
         first, last = offset // BLOCK_BYTES, (end - 1) // BLOCK_BYTES
         self._fetch_ahead(snapshot, row, last + 1, stream)
-        # Held until the parts are joined: an evicted block that nobody holds is written over.
-        held = [await self._block(snapshot, row, number) for number in range(first, last + 1)]
-        parts = []
-        for number, block in enumerate(held, first):
+        parts: list[memoryview] = []
+        for number in range(first, last + 1):
+            block = await self._block(snapshot, row, number)
             base = number * BLOCK_BYTES
-            parts.append(block.data[max(offset - base, 0) : end - base])
+            parts.append(block[max(offset - base, 0) : end - base])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _fetch_ahead(self, snapshot: Snapshot, row: Row, start: int, stream: _Stream) -> None:
@@ -298,21 +298,21 @@ class Reads:
     def _block_key(self, row: Row, number: int) -> _Key:
         return f"block {row.pack} {row.offset}", number
 
-    async def _block(self, snapshot: Snapshot, row: Row, number: int) -> Block:
+    async def _block(self, snapshot: Snapshot, row: Row, number: int) -> memoryview:
         key = self._block_key(row, number)
         held = self._held(key)
         if held is not None:
-            return cast(Block, held)
+            return cast(memoryview, held)
         base = number * BLOCK_BYTES
         length = min(BLOCK_BYTES, row.size - base)
-        block = self._pool.take(length)
-        block = await self._once(key, length, fill, block, snapshot, row, base)
+        memory = self._pool.lend(length).data
+        block = await self._once(key, length, fill, memory, snapshot, row, base)
         self._keep(key, block)
         return block
 
     # -- the cache -------------------------------------------------------------------------------
 
-    def _held(self, key: _Key) -> bytes | Block | None:
+    def _held(self, key: _Key) -> Buffer | None:
         held = self._cache.get(key)
         if held is None:
             self.stats.misses += 1
@@ -345,7 +345,7 @@ class Reads:
             del self._flights[key]
             flight.done.set()
 
-    def _keep(self, key: _Key, data: bytes | Block) -> None:
+    def _keep(self, key: _Key, data: Buffer) -> None:
         if len(data) > self._cache_bytes or key in self._cache:
             return
         self._cache[key] = data
