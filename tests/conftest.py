@@ -10,10 +10,18 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.threads import Threads
+
 settings.register_profile(
     "lakefeed", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("lakefeed")
+
+
+@pytest.fixture
+def threads() -> Threads:
+    """The package's threads that begin in this test."""
+    return Threads()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -40,7 +40,7 @@ class Flight:
 
     def __init__(self, window: Window) -> None:
         self.window = window
-        self.slots = [Slot(held) for held in window.batch_bytes]
+        self.slots = [Slot(held) for held in window.held_bytes]
         self.reads_left = len(window.reads)
         self.batches_left = len(self.slots)
         self.extra_bytes = window.extra_bytes  # held until the last batch is made

@@ -107,6 +107,6 @@ class Tuner:
     def planned(self, window: Window) -> None:
         """Let windows grow."""
         samples = len(window.rows)
-        self._sample_bytes = max(1.0, sum(window.batch_bytes) / max(1, samples))
+        self._sample_bytes = max(1.0, sum(window.held_bytes) / max(1, samples))
         self._samples = max(self._samples, samples) * 2
         self._window_needs = max(self._window_needs, window.needed_bytes)

@@ -39,6 +39,9 @@ from lakefeed.volume.base import ReadableFile
 # for each sample: up to four memory pages or so.
 _STAGED_BYTES = 16 << 10
 _STAGED_SHARING = 2
+# What a batch takes beside its samples' bytes: its objects, and the page that its buffer ends in.
+# Without it, batches of a few hundred bytes would be read ahead by the ten thousand.
+_BATCH_BYTES = 4 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ class Window:
             int(self.rows.size[start:end].sum())
             for start, end in zip(draft.splits, draft.splits[1:], strict=False)
         ]
+        self.held_bytes = [size + _BATCH_BYTES for size in self.batch_bytes]
         self._placing: Placing = self._choose(tuning)
         self._lock = threading.Lock()  # guards the two below
         self._gone: set[int] = set()
@@ -133,7 +137,7 @@ class Window:
     @property
     def needed_bytes(self) -> int:
         """All memory that the window takes until its first batch is taken."""
-        return sum(self.batch_bytes) + self.extra_bytes
+        return sum(self.held_bytes) + self.extra_bytes
 
     def open(self) -> None:
         """Lend the buffers."""

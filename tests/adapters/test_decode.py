@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from lakefeed.errors import Corrupt, Invalid
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import lake_of
+from tests.support.threads import Threads
 
 pytestmark = pytest.mark.slow
 
@@ -187,14 +187,14 @@ def test_random_parts_lie_inside_and_have_the_wanted_area() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"no picture", encoded(scene(40, 60), "JPEG")[:400], b"\xff\xd8\xff" + b"x" * 50]
 )
-def test_what_is_no_picture_is_named_where_it_stands(data: bytes) -> None:
+def test_what_is_no_picture_is_named_where_it_stands(data: bytes, threads: Threads) -> None:
     files = {**FILES, "train/class0/zzz.jpg": data}
     with (
         pictures(files, Decode((8, 8)), batch_size=5, shuffle=None) as batches,
         pytest.raises(Invalid, match=r"'train/class0/zzz\.jpg', expected a JPEG"),
     ):
         batches()
-    assert not [t for t in threading.enumerate() if t.name.startswith("lakefeed-")]
+    assert threads.left() == []
 
 
 def test_damage_comes_behind_the_batches_before_it() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from lakefeed.adapters._places import Place
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import lake_of, some_files
+from tests.support.threads import Threads
 
 OPTIONS = FeedOptions(batch_size=8, epochs=None)
 
@@ -37,18 +36,7 @@ def running(lake: Lake) -> OpenedFeed:
     return opened
 
 
-def threads() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name.startswith("lakefeed-")]
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_a_kept_feed_goes_on_reading_and_is_taken_once(lake: Lake) -> None:
+def test_a_kept_feed_goes_on_reading_and_is_taken_once(lake: Lake, threads: Threads) -> None:
     kept = Kept()
     opened = running(lake)
     state = opened.feed.state()
@@ -58,52 +46,54 @@ def test_a_kept_feed_goes_on_reading_and_is_taken_once(lake: Lake) -> None:
     opened.stand_at(state)
     assert len(next(opened.feed)) == 8
     opened.close()
-    assert threads() == []
+    assert threads.left() == []
 
 
-def test_a_feed_of_other_options_is_closed(lake: Lake) -> None:
+def test_a_feed_of_other_options_is_closed(lake: Lake, threads: Threads) -> None:
     kept = Kept()
     kept.keep(running(lake))
     assert kept.take(FeedOptions(batch_size=4)) is None
-    assert threads() == []
+    assert threads.left() == []
 
 
-def test_one_feed_is_kept_at_a_time(lake: Lake) -> None:
+def test_one_feed_is_kept_at_a_time(lake: Lake, threads: Threads) -> None:
     kept = Kept()
     kept.keep(running(lake))
     second = running(lake)
     kept.keep(second)
     assert kept.take(OPTIONS) is second
     second.close()
-    assert threads() == []
+    assert threads.left() == []
 
 
-def test_the_feed_goes_with_its_owner_in_a_cycle_too(lake: Lake) -> None:
+def test_the_feed_goes_with_its_owner_in_a_cycle_too(lake: Lake, threads: Threads) -> None:
     owner: Any = Owner()
     owner.itself = owner
     kept = Kept()
     kept.follow(owner)
     kept.keep(running(lake))
-    assert threads()
+    assert threads.running()
     del owner
     gc.collect()
-    wait_until(lambda: threads() == [])
+    assert threads.left() == []
 
 
-def test_nobody_takes_it_up_and_it_is_closed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_takes_it_up_and_it_is_closed(
+    lake: Lake, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_kept, "IDLE_SECONDS", 0.01)
     kept = Kept()
     kept.keep(running(lake))
-    wait_until(lambda: threads() == [])
+    assert threads.left() == []
     assert kept.take(OPTIONS) is None
 
 
-def test_a_fork_finds_no_thread_running(lake: Lake) -> None:
+def test_a_fork_finds_no_thread_running(lake: Lake, threads: Threads) -> None:
     kept = Kept()
     kept.keep(running(lake))
     child = multiprocessing.get_context("fork").Process(target=_count, args=(kept, lake))
     child.start()
-    assert threads() == []
+    assert threads.left() == []
     child.join(60)
     assert child.exitcode == 0
 

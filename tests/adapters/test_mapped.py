@@ -15,6 +15,7 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import lake_of, some_files
+from tests.support.threads import Threads
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +109,9 @@ def test_no_more_batches_than_asked_are_in_the_works(lake: Lake) -> None:
             assert int(feed.state()["position"] or 60) <= 7 * (taken + 3)  # type: ignore[arg-type]
 
 
-def test_closing_early_leaves_no_thread_and_begins_nothing_more(lake: Lake) -> None:
+def test_closing_early_leaves_no_thread_and_begins_nothing_more(
+    lake: Lake, threads: Threads
+) -> None:
     running, release, begun = threading.Event(), threading.Event(), []
 
     def slow(samples: Samples) -> int:
@@ -128,7 +131,7 @@ def test_closing_early_leaves_no_thread_and_begins_nothing_more(lake: Lake) -> N
         results.close()
         results.close()
         assert len(begun) <= before + 1
-    assert not [t for t in threading.enumerate() if t.name.startswith("lakefeed-map")]
+    assert threads.left() == []
 
 
 def test_serving_again_from_the_state_of_what_was_taken(lake: Lake) -> None:

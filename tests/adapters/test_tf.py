@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import platform
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ from lakefeed.adapters.tf.source import Source
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.support.threads import Threads
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 
@@ -38,30 +37,6 @@ def lake() -> Iterator[Lake]:
 
 def payloads(dataset: Any) -> list[bytes]:
     return [data for batch in dataset for data in batch.numpy().tolist()]
-
-
-THERE: set[threading.Thread] = set()
-
-
-@pytest.fixture(autouse=True)
-def threads_there() -> None:
-    """Iterators that TensorFlow has not let go of belong to the tests before."""
-    THERE.clear()
-    THERE.update(threading.enumerate())
-
-
-def feed_threads() -> list[str]:
-    new = set(threading.enumerate()) - THERE
-    return [thread.name for thread in new if thread.name.startswith("lakefeed-feed")]
-
-
-def wait_until_no_feed_thread() -> None:
-    """TensorFlow lets go of an iterator when it pleases."""
-    deadline = time.monotonic() + 120
-    gc.collect()
-    while feed_threads():
-        assert time.monotonic() < deadline, feed_threads()
-        time.sleep(0.01)
 
 
 def test_every_file_arrives_with_its_bytes_and_its_label(lake: Lake) -> None:
@@ -209,15 +184,16 @@ def test_a_path_opens_the_lake_for_each_epoch_and_keeps_its_snapshot(tmp_path: P
     assert b"added later" in payloads(lakefeed.tf.dataset(tmp_path, "train"))
 
 
-def test_stopping_early_leaves_no_thread(lake: Lake) -> None:
+def test_stopping_early_leaves_no_thread(lake: Lake, threads: Threads) -> None:
     dataset = lakefeed.tf.dataset(lake, "train", batch_size=2)
     for _ in dataset.take(3):
         pass
-    wait_until_no_feed_thread()
+    gc.collect()
+    assert threads.left() == []
     assert dataset.cardinality().numpy() == 45  # the dataset is still there
 
 
-def test_one_feed_serves_epoch_after_epoch(lake: Lake) -> None:
+def test_one_feed_serves_epoch_after_epoch(lake: Lake, threads: Threads) -> None:
     feeds: list[Any] = []
 
     class Counted(OpenedFeed):
@@ -230,7 +206,7 @@ def test_one_feed_serves_epoch_after_epoch(lake: Lake) -> None:
         dataset = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
         epochs = [payloads(dataset) for _ in range(3)]
         assert len(feeds) == 1
-        assert feed_threads()  # the fourth epoch is being read
+        assert threads.running()  # the fourth epoch is being read
         left = iter(dataset)
         next(left)
         del left  # in the middle of it: the fifth comes next, from another feed
@@ -253,7 +229,7 @@ def test_iterators_at_the_same_time_get_an_epoch_each(lake: Lake) -> None:
     assert [*together, third] == [payloads(alone) for _ in range(3)]
 
 
-def test_a_damaged_file_stops_the_iteration_and_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_stops_the_iteration_and_is_named(tmp_path: Path, threads: Threads) -> None:
     with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
         for at in range(50):
             writer.put(f"train/a/{at}.bin", f"payload number {at}.".encode())
@@ -263,7 +239,8 @@ def test_a_damaged_file_stops_the_iteration_and_is_named(tmp_path: Path) -> None
     with pytest.raises(tf.errors.OpError, match=r"Corrupt: train/a/33\.bin"):
         for _ in dataset:
             pass
-    wait_until_no_feed_thread()
+    gc.collect()
+    assert threads.left() == []
 
 
 def test_keras_trains_from_it_and_learns() -> None:

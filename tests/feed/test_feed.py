@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from lakefeed.volume.memory import MemoryVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
 from tests.lake.tools import compact
 from tests.support.faulty import FaultyVolume
+from tests.support.threads import Threads
 
 FILES = some_files(100)
 
@@ -29,10 +29,6 @@ FILES = some_files(100)
 def lake() -> Iterator[Lake]:
     with lake_of(FILES) as lake:
         yield lake
-
-
-def feed_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("lakefeed-feed")]
 
 
 def read(lake: Lake, options: FeedOptions, select: str = "train") -> list[Batch]:
@@ -109,7 +105,7 @@ def test_the_state_is_small_plain_json(lake: Lake, labels: str | None) -> None:
         assert json.loads(json.dumps(feed.state())) == feed.state()
 
 
-@pytest.mark.parametrize("memory_bytes", [6_000, 20_000, 1 << 20])
+@pytest.mark.parametrize("memory_bytes", [12_000, 40_000, 1 << 20])
 def test_what_is_read_ahead_stays_under_the_budget(lake: Lake, memory_bytes: int) -> None:
     options = FeedOptions(2, epochs=2, prefetch=50, memory_bytes=memory_bytes)
     with Feed(lake.snapshot(), "train", options) as feed:
@@ -124,12 +120,12 @@ def test_a_batch_beyond_the_budget_is_refused(lake: Lake) -> None:
         next(feed)
 
 
-def test_closing_leaves_no_thread_whenever_it_comes(lake: Lake) -> None:
+def test_closing_leaves_no_thread_whenever_it_comes(lake: Lake, threads: Threads) -> None:
     for batches in range(4):
         with Feed(lake.snapshot(), "train", FeedOptions(3, epochs=None, prefetch=2)) as feed:
             for _ in range(batches):
                 next(feed)
-        assert feed_threads() == []
+        assert threads.left() == []
         feed.close()
         with pytest.raises(Invalid, match="closed"):
             next(feed)
@@ -150,7 +146,9 @@ def corrupt_one_payload(directory: Path, data: bytes) -> None:
             pack.write_bytes(content)
 
 
-def test_a_damaged_payload_is_refused_by_name_behind_the_batches_before_it(tmp_path: Path) -> None:
+def test_a_damaged_payload_is_refused_by_name_behind_the_batches_before_it(
+    tmp_path: Path, threads: Threads
+) -> None:
     files = {f"train/{at:03d}": bytes([at]) * 50 + b"unlike any other" for at in range(40)}
     with lake_of(files, None) as probe:
         order = [path for batch in read(probe, FeedOptions(4)) for path in batch.paths]
@@ -167,11 +165,11 @@ def test_a_damaged_payload_is_refused_by_name_behind_the_batches_before_it(tmp_p
                 with pytest.raises(Corrupt, match=victim):
                     next(feed)
             assert feed.state()["position"] == 20
-    assert feed_threads() == []
+    assert threads.left() == []
 
 
 @pytest.mark.slow
-def test_whichever_read_fails_comes_out_of_next() -> None:
+def test_whichever_read_fails_comes_out_of_next(threads: Threads) -> None:
     inner = MemoryVolume()
     with lake_of(FILES, inner):
         pass
@@ -184,7 +182,7 @@ def test_whichever_read_fails_comes_out_of_next() -> None:
         except VolumeFailed:
             assert volume.fired
         fired.append(volume.fired)
-        assert feed_threads() == []
+        assert threads.left() == []
     assert len(fired) > 10
 
 

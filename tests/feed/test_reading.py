@@ -21,6 +21,7 @@ from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.slow import Profile, SlowVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
 from tests.feed.volumes import Failing, TroubledVolume
+from tests.support.threads import Threads
 
 FILES = some_files(200)
 
@@ -31,10 +32,6 @@ def volume() -> MemoryVolume:
     with lake_of(FILES, volume) as lake:
         lake.merge_index(everything=True)
     return volume
-
-
-def feed_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("lakefeed-feed")]
 
 
 def served(feed: Feed) -> dict[str, bytes]:
@@ -73,7 +70,7 @@ def test_what_passes_by_itself_is_tried_again(
 
 @pytest.mark.parametrize(("times", "number"), [(10**9, errno.EIO), (1, errno.EACCES)])
 def test_what_does_not_pass_comes_out_of_next(
-    volume: MemoryVolume, times: int, number: int, monkeypatch: pytest.MonkeyPatch
+    volume: MemoryVolume, times: int, number: int, monkeypatch: pytest.MonkeyPatch, threads: Threads
 ) -> None:
     monkeypatch.setattr(fetching, "_FIRST_PAUSE_SECONDS", 0.001)
     troubled = TroubledVolume(volume, Failing(times, number))
@@ -82,11 +79,13 @@ def test_what_does_not_pass_comes_out_of_next(
             with pytest.raises(VolumeFailed) as caught:
                 list(feed)
             assert caught.value.errno == number
-    assert feed_threads() == []
+    assert threads.left() == []
 
 
 @pytest.mark.slow
-def test_closing_does_not_wait_for_a_volume_that_hangs(volume: MemoryVolume) -> None:
+def test_closing_does_not_wait_for_a_volume_that_hangs(
+    volume: MemoryVolume, threads: Threads
+) -> None:
     release, hanging = threading.Event(), threading.Event()
 
     def hang(path: str, offset: int) -> None:
@@ -105,13 +104,12 @@ def test_closing_does_not_wait_for_a_volume_that_hangs(volume: MemoryVolume) -> 
         consumer.join(30)
         assert not consumer.is_alive()
         release.set()
-        for thread in threading.enumerate():
-            if thread.name.startswith("lakefeed-feed"):
-                thread.join(30)
-    assert feed_threads() == []
+    assert threads.left() == []
 
 
-def test_a_pause_before_another_try_ends_with_the_feed(volume: MemoryVolume) -> None:
+def test_a_pause_before_another_try_ends_with_the_feed(
+    volume: MemoryVolume, threads: Threads
+) -> None:
     failing = Failing(10**9, errno.EIO)
     with Lake.open(TroubledVolume(volume, failing)) as lake:
         feed = Feed(lake, "train", FeedOptions(30))
@@ -121,11 +119,11 @@ def test_a_pause_before_another_try_ends_with_the_feed(volume: MemoryVolume) -> 
             next(feed)
         closer.join(30)
         feed.close()
-    assert feed_threads() == []
+    assert threads.left() == []
 
 
 @pytest.mark.slow
-def test_a_straggler_is_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_straggler_is_overtaken(monkeypatch: pytest.MonkeyPatch, threads: Threads) -> None:
     """One read of one pack hangs until the feed is through: the others' answers must do."""
     volume = MemoryVolume()
     files = {f"train/{at:04d}": bytes([at % 251]) * 3000 for at in range(1200)}
@@ -152,9 +150,7 @@ def test_a_straggler_is_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == dict.fromkeys(files, 2)
     assert stats.hedges >= 1
     assert stats.workers > 4
-    for thread in threading.enumerate():
-        if thread.name.startswith("lakefeed-feed"):
-            thread.join(30)
+    assert threads.left() == []
 
 
 def damaged_lake(where: Path, victims: list[int]) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from lakefeed.volume.deadline import DeadlineReadableFile, DeadlineVolume
 from lakefeed.volume.memory import MemoryReadableFile, MemoryVolume, MemoryWritableFile
 from lakefeed.volume.posix import PosixVolume
 from tests.support.stalling import DATA, stalling
+from tests.support.threads import Threads
 from tests.volume.conformance import VolumePromises, race
 
 # Far beyond what any call here takes, and short: the least a test of a deadline has to wait.
@@ -180,20 +181,16 @@ def test_a_file_created_too_late_is_closed(slow: SlowVolume) -> None:
         late.write([b"x"])
 
 
-def test_close_ends_the_threads_and_not_the_volume() -> None:
-    before = {*threading.enumerate()}
+def test_close_ends_the_threads_and_not_the_volume(threads: Threads) -> None:
     volume = DeadlineVolume(MemoryVolume(), AMPLE_SECONDS)
     race(4, lambda _: volume.space())
     volume.close()
     volume.close()
-    # Told to end; a thread that has still to hear it needs its turn.
-    for thread in {*threading.enumerate()} - before:
-        thread.join(AMPLE_SECONDS)
-    assert {*threading.enumerate()} <= before
+    assert threads.left() == []
     assert volume.space().free_bytes > 0
-    assert not {*threading.enumerate()} <= before
+    assert threads.running()
     volume.close()
-    assert {*threading.enumerate()} <= before
+    assert threads.left() == []
 
 
 def test_a_mistake_in_a_call_reaches_its_caller() -> None:

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.jax import Loader, LoaderOptions
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.support.threads import Threads
 
 pytestmark = pytest.mark.slow
 
@@ -46,10 +46,9 @@ def lake() -> Iterator[Lake]:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    before = set(threading.enumerate())
+    threads = Threads()
     yield
-    left = [t.name for t in threading.enumerate() if t not in before and "lakefeed" in t.name]
-    assert left == []
+    assert threads.left() == []
 
 
 def samples(batches: Any) -> list[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import pickle
-import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tests.adapters.torch.lakes import (
     sizes,
 )
 from tests.feed.lakes import lake_of, some_files
+from tests.support.threads import Threads
 
 pytestmark = [
     pytest.mark.slow,
@@ -156,14 +156,13 @@ def damage(where: Path) -> str:
     return path
 
 
-def test_no_thread_outlives_its_iterator(lake: Path) -> None:
-    before = set(threading.enumerate())
+def test_no_thread_outlives_its_iterator(lake: Path, threads: Threads) -> None:
     iterator = iter(lakefeed.torch.IterableDataset(lake, "train", OPTIONS))
     next(iterator)
-    assert set(threading.enumerate()) - before
+    assert threads.running()
     del iterator
     gc.collect()
-    assert set(threading.enumerate()) <= before
+    assert threads.left() == []
 
 
 def test_states_of_other_files_and_epochs_of_its_own_are_refused(lake: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from tests.adapters.torch.lakes import (
     sizes,
 )
 from tests.adapters.torch.test_dataset import damage
+from tests.support.threads import Threads
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,10 +47,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    threads = set(threading.enumerate())
+def nothing_left(threads: Threads) -> Iterator[None]:
     yield
-    assert [t for t in threading.enumerate() if t not in threads and "lakefeed" in t.name] == []
+    assert threads.left() == []
     assert multiprocessing.active_children() == []
 
 
@@ -105,9 +104,9 @@ def rows_and_labels(batch: lakefeed.torch.Batch) -> dict[str, Any]:
     return {"rows": batch.rows(4000), "rest": (batch.labels, list(batch.paths))}
 
 
-@pytest.mark.parametrize("threads", [0, 2])
-def test_tensors_wherever_they_are_go_to_the_device(lake: Path, threads: int) -> None:
-    options = LoaderOptions(transform=rows_and_labels, threads=threads, device="meta")
+@pytest.mark.parametrize("number", [0, 2])
+def test_tensors_wherever_they_are_go_to_the_device(lake: Path, number: int) -> None:
+    options = LoaderOptions(transform=rows_and_labels, threads=number, device="meta")
     with Loader(lake, "train", OPTIONS, options) as loader:
         items = list(loader)
     assert [item["rest"][1] for item in items] == expected(lake)
