@@ -6,6 +6,8 @@ Hypothesis prints how to replay a failure, and asserts nothing about time: a bus
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +18,17 @@ settings.register_profile(
     "lakefeed", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("lakefeed")
+
+# Their threads do not survive a fork, and other tests fork (`tests/support/alone.py`).
+NEVER_FORKED = {"tensorflow", "jax"}
+
+
+@pytest.fixture(autouse=True)
+def forkable(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What must not be forked is loaded only by the files that have a process of their own."""
+    yield
+    loaded = NEVER_FORKED & sys.modules.keys()
+    assert not loaded or request.path.parent.name == "alone", f"{loaded} belong into alone/"
 
 
 @pytest.fixture

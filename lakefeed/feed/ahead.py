@@ -57,7 +57,7 @@ class Ahead:
         self._plan = plan
         self._limits = limits
         self._closed = closed
-        self._tuner = Tuner(limits, means.recorder)
+        self._tuner = Tuner(limits, means.recorder, plan.shuffle.window)
         self._lock = threading.Lock()
         self._work_to_do = threading.Condition(self._lock)
         self._answer = threading.Condition(self._lock)

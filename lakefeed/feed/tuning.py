@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 _WINDOW_BYTES = 20 << 20
 _AHEAD_WINDOWS = 2
 _SLOW_AHEAD_WINDOWS = 4
-# Where reads are slow, small neighbours that can share one are worth a quarter of the budget. Big
-# samples have a read of their own anyway, and a window hands out nothing before all of it is there:
-# then windows are about one batch, and many of them are under way.
+# Where reads are slow, neighbours that can share one are worth a quarter of the budget: small ones
+# always, big ones where the whole of a window that the order is mixed in (`order`) fits into it.
+# Else big samples have a read of their own anyway, and a window hands out nothing before all of it
+# is there: then windows are about one batch, and many of them are under way.
 _SMALL_BYTES = 32 << 10
-_SMALL_SHARE = 4
+_SHARED_SHARE = 4
 _BIG_WINDOW_BYTES = 4 << 20
 _SLOW_AHEAD_SHARE = 4
 _READ_BYTES = 1 << 20
@@ -46,9 +47,10 @@ class Limits:
 class Tuner:
     """Chooses; used by one planning worker at a time."""
 
-    def __init__(self, limits: Limits, recorder: Recorder) -> None:
+    def __init__(self, limits: Limits, recorder: Recorder, mixed: int = 0) -> None:
         self._limits = limits
         self._recorder = recorder
+        self._mixed = mixed  # samples in a window that the order is mixed in; 0: no such windows
         self._samples = 1
         self._sample_bytes = 0.0
         self._window_needs = 0
@@ -58,10 +60,18 @@ class Tuner:
     @property
     def window_bytes(self) -> int:
         """The size that windows grow to: two of them, staged, fit into the budget."""
-        if self._slow and self._sample_bytes < _SMALL_BYTES:
-            return self._limits.bytes_max // _SMALL_SHARE
+        if self._slow and self._share:
+            return self._limits.bytes_max // _SHARED_SHARE
         usual = _BIG_WINDOW_BYTES if self._slow else _WINDOW_BYTES
         return min(usual, self._limits.bytes_max // 4)
+
+    @property
+    def _share(self) -> bool:
+        """Whether samples of a window can share reads."""
+        whole = self._mixed * self._sample_bytes
+        return (
+            self._sample_bytes < _SMALL_BYTES or 0 < whole <= self._limits.bytes_max / _SHARED_SHARE
+        )
 
     @property
     def ahead_bytes(self) -> int:
@@ -72,7 +82,7 @@ class Tuner:
         """
         if not self._slow:
             return min(_AHEAD_WINDOWS * self.window_bytes, self._limits.bytes_max)
-        if self._sample_bytes >= _SMALL_BYTES:
+        if not self._share:
             return self._limits.bytes_max // _SLOW_AHEAD_SHARE
         return min(self._limits.bytes_max, _SLOW_AHEAD_WINDOWS * self._window_needs)
 

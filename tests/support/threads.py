@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -24,6 +25,8 @@ class Threads:
     def left(self) -> list[str]:
         """Return the names of those that do not end."""
         until = time.monotonic() + _PATIENCE_SECONDS
-        for thread in self.running():
-            thread.join(max(0.0, until - time.monotonic()))
+        while (running := self.running()) and time.monotonic() < until:
+            # One that is just beginning cannot be joined yet.
+            with contextlib.suppress(RuntimeError):
+                running[0].join(max(0.0, until - time.monotonic()))
         return [thread.name for thread in self.running()]

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import lakefeed.tf
-from tests.adapters.tf_trainer import SAMPLES, make_lake
-from tests.adapters.tf_worker import BATCH
+from tests.adapters.alone.tf_trainer import SAMPLES, make_lake
+from tests.adapters.alone.tf_worker import BATCH
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 
@@ -42,7 +42,7 @@ def train(where: Path, *, workers: int, replicas: int, strike: bool = False) -> 
             cluster = {"worker": [f"localhost:{port}" for port in ports]}
             task = {"type": "worker", "index": rank}
             environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-        command = [sys.executable, "-m", "tests.adapters.tf_worker"]
+        command = [sys.executable, "-m", "tests.adapters.alone.tf_worker"]
         command += [str(where / "lake"), str(where / "checkpoints"), str(replicas), "2"]
         command += ["strike"] if strike else []
         log = (where / f"log-{rank}").open("w")

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import lakefeed.tf
 from lakefeed.errors import Corrupt, Invalid
-from tests.adapters.tf_trainer import SAMPLES, make_lake, make_model, numbers, seen
+from tests.adapters.alone.tf_trainer import SAMPLES, make_lake, make_model, numbers, seen
 
 pytestmark = [
     pytest.mark.tf,
@@ -76,7 +76,14 @@ def test_kill_9_in_the_middle_of_fit_repeats_and_misses_no_sample(
     lake: Path, tmp_path: Path
 ) -> None:
     """Real processes: each is killed at some step, the last one trains to the end."""
-    command = [sys.executable, "-m", "tests.adapters.tf_trainer", str(lake), str(tmp_path), "3"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.adapters.alone.tf_trainer",
+        str(lake),
+        str(tmp_path),
+        "3",
+    ]
     for victim, strike in enumerate((11, 17)):
         with subprocess.Popen([*command, "3"], stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None

@@ -1,6 +1,6 @@
 """One worker of a distributed training; run as a program. TF_CONFIG says which one it is.
 
-python -m tests.adapters.tf_worker LAKE CHECKPOINTS REPLICAS EPOCHS [strike]
+python -m tests.adapters.alone.tf_worker LAKE CHECKPOINTS REPLICAS EPOCHS [strike]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 import lakefeed.tf
-from tests.adapters.tf_trainer import make_model, numbers, seen
+from tests.adapters.alone.tf_trainer import make_model, numbers, seen
 
 BATCH = 12
 STRIKE = 10  # the step at which a worker that was told to dies

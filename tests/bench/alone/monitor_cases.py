@@ -1,0 +1,39 @@
+"""A user's own training with Keras, measured in one line."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import lakefeed.monitor
+from lakefeed.bench import reports
+
+
+@pytest.mark.slow
+@pytest.mark.tf
+def test_keras_is_measured_in_one_line(tmp_path: Path) -> None:
+    def slow() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        never = threading.Event()
+        for _ in range(6):
+            never.wait(0.03)
+            yield np.zeros((8, 4), np.float32), np.zeros(8, np.int64)
+
+    signature = (tf.TensorSpec((8, 4), tf.float32), tf.TensorSpec((8,), tf.int64))
+    data = tf.data.Dataset.from_generator(slow, output_signature=signature)
+    data = data.apply(tf.data.experimental.assert_cardinality(6))
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    fit = lakefeed.monitor.keras(data, tmp_path / "run.html", name="mine")
+    history = model.fit(**fit, epochs=2, verbose=0)
+    assert len(history.history["loss"]) == 2
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert (run["epochs"], run["steps"], run["samples"]) == (2, 12, 96)
+    assert run["sample_bytes"] == 12 * 8 * (16 + 8)
+    # The stamp shows what the generator took, inside of Keras's own step.
+    assert run["wait_seconds"]["p50"] >= 0.02

@@ -1,0 +1,36 @@
+"""Runs a file of cases under a pytest of its own, which knows the same rules.
+
+TensorFlow and JAX start threads that do not survive a fork, and what they leave behind in a forked
+child aborts it sooner or later. Other tests fork. So whatever loads them into its own process is
+a file `alone/…_cases.py`; call it directly to run one case:
+`pytest tests/adapters/alone/jax_cases.py -k flat`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SECONDS_MAX = 580
+_ROOT = Path(__file__).parent.parent.parent
+
+
+def hold(cases: Path) -> None:
+    """Fail unless every case in a file passes."""
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+    # Not xdist's variables: they would make the inner run believe that it is a worker.
+    environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
+    done = subprocess.run(
+        [*command, str(cases)],
+        cwd=_ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_MAX,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert " passed" in done.stdout
+    assert " skipped" not in done.stdout
