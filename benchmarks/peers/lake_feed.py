@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.peers.contest import Delivered, Task, count
@@ -60,7 +61,11 @@ class LakeFeedRuns8(LakeFeed):
 
 
 class LakeFeedRuns64(LakeFeed):
-    """The same, by runs of 64 neighbours."""
+    """By runs of 64 neighbours; pictures mixed in windows that fit into a quarter of the budget."""
 
     name = "lakefeed Feed, runs=64"
-    shuffle = "runs=64"
+
+    def options(self, task: Task) -> FeedOptions:
+        """The feed's options."""
+        mixed = "runs=64,window=1024" if task.kind == "img" else "runs=64"
+        return replace(super().options(task), shuffle=mixed)

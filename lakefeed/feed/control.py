@@ -18,15 +18,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WIDTH_MAX = 64
-# Doubling must bring this much to be kept, less would be noise: 1.25 in the climb, where the knee
-# of a rate-limited volume shows as 1.0; 1.1 for half a step.
-_CLIMB_GAIN = 1.25
+# Doubling must bring this much to go on, less would be noise: the knee of a rate-limited volume
+# shows as 1.0; 1.1 for half a step.
+_CLIMB_GAIN = 1.15
 _PROBE_GAIN = 1.1
 _PROBE_LOSS = 0.97
 # Observations between two tries at another width once settled.
 _PATIENCE = 40
-# What a call costs besides its bytes in the rate's measure.
-_CALL_BYTES = 16 << 10
+# What a call costs besides its bytes in the rate's measure, unless the caller knows better.
+CALL_BYTES = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Reads and bytes a second at some width."""
+
+    reads: float
+    read_bytes: float
+
+    def gain(self, before: _Seen, call_bytes: float) -> float:
+        """Return how many times as much work this is as before."""
+        worth = before.read_bytes + before.reads * call_bytes
+        return (self.read_bytes + self.reads * call_bytes) / max(worth, 1e-9)
 
 
 class Width:
@@ -36,7 +49,7 @@ class Width:
         self.target = min(start, width_max)
         self._width_max = width_max
         self._settled = False
-        self._before: tuple[int, float] | None = None
+        self._before: tuple[int, _Seen] | None = None
         self._observed = 0
         self._direction = 1
 
@@ -45,41 +58,45 @@ class Width:
         if not self._settled and width > self.target:
             self.target, self._before = min(width, self._width_max), None
 
-    def note(self, reads: int, read_bytes: int, seconds: float) -> None:
-        """Take in one observation at the present width: what came back in how much busy time."""
+    def note(
+        self, reads: int, read_bytes: int, seconds: float, call_bytes: float = CALL_BYTES
+    ) -> None:
+        """Take in one observation at the present width: what came back in how much busy time.
+
+        `call_bytes` is how many bytes cost as much as a call: small reads and big ones that come
+        one after the other are no reason to change the width.
+        """
         if seconds > 0:
-            self._decide((read_bytes + reads * _CALL_BYTES) / seconds)
+            seen = _Seen(reads / seconds, read_bytes / seconds)
+            gain = 0.0 if self._before is None else seen.gain(self._before[1], call_bytes)
+            if not self._settled:
+                self._climb(seen, gain)
+            else:
+                self._probe(seen, gain)
 
-    def _decide(self, rate: float) -> None:
-        if not self._settled:
-            self._climb(rate)
-        else:
-            self._probe(rate)
-
-    def _climb(self, rate: float) -> None:
-        if self._before is not None and rate < self._before[1] * _CLIMB_GAIN:
-            better = rate > self._before[1] * _PROBE_GAIN
-            self.target = self.target if better else self._before[0]
+    def _climb(self, seen: _Seen, gain: float) -> None:
+        if self._before is not None and gain < _CLIMB_GAIN:
+            self.target = self.target if gain > _PROBE_GAIN else self._before[0]
             self._settled, self._before = True, None
         elif self.target >= self._width_max:
             self._settled, self._before = True, None
         else:
-            self._before = (self.target, rate)
+            self._before = (self.target, seen)
             self.target = min(self.target * 2, self._width_max)
 
-    def _probe(self, rate: float) -> None:
+    def _probe(self, seen: _Seen, gain: float) -> None:
         if self._before is None:
             self._observed += 1
             if self._observed < _PATIENCE:
                 return
             self._observed = 0
-            self._before = (self.target, rate)
+            self._before = (self.target, seen)
             step = max(1, self.target // 2) * self._direction
             self.target = min(max(1, self.target + step), self._width_max)
             return
-        width, rate_before = self._before
+        width = self._before[0]
         up = self.target > width
-        if rate < rate_before * (_PROBE_GAIN if up else _PROBE_LOSS):
+        if gain < (_PROBE_GAIN if up else _PROBE_LOSS):
             self.target = width
             self._direction = -self._direction
         self._before = None
@@ -91,6 +108,11 @@ class Prior:
 
     call_seconds: float = 2e-6
     byte_seconds: float = 1.3e-10
+
+
+# And of a volume whose first reads made their callers wait: a gigabyte a second, a millisecond's
+# wait shared by a dozen reads.
+WAITING = Prior(8e-5, 1e-9)
 
 
 class Costs:

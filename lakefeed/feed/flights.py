@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from lakefeed.feed.batch import Batch
@@ -70,10 +71,14 @@ class Task:
     began: float = 0.0
     runners: int = 0
     hedged: bool = False
+    waited_seconds: float = 0.0
 
     def read(self, *, second: bool) -> bool:
-        """Do the reads; False if another runner was faster."""
-        return self.flight.window.read(self.start, self.end, self.claim, second=second)
+        """Do the reads, noting how long the thread waited; False if another runner was faster."""
+        began, cpu = time.perf_counter(), time.thread_time()
+        first = self.flight.window.read(self.start, self.end, self.claim, second=second)
+        self.waited_seconds = time.perf_counter() - began - (time.thread_time() - cpu)
+        return first
 
     @property
     def hedge_bytes(self) -> int:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import time
 
-from lakefeed.feed.control import Costs, Width
+from lakefeed.feed.control import CALL_BYTES, WAITING, Costs, Width
 from lakefeed.feed.flights import Task
 
 # An observation lasts at least so long and so many reads for each worker.
-_OBSERVE_SECONDS = 0.02
+_OBSERVE_SECONDS = 0.01
 _OBSERVE_READS = 3
-# The first few reads tell a volume that makes its callers wait from a page cache: they take longer
-# than a loaded machine needs to copy the same bytes out of memory.
-_FIRST_READS = 3
-_WAITING_SECONDS = 300e-6
-_COPY_BYTES_PER_SECOND = 500e6
+# The first few reads tell a volume that makes its callers wait from a page cache. Out of a cache a
+# read is work for the processor from its beginning to its end, on a loaded machine too, but for
+# the turns that others take; those do not come in every one of the first reads.
+_FIRST_READS = 4
+_WAITING_SECONDS = 50e-6
+_WAITING_SHARE = 0.25
 _WAITING_WIDTH = 8
 
 
@@ -28,6 +29,8 @@ class Pace:
         self.width = Width()
         self.costs = Costs()
         self._first_reads = 0
+        self._all_waited = True
+        self._call_bytes = float(CALL_BYTES)
         self._since = 0.0
         self._reads = 0
         self._read_bytes = 0
@@ -51,9 +54,12 @@ class Pace:
             return False
         if self.unknown:
             self._first_reads += task.reads
-            copying = task.read_bytes / _COPY_BYTES_PER_SECOND + _WAITING_SECONDS * task.reads
-            if self._first_reads >= _FIRST_READS and now - task.began > copying:
+            least = max(_WAITING_SECONDS * task.reads, _WAITING_SHARE * (now - task.began))
+            self._all_waited &= task.waited_seconds > least
+            if self._first_reads >= _FIRST_READS and self._all_waited:
                 self.width.jump(_WAITING_WIDTH)
+                self.costs = Costs(WAITING)
+                self._call_bytes = self.costs.gap_bytes
                 return True  # at the old width nothing is worth observing, and reads wait
         self._reads += task.reads
         self._read_bytes += task.read_bytes
@@ -61,7 +67,7 @@ class Pace:
         if not enough or self._seconds < _OBSERVE_SECONDS:
             return False
         self.costs.note(self._reads, self._read_bytes, self._seconds)
-        self.width.note(self._reads, self._read_bytes, self._seconds)
+        self.width.note(self._reads, self._read_bytes, self._seconds, self._call_bytes)
         self._reads = self._read_bytes = 0
         self._seconds = 0.0
         return True

@@ -24,6 +24,10 @@ _SMALL_BYTES = 32 << 10
 _SHARED_SHARE = 4
 _BIG_WINDOW_BYTES = 4 << 20
 _SLOW_AHEAD_SHARE = 4
+# How many times as big the next window is until they are big enough. Where neighbours share reads,
+# a window of eight times the samples takes hardly more reads.
+_GROWTH = 2
+_SHARED_GROWTH = 4
 _READ_BYTES = 1 << 20
 _SLOW_READ_BYTES = 4 << 20
 _GAP_BYTES_MIN, _GAP_BYTES_MAX = 4 << 10, 1 << 20
@@ -118,5 +122,6 @@ class Tuner:
         """Let windows grow."""
         samples = len(window.rows)
         self._sample_bytes = max(1.0, sum(window.held_bytes) / max(1, samples))
-        self._samples = max(self._samples, samples) * 2
+        growth = _SHARED_GROWTH if self._slow and self._share else _GROWTH
+        self._samples = max(self._samples, samples) * growth
         self._window_needs = max(self._window_needs, window.needed_bytes)

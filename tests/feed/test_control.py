@@ -54,6 +54,19 @@ def test_a_volume_that_becomes_slower_is_noticed() -> None:
     assert width.target >= 16
 
 
+def test_small_reads_and_big_ones_in_turns_do_not_move_the_width() -> None:
+    """A millisecond a call and a gigabyte a second, up to 16 at a time."""
+    width = Width()
+    seen = []
+    for turn in range(1200):
+        size = 4096 if turn // 60 % 2 else 65536
+        seconds = 100 * (1e-3 + size * 1e-9) / min(width.target, 16)
+        width.note(100, 100 * size, seconds, 1e6)
+        seen.append(width.target)
+    assert min(seen[100:]) >= 8
+    assert max(seen) <= 32
+
+
 def test_noise_does_not_widen_without_bound() -> None:
     noise = [1.0, 1.06, 0.95, 1.03, 0.97]
     turn = iter(range(100_000))

@@ -123,6 +123,23 @@ def test_a_pause_before_another_try_ends_with_the_feed(
 
 
 @pytest.mark.slow
+def test_big_neighbours_share_reads_where_a_mixed_window_fits_into_the_budget() -> None:
+    volume = MemoryVolume()
+    with Lake.create(volume) as lake, lake.writer(QUIET) as writer:
+        for at in range(1024):
+            writer.put(f"train/{at:04d}", bytes([at % 251]) * 40_000)
+    slow = SlowVolume(volume, Profile(call_seconds=2e-3))
+    # 128 samples are 5 MB: a quarter of 64 MiB holds them.
+    options = FeedOptions(16, "runs=32", window=128, memory_bytes="64MiB", epochs=2)
+    with Lake.open(slow) as lake, Feed(lake, "train", options) as feed:
+        assert sum(map(len, feed)) == 2048
+        stats = feed.stats()
+        assert feed.peak_bytes <= 64 << 20
+    assert stats.reads < 0.25 * 2048
+    assert stats.read_bytes < 1.5 * stats.sample_bytes
+
+
+@pytest.mark.slow
 def test_a_straggler_is_overtaken(monkeypatch: pytest.MonkeyPatch, threads: Threads) -> None:
     """One read of one pack hangs until the feed is through: the others' answers must do."""
     volume = MemoryVolume()

@@ -1,0 +1,47 @@
+"""The first reads tell a volume that makes its callers wait from a page cache."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lakefeed.feed.flights import Task
+from lakefeed.feed.pace import Pace
+
+READS: Any = SimpleNamespace(window=SimpleNamespace(reads=SimpleNamespace(length=[100_000] * 20)))
+
+
+def done(seconds: float, waited_seconds: float) -> Task:
+    """A task that took so long until now, waiting for a part of it."""
+    task = Task(READS, 0, 1, None, began=time.perf_counter() - seconds)
+    task.waited_seconds = waited_seconds
+    return task
+
+
+def after(waits: list[float], seconds: float = 0.001) -> Pace:
+    pace = Pace()
+    pace.begin()
+    for waited in waits:
+        pace.note(done(seconds, waited))
+    return pace
+
+
+def test_reads_that_all_wait_ask_for_many_at_once() -> None:
+    pace = after([0.0009] * 4)
+    assert pace.width.target == 8
+    assert pace.costs.gap_bytes > 50_000
+
+
+@pytest.mark.parametrize("waits", [[0.0009, 0.0009, 0.0, 0.0009], [0.0] * 4, [0.00004] * 4])
+def test_one_that_did_not_wait_means_a_page_cache_on_a_busy_machine(waits: list[float]) -> None:
+    pace = after(waits)
+    assert not pace.unknown
+    assert pace.width.target == 1
+    assert pace.costs.gap_bytes < 20_000
+
+
+def test_long_reads_that_copy_all_the_time_do_not_wait() -> None:
+    assert after([0.0002] * 4, seconds=0.01).width.target == 1
