@@ -24,7 +24,7 @@ _STYLE = f"""
 * {{ box-sizing: border-box; }}
 body {{ margin: 0; background: var(--bg); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }}
-main {{ max-width: 1000px; margin: 0 auto; padding: 36px 24px 64px; }}
+main {{ max-width: 1040px; margin: 0 auto; padding: 36px 24px 64px; }}
 h1 {{ font-size: 28px; line-height: 1.2; margin: 0 0 4px; letter-spacing: -.01em; }}
 h2 {{ font-size: 19px; margin: 0 0 4px; }}
 p {{ margin: 6px 0; }}
@@ -47,7 +47,7 @@ section svg {{ display: block; width: 100%; min-width: 600px; height: auto; marg
 svg text {{ font-family: inherit !important; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; margin-top: 10px; font-size: 14.5px; }}
-th, td {{ text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line);
+th, td {{ text-align: right; padding: 6px 8px; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums; }}
 th:first-child, td:first-child, .left td, .left th {{ text-align: left; }}
 .left td {{ overflow-wrap: anywhere; }}

@@ -104,12 +104,16 @@ def _named_apart(
 
 def _changes(runs: Sequence[Mapping[str, Any]], first: str) -> list[dict[str, Any]]:
     base = {run["group"]: run for run in runs if run["report"] == first}
+    # A report of one run is meant to be compared with whatever the others are of.
+    only = next(iter(base.values())) if len(base) == 1 else None
     found = []
     for run in runs:
-        before = base.get(run["group"])
+        before = base.get(run["group"], only)
         if before is None or run["report"] == first:
             continue
-        change = {"report": run["report"], "source": run["group"]}
+        same = before["group"] == run["group"]
+        source = run["group"] if same else f"{before['group']} to {run['group']}"
+        change = {"report": run["report"], "source": source}
         for key, _ in COMPARED:
             one, other = before.get(key), run.get(key)
             if one and other is not None:

@@ -74,6 +74,7 @@ class Ahead:
         self._held_bytes = 0
         self._peak_bytes = 0
         self._calling: dict[threading.Thread, bool] = {}  # the workers; is it in a volume's call?
+        self._leaving: set[threading.Thread] = set()  # those of them that are about to end
         self._ready_since: float | None = None
         self._ready_seconds = 0.0
         self._began = time.perf_counter()
@@ -159,10 +160,14 @@ class Ahead:
         """Start workers while there is work for more of them; called under the lock."""
         useful = len(self._running) + len(self._tasks) + len(self._urgent) + 1
         wanted = max(1, min(self._pace.width.target, useful))
-        while len(self._calling) < wanted and not self._closed.is_set():
+        while self._staying < wanted and not self._closed.is_set():
             worker = threading.Thread(target=self._work, name="lakefeed-feed", daemon=True)
             self._calling[worker] = False
             worker.start()
+
+    @property
+    def _staying(self) -> int:
+        return len(self._calling) - len(self._leaving)
 
     def _work(self) -> None:
         me = threading.current_thread()
@@ -179,6 +184,7 @@ class Ahead:
             self._fail(error)
         with self._lock:
             self._calling.pop(me, None)
+            self._leaving.discard(me)
             # What it was woken for is another's to do now; at the end, the others leave as well.
             self._wake_everybody()
 
@@ -194,7 +200,8 @@ class Ahead:
             if self._urgent:
                 return self._urgent.popleft()
             target = self._pace.width.target
-            if len(self._calling) > max(target, 1):
+            if self._staying > max(target, 1):
+                self._leaving.add(me)  # at once: others that look now must not leave as well
                 return None
             # Plan before the last reads are handed out, so that there are always some to do.
             few = len(self._tasks) < target and len(self._running) > 0

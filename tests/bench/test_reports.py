@@ -93,3 +93,14 @@ def test_what_is_no_report_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_json_holds_plain_values_only() -> None:
     assert json.loads(json.dumps(report())) == report()
+
+
+def test_reports_of_one_run_each_are_compared_whatever_they_read() -> None:
+    other = report()
+    other["runs"] = [{**other["runs"][0], "source": "plain"}]
+    one = report()
+    one["runs"] = one["runs"][:1]
+    found = reports.compare([("plain", other), ("lake", one)])
+    (change,) = found["changes"]
+    assert change["source"] == f"plain to {one['runs'][0]['source']}"
+    assert "nothing in common" not in found["verdict"]
