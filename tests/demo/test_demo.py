@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -16,8 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lakefeed.demo.pictures import arrange, thumbnail, write_digits
-from lakefeed.demo.training import decodable
+from lakefeed.demo.pictures import arrange
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -168,17 +166,3 @@ def test_the_split_is_a_function_of_the_name() -> None:
     assert 120 < held_out < 240
     assert whole["a/1.png"].split("/", 1)[1] == "a/1.png"
     assert arrange(["top.png", "a/notes.txt", "a"]) == []
-
-
-def test_only_pictures_that_tensorflow_decodes_are_used(tmp_path: Path) -> None:
-    assert write_digits(tmp_path) == 1797
-    data = (tmp_path / "0" / "0000.png").read_bytes()
-    assert decodable(data)
-    assert not decodable(data[: len(data) // 2])
-    assert not decodable(b"")
-    assert not decodable(b"text")
-    for mode in ("RGB", "RGBA", "L", "1", "P"):
-        encoded = io.BytesIO()
-        Image.new(mode, (9, 7)).save(encoded, "PNG")
-        assert decodable(encoded.getvalue())
-    assert thumbnail(data, 72)[:4] == b"\x89PNG"
