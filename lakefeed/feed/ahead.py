@@ -160,14 +160,10 @@ class Ahead:
         """Start workers while there is work for more of them; called under the lock."""
         useful = len(self._running) + len(self._tasks) + len(self._urgent) + 1
         wanted = max(1, min(self._pace.width.target, useful))
-        while self._staying < wanted and not self._closed.is_set():
+        while len(self._calling) - len(self._leaving) < wanted and not self._closed.is_set():
             worker = threading.Thread(target=self._work, name="lakefeed-feed", daemon=True)
             self._calling[worker] = False
             worker.start()
-
-    @property
-    def _staying(self) -> int:
-        return len(self._calling) - len(self._leaving)
 
     def _work(self) -> None:
         me = threading.current_thread()
@@ -200,7 +196,7 @@ class Ahead:
             if self._urgent:
                 return self._urgent.popleft()
             target = self._pace.width.target
-            if self._staying > max(target, 1):
+            if len(self._calling) - len(self._leaving) > max(target, 1):
                 self._leaving.add(me)  # at once: others that look now must not leave as well
                 return None
             # Plan before the last reads are handed out, so that there are always some to do.

@@ -201,7 +201,6 @@ def test_a_reader_that_seeks_finds_the_end_of_a_film(rw: Mounted) -> None:
 
 @pytest.mark.tf
 def test_keras_trains_from_a_directory_of_images(rw: Mounted) -> None:
-    pytest.importorskip("tensorflow")
     image = pytest.importorskip("PIL.Image")
     for number in range(40):
         place = rw.path / "images" / f"class{number % 2}"
