@@ -25,7 +25,7 @@ _SHARED_SHARE = 4
 _BIG_WINDOW_BYTES = 4 << 20
 _SLOW_AHEAD_SHARE = 4
 # How many times as big the next window is until they are big enough. Where neighbours share reads,
-# a window of eight times the samples takes hardly more reads.
+# a window of many times the samples takes hardly more reads.
 _GROWTH = 2
 _SHARED_GROWTH = 4
 _READ_BYTES = 1 << 20
