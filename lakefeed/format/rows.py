@@ -186,28 +186,15 @@ def from_file(table: pa.Table, own_pack: str, own_seq: int, subject: str) -> pa.
     `table` was read with `kind`, `pack` and `codec` as dictionaries. Raises Corrupt for a word that
     is neither a kind nor a codec.
     """
-    pack = table["pack"]
-    if pack.null_count == len(table):
-        pack = bridge.repeated(own_pack, len(table))
-    elif pack.null_count:
-        filled = pc.fill_null(pack.cast(pa.string()), own_pack)
-        pack = filled.dictionary_encode().unify_dictionaries()
     seq = table["seq"]
-    if seq.null_count:
+    if seq.null_count == len(table):
+        seq = bridge.repeated(np.uint64(own_seq), len(table))
+    elif seq.null_count:
         known = bridge.valid(seq)
         seq = bridge.numbers(np.where(known, bridge.to_numpy(seq), np.uint64(own_seq)))
-    length = table["length"]
-    if length.null_count:
-        length = pc.coalesce(length, table["size"])
-    columns = {
-        **{name: table[name] for name in COLUMNS},
-        "kind": _codes(table["kind"], KIND_NAMES, subject),
-        "codec": _codes(table["codec"], CODEC_NAMES, subject),
-        "pack": pack,
-        "seq": seq,
-        "length": length,
-    }
-    return pa.table(columns, schema=MEMORY_SCHEMA)
+    changed = {**_extents(table, own_pack, subject), "seq": seq}
+    arrays = [changed[name] if name in changed else table[name] for name in COLUMNS]
+    return pa.table(arrays, schema=MEMORY_SCHEMA)
 
 
 def extents_from_file(table: pa.Table, own_pack: str, subject: str) -> pa.Table:
@@ -215,6 +202,12 @@ def extents_from_file(table: pa.Table, own_pack: str, subject: str) -> pa.Table:
 
     Columns besides those stay as they are. Raises Corrupt as `from_file` does.
     """
+    changed = _extents(table, own_pack, subject)
+    return pa.table({name: changed.get(name, table[name]) for name in table.column_names})
+
+
+def _extents(table: pa.Table, own_pack: str, subject: str) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """Return kinds, codecs, packs and lengths in memory shape."""
     pack = table["pack"]
     if pack.null_count == len(table):
         pack = pa.chunked_array([bridge.repeated(own_pack, len(table))])
@@ -222,15 +215,16 @@ def extents_from_file(table: pa.Table, own_pack: str, subject: str) -> pa.Table:
         filled = pc.fill_null(pack.cast(pa.string()), own_pack)
         pack = filled.dictionary_encode().unify_dictionaries()
     length = table["length"]
-    if length.null_count:
+    if length.null_count == len(table):
+        length = table["size"]
+    elif length.null_count:
         length = pc.coalesce(length, table["size"])
-    changed = {
+    return {
         "kind": _codes(table["kind"], KIND_NAMES, subject),
         "codec": _codes(table["codec"], CODEC_NAMES, subject),
         "pack": pack,
         "length": length,
     }
-    return pa.table({name: changed.get(name, table[name]) for name in table.column_names})
 
 
 def _codes(words: pa.ChunkedArray, names: list[str], subject: str) -> pa.ChunkedArray:

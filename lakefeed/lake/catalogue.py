@@ -40,6 +40,9 @@ ADDRESSES_BYTES = 640 << 20
 _TOGETHER_BYTES = 544 << 20
 _LEAST_SHARE = 8
 READERS_MAX = 1024
+# What is kept of a group: all its columns, or its paths alone.
+_WHOLE, _PATHS = True, False
+_BESIDE_PATHS = [name for name in rows_format.COLUMNS if name != "path"]
 # Groups decoded at a time on the way to addresses: 4 MB, which memory pools hand out again.
 _STEP_GROUPS = 4
 
@@ -101,7 +104,8 @@ class Catalogue:
         self.resident = Resident(addresses_bytes)
         self._lock = threading.Lock()
         self._readers: OrderedDict[str, ColumnsReader] = OrderedDict()
-        self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        # By source, number, and whether all columns are there.
+        self._groups: OrderedDict[tuple[str, int, bool], pa.Table] = OrderedDict()
         self._held_bytes = 0
 
     def reader(self, source: Source) -> ColumnsReader:
@@ -156,7 +160,7 @@ class Catalogue:
         if found is not None:
             return found
         with self._lock:
-            missing = sum((source.id, number) not in self._groups for number in groups)
+            missing = sum((source.id, number, _WHOLE) not in self._groups for number in groups)
         if not missing or source.id not in admitted():
             return None
         count = len(self.reader(source).groups)
@@ -188,31 +192,55 @@ class Catalogue:
 
         Those read are kept, unless they are so many that they would only drive out others.
         """
-        found: dict[int, pa.Table] = {}
-        with self._lock:
-            for number in groups:
-                table = self._groups.get((source.id, number))
-                if table is not None:
-                    self._groups.move_to_end((source.id, number))
-                    found[number] = table
-        for start, end in _runs([number for number in groups if number not in found]):
-            table = self.rows(source, start, end)
+        found = {number: self._held(source, number, _WHOLE) for number in groups}
+        for start, end in _runs([number for number, table in found.items() if table is None]):
+            table = self._decoded(source, start, end)
             position = 0
             for number in range(start, end):
                 count = self.reader(source).groups.rows[number]
                 found[number] = table.slice(position, count)
                 position += count
+        tables = [found[number] for number in groups]
         if keep:
-            self._keep(source.id, found)
-        return [found[number] for number in groups]
+            for number, table in found.items():
+                self._keep((source.id, number, _WHOLE), table)
+        return tables
 
-    def _keep(self, source_id: str, tables: dict[int, pa.Table]) -> None:
+    def cached_paths(self, source: Source, group: int) -> pa.ChunkedArray:
+        """Return the paths of a group, which are a third of what decoding all of it takes."""
+        table = self._held(source, group, _WHOLE)
+        if table is None:
+            table = self._held(source, group, _PATHS)
+        if table is None:
+            table = self.reader(source).read(group, group + 1, ["path"])
+            self._keep((source.id, group, _PATHS), table)
+        return table["path"]
+
+    def _decoded(self, source: Source, start: int, end: int) -> pa.Table:
+        """Return what `rows` does; of a group whose paths are here, the rest is decoded."""
+        paths = self._held(source, start, _PATHS) if end - start == 1 else None
+        if paths is None:
+            return self.rows(source, start, end)
+        rest = self.reader(source).read(start, end, _BESIDE_PATHS)
+        table = rest.add_column(0, "path", paths["path"])
+        return rows_format.from_file(table, source.pack_id, source.own_seq, source.path)
+
+    def _held(self, source: Source, group: int, whole: bool) -> pa.Table | None:
+        key = (source.id, group, whole)
         with self._lock:
-            for number, table in tables.items():
-                key = (source_id, number)
-                if key not in self._groups:
-                    self._groups[key] = table
-                    self._held_bytes += table.nbytes
+            table = self._groups.get(key)
+            if table is not None:
+                self._groups.move_to_end(key)
+            return table
+
+    def _keep(self, key: tuple[str, int, bool], table: pa.Table) -> None:
+        source_id, group, whole = key
+        with self._lock:
+            if key not in self._groups:
+                self._groups[key] = table
+                self._held_bytes += table.nbytes
+            if whole and (paths := self._groups.pop((source_id, group, _PATHS), None)) is not None:
+                self._held_bytes -= paths.nbytes
             self._trim()
 
     def clear(self) -> None:
