@@ -19,7 +19,7 @@ settings.register_profile(
 )
 settings.load_profile("lakefeed")
 
-# Their threads do not survive a fork, and other tests fork (`tests/support/alone.py`).
+# Their threads do not survive a fork, and other tests fork (`tests/test_alone.py`).
 NEVER_FORKED = {"tensorflow", "jax"}
 
 

@@ -16,10 +16,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 STAGES = ("index", "fetch", "verify", "batch")
 _KEPT = 4096
+# Of these, how many say how the volume is now; asked for with every window.
+_RECENT = 512
 
 # Below this share of waiting, what the feed does hardly matters to the step.
 _STALL_SHARE = 0.05
@@ -263,9 +266,9 @@ class Recorder:
             self._observer.queue(ready, inflight)
 
     def read_seconds(self, share: float) -> float:
-        """Return a quantile of the last reads; 0 when there were none."""
+        """Return a quantile of the last few hundred reads; 0 when there were none."""
         with self._lock:
-            ordered = sorted(self._reads)
+            ordered = sorted(islice(reversed(self._reads), _RECENT))
         return ordered[round((len(ordered) - 1) * share)] if ordered else 0.0
 
     def facts(self, now: Now) -> FeedStats:

@@ -1,1 +1,1 @@
-"""Tests that want a process of their own; `tests/adapters/test_alone.py` runs them."""
+"""Tests that want a process of their own; `tests/test_alone.py` runs them."""

@@ -1,8 +1,8 @@
-"""Runs a file of cases under a pytest of its own, which knows the same rules.
+"""What loads TensorFlow or JAX is tested under a pytest of its own, which knows the same rules.
 
-TensorFlow and JAX start threads that do not survive a fork, and what they leave behind in a forked
-child aborts it sooner or later. Other tests fork. So whatever loads them into its own process is
-a file `alone/…_cases.py`; call it directly to run one case:
+Both start threads that do not survive a fork, and what they leave behind in a forked child aborts
+it sooner or later. Other tests fork. So whatever loads them into its own process is a file
+`alone/…_cases.py`; call it directly to run one case:
 `pytest tests/adapters/alone/jax_cases.py -k flat`.
 """
 
@@ -13,18 +13,23 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+TESTS = Path(__file__).parent
+CASES = sorted(str(path.relative_to(TESTS)) for path in TESTS.glob("*/alone/*_cases.py"))
 SECONDS_MAX = 580
-_ROOT = Path(__file__).parent.parent.parent
 
 
-def hold(cases: Path) -> None:
-    """Fail unless every case in a file passes."""
+@pytest.mark.slow
+@pytest.mark.timeout(SECONDS_MAX + 20)
+@pytest.mark.parametrize("cases", CASES)
+def test_the_cases_hold(cases: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
     # Not xdist's variables: they would make the inner run believe that it is a worker.
     environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
     done = subprocess.run(
-        [*command, str(cases)],
-        cwd=_ROOT,
+        [*command, str(TESTS / cases)],
+        cwd=TESTS.parent,
         env=environment,
         capture_output=True,
         text=True,
