@@ -68,7 +68,7 @@ class Ahead:
         self._waiting: Window | None = None
         self._tasks: deque[Task] = deque()
         self._urgent: deque[Job] = deque()
-        self._running: set[Task] = set()
+        self._running: dict[Task, None] = {}  # in the order they began
         self._slots: deque[Slot] = deque()
         self._held_batches = 0
         self._held_bytes = 0
@@ -317,7 +317,7 @@ class Ahead:
         if not self._running:
             self._pace.begin()
         task.runners += 1
-        self._running.add(task)
+        self._running[task] = None
         self._calling[me] = True
         return partial(self._read, task, me, second=task.hedged)
 
@@ -332,7 +332,7 @@ class Ahead:
             task.runners -= 1
             alone = task.runners == 0
             if first or alone:
-                self._running.discard(task)
+                self._running.pop(task, None)
             if self._pace.note(task if first else None):
                 self._hire()
             if first:
@@ -350,17 +350,14 @@ class Ahead:
 
     def _straggler(self) -> tuple[Task | None, float]:
         """Return the read that is due first to be done once more, and in how many seconds."""
-        room = self._limits.bytes_max - self._held_bytes
-        candidates = [
-            task
-            for task in self._running
-            if task.claim is not None and not task.hedged and task.hedge_bytes <= room
-        ]
-        if not candidates:
-            return None, self._tuner.hedge_seconds
-        oldest = min(candidates, key=lambda task: task.began)
-        due = oldest.began + self._tuner.hedge_seconds
-        return oldest, due - time.perf_counter()
+        now, room = time.perf_counter(), self._limits.bytes_max - self._held_bytes
+        for task in self._running:  # in the order they began
+            if task.claim is None or task.hedged:
+                continue
+            seconds = task.began + self._tuner.hedge_seconds - now
+            if seconds > 0 or task.hedge_bytes <= room:
+                return task, seconds
+        return None, self._tuner.hedge_seconds
 
     def _hedge(self, task: Task, me: threading.Thread) -> Job:
         task.hedged = True

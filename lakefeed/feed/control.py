@@ -99,6 +99,8 @@ class Width:
         if gain < (_PROBE_GAIN if up else _PROBE_LOSS):
             self.target = width
             self._direction = -self._direction
+        elif up:
+            self._observed = _PATIENCE  # it was too low: on at once
         self._before = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from lakefeed.feed.batch import Batch
@@ -74,10 +75,10 @@ class Task:
 
     def read(self, *, second: bool) -> bool:
         """Do the reads, noting how long the thread waited; False if another runner was faster."""
-        waited = self.flight.window.read(self.start, self.end, self.claim, second=second)
-        if waited is not None:
-            self.waited_seconds = waited
-        return waited is not None
+        began, cpu = time.perf_counter(), time.thread_time()
+        first = self.flight.window.read(self.start, self.end, self.claim, second=second)
+        self.waited_seconds = time.perf_counter() - began - (time.thread_time() - cpu)
+        return first
 
     @property
     def hedge_bytes(self) -> int:

@@ -151,11 +151,10 @@ class Window:
 
     def read(
         self, start: int, end: int, claim: Claim | None = None, *, second: bool = False
-    ) -> float | None:
-        """Do reads [start, end) and verify what they brought; None if somebody was faster.
+    ) -> bool:
+        """Do reads [start, end) and verify what they brought; False if somebody was faster.
 
-        Returns the seconds that the thread waited instead of working. The `second` to do a read
-        brings it into a buffer of its own.
+        The `second` to do a read brings it into a buffer of its own.
         """
         seconds: list[float] = []
         cpu = time.thread_time()
@@ -166,15 +165,15 @@ class Window:
             while stop < end and self.reads.pack[stop] == pack:
                 stop += 1
             if not self._read_pack(position, stop, _How(claim, second), seconds):
-                return None
+                return False
             position = stop
         read_bytes = sum(self.reads.length[start:end])
-        waited = max(0.0, sum(seconds) - (time.thread_time() - cpu))
-        self.means.recorder.fetched(seconds, read_bytes, waited)
+        now = time.thread_time()
+        self.means.recorder.fetched(seconds, read_bytes, max(0.0, sum(seconds) - (now - cpu)))
         began = time.perf_counter()
         self._verify(start, end)
         self.means.recorder.stage("verify", time.perf_counter() - began)
-        return waited
+        return True
 
     def _read_pack(self, start: int, end: int, how: _How, seconds: list[float]) -> bool:
         """Do reads of one pack; those behind a missing pack are left for `settle`."""

@@ -54,6 +54,17 @@ def test_a_volume_that_becomes_slower_is_noticed() -> None:
     assert width.target >= 16
 
 
+def test_a_width_that_proves_too_low_grows_without_delay() -> None:
+    width = Width()
+    for _ in range(100):
+        width.note(100, 0, 0.1 / min(width.target, 2))
+    rounds = 0
+    while width.target < 16:
+        width.note(100, 0, 0.1 / min(width.target, 32))
+        rounds += 1
+    assert rounds < 150  # two tries downwards or up, and from then on one after the other
+
+
 def test_small_reads_and_big_ones_in_turns_do_not_move_the_width() -> None:
     """A millisecond a call and a gigabyte a second, up to 16 at a time."""
     width = Width()

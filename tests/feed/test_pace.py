@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,3 +46,20 @@ def test_one_that_did_not_wait_means_a_page_cache_on_a_busy_machine(waits: list[
 
 def test_long_reads_that_copy_all_the_time_do_not_wait() -> None:
     assert after([0.0002] * 4, seconds=0.01).width.target == 1
+
+
+def test_what_was_asked_for_at_another_width_is_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = count(0, 0.001)
+    monkeypatch.setattr("lakefeed.feed.pace.time", SimpleNamespace(perf_counter=clock.__next__))
+    pace = Pace()
+    pace.begin()
+    decided = [number for number in range(40) if pace.note(waited())]
+    # Four reads tell that the volume waits; eight are under way until eight workers are at it.
+    assert decided[:2] == [3, 3 + 8 + 3 * 8]
+
+
+def waited() -> Task:
+    """A task that waited all the time."""
+    return Task(READS, 0, 1, None, began=0.0, waited_seconds=1.0)
