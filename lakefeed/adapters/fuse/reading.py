@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -147,12 +148,9 @@ class Reads:
                 return
             began = time.perf_counter()
             file.read_into(row.offset + offset, [view])
-            if length != row.size:
-                return
-            if time.perf_counter() - began < WAITED_SECONDS + length * PATIENCE:
-                self._surroundings.found()
-            else:
-                advise(file, *self._surroundings.claim(row.pack, row.offset, length, end))
+            if length == row.size:
+                waited = time.perf_counter() - began >= WAITED_SECONDS + length * PATIENCE
+                self._surround(file, row, end, waited=waited)
 
         try:
             snapshot.read_pack(row.pack, read)
@@ -163,6 +161,16 @@ class Reads:
         self.stats.misses += 1
         self.stats.fetched_bytes += length
         return view
+
+    def _surround(self, file: ReadableFile, row: Row, end: int, *, waited: bool) -> None:
+        """Have what lies around a small payload fetched if reading it had to wait.
+
+        `end` is where the payloads of its pack end.
+        """
+        if waited:
+            advise(file, *self._surroundings.claim(row.pack, row.offset, row.length, end))
+        else:
+            self._surroundings.found()
 
     def _advice(self, row: Row, offset: int, end: int) -> tuple[int, int]:
         """Return what part of the pack a sequential reader will want next, if it is time to say."""
@@ -196,19 +204,14 @@ class Reads:
     async def _whole_slowly(self, snapshot: Snapshot, row: Row) -> bytes:
         began = time.perf_counter()
         data = await self._once((row.pack, row.offset), row.length, fetch_whole, snapshot, row)
+        waited = time.perf_counter() - began >= SLOW_SECONDS
         info = snapshot.state.packs.get(row.pack)
         if info is None or row.length > BLOCK_BYTES:
             return data
-        if time.perf_counter() - began < SLOW_SECONDS:
-            self._surroundings.found()
-            return data
         end = info.sealed.payload_end
-        start, stop = self._surroundings.claim(row.pack, row.offset, row.length, end)
-        if start < stop:
-            try:
-                snapshot.read_pack(row.pack, lambda file: advise(file, start, stop))
-            except NotFound:
-                return data  # compaction took the pack; there is nothing to read ahead in
+        # Where compaction took the pack there is nothing to read ahead in.
+        with suppress(NotFound):
+            snapshot.read_pack(row.pack, lambda file: self._surround(file, row, end, waited=waited))
         return data
 
     async def _from_run(self, snapshot: Snapshot, row: Row) -> bytes | None:
