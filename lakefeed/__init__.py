@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         SnapshotExpired,
         VolumeFailed,
     )
-    from lakefeed.feed.feed import Feed, FeedOptions
+    from lakefeed.feed.feed import Cache, Feed, FeedOptions, Mix, Where
     from lakefeed.lake.federation import Federation
     from lakefeed.lake.lake import Lake
     from lakefeed.lake.query import Query
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Cache": "feed.feed",
     "Conflict": "errors",
     "Corrupt": "errors",
     "Federation": "lake.federation",
@@ -43,16 +44,19 @@ _HOMES = {
     "Invalid": "errors",
     "Lake": "lake.lake",
     "LakefeedError": "errors",
+    "Mix": "feed.feed",
     "NotFound": "errors",
     "Query": "lake.query",
     "Snapshot": "lake.snapshot",
     "SnapshotExpired": "errors",
     "VolumeFailed": "errors",
+    "Where": "feed.feed",
     "Writer": "lake.writer",
     "WriterOptions": "lake.writer",
 }
 
 __all__ = [
+    "Cache",
     "Conflict",
     "Corrupt",
     "Federation",
@@ -61,11 +65,13 @@ __all__ = [
     "Invalid",
     "Lake",
     "LakefeedError",
+    "Mix",
     "NotFound",
     "Query",
     "Snapshot",
     "SnapshotExpired",
     "VolumeFailed",
+    "Where",
     "Writer",
     "WriterOptions",
 ]

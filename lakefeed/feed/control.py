@@ -23,6 +23,8 @@ WIDTH_MAX = 64
 _CLIMB_GAIN = 1.15
 _PROBE_GAIN = 1.1
 _PROBE_LOSS = 0.97
+# Reads within this factor of each other are alike.
+_ALIKE = 2
 # Observations between two tries at another width once settled.
 _PATIENCE = 40
 # What a call costs besides its bytes in the rate's measure, unless the caller knows better.
@@ -41,6 +43,11 @@ class _Seen:
         worth = before.read_bytes + before.reads * call_bytes
         return (self.read_bytes + self.reads * call_bytes) / max(worth, 1e-9)
 
+    def resembles(self, before: _Seen) -> bool:
+        """Tell whether the reads were of about the same size."""
+        ours, theirs = self.read_bytes * before.reads, before.read_bytes * self.reads
+        return theirs <= ours * _ALIKE and ours <= theirs * _ALIKE
+
 
 class Width:
     """The number of workers; `target` is what it should be now."""
@@ -52,6 +59,7 @@ class Width:
         self._before: tuple[int, _Seen] | None = None
         self._observed = 0
         self._direction = 1
+        self._went_back = False
 
     def jump(self, width: int) -> None:
         """Begin to climb from a greater width: the first reads said that waiting dominates."""
@@ -68,11 +76,25 @@ class Width:
         """
         if seconds > 0:
             seen = _Seen(reads / seconds, read_bytes / seconds)
-            gain = 0.0 if self._before is None else seen.gain(self._before[1], call_bytes)
+            before = None if self._before is None else self._before[1]
+            if before is not None and not (self._went_back or seen.resembles(before)):
+                self._go_back()
+                return
+            if before is not None:
+                self._went_back = False
+            gain = 0.0 if before is None else seen.gain(before, call_bytes)
             if not self._settled:
                 self._climb(seen, gain)
             else:
                 self._probe(seen, gain)
+
+    def _go_back(self) -> None:
+        """Reads of another size say nothing about the width: begin anew at the one before.
+
+        But not twice in a row: where sizes take turns, they have to be compared by their worth.
+        """
+        assert self._before is not None
+        self.target, self._before, self._went_back = self._before[0], None, True
 
     def _climb(self, seen: _Seen, gain: float) -> None:
         if self._before is not None and gain < _CLIMB_GAIN:

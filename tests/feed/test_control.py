@@ -65,6 +65,19 @@ def test_a_width_that_proves_too_low_grows_without_delay() -> None:
     assert rounds < 150  # two tries downwards or up, and from then on one after the other
 
 
+def test_reads_that_become_big_do_not_count_as_gain() -> None:
+    """Windows grow, and with them reads: from 100 kB, 4,800 a second at most, to 2 GB/s in all."""
+    width = Width()
+    width.jump(8)
+    for _ in range(2):
+        reads = min(width.target * 300, 4800)
+        width.note(reads, reads * 100_000, 1.0)
+    assert width.target == 32
+    for _ in range(30):
+        width.note(500, 500 * 4_000_000, 1.0)
+    assert width.target == 16
+
+
 def test_small_reads_and_big_ones_in_turns_do_not_move_the_width() -> None:
     """A millisecond a call and a gigabyte a second, up to 16 at a time."""
     width = Width()
