@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.format import columns
-from lakefeed.format.rows import Kind, rows_from_table
+from lakefeed.format.columns import ColumnsReader
+from lakefeed.format.rows import COLUMNS, Kind, rows_from_table
 from lakefeed.lake.check import check
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.query import Query, glob_to_regex
@@ -212,3 +213,35 @@ def test_locate_answers_in_the_order_asked_with_repeats_and_arrays() -> None:
         for asked in (wanted, pa.array(wanted)):
             assert lake.snapshot().locate(asked)["size"].to_pylist() == [2, None, 1, 2]
         assert len(lake.snapshot().locate([])) == 0
+
+
+def test_where_several_runs_may_hold_a_path_their_paths_are_decoded_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoded: list[list[str] | None] = []
+    read = ColumnsReader.read
+
+    def noting(
+        self: ColumnsReader, start: int, end: int, columns: list[str] | None = None
+    ) -> pa.Table:
+        decoded.append(columns)
+        return read(self, start, end, columns)
+
+    monkeypatch.setattr(ColumnsReader, "read", noting)
+    beside = [name for name in COLUMNS if name != "path"]
+    with new_lake() as lake:
+        write(lake, {"a": b"1", "m": b"1", "z": b"1"})
+        write(lake, {"b": b"2", "y": b"2"})
+        with Lake.open(lake.volume) as opened:
+            snapshot = opened.snapshot()
+            assert snapshot.stat("m").size == 1
+            assert decoded == [["path"], ["path"], beside]
+            decoded.clear()
+            assert snapshot.get("a") == b"1"  # one run holds it: all at once, and all is there
+            assert decoded == []
+            assert snapshot.get("y") == b"2"
+            assert decoded == [beside]
+        with Lake.open(lake.volume) as opened:
+            decoded.clear()
+            assert opened.snapshot().get("z") == b"1"
+            assert decoded == [None]
