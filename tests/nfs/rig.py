@@ -22,9 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from numpy._core._multiarray_umath import __cpu_dispatch__
+
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent
 GUEST = HERE / "guest"
+REGISTERS = HERE / "registers.py"
 MODULES = Path("/usr/lib/uml/modules")
 TOOLS = (
     *("linux.uml", "rpc.nfsd", "rpc.mountd", "nfsdcld", "exportfs", "rpcbind", "mount.nfs"),
@@ -135,6 +138,11 @@ def boot(program: Path, scratch: Path, options: Options, *args: Any) -> Result:
     return Result(answer["value"], answer["up_seconds"], answer["seconds"], host_seconds, console)
 
 
+def _has_tiles() -> bool:
+    """Tell whether the processor has more registers than the guest's kernel can keep."""
+    return "amx_tile" in Path("/proc/cpuinfo").read_text().split()
+
+
 def _run(scratch: Path, kernel: Mapping[str, str], timeout_seconds: float) -> tuple[bool, str]:
     """Run one guest to its end; return whether it ended by itself, and its console."""
     words = {
@@ -148,10 +156,15 @@ def _run(scratch: Path, kernel: Mapping[str, str], timeout_seconds: float) -> tu
         "RIG_OUT": str(scratch),
         **kernel,
     }
+    launcher: list[str] = []
+    if _has_tiles():
+        launcher = [sys.executable, str(REGISTERS)]
+        words["RIG_NUMPY_WITHOUT"] = ",".join(__cpu_dispatch__)
     if (scratch / "disk.img").exists():
         words["ubd0"] = str(scratch / "disk.img")
     command = ["linux.uml", "ro", "quiet", *(f"{key}={value}" for key, value in words.items())]
     assert not any(" " in word for word in command), f"a kernel word holds a space: {command}"
+    command = launcher + command
     shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else str(scratch)
     # Its own session, so that one kill ends every host process the guest's kernel made.
     guest = subprocess.Popen(

@@ -4,6 +4,11 @@
 # read-only, so everything that must be written lies under /run and the one host folder RIG_OUT.
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run TMPDIR=/run LC_ALL=C.UTF-8
 export PYTHONDONTWRITEBYTECODE=1 PYTHONFAULTHANDLER=1
+# On a host with tile registers the kernel keeps those of SSE only (registers.py).
+if [ -n "$RIG_NUMPY_WITHOUT" ]; then
+  export NPY_DISABLE_CPU_FEATURES="$RIG_NUMPY_WITHOUT" ARROW_USER_SIMD_LEVEL=NONE
+  export GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-AVX_Fast_Unaligned_Load
+fi
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev 2>/dev/null
