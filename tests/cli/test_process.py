@@ -127,7 +127,7 @@ def test_a_stopped_put_leaves_the_lake_as_it_was(
     child.stdin.flush()
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == code
+    assert child.returncode == code, err.decode()
     assert b"Traceback" not in err
     assert sorted(path for path in lake.rglob("*") if path.is_file()) == before
 
