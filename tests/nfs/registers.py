@@ -1,8 +1,9 @@
 """Starts a program whose ptrace knows no extended registers: `registers.py PROGRAM ARG…`.
 
-User-Mode Linux up to 6.12 has room for the registers of AVX-512, and a host whose processor also
-has tiles (AMX) takes them only all at once: the guest dies as it starts. Told that there are none,
-it saves those of SSE, which is enough for programs that use no others (`guest/init.sh` asks them).
+User-Mode Linux 6.1 (Debian 12) has room for the registers of AVX-512, and a host whose processor
+also has tiles (AMX) takes them only all at once: the guest dies as it starts. Told that there are
+none, it saves those of SSE, which is enough for programs that use no others (`guest/init.sh` asks
+them).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from numpy._core._multiarray_umath import __cpu_dispatch__
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 REPO = HERE.parent.parent
@@ -143,6 +143,13 @@ def _has_tiles() -> bool:
     return "amx_tile" in Path("/proc/cpuinfo").read_text().split()
 
 
+def _numpy_dispatches() -> list[str]:
+    """Return the processor's features that numpy uses where they are."""
+    known: Any = np.show_config(mode="dicts")
+    found: list[str] = known["SIMD Extensions"]["found"]
+    return found
+
+
 def _run(scratch: Path, kernel: Mapping[str, str], timeout_seconds: float) -> tuple[bool, str]:
     """Run one guest to its end; return whether it ended by itself, and its console."""
     words = {
@@ -159,7 +166,7 @@ def _run(scratch: Path, kernel: Mapping[str, str], timeout_seconds: float) -> tu
     launcher: list[str] = []
     if _has_tiles():
         launcher = [sys.executable, str(REGISTERS)]
-        words["RIG_NUMPY_WITHOUT"] = ",".join(__cpu_dispatch__)
+        words["RIG_NUMPY_WITHOUT"] = ",".join(_numpy_dispatches())
     if (scratch / "disk.img").exists():
         words["ubd0"] = str(scratch / "disk.img")
     command = ["linux.uml", "ro", "quiet", *(f"{key}={value}" for key, value in words.items())]
