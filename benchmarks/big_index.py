@@ -18,7 +18,7 @@ payloads. Each pack of 200,000 rows has files from everywhere (the worst case fo
 index is merged after each 8 packs as a busy writer does. The baseline is the same with a million
 rows, in the same run. Page cache: warm. "Just opened": by a process that has decoded nothing of
 this lake so far. "Warm": after batches of random paths. On a busy machine the ratios of processor
-times count.
+times count; they are in the saved result.
 
     python -m benchmarks.big_index [--rows 20000000] [--small] [--dir DIR] [--repeats 3]
 """

@@ -77,10 +77,10 @@ class Width:
         if seconds > 0:
             seen = _Seen(reads / seconds, read_bytes / seconds)
             before = None if self._before is None else self._before[1]
-            if before is not None and not (self._went_back or seen.resembles(before)):
-                self._go_back()
-                return
             if before is not None:
+                if not (self._went_back or seen.resembles(before)):
+                    self._go_back()
+                    return
                 self._went_back = False
             gain = 0.0 if before is None else seen.gain(before, call_bytes)
             if not self._settled:

@@ -58,14 +58,13 @@ class Pace:
             least = max(_WAITING_SECONDS * task.reads, _WAITING_SHARE * (now - task.began))
             self._all_waited &= task.waited_seconds > least
             if self._first_reads >= _FIRST_READS and self._all_waited:
+                self.width.jump(_WAITING_WIDTH)
                 self.costs = Costs(WAITING)
                 self._call_bytes = self.costs.gap_bytes
-                self.width.jump(_WAITING_WIDTH)
-                self._changed()
+                self._start_anew(self.width.target)
                 return True  # at the old width nothing is worth observing, and reads wait
         if self._skip > 0:
-            self._skip -= task.reads
-            self._start_anew()
+            self._start_anew(self._skip - task.reads)
             return False
         self._reads += task.reads
         self._read_bytes += task.read_bytes
@@ -75,16 +74,11 @@ class Pace:
         self.costs.note(self._reads, self._read_bytes, self._seconds)
         before = self.width.target
         self.width.note(self._reads, self._read_bytes, self._seconds, self._call_bytes)
-        if self.width.target != before:
-            self._changed()
-        self._start_anew()
+        self._start_anew(self.width.target if self.width.target != before else 0)
         return True
 
-    def _changed(self) -> None:
-        """What comes back now was asked for at the old width, and workers have yet to begin."""
-        self._skip = self.width.target
-        self._start_anew()
-
-    def _start_anew(self) -> None:
+    def _start_anew(self, skip: int) -> None:
+        """Begin an observation behind so many reads: they were asked for at another width."""
+        self._skip = skip
         self._reads = self._read_bytes = 0
         self._seconds = 0.0

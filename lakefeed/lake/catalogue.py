@@ -200,11 +200,9 @@ class Catalogue:
                 count = self.reader(source).groups.rows[number]
                 found[number] = table.slice(position, count)
                 position += count
-        tables = [found[number] for number in groups]
-        if keep:
-            for number, table in found.items():
-                self._keep((source.id, number, _WHOLE), table)
-        return tables
+                if keep:
+                    self._keep((source.id, number, _WHOLE), found[number])
+        return [found[number] for number in groups]
 
     def cached_paths(self, source: Source, group: int) -> pa.ChunkedArray:
         """Return the paths of a group, which are a third of what decoding all of it takes."""

@@ -129,15 +129,13 @@ def _row(
     catalogue: Catalogue, source: Source, group: int, path: str, *, alone: bool
 ) -> pa.Table | None:
     """Return the row of a path in a group; if it is looked for in no other, in one read."""
-    if alone:
-        (table,) = catalogue.cached_rows(source, [group])
-        paths = table["path"]
-    else:
-        paths = catalogue.cached_paths(source, group)
+    table = catalogue.cached_rows(source, [group])[0] if alone else None
+    paths = catalogue.cached_paths(source, group) if table is None else table["path"]
     at = lower_bound(paths, path)
     if at == len(paths) or paths[at].as_py() != path:
         return None
-    (table,) = catalogue.cached_rows(source, [group])
+    if table is None:
+        (table,) = catalogue.cached_rows(source, [group])
     return table.slice(at, 1)
 
 

@@ -150,7 +150,7 @@ class Reads:
             file.read_into(row.offset + offset, [view])
             if length == row.size:
                 waited = time.perf_counter() - began >= WAITED_SECONDS + length * PATIENCE
-                self._surround(file, row, end, waited=waited)
+                advise(file, *self._around(row, end, waited=waited))
 
         try:
             snapshot.read_pack(row.pack, read)
@@ -162,15 +162,15 @@ class Reads:
         self.stats.fetched_bytes += length
         return view
 
-    def _surround(self, file: ReadableFile, row: Row, end: int, *, waited: bool) -> None:
-        """Have what lies around a small payload fetched if reading it had to wait.
+    def _around(self, row: Row, end: int, *, waited: bool) -> tuple[int, int]:
+        """Return what to fetch around a small payload: nothing if reading it did not have to wait.
 
         `end` is where the payloads of its pack end.
         """
         if waited:
-            advise(file, *self._surroundings.claim(row.pack, row.offset, row.length, end))
-        else:
-            self._surroundings.found()
+            return self._surroundings.claim(row.pack, row.offset, row.length, end)
+        self._surroundings.found()
+        return 0, 0
 
     def _advice(self, row: Row, offset: int, end: int) -> tuple[int, int]:
         """Return what part of the pack a sequential reader will want next, if it is time to say."""
@@ -208,10 +208,11 @@ class Reads:
         info = snapshot.state.packs.get(row.pack)
         if info is None or row.length > BLOCK_BYTES:
             return data
-        end = info.sealed.payload_end
-        # Where compaction took the pack there is nothing to read ahead in.
-        with suppress(NotFound):
-            snapshot.read_pack(row.pack, lambda file: self._surround(file, row, end, waited=waited))
+        start, stop = self._around(row, info.sealed.payload_end, waited=waited)
+        if start < stop:
+            # Where compaction took the pack there is nothing to read ahead in.
+            with suppress(NotFound):
+                snapshot.read_pack(row.pack, lambda file: advise(file, start, stop))
         return data
 
     async def _from_run(self, snapshot: Snapshot, row: Row) -> bytes | None:
