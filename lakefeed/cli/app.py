@@ -7,9 +7,7 @@ modules import nothing heavy at their top.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, TextIO
 
 import typer
@@ -36,6 +34,7 @@ from lakefeed.cli import (
     searching,
     snapshots,
     sql,
+    stopping,
     top,
     transfer,
     warming,
@@ -127,7 +126,7 @@ def root(
 
 def main() -> None:
     """Run the command line; ends the process with the exit code of what happened."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.hear_signals()
     # numpy's linear algebra, which we never use, starts threads that spin for 0.1 s (here and in
     # workers, which inherit this).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -146,8 +145,3 @@ def _open_stdout() -> TextIO:
     if sys.stdout is None:  # closed by whoever started us
         return open(os.devnull, "w", encoding="utf-8")
     return open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    # SystemExit unwinds every `with`, so a stopped command leaves as little as an interrupted one.
-    sys.exit(common.EXIT_TERMINATED)

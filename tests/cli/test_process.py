@@ -132,6 +132,38 @@ def test_a_stopped_put_leaves_the_lake_as_it_was(
     assert sorted(path for path in lake.rglob("*") if path.is_file()) == before
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("where", ["weakref.finalize(it, stop)", "Last.__del__ = stop"])
+def test_a_signal_inside_a_finalizer_is_heard(
+    number: signal.Signals, code: int, where: str
+) -> None:
+    # What a handler raises there is lost: Python only prints it.
+    script = f"""
+import os, sys, time, weakref
+from lakefeed.cli import common, stopping
+
+class Last: ...
+
+def stop(*_):
+    os.kill(os.getpid(), {int(number)})
+    for _ in range(1000): pass
+
+stopping.hear_signals()
+try:
+    it = Last()
+    {where}
+    del it
+    print("let go", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(common.EXIT_INTERRUPTED)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "let go\n", "")
+
+
 def test_names_with_odd_characters_survive(process: Run, lake: Path) -> None:
     name = "späße/a b\n\x1b[31m'\"$(x)"
     assert process("put", lake, "-", name, stdin=b"odd").code == 0
