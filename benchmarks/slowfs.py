@@ -10,9 +10,10 @@ figure measured on it says so:
   1 GB a second in all, shared by all callers, first come first served.
 
 Read-only. The page cache of the mount is as any network file system's (emptied when it is mounted);
-requests are at most as big as the kernel makes them (128 KiB to 1 MiB). One event loop serves all
-requests, so hundreds can be waiting at once, and what it can pass through itself is the upper end:
-about 1 GB and some ten thousand requests a second.
+requests are at most as big as the kernel makes them (as root 1 MiB, and 256 of read-ahead at a
+time; else 128 KiB and 12). One event loop serves all requests, so hundreds can be waiting at once,
+and what it can pass through itself is the upper end: about 1 GB and some ten thousand requests a
+second.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import argparse
 import errno
 import os
 import signal
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,7 @@ MODELS = {
     "nas": Model(0.001, names_too=True, calls_per_second=5_000, bytes_per_second=1e9),
 }
 _FOREVER = 3600.0
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
 
 
 class SlowFs(pyfuse3.Operations):
@@ -123,7 +126,7 @@ async def serve(mountpoint: str) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stopped)
         # In a thread: it asks the mount, which this loop answers.
-        nursery.start_soon(trio.to_thread.run_sync, _read_ahead, mountpoint)
+        nursery.start_soon(trio.to_thread.run_sync, _as_nfs, mountpoint)
         await pyfuse3.main()
         nursery.cancel_scope.cancel()
 
@@ -135,12 +138,22 @@ async def _stopped() -> None:
             return
 
 
-def _read_ahead(mountpoint: str) -> None:
-    """Let the kernel ask for a mebibyte at a time, as an NFS client with its usual rsize does."""
+def _as_nfs(mountpoint: str) -> None:
+    """Let the kernel ask for as much at a time, and as often, as an NFS client does.
+
+    That is a mebibyte (its usual rsize), and more than the dozen requests of read-ahead at which
+    FUSE stops: whoever relies on read-ahead would see a filer with a dozen slots.
+    """
     device = os.stat(mountpoint).st_dev
     ahead = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
     if os.geteuid() == 0 and ahead.exists():
         ahead.write_text("1024")
+    if os.geteuid() == 0 and _CONNECTIONS.exists() and not any(_CONNECTIONS.iterdir()):
+        subprocess.run(["mount", "-t", "fusectl", "none", _CONNECTIONS], check=False)
+    for name in ("max_background", "congestion_threshold"):
+        bound = _CONNECTIONS / str(os.minor(device)) / name
+        if os.geteuid() == 0 and bound.exists():
+            bound.write_text("256")
 
 
 def main() -> None:

@@ -123,6 +123,10 @@ class SlowReadableFile:
         self._pace.call(sum(buffer.nbytes for buffer in buffers))
         return self._inner.read_into(offset, buffers)
 
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Do nothing: every read waits here."""
+        return False
+
     def stat(self) -> FileStat:
         """Return the facts of the open file."""
         self._pace.call()

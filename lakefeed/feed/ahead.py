@@ -262,7 +262,7 @@ class Ahead:
 
     def _sized(self, draft: Draft) -> tuple[Window, Draft]:
         """Return a window that fits into the budget beside another one, or holds one batch."""
-        tuning = self._tuner.tuning(self._pace.costs, self._pace.width.target)
+        tuning = self._tuner.tuning(self._pace)
         window = Window(self._means, draft, tuning)
         while len(draft) > 1 and not self._tuner.fits(window):
             draft = draft.first(len(draft) // 2)
@@ -294,10 +294,10 @@ class Ahead:
         self._held_bytes += window.needed_bytes
         self._peak_bytes = max(self._peak_bytes, self._held_bytes)
         self._slots.extend(flight.slots)
-        self._urgent.append(partial(self._open, flight))
+        self._urgent.append(partial(self._open, flight, self._pace.announced_from))
 
-    def _open(self, flight: Flight) -> None:
-        flight.window.open()
+    def _open(self, flight: Flight, announced_from: int | None) -> None:
+        flight.open(announced_from)
         with self._lock:
             tasks = flight.tasks(self._pace.unknown)
             self._tasks.extend(tasks)
@@ -311,6 +311,7 @@ class Ahead:
     def _start_task(self, me: threading.Thread) -> Job:
         task = self._tasks.popleft()
         task.began = time.perf_counter()
+        task.announced = task.flight.ahead_of(task.read_bytes)
         return self._run(task, me)
 
     def _run(self, task: Task, me: threading.Thread) -> Job:
@@ -338,6 +339,7 @@ class Ahead:
             if first:
                 task.flight.reads_left -= task.reads
                 if not task.flight.reads_left:
+                    self._pace.note_window(task.flight)
                     self._urgent.append(partial(self._settle, task.flight))
             ready, inflight = len(self._slots), len(self._running)
         self._means.recorder.queue(ready, inflight)

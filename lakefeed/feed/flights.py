@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import time
 from dataclasses import dataclass
 
@@ -12,6 +14,9 @@ from lakefeed.feed.window import Claim, Window
 # Reads that are handed to a worker at once where they are quick: a megabyte or 64 calls.
 _TASK_BYTES = 1 << 20
 _TASK_READS = 64
+# So much is announced before it is read: two milliseconds of a filer that gives 10 GB/s. More would
+# wait in the kernel's queues, and the first of it has to be read before the last can be announced.
+_ANNOUNCED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,39 @@ class Flight:
         self.reads_left = len(window.reads)
         self.batches_left = len(self.slots)
         self.extra_bytes = window.extra_bytes  # held until the last batch is made
+        self.announceable = False  # does the volume fetch what is announced?
+        self._waited = 0  # more tasks that waited for the volume than tasks that did not
+        self._ends = list(itertools.accumulate(window.reads.length))
+        self._announced = 0  # reads so far
+        self._started_bytes = 0
+
+    def open(self, first: int | None) -> None:
+        """Lend the window's buffers, and announce its reads from `first` on; None: none of them."""
+        self.window.open()
+        self.announceable = self.window.announceable()
+        self._announced = len(self._ends) if first is None else min(first, len(self._ends))
+        self.announce(*self.ahead_of(0))
+
+    def announce(self, start: int, end: int) -> None:
+        """Announce reads [start, end)."""
+        if self.announceable and start < end:
+            self.announceable = self.window.announce(start, end)
+
+    def note(self, *, waited: bool) -> None:
+        """Count a task that came back."""
+        self._waited += 1 if waited else -1
+
+    @property
+    def mostly_waited(self) -> bool:
+        """True if most of the tasks had to wait for the volume."""
+        return self._waited > 0
+
+    def ahead_of(self, starting_bytes: int) -> tuple[int, int]:
+        """Return which reads to announce when reads of so many bytes more are starting."""
+        self._started_bytes += starting_bytes
+        first, target = self._announced, self._started_bytes + _ANNOUNCED_BYTES
+        self._announced = max(first, min(bisect.bisect(self._ends, target) + 1, len(self._ends)))
+        return first, self._announced
 
     def tasks(self, one_by_one: bool) -> list[Task]:
         """Cut the reads into what one worker does at a time."""
@@ -72,10 +110,12 @@ class Task:
     runners: int = 0
     hedged: bool = False
     waited_seconds: float = 0.0
+    announced: tuple[int, int] = (0, 0)
 
     def read(self, *, second: bool) -> bool:
         """Do the reads, noting how long the thread waited; False if another runner was faster."""
         began, cpu = time.perf_counter(), time.thread_time()
+        self.flight.announce(*self.announced)
         first = self.flight.window.read(self.start, self.end, self.claim, second=second)
         self.waited_seconds = time.perf_counter() - began - (time.thread_time() - cpu)
         return first

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 
-from lakefeed.feed.control import CALL_BYTES, WAITING, Costs, Width
-from lakefeed.feed.flights import Task
+from lakefeed.feed.control import ANNOUNCED, CALL_BYTES, WAITING, Costs, Prior, Width
+from lakefeed.feed.flights import Flight, Task
 
 # An observation lasts at least so long and so many reads for each worker.
 _OBSERVE_SECONDS = 0.01
@@ -20,6 +20,8 @@ _FIRST_READS = 4
 _WAITING_SECONDS = 50e-6
 _WAITING_SHARE = 0.25
 _WAITING_WIDTH = 8
+# Where announced bytes come by themselves, a read that hangs must not keep the others.
+_ANNOUNCED_WIDTH = 2
 
 
 class Pace:
@@ -29,6 +31,7 @@ class Pace:
         self.width = Width()
         self.costs = Costs()
         self._first_reads = 0
+        self.announces = False  # are reads announced, because else they have to wait?
         self._all_waited = True
         self._call_bytes = float(CALL_BYTES)
         self._skip = 0  # reads to come that were under way at another width
@@ -42,6 +45,16 @@ class Pace:
         """True until the first reads were seen."""
         return self._first_reads < _FIRST_READS
 
+    @property
+    def announced_from(self) -> int | None:
+        """From which read on the next window is announced; None: not at all.
+
+        The first reads of all are seen as they are.
+        """
+        if self.unknown:
+            return _FIRST_READS - self._first_reads
+        return 0 if self.announces else None
+
     def begin(self) -> None:
         """The first of some reads starts."""
         self._since = time.perf_counter()
@@ -53,14 +66,16 @@ class Pace:
         self._since = now
         if task is None:
             return False
+        least = max(_WAITING_SECONDS * task.reads, _WAITING_SHARE * (now - task.began))
+        waited = task.waited_seconds > least
+        task.flight.note(waited=waited)
         if self.unknown:
             self._first_reads += task.reads
-            least = max(_WAITING_SECONDS * task.reads, _WAITING_SHARE * (now - task.began))
-            self._all_waited &= task.waited_seconds > least
+            self._all_waited &= waited
             if self._first_reads >= _FIRST_READS and self._all_waited:
-                self.width.jump(_WAITING_WIDTH)
-                self.costs = Costs(WAITING)
-                self._call_bytes = self.costs.gap_bytes
+                self.announces = task.flight.announceable
+                self.width.jump(_ANNOUNCED_WIDTH if self.announces else _WAITING_WIDTH)
+                self._believe(ANNOUNCED if self.announces else WAITING)
                 self._start_anew(self.width.target)
                 return True  # at the old width nothing is worth observing, and reads wait
         if self._skip > 0:
@@ -71,11 +86,22 @@ class Pace:
         enough = self._reads >= _OBSERVE_READS * self.width.target
         if not enough or self._seconds < _OBSERVE_SECONDS:
             return False
-        self.costs.note(self._reads, self._read_bytes, self._seconds)
+        if not self.announces:
+            self.costs.note(self._reads, self._read_bytes, self._seconds)
         before = self.width.target
         self.width.note(self._reads, self._read_bytes, self._seconds, self._call_bytes)
         self._start_anew(self.width.target if self.width.target != before else 0)
         return True
+
+    def note_window(self, flight: Flight) -> None:
+        """Count a window whose reads are done: did what was in memory when this began end here?"""
+        if flight.announceable and not self.announces and flight.mostly_waited:
+            self.announces = True
+            self._believe(ANNOUNCED)
+
+    def _believe(self, prior: Prior) -> None:
+        self.costs = Costs(prior)
+        self._call_bytes = self.costs.gap_bytes
 
     def _start_anew(self, skip: int) -> None:
         """Begin an observation behind so many reads: they were asked for at another width."""

@@ -10,6 +10,8 @@ zeros up to the next 512-byte boundary between them) form stretches, each verifi
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +42,14 @@ class Reads:
 
     def __len__(self) -> int:
         return len(self.pack)
+
+    def ranges(self, start: int, end: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """Yield packs with the offset and length of their reads among [start, end)."""
+        while start < end:
+            pack = self.pack[start]
+            stop = bisect.bisect_right(self.pack, pack, start, end)  # reads are in packs' order
+            yield pack, list(zip(self.offset[start:stop], self.length[start:stop], strict=True))
+            start = stop
 
 
 def plan_reads(rows: Rows, gap_bytes: int, read_bytes: int) -> Reads:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lakefeed.feed.control import Costs
+from lakefeed.feed.pace import Pace
 from lakefeed.feed.window import Tuning, Window
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ _SHARED_GROWTH = 4
 _READ_BYTES = 1 << 20
 _SLOW_READ_BYTES = 4 << 20
 _GAP_BYTES_MIN, _GAP_BYTES_MAX = 4 << 10, 1 << 20
-# A volume is slow when its reads wait rather than copy: half of them longer than this.
+# A volume is slow when its reads wait rather than copy: half of them longer than this. Its calls
+# are dear then, and also where reads are announced because they would have to wait.
 _SLOW_SECONDS = 300e-6
 _SLOW_WIDTH = 4
 # A read is a straggler after four times what nearly all others took, at least 30 ms: a disk's
@@ -58,13 +59,13 @@ class Tuner:
         self._samples = 1
         self._sample_bytes = 0.0
         self._window_needs = 0
-        self._slow = False
+        self._slow = self._dear = False
         self.hedge_seconds = _STRAGGLER_SECONDS
 
     @property
     def window_bytes(self) -> int:
         """The size that windows grow to: two of them, staged, fit into the budget."""
-        if self._slow and self._share:
+        if self._dear and self._share:
             return self._limits.bytes_max // _SHARED_SHARE
         usual = _BIG_WINDOW_BYTES if self._slow else _WINDOW_BYTES
         return min(usual, self._limits.bytes_max // 4)
@@ -84,7 +85,7 @@ class Tuner:
         Some windows: more would only be more memory to touch for the first time, which costs as
         much as reading it does.
         """
-        if not self._slow:
+        if not (self._dear if self._share else self._slow):
             return min(_AHEAD_WINDOWS * self.window_bytes, self._limits.bytes_max)
         if not self._share:
             return self._limits.bytes_max // _SLOW_AHEAD_SHARE
@@ -96,15 +97,16 @@ class Tuner:
             return 1
         return max(1, min(self._samples, int(self.window_bytes / self._sample_bytes)))
 
-    def tuning(self, costs: Costs, width: int) -> Tuning:
+    def tuning(self, pace: Pace) -> Tuning:
         """Return how to read the next window."""
         typical = self._recorder.read_seconds(0.5)
-        self._slow = width >= _SLOW_WIDTH and typical > _SLOW_SECONDS
+        self._slow = pace.width.target >= _SLOW_WIDTH and typical > _SLOW_SECONDS
+        self._dear = self._slow or pace.announces
         if self._slow:
             usual = self._recorder.read_seconds(0.95)
             self.hedge_seconds = max(_STRAGGLER_SECONDS, _STRAGGLER_FACTOR * usual)
-        gap = int(min(max(costs.gap_bytes, _GAP_BYTES_MIN), _GAP_BYTES_MAX))
-        size = _SLOW_READ_BYTES if self._slow else _READ_BYTES
+        gap = int(min(max(pace.costs.gap_bytes, _GAP_BYTES_MIN), _GAP_BYTES_MAX))
+        size = _SLOW_READ_BYTES if self._dear else _READ_BYTES
         return Tuning(gap, size, self._slow, self._limits.bytes_max // 2)
 
     @staticmethod
@@ -122,6 +124,6 @@ class Tuner:
         """Let windows grow."""
         samples = len(window.rows)
         self._sample_bytes = max(1.0, sum(window.held_bytes) / max(1, samples))
-        growth = _SHARED_GROWTH if self._slow and self._share else _GROWTH
+        growth = _SHARED_GROWTH if self._dear and self._share else _GROWTH
         self._samples = max(self._samples, samples) * growth
         self._window_needs = max(self._window_needs, window.needed_bytes)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lakefeed.errors import Corrupt, NotFound
+from lakefeed.errors import Corrupt, NotFound, VolumeFailed
 from lakefeed.feed.assembly import NOTHING, Direct, Placing, Staged
 from lakefeed.feed.batch import Batch, Names
 from lakefeed.feed.buffers import Pool
@@ -39,6 +39,9 @@ from lakefeed.volume.base import ReadableFile
 # for each sample: up to four memory pages or so.
 _STAGED_BYTES = 16 << 10
 _STAGED_SHARING = 2
+# What one thread opens one after the other, and what may stay open beside others: with more packs
+# in a window every read of a thread of its own opens its pack.
+_ANNOUNCED_PACKS_MAX = 64
 # What a batch takes beside its samples' bytes: its objects, and the page that its buffer ends in.
 # Without it, batches of a few hundred bytes would be read ahead by the ten thousand.
 _BATCH_BYTES = 4 << 10
@@ -142,6 +145,23 @@ class Window:
     def open(self) -> None:
         """Lend the buffers."""
         self._placing.open(self.means.pool, self.draft.splits)
+
+    def announce(self, start: int, end: int) -> bool:
+        """Have the volume fetch what reads [start, end) will ask for; False if it does not (V8)."""
+        ranges = list(self.reads.ranges(start, end))
+        if len(ranges) > _ANNOUNCED_PACKS_MAX:
+            return False
+        return all(self._hint(self.rows.packs[pack], places) for pack, places in ranges)
+
+    def announceable(self) -> bool:
+        """Tell whether the volume cares for announcements at all."""
+        return len(self.reads) > 0 and self._hint(self.rows.packs[self.reads.pack[0]], [])
+
+    def _hint(self, pack: str, ranges: list[tuple[int, int]]) -> bool:
+        try:
+            return self.means.snapshot.read_pack(pack, lambda file: file.will_need(ranges))
+        except (NotFound, VolumeFailed):
+            return False  # the reads will hear of it
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ V5  A file opened after its writer closed it shows what was written (close-to-op
 V6  `read_at` returns exactly what was asked or raises; a short file is VolumeFailed, never a short
     result. Readers are safe from any thread.
 V7  Every failure is one of lakefeed's five errors. NotFound means that the name does not exist.
+V8  `will_need` is a hint: bytes may come sooner, all of them at the same time, to whoever reads
+    them next. It does not wait for them, changes nothing else, and never fails.
 
 Left to others: names (`lake.layout`), checksums (`format`), retries and ambiguity (`lake.log`).
 """
@@ -96,6 +98,9 @@ class ReadableFile(Protocol):
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers in order from `offset`, wholly (V6); return the bytes read."""
+
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Have these bytes, each (offset, length), fetched; False if nobody here does that (V8)."""
 
     def stat(self) -> FileStat:
         """Return the facts of the open file, fresh from the server."""

@@ -224,6 +224,10 @@ class CachedFile:
                 position += len(buffer)
         return total
 
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Do nothing: what the cache lacks is fetched by the block, what it has lies near."""
+        return False
+
     def _fill(self, offset: int, into: memoryview) -> None:
         """Take what the cache has; fetch each stretch of missing blocks with one read."""
         size, end = self._cache.block_bytes, offset + len(into)

@@ -21,6 +21,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -253,6 +254,14 @@ class DeadlineReadableFile(_DeadlineFile[ReadableFile]):
         for buffer, data in zip(buffers, own, strict=True):
             buffer[:] = data
         return done
+
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Pass the hint on, for as long as the volume answers."""
+        hint = partial(self._inner.will_need, ranges)
+        try:
+            return self._volume.run("fadvise", self._path, hint)
+        except VolumeFailed:
+            return False  # whoever reads hears of it
 
     def __enter__(self) -> DeadlineReadableFile:
         return self

@@ -111,6 +111,10 @@ class MemoryReadableFile:
             offset += buffer.nbytes
         return offset - start
 
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Do nothing: everything is here."""
+        return False
+
     def stat(self) -> FileStat:
         """Return the facts of the file."""
         _check_open(self._closed, f"stat of {self._path}")

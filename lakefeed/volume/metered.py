@@ -133,6 +133,10 @@ class MeteredReadableFile:
         with self._meter.call("read", sum(buffer.nbytes for buffer in buffers)):
             return self._inner.read_into(offset, buffers)
 
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Pass the hint on; it is not counted, because nobody waits for it."""
+        return self._inner.will_need(ranges)
+
     def stat(self) -> FileStat:
         """Return the facts of the open file."""
         with self._meter.call("stat"):

@@ -144,6 +144,10 @@ class SlowFile:
         self._volume.pay(sum(buffer.nbytes for buffer in buffers))
         return self._inner.read_into(offset, buffers)
 
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Do nothing: every read takes its time here."""
+        return False
+
     def stat(self) -> FileStat:
         """Return the facts of the open file, fresh from the server."""
         return self._inner.stat()

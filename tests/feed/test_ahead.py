@@ -20,7 +20,8 @@ def test_workers_that_look_around_together_do_not_all_leave() -> None:
     ahead = Ahead(means, plan, Limits(8, 1 << 20), threading.Event())
     one, other = threading.Thread(), threading.Thread()
     ahead._calling = {one: False, other: False}
-    flight: Any = SimpleNamespace()
+    reads = SimpleNamespace(length=[10])
+    flight: Any = SimpleNamespace(window=SimpleNamespace(reads=reads), ahead_of=lambda size: (0, 0))
     ahead._tasks.append(Task(flight, 0, 1, None))
     assert ahead._pace.width.target == 1
     assert ahead._next_job(one) is None

@@ -12,7 +12,12 @@ import pytest
 from lakefeed.feed.flights import Task
 from lakefeed.feed.pace import Pace
 
-READS: Any = SimpleNamespace(window=SimpleNamespace(reads=SimpleNamespace(length=[100_000] * 20)))
+READS: Any = SimpleNamespace(
+    window=SimpleNamespace(reads=SimpleNamespace(length=[100_000] * 20)),
+    announceable=False,
+    mostly_waited=True,
+    note=lambda *, waited: None,
+)
 
 
 def done(seconds: float, waited_seconds: float) -> Task:
@@ -34,6 +39,31 @@ def test_reads_that_all_wait_ask_for_many_at_once() -> None:
     pace = after([0.0009] * 4)
     assert pace.width.target == 8
     assert pace.costs.gap_bytes > 50_000
+
+
+def test_a_volume_that_takes_hints_is_told_instead() -> None:
+    pace = Pace()
+    assert pace.announced_from == 4
+    pace.begin()
+    flight: Any = SimpleNamespace(**{**vars(READS), "announceable": True})
+    for _ in range(4):
+        task = done(0.001, 0.0009)
+        task.flight = flight
+        pace.note(task)
+    assert pace.width.target == 2
+    assert pace.announced_from == 0
+    assert pace.costs.gap_bytes > 50_000
+
+
+def test_a_cache_that_ends_is_noticed_by_the_window() -> None:
+    pace = after([0.0] * 4)
+    assert pace.announced_from is None
+    pace.note_window(READS)
+    assert pace.announced_from is None  # nobody would hear it
+    pace.note_window(SimpleNamespace(announceable=True, mostly_waited=False))  # type: ignore[arg-type]
+    assert pace.announced_from is None
+    pace.note_window(SimpleNamespace(announceable=True, mostly_waited=True))  # type: ignore[arg-type]
+    assert pace.announced_from == 0
 
 
 @pytest.mark.parametrize("waits", [[0.0009, 0.0009, 0.0, 0.0009], [0.0] * 4, [0.00004] * 4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from lakefeed.errors import VolumeFailed
@@ -36,9 +37,49 @@ class TroubledFile:
         self.close = inner.close
         self.stat = inner.stat
         self.read_at = inner.read_at
+        self.will_need = inner.will_need
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         self._trouble(self._path, offset)
+        return self._inner.read_into(offset, buffers)
+
+
+class HintedVolume(MeteredVolume):
+    """`inner`, whose packs fetch what is announced; any other read of them takes `seconds`."""
+
+    def __init__(self, inner: object, seconds: float) -> None:
+        super().__init__(inner, Meter())  # type: ignore[arg-type]
+        self.seconds = seconds
+        self.hints: list[tuple[str, int, int]] = []
+        self.announced: list[bool] = []  # for each read
+
+    def open(self, path: str) -> ReadableFile:  # type: ignore[override]
+        file = super().open(path)
+        return HintedFile(file, path, self) if path.startswith("packs/") else file  # type: ignore[return-value]
+
+
+class HintedFile:
+    """See `HintedVolume`."""
+
+    def __init__(self, inner: ReadableFile, path: str, volume: HintedVolume) -> None:
+        self._inner = inner
+        self._path = path
+        self._volume = volume
+        self.size = inner.size
+        self.close = inner.close
+        self.stat = inner.stat
+        self.read_at = inner.read_at
+
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        self._volume.hints += [(self._path, offset, length) for offset, length in ranges]
+        return True
+
+    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
+        length = sum(buffer.nbytes for buffer in buffers)
+        announced = (self._path, offset, length) in self._volume.hints
+        self._volume.announced.append(announced)
+        if not announced and self._volume.seconds:
+            time.sleep(self._volume.seconds)
         return self._inner.read_into(offset, buffers)
 
 

@@ -302,6 +302,10 @@ class FaultyReadableFile(_FaultyFile):
         """Fill the buffers in order from `offset`, wholly."""
         return self._volume.run("read", self._path, lambda: self._inner.read_into(offset, buffers))
 
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Pass the hint on."""
+        return self._inner.will_need(ranges)
+
     def stat(self) -> FileStat:
         """Return the facts of the open file."""
         return self._volume.run("fstat", self._path, self._inner.stat)

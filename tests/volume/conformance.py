@@ -1,4 +1,4 @@
-"""What every volume promises (V1 to V7 of `lakefeed.volume.base`), as one class of tests.
+"""What every volume promises (V1 to V8 of `lakefeed.volume.base`), as one class of tests.
 
 A volume proves itself in three lines:
 
@@ -329,3 +329,17 @@ class VolumePromises:
         reader: ReadableFile
         with volume.create("a") as writer, volume.open("a") as reader:
             assert writer.stat() == reader.stat() == volume.stat("a")
+
+    # V8
+
+    def test_v8_a_hint_changes_nothing_and_never_fails(self, volume: Volume) -> None:
+        write_file(volume, "a", b"0123456789")
+        reader = volume.open("a")
+        with reader:
+            answers = {reader.will_need([]), reader.will_need([(2, 3), (8, 100), (50, 1 << 40)])}
+            assert len(answers) == 1
+            assert answers <= {True, False}
+            assert reader.read_at(2, 3) == b"234"
+            volume.unlink("a")
+            reader.will_need([(0, 10)])
+        assert not reader.will_need([(0, 10)])

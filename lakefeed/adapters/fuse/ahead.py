@@ -15,13 +15,11 @@ worth; when `CREDIT_BYTES` have been fetched for nothing, reads fetch what they 
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 
 from lakefeed.volume.base import ReadableFile
-from lakefeed.volume.posix import PosixReadableFile
 
-# Linux cuts one piece of advice to the size of a request to the device, often 1 MiB.
+# A request to a disk or a filer that is big enough.
 STEP_BYTES = 1 << 20
 # Of files of this size and more, so many steps hold some hundred.
 SMALL_BYTES = 32 << 10
@@ -35,14 +33,10 @@ EARNED_BYTES = 128 << 10
 _RECENT_MAX = 64
 
 
-def advise(file: ReadableFile, start: int, end: int) -> int:
-    """Have the bytes from `start` to `end` fetched; return how many were asked for."""
-    if not isinstance(file, PosixReadableFile):
-        return 0
-    for at in range(start, end, STEP_BYTES):
-        length = min(STEP_BYTES, end - at)
-        os.posix_fadvise(file.fileno(), at, length, os.POSIX_FADV_WILLNEED)
-    return max(end - start, 0)
+def advise(file: ReadableFile, start: int, end: int) -> None:
+    """Have the bytes from `start` to `end` fetched, if there are any."""
+    if start < end:
+        file.will_need([(start, end - start)])
 
 
 class Surroundings:

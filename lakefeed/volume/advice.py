@@ -1,0 +1,41 @@
+"""How much of a file one piece of advice (posix_fadvise WILLNEED) has the kernel fetch.
+
+What is longer than the kernel's largest request is cut, silently: to 1 MiB or more on disks and on
+NFS, but on FUSE to the mount's read-ahead, which is 128 KiB unless somebody raised it. And a FUSE
+mount has a dozen such requests under way at most, unless its daemon or somebody else raised that:
+then threads that read get more out of it than advice does.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+
+ADVICE_BYTES = 1 << 20
+# As many requests at a time as threads would make.
+_ENOUGH_REQUESTS = 64
+_MOUNTS = Path("/proc/self/mountinfo")
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
+_DEVICES = Path("/sys/class/bdi")
+
+
+@functools.lru_cache(maxsize=64)
+def advice_bytes(device: int) -> int:
+    """Return how many bytes to ask for at a time on a device (`st_dev`); 0: better not at all."""
+    name = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = _MOUNTS.read_text(encoding="utf-8", errors="replace")
+        if not any(_is_fuse(line.split(" "), name) for line in mounts.splitlines()):
+            return ADVICE_BYTES
+        requests = int((_CONNECTIONS / str(os.minor(device)) / "max_background").read_text())
+        read_ahead = int((_DEVICES / name / "read_ahead_kb").read_text()) << 10
+    except (OSError, ValueError):
+        return 0
+    return min(read_ahead, ADVICE_BYTES) if requests >= _ENOUGH_REQUESTS else 0
+
+
+def _is_fuse(fields: list[str], device: str) -> bool:
+    # proc_pid_mountinfo(5): the type stands behind a lone dash, after any number of fields.
+    kind = fields[fields.index("-") + 1] if "-" in fields[:-1] else ""
+    return len(fields) > 2 and fields[2] == device and kind.startswith("fuse")

@@ -1,0 +1,136 @@
+"""Reads are announced where a volume makes its callers wait, and left alone in a page cache."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lakefeed.feed import flights, tuning, window
+from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.feed.flights import Flight
+from lakefeed.feed.reads import Reads
+from lakefeed.lake.lake import Lake
+from lakefeed.volume.memory import MemoryVolume
+from tests.feed.lakes import QUIET
+from tests.feed.volumes import HintedVolume
+
+FILES = {f"train/{at:04d}": bytes([at % 251]) * 20_000 for at in range(400)}
+
+
+@pytest.fixture(scope="module")
+def packed() -> MemoryVolume:
+    volume = MemoryVolume()
+    with Lake.create(volume) as lake, lake.writer(QUIET) as writer:
+        for path, data in FILES.items():
+            writer.put(path, data)
+    return volume
+
+
+@pytest.fixture
+def volume(packed: MemoryVolume, monkeypatch: pytest.MonkeyPatch) -> MemoryVolume:
+    """A lake of which each sample is a read of its own."""
+    monkeypatch.setattr(tuning, "_GAP_BYTES_MIN", 0)
+    monkeypatch.setattr(tuning, "_GAP_BYTES_MAX", 0)
+    return packed
+
+
+def served(volume: object) -> dict[str, bytes]:
+    with Lake.open(volume) as lake, Feed(lake, "train", FeedOptions(20)) as feed:  # type: ignore[arg-type]
+        return {path: data for b in feed for path, data in zip(b.paths, b.bytes(), strict=True)}
+
+
+def test_a_volume_that_waits_hears_of_every_read_but_the_first(volume: MemoryVolume) -> None:
+    hinted = HintedVolume(volume, 0.002)
+    assert served(hinted) == FILES
+    assert not any(hinted.announced[:4])
+    assert len(hinted.announced) == len(FILES)
+    # The windows behind the first are opened while its first reads are under way.
+    assert sum(hinted.announced) >= len(FILES) - 12
+    assert len(hinted.hints) == len(set(hinted.hints))
+
+
+def test_a_page_cache_hears_of_the_first_window_only(volume: MemoryVolume) -> None:
+    hinted = HintedVolume(volume, 0)
+    assert served(hinted) == FILES
+    assert len(hinted.hints) <= len(FILES) // 2
+    assert not all(hinted.announced[-100:])
+
+
+def test_what_leaves_the_page_cache_is_announced_from_then_on(volume: MemoryVolume) -> None:
+    hinted = HintedVolume(volume, 0)
+    options = FeedOptions(20, epochs=20)
+    with Lake.open(hinted) as lake, Feed(lake, "train", options) as feed:  # type: ignore[arg-type]
+        next(feed)
+        hinted.seconds = 0.002
+        for _ in feed:
+            pass
+    assert not all(hinted.announced[:20])
+    assert all(hinted.announced[-len(FILES) :])
+
+
+def test_a_window_of_many_packs_is_left_to_threads(
+    volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "_ANNOUNCED_PACKS_MAX", 0)
+    hinted = HintedVolume(volume, 0.002)
+    assert served(hinted) == FILES
+    assert hinted.hints == []
+
+
+class FakeWindow:
+    """Reads of a mebibyte, and what was announced of them."""
+
+    def __init__(self, count: int) -> None:
+        numbers = list(range(count))
+        offsets = [at << 20 for at in numbers]
+        order = np.array(numbers)
+        self.reads = Reads(order, [0] * count, offsets, [1 << 20] * count, numbers, offsets)
+        self.hedged, self.held_bytes, self.extra_bytes = False, list[int](), 0
+        self.told: list[tuple[int, int]] = []
+
+    def open(self) -> None: ...
+
+    def announceable(self) -> bool:
+        return True
+
+    def announce(self, start: int, end: int) -> bool:
+        self.told.append((start, end))
+        return True
+
+
+def test_no_more_is_announced_than_is_read_soon() -> None:
+    fake: Any = FakeWindow(100)
+    flight = Flight(fake)
+    flight.open(4)
+    ahead = flights._ANNOUNCED_BYTES >> 20
+    assert fake.told == [(4, ahead + 1)]
+    for number, task in enumerate(flight.tasks(one_by_one=False)):
+        flight.announce(*flight.ahead_of(task.read_bytes))
+        assert fake.told[-1][1] == min(number + ahead + 2, 100)
+    heard = [read for start, end in fake.told for read in range(start, end)]
+    assert heard == list(range(4, 100))
+
+
+def test_nothing_is_announced_unless_asked_for() -> None:
+    fake: Any = FakeWindow(10)
+    flight = Flight(fake)
+    flight.open(None)
+    flight.announce(*flight.ahead_of(1 << 20))
+    assert fake.told == []
+    assert flight.announceable
+
+
+def test_a_flight_knows_whether_its_tasks_mostly_waited() -> None:
+    fake: Any = SimpleNamespace(
+        reads=SimpleNamespace(length=[]), held_bytes=[], extra_bytes=0, hedged=False
+    )
+    fake.reads = FakeWindow(0).reads
+    flight = Flight(fake)
+    for waited in (True, False, True):
+        flight.note(waited=waited)
+    assert flight.mostly_waited
+    flight.note(waited=False)
+    assert not flight.mostly_waited
