@@ -14,7 +14,7 @@ from tests.nfs.conftest import Boot
 pytestmark = [pytest.mark.nfs, pytest.mark.slow]
 
 Facts = dict[str, Any]
-CHECKS = ["conformance", "visible", "moved", "crowd", "lost_commits"]
+CHECKS = ["conformance", "visible", "moved", "crowd", "fed", "lost_commits"]
 
 
 @pytest.fixture(scope="module", params=["3", "4.2"])
@@ -88,6 +88,16 @@ def test_i7_a_reader_whose_files_are_gone_is_told_so_and_never_reads_wrong_bytes
     found = of(facts, "moved")
     assert found["replaced"] == ("SnapshotExpired" if vers == "3" else "right")
     assert found["replaced, nothing open"] == "SnapshotExpired"
+
+
+def test_v8_what_a_feed_announces_is_fetched_at_once_and_once(facts: Facts) -> None:
+    found = of(facts, "fed")
+    assert found["takes hints"]
+    assert found["fetches unread"]
+    assert found["missing"] == []
+    assert found["wrong"] == []
+    # Headers of replies come on top; read twice it would be twice as much.
+    assert found["received bytes"] < 1.5 * found["pack bytes"]
 
 
 def test_writers_killed_at_random_on_both_clients_lose_nothing_acknowledged(facts: Facts) -> None:
