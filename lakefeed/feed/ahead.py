@@ -199,8 +199,9 @@ class Ahead:
             if len(self._calling) - len(self._leaving) > max(target, 1):
                 self._leaving.add(me)  # at once: others that look now must not leave as well
                 return None
-            # Plan before the last reads are handed out, so that there are always some to do.
-            few = len(self._tasks) < target and len(self._running) > 0
+            # Plan before the last reads are handed out, so that there are always some to do; and
+            # what is announced comes by itself as soon as it is planned.
+            few = self._pace.announces or (len(self._tasks) < target and len(self._running) > 0)
             if self._tasks and not (few and self._may_plan()):
                 return self._start_task(me)
             if self._may_plan():
@@ -237,7 +238,7 @@ class Ahead:
         enough = self._tuner.ahead_bytes
         room = self._held_batches < self._limits.depth and self._held_bytes < enough
         free = not self._planning and self._waiting is None
-        wanted = len(self._tasks) < 2 * self._pace.width.target
+        wanted = self._pace.announces or len(self._tasks) < 2 * self._pace.width.target
         return self._cursor is not None and free and room and wanted
 
     def _plan_window(self) -> None:

@@ -137,10 +137,6 @@ class Prior:
 # And of a volume whose first reads made their callers wait: a gigabyte a second, a millisecond's
 # wait shared by a dozen reads.
 WAITING = Prior(8e-5, 1e-9)
-# And of one that fetches what is announced to it: a gigabyte and five thousand calls a second.
-# Nothing is fitted there: what comes at the same time, and partly before anybody asks for it, does
-# not show what a call costs.
-ANNOUNCED = Prior(2e-4, 1e-9)
 
 
 class Costs:

@@ -53,20 +53,25 @@ class Flight:
         self.announceable = False  # does the volume fetch what is announced?
         self._waited = 0  # more tasks that waited for the volume than tasks that did not
         self._ends = list(itertools.accumulate(window.reads.length))
-        self._announced = 0  # reads so far
+        self._first = self._announced = 0  # reads [first, announced) were announced so far
         self._started_bytes = 0
 
     def open(self, first: int | None) -> None:
         """Lend the window's buffers, and announce its reads from `first` on; None: none of them."""
         self.window.open()
         self.announceable = self.window.announceable()
-        self._announced = len(self._ends) if first is None else min(first, len(self._ends))
+        self._first = len(self._ends) if first is None else min(first, len(self._ends))
+        self._announced = self._first
         self.announce(*self.ahead_of(0))
 
     def announce(self, start: int, end: int) -> None:
         """Announce reads [start, end)."""
         if self.announceable and start < end:
             self.announceable = self.window.announce(start, end)
+
+    def is_announced(self, read: int) -> bool:
+        """Tell whether a read that is under way was announced before."""
+        return self.announceable and read >= self._first
 
     def note(self, *, waited: bool) -> None:
         """Count a task that came back."""

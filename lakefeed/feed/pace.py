@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from lakefeed.feed.control import ANNOUNCED, CALL_BYTES, WAITING, Costs, Prior, Width
+from lakefeed.feed.control import CALL_BYTES, WAITING, Costs, Width
 from lakefeed.feed.flights import Flight, Task
 
 # An observation lasts at least so long and so many reads for each worker.
@@ -69,13 +69,13 @@ class Pace:
         least = max(_WAITING_SECONDS * task.reads, _WAITING_SHARE * (now - task.began))
         waited = task.waited_seconds > least
         task.flight.note(waited=waited)
-        if self.unknown:
+        if self.unknown and not task.flight.is_announced(task.start):
             self._first_reads += task.reads
             self._all_waited &= waited
             if self._first_reads >= _FIRST_READS and self._all_waited:
                 self.announces = task.flight.announceable
                 self.width.jump(_ANNOUNCED_WIDTH if self.announces else _WAITING_WIDTH)
-                self._believe(ANNOUNCED if self.announces else WAITING)
+                self._believe_in_waiting()
                 self._start_anew(self.width.target)
                 return True  # at the old width nothing is worth observing, and reads wait
         if self._skip > 0:
@@ -86,6 +86,8 @@ class Pace:
         enough = self._reads >= _OBSERVE_READS * self.width.target
         if not enough or self._seconds < _OBSERVE_SECONDS:
             return False
+        # What comes at the same time, and partly before anybody asks for it, does not show what a
+        # call costs.
         if not self.announces:
             self.costs.note(self._reads, self._read_bytes, self._seconds)
         before = self.width.target
@@ -97,10 +99,10 @@ class Pace:
         """Count a window whose reads are done: did what was in memory when this began end here?"""
         if flight.announceable and not self.announces and flight.mostly_waited:
             self.announces = True
-            self._believe(ANNOUNCED)
+            self._believe_in_waiting()
 
-    def _believe(self, prior: Prior) -> None:
-        self.costs = Costs(prior)
+    def _believe_in_waiting(self) -> None:
+        self.costs = Costs(WAITING)
         self._call_bytes = self.costs.gap_bytes
 
     def _start_anew(self, skip: int) -> None:

@@ -16,6 +16,7 @@ READS: Any = SimpleNamespace(
     window=SimpleNamespace(reads=SimpleNamespace(length=[100_000] * 20)),
     announceable=False,
     mostly_waited=True,
+    is_announced=lambda read: False,
     note=lambda *, waited: None,
 )
 
@@ -53,6 +54,17 @@ def test_a_volume_that_takes_hints_is_told_instead() -> None:
     assert pace.width.target == 2
     assert pace.announced_from == 0
     assert pace.costs.gap_bytes > 50_000
+
+
+def test_what_was_announced_says_nothing_about_the_volume() -> None:
+    pace = Pace()
+    pace.begin()
+    flight: Any = SimpleNamespace(**{**vars(READS), "is_announced": lambda read: True})
+    for _ in range(9):
+        task = done(0.001, 0.0)
+        task.flight = flight
+        pace.note(task)
+    assert pace.unknown
 
 
 def test_a_cache_that_ends_is_noticed_by_the_window() -> None:
