@@ -96,8 +96,12 @@ class Pace:
         return True
 
     def note_window(self, flight: Flight) -> None:
-        """Count a window whose reads are done: did what was in memory when this began end here?"""
-        if flight.announceable and not self.announces and flight.mostly_waited:
+        """Count a window whose reads are done: does the page cache end here, or begin?"""
+        if self.announces and flight.in_memory:
+            self.announces = False
+            self.costs = Costs()
+            self._call_bytes = float(CALL_BYTES)
+        elif flight.announceable and not self.announces and flight.mostly_waited:
             self.announces = True
             self._believe_in_waiting()
 

@@ -129,8 +129,24 @@ def test_a_flight_knows_whether_its_tasks_mostly_waited() -> None:
     )
     fake.reads = FakeWindow(0).reads
     flight = Flight(fake)
-    for waited in (True, False, True):
+    for waited in (True, False, True, True, True, True):
         flight.note(waited=waited)
     assert flight.mostly_waited
     flight.note(waited=False)
     assert not flight.mostly_waited
+
+
+@pytest.mark.parametrize(
+    ("lengths", "seconds", "there"),
+    [
+        ([110_000] * 100, 80e-6, True),
+        ([110_000] * 100, 750e-6, False),
+        ([1 << 20] * 20, 100e-6, True),
+        ([4096] * 100, 1e-6, False),
+        ([], 0.0, False),
+    ],
+)
+def test_announcing_what_is_in_memory_takes_no_time(
+    lengths: list[int], seconds: float, there: bool
+) -> None:
+    assert flights.were_in_memory(lengths, seconds) == there

@@ -16,6 +16,7 @@ READS: Any = SimpleNamespace(
     window=SimpleNamespace(reads=SimpleNamespace(length=[100_000] * 20)),
     announceable=False,
     mostly_waited=True,
+    in_memory=False,
     is_announced=lambda read: False,
     note=lambda *, waited: None,
 )
@@ -72,10 +73,18 @@ def test_a_cache_that_ends_is_noticed_by_the_window() -> None:
     assert pace.announced_from is None
     pace.note_window(READS)
     assert pace.announced_from is None  # nobody would hear it
-    pace.note_window(SimpleNamespace(announceable=True, mostly_waited=False))  # type: ignore[arg-type]
+    flight: Any = SimpleNamespace(announceable=True, mostly_waited=False, in_memory=False)
+    pace.note_window(flight)
     assert pace.announced_from is None
-    pace.note_window(SimpleNamespace(announceable=True, mostly_waited=True))  # type: ignore[arg-type]
+    flight.mostly_waited = True
+    pace.note_window(flight)
     assert pace.announced_from == 0
+    pace.note_window(flight)
+    assert pace.announced_from == 0
+    flight.in_memory = True  # the next epoch
+    pace.note_window(flight)
+    assert pace.announced_from is None
+    assert pace.costs.gap_bytes < 20_000
 
 
 @pytest.mark.parametrize("waits", [[0.0009, 0.0009, 0.0, 0.0009], [0.0] * 4, [0.00004] * 4])
