@@ -81,18 +81,13 @@ PASSES = ("every byte is read, checked and, if tiny, gathered into its batch: tw
           "over memory, the limit makes one")  # fmt: skip
 MAPPED = ("FFCV, LMDB and Hugging Face map their files: once the pages are there, a sample is one "
           "copy in memory, or none, without a call and without a checksum")  # fmt: skip
-WIDTH = "the width is found while reading, and one epoch of this size is over before it is"
+WIDTH = ("whether reads wait, and how big windows pay, is found while reading, in a part of the "
+         "epoch that counts where it is as short as here")  # fmt: skip
 SHARED = ("planning, checking and gathering run on the two cores that serve the mount as well; "
           "the limit only reads")  # fmt: skip
 CALLS = ("a plain file takes three calls, so 1,700 files/s at most; 1 GB/s is 9,000 samples/s, "
          "which is 5.5 times as many: above 20 kB or so ten times cannot be had")  # fmt: skip
-STRAGGLERS = ("each read is a task of its own, so that it can be overtaken if it straggles: that "
-              "is a wake-up and a lock each")  # fmt: skip
-THRIFT = {
-    "tiny": Target(CPU, 1, _thrift, f"{MAPPED}; {PASSES}"),
-    "img": Target(CPU, 1, _thrift, f"{MAPPED}; on slow volumes {STRAGGLERS}"),
-    "big": Target(CPU, 1, _thrift, f"{MAPPED}; {PASSES}"),
-}
+THRIFT = Target(CPU, 1, _thrift, f"{MAPPED}; {PASSES}")
 NEIGHBOURS = ("who is ahead reads neighbours in large pieces or through the kernel's read-ahead; a "
               "global order has a read for each sample")  # fmt: skip
 ABOVE_ALL = Target("global: at or above every peer", 1, _to_peers(FEED), f"{NEIGHBOURS}; {WIDTH}")
@@ -158,7 +153,7 @@ def verdicts(cells: dict[str, Figures]) -> list[tuple[str, str, str, str]]:
     """Return of every cell its targets, what came out, and why it is not enough where it is not."""
     rows = []
     for cell, figures in cells.items():
-        for target in (*TARGETS[cell], THRIFT[cell.split("/")[1]]):
+        for target in (*TARGETS[cell], THRIFT):
             got = target.ratio(figures)
             met = "reached" if got >= target.least else f"**short**: {target.why}"
             rows.append((simulated(cell), target.text, f"{got:.2f} ({target.least:g})", met))

@@ -132,7 +132,8 @@ class Task:
     def read(self, *, second: bool) -> bool:
         """Do the reads, noting how long the thread waited; False if another runner was faster."""
         began, cpu = time.perf_counter(), time.thread_time()
-        self.flight.announce(*self.announced)
+        if not second:
+            self.flight.announce(*self.announced)
         first = self.flight.window.read(self.start, self.end, self.claim, second=second)
         self.waited_seconds = time.perf_counter() - began - (time.thread_time() - cpu)
         return first
