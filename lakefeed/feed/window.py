@@ -39,9 +39,9 @@ from lakefeed.volume.base import ReadableFile
 # for each sample: up to four memory pages or so.
 _STAGED_BYTES = 16 << 10
 _STAGED_SHARING = 2
-# What one thread opens one after the other, and what may stay open beside others: with more packs
-# in a window every read of a thread of its own opens its pack.
-_ANNOUNCED_PACKS_MAX = 64
+# Packs that are opened to announce reads in them, one after the other. More are better opened by
+# threads, side by side, each for a read; once open, they are open to announcements.
+_OPENED_MAX = 16
 # What a batch takes beside its samples' bytes: its objects, and the page that its buffer ends in.
 # Without it, batches of a few hundred bytes would be read ahead by the ten thousand.
 _BATCH_BYTES = 4 << 10
@@ -148,10 +148,11 @@ class Window:
 
     def announce(self, start: int, end: int) -> bool:
         """Have the volume fetch what reads [start, end) will ask for; False if it does not (V8)."""
-        ranges = list(self.reads.ranges(start, end))
-        if len(ranges) > _ANNOUNCED_PACKS_MAX:
+        ranges = [(self.rows.packs[pack], at) for pack, at in self.reads.ranges(start, end)]
+        has_open = self.means.snapshot.has_open
+        if sum(not has_open(pack) for pack, _ in ranges) > _OPENED_MAX:
             return False
-        return all(self._hint(self.rows.packs[pack], places) for pack, places in ranges)
+        return all(self._hint(pack, places) for pack, places in ranges)
 
     def announceable(self) -> bool:
         """Tell whether the volume cares for announcements at all."""

@@ -266,6 +266,11 @@ class FederatedSnapshot:
                 return snapshot.read_pack(pack, action)
         raise NotFound(f"pack {pack} of {self.name}")
 
+    def has_open(self, pack: str) -> bool:
+        """Tell whether `read_pack` would not have to open the pack."""
+        snapshots = (part.once.peek() for part in self.parts)
+        return any(snapshot is not None and snapshot.has_open(pack) for snapshot in snapshots)
+
     # -- errors ----------------------------------------------------------------------------------
 
     def _missing(self, path: str) -> NotFound:

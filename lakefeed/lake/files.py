@@ -21,8 +21,8 @@ from typing import TypeVar
 from lakefeed.errors import VolumeFailed
 from lakefeed.volume.base import ReadableFile, Volume
 
-# Far below the usual limit of 1024 descriptors a process, and more packs than one batch touches.
-OPEN_FILES_MAX = 128
+# A quarter of the usual limit of 1024 descriptors a process, and more packs than one batch touches.
+OPEN_FILES_MAX = 256
 
 _Result = TypeVar("_Result")
 
@@ -51,6 +51,11 @@ class OpenFiles:
             yield slot.file
         finally:
             self._give_back(slot)
+
+    def is_open(self, path: str) -> bool:
+        """Tell whether a file is open, so that using it costs no look-up."""
+        with self._lock:
+            return path in self._slots
 
     def read(self, path: str, action: Callable[[ReadableFile], _Result]) -> _Result:
         """Return what `action` reads from the file, on a fresh handle if the first went stale."""

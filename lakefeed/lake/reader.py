@@ -161,6 +161,10 @@ class Reader:
         """
         return self._files.read(layout.pack_path(pack), action)
 
+    def is_open(self, pack: str) -> bool:
+        """Tell whether reading a pack would not have to open it."""
+        return self._files.is_open(layout.pack_path(pack))
+
     def _spread(self, job: _Job, start: int, end: int) -> None:
         pool = self._start_pool()
         share = max(1, min(64, (end - start) // (THREADS * 4)))

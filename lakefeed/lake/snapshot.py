@@ -239,6 +239,10 @@ class Snapshot:
         """
         return self._shared.reader.read_pack(pack, action)
 
+    def has_open(self, pack: str) -> bool:
+        """Tell whether `read_pack` would not have to open the pack."""
+        return self._shared.reader.is_open(pack)
+
     def _read(self, table: pa.Table, name: Callable[[int], str]) -> builtins.list[bytes]:
         results, gone = self._shared.reader.read(extents_of(table), name, self.state)
         if gone:

@@ -67,3 +67,6 @@ class View(Protocol):
 
     def read_pack(self, pack: str, action: Callable[[ReadableFile], _Result]) -> _Result:
         """Return what `action` reads from a pack."""
+
+    def has_open(self, pack: str) -> bool:
+        """Tell whether `read_pack` would not have to open the pack."""

@@ -74,10 +74,27 @@ def test_what_leaves_the_page_cache_is_announced_from_then_on(volume: MemoryVolu
 def test_a_window_of_many_packs_is_left_to_threads(
     volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(window, "_ANNOUNCED_PACKS_MAX", 0)
+    monkeypatch.setattr(window, "_OPENED_MAX", -1)
     hinted = HintedVolume(volume, 0.002)
     assert served(hinted) == FILES
     assert hinted.hints == []
+
+
+def test_many_packs_are_opened_by_threads_and_announced_once_they_are_open() -> None:
+    volume = MemoryVolume()
+    paths = [f"train/{at:02d}" for at in range(40)]
+    with Lake.create(volume) as lake:
+        for path in paths:
+            with lake.writer(QUIET) as writer:
+                writer.put(path, path.encode() * 5_000)
+        lake.merge_index(everything=True)  # else the packs are opened for their rows
+    hinted = HintedVolume(volume, 0.002)
+    options = FeedOptions(40, epochs=20)
+    with Lake.open(hinted) as lake, Feed(lake, "train", options) as feed:  # type: ignore[arg-type]
+        served = [data for batch in feed for data in batch.bytes()]
+    assert sorted(served) == sorted(path.encode() * 5_000 for path in paths * 20)
+    assert not any(hinted.announced[:40])
+    assert any(hinted.announced)
 
 
 class FakeWindow:
