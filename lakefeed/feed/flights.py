@@ -69,11 +69,11 @@ class Flight:
         self.announceable = self.window.announceable()
         self._first = len(self._ends) if first is None else min(first, len(self._ends))
         self._announced = self._first
-        began = time.perf_counter()
         first, end = self.ahead_of(0)
+        began = time.thread_time()  # others' turns at the interpreter are no work of the kernel
         self.announce(first, end)
         self.in_memory = self.announceable and were_in_memory(
-            self.window.reads.length[first:end], time.perf_counter() - began
+            self.window.reads.length[first:end], time.thread_time() - began
         )
 
     def announce(self, start: int, end: int) -> None:
@@ -155,7 +155,7 @@ class Task:
 
 
 def were_in_memory(lengths: list[int], seconds: float) -> bool:
-    """Tell whether announcing reads took as little time as where there is nothing to fetch.
+    """Tell whether announcing reads took as little work as where there is nothing to fetch.
 
     The kernel looks at a page that it has for 20 ns, and takes 300 for one that it has to make.
     With small reads the calls alone take most of the time.

@@ -22,6 +22,8 @@ _WAITING_SHARE = 0.25
 _WAITING_WIDTH = 8
 # Where announced bytes come by themselves, a read that hangs must not keep the others.
 _ANNOUNCED_WIDTH = 2
+_DEAF_WINDOWS = 8
+_DEAF_WINDOWS_MAX = 512
 
 
 class Pace:
@@ -33,6 +35,8 @@ class Pace:
         self._first_reads = 0
         self.announces = False  # are reads announced, because else they have to wait?
         self._all_waited = True
+        self._deaf_windows = 0  # so many windows may say that they waited, and are not heard
+        self._next_deaf_windows = _DEAF_WINDOWS
         self._call_bytes = float(CALL_BYTES)
         self._skip = 0  # reads to come that were under way at another width
         self._since = 0.0
@@ -97,11 +101,17 @@ class Pace:
 
     def note_window(self, flight: Flight) -> None:
         """Count a window whose reads are done: does the page cache end here, or begin?"""
+        self._deaf_windows -= 1
         if self.announces and flight.in_memory:
             self.announces = False
             self.costs = Costs()
             self._call_bytes = float(CALL_BYTES)
-        elif flight.announceable and not self.announces and flight.mostly_waited:
+            # What waited was the thread, for its turn: believe that less and less often.
+            self._deaf_windows = self._next_deaf_windows
+            self._next_deaf_windows = min(2 * self._next_deaf_windows, _DEAF_WINDOWS_MAX)
+            return
+        heard = flight.announceable and flight.mostly_waited and self._deaf_windows <= 0
+        if heard and not self.announces:
             self.announces = True
             self._believe_in_waiting()
 

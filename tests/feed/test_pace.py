@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from itertools import count
 from types import SimpleNamespace
@@ -85,6 +86,18 @@ def test_a_cache_that_ends_is_noticed_by_the_window() -> None:
     pace.note_window(flight)
     assert pace.announced_from is None
     assert pace.costs.gap_bytes < 20_000
+
+
+def test_a_false_alarm_is_believed_less_and_less_often() -> None:
+    pace = after([0.0] * 4)
+    flight: Any = SimpleNamespace(announceable=True, mostly_waited=True, in_memory=True)
+    alarms = []
+    for window in range(100):
+        pace.note_window(flight)
+        if pace.announces:
+            alarms.append(window)
+    assert len(alarms) == 4
+    assert [later - one for one, later in itertools.pairwise(alarms)] == [9, 17, 33]
 
 
 @pytest.mark.parametrize("waits", [[0.0009, 0.0009, 0.0, 0.0009], [0.0] * 4, [0.00004] * 4])
