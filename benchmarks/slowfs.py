@@ -144,16 +144,20 @@ def _as_nfs(mountpoint: str) -> None:
     That is a mebibyte (its usual rsize), and more than the dozen requests of read-ahead at which
     FUSE stops: whoever relies on read-ahead would see a filer with a dozen slots.
     """
+    if os.geteuid() != 0:
+        return
     device = os.stat(mountpoint).st_dev
-    ahead = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
-    if os.geteuid() == 0 and ahead.exists():
-        ahead.write_text("1024")
-    if os.geteuid() == 0 and _CONNECTIONS.exists() and not any(_CONNECTIONS.iterdir()):
+    if _CONNECTIONS.exists() and not any(_CONNECTIONS.iterdir()):
         subprocess.run(["mount", "-t", "fusectl", "none", _CONNECTIONS], check=False)
-    for name in ("max_background", "congestion_threshold"):
-        bound = _CONNECTIONS / str(os.minor(device)) / name
-        if os.geteuid() == 0 and bound.exists():
-            bound.write_text("256")
+    connection = _CONNECTIONS / str(os.minor(device))
+    bounds = {
+        Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"): "1024",
+        connection / "max_background": "256",
+        connection / "congestion_threshold": "256",
+    }
+    for bound, value in bounds.items():
+        if bound.exists():
+            bound.write_text(value)
 
 
 def main() -> None:

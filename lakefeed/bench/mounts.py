@@ -8,23 +8,21 @@ warning, each with what to do instead.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from lakefeed.volume.mountinfo import Mount, parse_mountinfo
 
 OK = "ok"
 WARNING = "warning"
 BAD = "bad"
 
-NFS = ("nfs", "nfs4")
 MIB = 1 << 20
 # The client's own maximum; smaller means more round trips for the same bytes.
 RSIZE_WANTED = MIB
 # Azure NetApp: 128 KiB (the default of RHEL 8.3+ and Ubuntu 18.04+) gave 300 MB/s, 2.5 MiB 850.
 READ_AHEAD_WANTED = MIB
-
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +33,6 @@ class Verdict:
     found: str
     level: str
     advice: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of mountinfo."""
-
-    point: str
-    kind: str
-    source: str
-    device: str
-    options: Mapping[str, str]
-
-    @property
-    def option_text(self) -> str:
-        """The options as mount(8) writes them."""
-        return ",".join(
-            f"{name}={value}" if value else name for name, value in self.options.items()
-        )
-
-    @property
-    def is_nfs(self) -> bool:
-        """Whether the kernel's NFS client serves it."""
-        return self.kind in NFS
 
 
 def mount_of(where: str | os.PathLike[str], mountinfo: str | None = None) -> Mount | None:
@@ -75,24 +50,6 @@ def mount_of(where: str | os.PathLike[str], mountinfo: str | None = None) -> Mou
         if inside and (best is None or len(mount.point) >= len(best.point)):
             best = mount
     return best
-
-
-def parse_mountinfo(text: str) -> list[Mount]:
-    """Return the mounts of a mountinfo text; lines of another shape are passed over."""
-    mounts = []
-    for line in text.splitlines():
-        before, separator, after = line.partition(" - ")
-        left, right = before.split(), after.split()
-        if not separator or len(left) < 6 or len(right) < 2:
-            continue
-        words = [*left[5].split(","), *(right[2].split(",") if len(right) > 2 else [])]
-        options = {name: value for name, _, value in (word.partition("=") for word in words)}
-        mounts.append(Mount(_unescape(left[4]), right[0], _unescape(right[1]), left[2], options))
-    return mounts
-
-
-def _unescape(text: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 def judge_options(mount: Mount) -> list[Verdict]:

@@ -12,6 +12,8 @@ import functools
 import os
 from pathlib import Path
 
+from lakefeed.volume.mountinfo import parse_mountinfo
+
 ADVICE_BYTES = 1 << 20
 # As many requests at a time as threads would make.
 _ENOUGH_REQUESTS = 64
@@ -25,17 +27,11 @@ def advice_bytes(device: int) -> int:
     """Return how many bytes to ask for at a time on a device (`st_dev`); 0: better not at all."""
     name = f"{os.major(device)}:{os.minor(device)}"
     try:
-        mounts = _MOUNTS.read_text(encoding="utf-8", errors="replace")
-        if not any(_is_fuse(line.split(" "), name) for line in mounts.splitlines()):
+        mounts = parse_mountinfo(_MOUNTS.read_text(encoding="utf-8", errors="replace"))
+        if not any(mount.device == name and mount.is_fuse for mount in mounts):
             return ADVICE_BYTES
         requests = int((_CONNECTIONS / str(os.minor(device)) / "max_background").read_text())
         read_ahead = int((_DEVICES / name / "read_ahead_kb").read_text()) << 10
     except (OSError, ValueError):
         return 0
     return min(read_ahead, ADVICE_BYTES) if requests >= _ENOUGH_REQUESTS else 0
-
-
-def _is_fuse(fields: list[str], device: str) -> bool:
-    # proc_pid_mountinfo(5): the type stands behind a lone dash, after any number of fields.
-    kind = fields[fields.index("-") + 1] if "-" in fields[:-1] else ""
-    return len(fields) > 2 and fields[2] == device and kind.startswith("fuse")

@@ -14,10 +14,10 @@ from lakefeed.bench.mounts import (
     judge_options,
     judge_read_ahead,
     mount_of,
-    parse_mountinfo,
     read_ahead_bytes,
 )
 from lakefeed.bench.mountstats import Operation
+from lakefeed.volume.mountinfo import parse_mountinfo
 
 MOUNTINFO = (
     "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,errors=remount-ro\n"

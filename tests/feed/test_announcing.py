@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -141,10 +140,7 @@ def test_nothing_is_announced_unless_asked_for() -> None:
 
 
 def test_a_flight_knows_whether_its_tasks_mostly_waited() -> None:
-    fake: Any = SimpleNamespace(
-        reads=SimpleNamespace(length=[]), held_bytes=[], extra_bytes=0, hedged=False
-    )
-    fake.reads = FakeWindow(0).reads
+    fake: Any = FakeWindow(0)
     flight = Flight(fake)
     for waited in (True, False, True, True, True, True):
         flight.note(waited=waited)

@@ -14,73 +14,93 @@ from lakefeed.volume.metered import Meter, MeteredVolume
 Trouble = Callable[[str, int], None]
 
 
-class TroubledVolume(MeteredVolume):
-    """`inner`, whose reads of packs ask `trouble` first."""
+class PackVolume(MeteredVolume):
+    """`inner`, whose packs are opened as files of another kind."""
 
-    def __init__(self, inner: object, trouble: Trouble) -> None:
+    def __init__(self, inner: object) -> None:
         super().__init__(inner, Meter())  # type: ignore[arg-type]
-        self._trouble = trouble
 
     def open(self, path: str) -> ReadableFile:  # type: ignore[override]
         file = super().open(path)
-        return TroubledFile(file, path, self._trouble) if path.startswith("packs/") else file  # type: ignore[return-value]
+        return self.packed(file, path) if path.startswith("packs/") else file  # type: ignore[return-value]
+
+    def packed(self, file: ReadableFile, path: str) -> PackFile:
+        raise NotImplementedError
 
 
-class TroubledFile:
-    """See the module."""
+class PackFile:
+    """A pack that hears of its reads before they are done."""
 
-    def __init__(self, inner: ReadableFile, path: str, trouble: Trouble) -> None:
-        self._inner = inner
-        self._path = path
-        self._trouble = trouble
-        self.size = inner.size
-        self.close = inner.close
-        self.stat = inner.stat
-        self.read_at = inner.read_at
-        self.will_need = inner.will_need
-
-    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
-        self._trouble(self._path, offset)
-        return self._inner.read_into(offset, buffers)
-
-
-class HintedVolume(MeteredVolume):
-    """`inner`, whose packs fetch what is announced; any other read of them takes `seconds`."""
-
-    def __init__(self, inner: object, seconds: float) -> None:
-        super().__init__(inner, Meter())  # type: ignore[arg-type]
-        self.seconds = seconds
-        self.hints: list[tuple[str, int, int]] = []
-        self.announced: list[bool] = []  # for each read
-
-    def open(self, path: str) -> ReadableFile:  # type: ignore[override]
-        file = super().open(path)
-        return HintedFile(file, path, self) if path.startswith("packs/") else file  # type: ignore[return-value]
-
-
-class HintedFile:
-    """See `HintedVolume`."""
-
-    def __init__(self, inner: ReadableFile, path: str, volume: HintedVolume) -> None:
-        self._inner = inner
-        self._path = path
-        self._volume = volume
+    def __init__(self, inner: ReadableFile, path: str) -> None:
+        self.inner = inner
+        self.path = path
         self.size = inner.size
         self.close = inner.close
         self.stat = inner.stat
         self.read_at = inner.read_at
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
-        self._volume.hints += [(self._path, offset, length) for offset, length in ranges]
-        return True
+        return self.inner.will_need(ranges)
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
-        length = sum(buffer.nbytes for buffer in buffers)
-        announced = (self._path, offset, length) in self._volume.hints
+        self.before(offset, sum(buffer.nbytes for buffer in buffers))
+        return self.inner.read_into(offset, buffers)
+
+    def before(self, offset: int, length: int) -> None:
+        raise NotImplementedError
+
+
+class TroubledVolume(PackVolume):
+    """`inner`, whose reads of packs ask `trouble` first."""
+
+    def __init__(self, inner: object, trouble: Trouble) -> None:
+        super().__init__(inner)
+        self._trouble = trouble
+
+    def packed(self, file: ReadableFile, path: str) -> PackFile:
+        return TroubledFile(file, path, self._trouble)
+
+
+class TroubledFile(PackFile):
+    """See `TroubledVolume`."""
+
+    def __init__(self, inner: ReadableFile, path: str, trouble: Trouble) -> None:
+        super().__init__(inner, path)
+        self._trouble = trouble
+
+    def before(self, offset: int, length: int) -> None:
+        self._trouble(self.path, offset)
+
+
+class HintedVolume(PackVolume):
+    """`inner`, whose packs fetch what is announced; any other read of them takes `seconds`."""
+
+    def __init__(self, inner: object, seconds: float) -> None:
+        super().__init__(inner)
+        self.seconds = seconds
+        self.hints: list[tuple[str, int, int]] = []
+        self.announced: list[bool] = []  # for each read
+
+    def packed(self, file: ReadableFile, path: str) -> PackFile:
+        return HintedFile(file, path, self)
+
+
+class HintedFile(PackFile):
+    """See `HintedVolume`."""
+
+    def __init__(self, inner: ReadableFile, path: str, volume: HintedVolume) -> None:
+        super().__init__(inner, path)
+        self._volume = volume
+
+    def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
+        self._volume.hints += [(self.path, offset, length) for offset, length in ranges]
+        return True
+
+    def before(self, offset: int, length: int) -> None:
+        announced = (self.path, offset, length) in self._volume.hints
         self._volume.announced.append(announced)
         if not announced and self._volume.seconds:
             time.sleep(self._volume.seconds)
-        return self._inner.read_into(offset, buffers)
 
 
 class Failing:

@@ -11,13 +11,13 @@ import ctypes
 import errno
 import logging
 import os
-import re
 import subprocess
 import threading
 from pathlib import Path
 from typing import NamedTuple
 
 from lakefeed.errors import Conflict, Invalid, VolumeFailed, from_os_error
+from lakefeed.volume.mountinfo import parse_mountinfo
 
 FUSE_TYPE = "fuse.lakefeed"
 # A living daemon answers in milliseconds; one that takes longer is not dead, so it is left alone.
@@ -41,18 +41,11 @@ class Mounted(NamedTuple):
 
 def mounts() -> list[Mounted]:
     """Return all mounts of this process's namespace, oldest first."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        dash = fields.index("-")
-        minor = int(fields[2].partition(":")[2])
-        kind, source = fields[dash + 1 : dash + 3]
-        found.append(Mounted(int(fields[0]), minor, _plain(fields[4]), kind, _plain(source)))
-    return found
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
+    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    return [
+        Mounted(each.number, int(each.device.partition(":")[2]), each.point, each.kind, each.source)
+        for each in parse_mountinfo(text)
+    ]
 
 
 def mounted_at(path: str) -> Mounted | None:
