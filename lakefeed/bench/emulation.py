@@ -30,6 +30,7 @@ from lakefeed.volume.base import (
     Volume,
     WritableFile,
 )
+from lakefeed.volume.pieces import total_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ class SlowReadableFile:
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers in order from `offset`, wholly."""
-        self._pace.call(sum(buffer.nbytes for buffer in buffers))
+        self._pace.call(total_bytes(buffers))
         return self._inner.read_into(offset, buffers)
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:

@@ -57,7 +57,7 @@ class Ahead:
         self._plan = plan
         self._limits = limits
         self._closed = closed
-        self._tuner = Tuner(limits, means.recorder, plan.shuffle.window)
+        self._tuner = Tuner(limits, means.recorder, plan.count, plan.shuffle.window)
         self._lock = threading.Lock()
         self._work_to_do = threading.Condition(self._lock)
         self._answer = threading.Condition(self._lock)
@@ -167,10 +167,16 @@ class Ahead:
 
     def _work(self) -> None:
         me = threading.current_thread()
+        working = False
         try:
             while True:
                 with self._lock:
+                    if working:
+                        self._pace.rest()
                     job = self._next_job(me)
+                    working = job is not None
+                    if working:
+                        self._pace.work()
                 if job is None:
                     break
                 job()
@@ -179,6 +185,8 @@ class Ahead:
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
             self._fail(error)
         with self._lock:
+            if working:
+                self._pace.rest()
             self._calling.pop(me, None)
             self._leaving.discard(me)
             # What it was woken for is another's to do now; at the end, the others leave as well.
@@ -268,8 +276,6 @@ class Ahead:
         while len(draft) > 1 and not self._tuner.fits(window):
             draft = draft.first(len(draft) // 2)
             window = Window(self._means, draft, tuning)
-        if window.needed_bytes > self._limits.bytes_max:
-            window = Window(self._means, draft, self._tuner.plain(tuning))
         if window.needed_bytes > self._limits.bytes_max:
             name = str(self._means.selection.paths(draft.numbers[:1])[0].as_py())
             raise Invalid(

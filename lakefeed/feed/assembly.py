@@ -1,309 +1,247 @@
-"""Where the bytes of a window go: straight into their batches, or into one buffer to gather from.
+"""Where the bytes of a window go: every sample straight into its place in its batch.
 
-Both know for each read the buffers it fills, tell which payloads of it do not have their checksum,
-and hand over a batch's bytes, dense. A sample number in here is its place in the window.
+A read that brings a stretch of a pack scatters it, with one call of the kernel: its samples lie in
+several batches, and what lies between samples goes to a few pages that nobody looks at. No step
+costs an object or a call for each small sample: places are arrays, and the checksum of a whole
+batch is compared with what its samples' checksums add up to (`format.joining`). Big samples are
+verified one by one as they come, while they are in the processor's cache.
+
+A sample is known by its number, its place in the window; a member is a sample in the order of the
+reads.
 """
 
 from __future__ import annotations
 
 import bisect
 import itertools
-from functools import cache
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lakefeed.feed.buffers import Bytes, Pool
-from lakefeed.feed.reads import Reads, Staging, plan_staging
+from lakefeed.feed.reads import Reads
 from lakefeed.feed.table import Rows
-from lakefeed.format import bridge, payload
+from lakefeed.format import payload
 from lakefeed.format.checksum import crc32c
+from lakefeed.format.joining import joined
 from lakefeed.format.rows import Codec
+from lakefeed.volume.pieces import Pieces
 
 # Stands for an empty sample in place of one that is left out.
 NOTHING = -1
 # What lies between payloads is read into the same few pages again and again.
-_BIN = memoryview(bytearray(16 << 10))
+_BIN = np.zeros(16 << 10, np.uint8)
+# Up to this mean size samples are verified by the batch: a call for each would cost as much as the
+# bytes do. In the first, small windows that does not matter, and the first batch comes sooner.
+_SMALL_BYTES = 16 << 10
+_MANY = 1024
+# Parts of a batch that are verified at once; in one that is wrong every sample is looked at.
+_STRETCH_BYTES = 1 << 20
 
-# How long freed batches wait to be used again before they go back to the system: longer than any
-# step. Fresh memory costs more in page faults than gathering a batch does.
-_DECAY_MS = 60_000
-
-Chosen = NDArray[np.int64]
+Numbers = NDArray[np.int64]
 Splits = NDArray[np.int64]
 
 
-@cache
-def _memory() -> pa.MemoryPool:
-    """Return where gathered batches come from: jemalloc keeps what is freed, if it is there."""
-    if "jemalloc" not in pa.supported_memory_backends():
-        return pa.default_memory_pool()
-    pa.jemalloc_set_decay_ms(_DECAY_MS)
-    return pa.jemalloc_memory_pool()
+@dataclass(frozen=True, slots=True)
+class Stretches:
+    """Samples [first[i], end[i]) lie one behind the other in one batch and have CRC crc32c[i]."""
+
+    first: list[int]
+    end: list[int]
+    crc32c: list[int]
 
 
-class Placing(Protocol):
-    """See the module; safe for threads that do different reads."""
-
-    @property
-    def extra_bytes(self) -> int:
-        """Memory needed beside the batches' own."""
-
-    def open(self, pool: Pool, splits: list[int]) -> None:
-        """Lend the buffers for batches of samples [splits[i], splits[i + 1])."""
-
-    def buffers(self, read: int) -> list[memoryview]:
-        """Return what a read fills, in order."""
-
-    def accept(self, read: int, own: memoryview) -> None:
-        """Take what a read brought into a buffer of its own; its place may still be written to by
-        the straggler that it overtook."""
-
-    def damaged(self, start: int, end: int) -> list[int]:
-        """Return the samples of reads [start, end) that must be checked one by one."""
-
-    def check(self, at: int, name: str) -> None:
-        """Bring a sample into order, or raise Corrupt naming it."""
-
-    def put(self, at: int, data: bytes) -> None:
-        """Give a sample its bytes, which are verified already."""
-
-    def gather(self, number: int, chosen: Chosen) -> tuple[Bytes, Splits]:
-        """Return the dense bytes of a batch's chosen samples, and where each begins and ends."""
+def stretches_of(rows: Rows, start: Numbers, batches: Numbers) -> Stretches:
+    """Cut raw samples, which lie at `start` in the batches that begin with `batches`."""
+    fresh = np.zeros(len(rows), np.bool_)
+    fresh[1:] = np.diff(start // _STRETCH_BYTES) > 0
+    fresh[batches[batches < len(rows)]] = True
+    first = np.flatnonzero(fresh)
+    checksums = np.where(rows.length > 0, rows.crc32c, np.uint32(0))
+    sums = joined(checksums, start + rows.length, first)
+    return Stretches(first.tolist(), [*first[1:].tolist(), len(rows)], sums.tolist())
 
 
-class Direct:
-    """Every sample has its place in its batch; compressed ones are read beside it.
+class Places:
+    """The places of a window's samples; compressed ones are read beside theirs and expanded.
 
     What overtook a straggler lies elsewhere, and a batch with such a sample is put together anew:
-    the place that the straggler still writes to is given up.
+    the place that the straggler still writes to is given up. Safe for threads that do different
+    reads or make different batches.
     """
 
     def __init__(self, rows: Rows, reads: Reads) -> None:
         self._rows = rows
         self._reads = reads
-        self._order: list[int] = reads.order.tolist()
-        self._offset: list[int] = rows.offset[reads.order].tolist()
-        self._length: list[int] = rows.length[reads.order].tolist()
-        self._expected: list[int] = rows.crc32c[reads.order].tolist()
         self._any_packed = bool(rows.packed.any())
-        self._stored: dict[int, memoryview] = {}
-        self._places: list[memoryview] = []
+        length = rows.length
+        self.by_batch = (
+            not self._any_packed
+            and len(rows) >= _MANY
+            and int(length.sum()) <= _SMALL_BYTES * len(length)
+            and int(length.max(initial=0)) <= _STRETCH_BYTES
+        )
+        self._which = self._start = np.zeros(0, np.int64)  # where each sample is in `_memory`
+        self._memory: list[memoryview] = []  # of the batches, then of compressed samples
         self._batches: list[tuple[Bytes, Splits]] = []
-        self._first: list[int] = []
-        self._moved: set[int] = set()
+        self._first: list[int] = []  # each batch's first sample, and the end
+        self._moved: dict[int, memoryview] = {}  # what overtook a straggler, by sample
         self._pool: Pool | None = None
 
     @property
     def extra_bytes(self) -> int:
-        """The stored bytes of compressed samples, held while they are expanded."""
-        return int(self._rows.length[self._rows.packed].sum())
+        """Memory needed beside the batches': compressed samples, held while they are expanded."""
+        return int(self._rows.length[self._rows.packed].sum()) if self._any_packed else 0
 
     def open(self, pool: Pool, splits: list[int]) -> None:
-        """Lend a buffer for each batch."""
-        places: list[memoryview] = []
-        for start, end in itertools.pairwise(splits):
-            dense = np.zeros(end - start + 1, np.int64)
-            np.cumsum(self._rows.size[start:end], out=dense[1:])
-            data = pool.lend(int(dense[-1]))
-            whole, bounds = data.data, dense.tolist()
-            places += [whole[a:b] for a, b in itertools.pairwise(bounds)]
-            self._batches.append((data, dense))
-        self._places = places
-        self._first = splits
-        self._pool = pool
+        """Lend the buffers for batches of samples [splits[i], splits[i + 1])."""
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._rows.size)])
+        for first, last in itertools.pairwise(splits):
+            dense = ends[first : last + 1] - ends[first]
+            self._batches.append((pool.lend(int(dense[-1])), dense))
+        edges = np.array(splits, np.int64)
+        counts = np.diff(edges)
+        which = np.repeat(np.arange(len(counts)), counts)
+        start = ends[:-1] - np.repeat(ends[edges[:-1]], counts)
+        buffers = [data for data, _ in self._batches]
+        if self._any_packed:
+            stored = np.where(self._rows.packed, self._rows.length, 0)
+            which = np.where(self._rows.packed, len(buffers), which)
+            start = np.where(self._rows.packed, np.cumsum(stored) - stored, start)
+            buffers.append(np.empty(self.extra_bytes, np.uint8))
+        self._which, self._start = which, start
+        self._memory = [buffer.data for buffer in buffers]
+        self._first, self._pool = splits, pool
+        if self.by_batch:
+            self._stretches = stretches_of(self._rows, self._start, edges[:-1])
+        else:
+            self._targets = self._brought(self._reads.order)
+            self._expected: list[int] = self._rows.crc32c[self._reads.order].tolist()
+        self._aim(buffers)
 
-    def buffers(self, read: int) -> list[memoryview]:
+    def _aim(self, buffers: list[Bytes]) -> None:
+        """List what reads fill, one behind the other: members, and bins for what is between."""
+        order, begin = self._reads.order, np.array(self._reads.start, np.int64)
+        offset, length = self._rows.offset[order], self._rows.length[order]
+        gap = np.zeros(len(order), np.int64)
+        gap[1:] = offset[1:] - (offset + length)[:-1]
+        gap[begin] = 0
+        bins = -(-gap // len(_BIN))
+        at = np.arange(len(order)) + np.cumsum(bins)  # where each member is among the pieces
+        count = int(at[-1]) + 1 if len(at) else 0
+        which = np.full(count, len(buffers), np.int64)
+        start, size = np.zeros(count, np.int64), np.full(count, len(_BIN), np.int64)
+        which[at], start[at], size[at] = self._which[order], self._start[order], length
+        ragged = bins > 0
+        size[at[ragged] - 1] = gap[ragged] - (bins[ragged] - 1) * len(_BIN)
+        self._pieces = Pieces([*buffers, _BIN], which, start, size)
+        first = at[begin]
+        self._piece: list[int] = [*first.tolist(), count]
+        # Where each read's first piece is, as numbers: objects that live as long as the window cost
+        # more, in garbage collections, than to make them when they are needed.
+        self._head_which: list[int] = which[first].tolist()
+        self._head_start: list[int] = start[first].tolist()
+        self._head_end: list[int] = (start + size)[first].tolist()
+
+    def buffers(self, read: int) -> Sequence[memoryview]:
         """Return what a read fills, in order."""
-        first, last = self._reads.start[read], self._reads.end[read]
-        if last - first == 1 and not self._any_packed:
-            return [self._places[self._order[first]]]
-        buffers: list[memoryview] = []
-        end = self._offset[first]
-        for member in range(first, last):
-            gap = self._offset[member] - end
-            buffers += [_BIN] * (gap // len(_BIN))
-            if gap % len(_BIN):
-                buffers.append(_BIN[: gap % len(_BIN)])
-            buffers.append(self._target(member))
-            end = self._offset[member] + self._length[member]
-        return buffers
-
-    def _target(self, member: int) -> memoryview:
-        at = self._order[member]
-        if self._any_packed and self._rows.packed[at]:
-            stored = self._stored.get(at)
-            if stored is None:
-                stored = self._stored[at] = memoryview(bytearray(self._length[member]))
-            return stored
-        return self._places[at]
+        first, end = self._piece[read], self._piece[read + 1]
+        if end - first > 1:
+            return self._pieces.part(first, end)
+        buffer = self._memory[self._head_which[read]]
+        return [buffer[self._head_start[read] : self._head_end[read]]]
 
     def accept(self, read: int, own: memoryview) -> None:
-        """Show the samples of a read where they are now."""
-        first, last = self._reads.start[read], self._reads.end[read]
-        for member in range(first, last):
-            at, start = self._order[member], self._offset[member] - self._offset[first]
-            view = own[start : start + self._length[member]]
-            if self._any_packed and self._rows.packed[at]:
-                self._stored[at] = view
-            else:
-                self._places[at] = view
-                self._moved.add(at)
+        """Take what a read brought into a buffer of its own; its places may still be written to by
+        the straggler that it overtook."""
+        for member in range(self._reads.start[read], self._reads.end[read]):
+            at = int(self._reads.order[member])
+            start = int(self._rows.offset[at]) - self._reads.offset[read]
+            self._moved[at] = own[start : start + int(self._rows.length[at])]
+            if not self.by_batch:
+                self._targets[member] = self._moved[at]
+
+    def _brought(self, samples: Numbers) -> list[memoryview]:
+        """Return what reads brought for some samples, stored as it is."""
+        start = self._start[samples]
+        end = start + self._rows.length[samples]
+        columns = (self._which[samples].tolist(), start.tolist(), end.tolist())
+        memory = self._memory
+        found = [memory[which][low:high] for which, low, high in zip(*columns, strict=True)]
+        if self._moved:
+            found = [self._moved.get(at, view)
+                     for at, view in zip(samples.tolist(), found, strict=True)]  # fmt: skip
+        return found
 
     def damaged(self, start: int, end: int) -> list[int]:
-        """Return the samples without their checksum, and the compressed ones."""
+        """Return the samples of reads [start, end) to check: without their checksum, and compressed
+        ones."""
         first, last = self._reads.start[start], self._reads.end[end - 1]
-        order, places = self._order, self._places
-        found = list(map(crc32c, [places[at] for at in order[first:last]]))
-        if found == self._expected[first:last] and not self._any_packed:
-            return []
-        return [
-            order[member]
-            for member, checksum in enumerate(found, first)
-            if checksum != self._expected[member] or order[member] in self._stored
-        ]
+        if not self._any_packed:
+            found = list(map(crc32c, self._targets[first:last]))
+            if found == self._expected[first:last]:
+                return []
+        return self._suspicious(self._reads.order[first:last])
+
+    def _suspicious(self, samples: Numbers) -> list[int]:
+        found = np.array(list(map(crc32c, self._brought(samples))), np.uint32)
+        wrong = found != self._rows.crc32c[samples]
+        suspicious: list[int] = samples[wrong | self._rows.packed[samples]].tolist()
+        return suspicious
+
+    def damaged_in(self, number: int) -> list[int]:
+        """Return the samples of a batch without their checksum."""
+        first, last = self._first[number], self._first[number + 1]
+        if not self._moved.keys().isdisjoint(range(first, last)):
+            samples = np.arange(first, last)
+            return self._suspicious(samples[self._rows.length[samples] > 0])
+        (data, splits), sums = self._batches[number], self._stretches
+        suspicious: list[int] = []
+        low = bisect.bisect_left(sums.first, first)
+        for at in range(low, bisect.bisect_left(sums.first, last)):
+            start, end = sums.first[at], sums.end[at]
+            begin, stop = splits[[start - first, end - first]].tolist()
+            if crc32c(data[begin:stop]) != sums.crc32c[at]:
+                samples = np.arange(start, end)
+                suspicious += self._suspicious(samples[self._rows.length[samples] > 0])
+        return suspicious
+
+    def _place(self, at: int) -> memoryview:
+        """Return the sample's place in its batch, or where it is instead."""
+        moved = self._moved.get(at)
+        if moved is not None and not self._rows.packed[at]:
+            return moved
+        number = bisect.bisect_right(self._first, at) - 1
+        data, splits = self._batches[number]
+        low, high = splits[at - self._first[number] : at - self._first[number] + 2].tolist()
+        return data.data[low:high]
 
     def check(self, at: int, name: str) -> None:
         """Expand a compressed sample into its place; raise Corrupt for what does not verify."""
         rows = self._rows
-        stored = self._stored.pop(at, None)
-        raw = stored is None
-        data = bytes(self._places[at] if stored is None else stored)
-        if len(data) != rows.length[at]:
-            data = b""
-        codec = Codec.NONE if raw else Codec.ZSTD
+        (brought,) = self._brought(np.array([at]))
+        codec = Codec.ZSTD if rows.packed[at] else Codec.NONE
         size, checksum = int(rows.size[at]), int(rows.crc32c[at])
-        self._places[at][:] = payload.decode(data, size, codec, checksum, name)
+        data = payload.decode(bytes(brought), size, codec, checksum, name)
+        self.put(at, data)
 
     def put(self, at: int, data: bytes) -> None:
         """Give a sample its bytes, which are verified already."""
-        self._stored.pop(at, None)
-        self._places[at][:] = data
+        self._place(at)[:] = data
 
-    def gather(self, number: int, chosen: Chosen) -> tuple[Bytes, Splits]:
-        """Return the batch as it is, or without what is left out."""
+    def gather(self, number: int, chosen: Numbers) -> tuple[Bytes, Splits]:
+        """Return the dense bytes of a batch's chosen samples, and where each begins and ends."""
         data, splits = self._batches[number]
         first = self._first[number]
         complete = len(chosen) == len(splits) - 1 and (not len(chosen) or int(chosen.min()) >= 0)
-        if complete and self._moved.isdisjoint(range(first, first + len(chosen))):
+        if complete and self._moved.keys().isdisjoint(range(first, first + len(chosen))):
             return data, splits
-        pieces = [self._places[at] for at in chosen.tolist() if at != NOTHING]
+        pieces = [self._place(at) for at in chosen.tolist() if at != NOTHING]
         sizes = np.where(chosen == NOTHING, 0, self._rows.size[np.maximum(chosen, first)])
         dense = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         assert self._pool is not None
         whole = self._pool.lend(int(dense[-1]))
         whole[:] = np.frombuffer(b"".join(pieces), np.uint8)
         return whole, dense
-
-
-class Staged:
-    """Reads land one behind the other in one buffer; Arrow takes each batch out of it.
-
-    What overtook a straggler stays where it is, and is copied over what Arrow took from the place
-    that the straggler still writes to.
-    """
-
-    def __init__(self, rows: Rows, reads: Reads) -> None:
-        self._rows = rows
-        self._reads = reads
-        self._plan: Staging = plan_staging(rows, reads)
-        # The payloads and the gaps between them are the elements of one Arrow array: payload j is
-        # element 2j, and behind the last one stands an element without bytes.
-        members = len(reads.order)
-        bounds = np.empty(2 * members + 1, np.int64)
-        bounds[0:-1:2], bounds[1::2] = self._plan.starts, self._plan.ends
-        bounds[-1] = self._plan.ends[-1] if members else 0
-        self._bounds = bounds
-        self._element = np.full(len(rows) + 1, 2 * members - 1, np.int64)
-        self._element[reads.order] = 2 * np.arange(members)
-        self._whole = memoryview(b"")
-        self._moved: dict[int, memoryview] = {}  # what overtook a straggler, by read
-        self._array: pa.Array = None
-
-    @property
-    def extra_bytes(self) -> int:
-        """The staging buffer."""
-        return self._plan.size
-
-    def open(self, pool: Pool, splits: list[int]) -> None:
-        """Lend the staging buffer; the batches' own come from Arrow."""
-        data = pool.lend(self._plan.size)
-        self._whole = data.data
-        buffers = [None, pa.py_buffer(self._bounds), pa.py_buffer(data)]
-        count = len(self._bounds) - 1
-        self._array = pa.LargeBinaryArray.from_buffers(pa.large_binary(), count, buffers)
-
-    def buffers(self, read: int) -> list[memoryview]:
-        """Return what a read fills."""
-        place = self._plan.places[read]
-        return [self._whole[place : place + self._reads.length[read]]]
-
-    def _brought(self, read: int) -> memoryview:
-        """Return what a read brought, wherever it is."""
-        moved = self._moved.get(read)
-        return self.buffers(read)[0] if moved is None else moved
-
-    def accept(self, read: int, own: memoryview) -> None:
-        """Remember where a read's bytes are instead of in their place."""
-        self._moved[read] = own
-
-    def damaged(self, start: int, end: int) -> list[int]:
-        """Return the samples without their checksum; most stretches need one look."""
-        plan = self._plan
-        damaged: list[int] = []
-        for read in range(start, end):
-            brought, place = self._brought(read), plan.places[read]
-            for span in range(plan.span[read], plan.span[read + 1]):
-                low, high = plan.low[span] - place, plan.high[span] - place
-                if crc32c(brought[low:high]) != plan.crc32c[span]:
-                    damaged += self._damaged_of(span)
-        return damaged
-
-    def _damaged_of(self, span: int) -> list[int]:
-        member = self._plan.member
-        last = member[span + 1] if span + 1 < len(member) else len(self._plan.starts)
-        samples = self._reads.order[member[span] : last].tolist()
-        return [at for at in samples if crc32c(self._view(at)) != self._rows.crc32c[at]]
-
-    def _view(self, at: int) -> memoryview:
-        element = int(self._element[at])
-        start, end = int(self._bounds[element]), int(self._bounds[element + 1])
-        if not self._moved:
-            return self._whole[start:end]
-        read = bisect.bisect_right(self._reads.start, element // 2) - 1
-        place = self._plan.places[read]
-        return self._brought(read)[start - place : end - place]
-
-    def check(self, at: int, name: str) -> None:
-        """Raise Corrupt for a sample that does not verify."""
-        rows = self._rows
-        checksum, size = int(rows.crc32c[at]), int(rows.size[at])
-        payload.decode(bytes(self._view(at)), size, Codec.NONE, checksum, name)
-
-    def put(self, at: int, data: bytes) -> None:
-        """Give a sample its bytes, which are verified already."""
-        self._view(at)[:] = data
-
-    def gather(self, number: int, chosen: Chosen) -> tuple[Bytes, Splits]:
-        """Copy the chosen samples out of the staging buffer."""
-        elements = self._element[chosen]  # NOTHING is the last element, the one without bytes
-        taken = pc.take(
-            self._array, bridge.numbers(elements), boundscheck=False, memory_pool=_memory()
-        )
-        _, splits, data = taken.buffers()
-        bounds = np.frombuffer(splits, np.int64)[: len(chosen) + 1]
-        if data is None:
-            return np.empty(0, np.uint8), bounds
-        dense = np.frombuffer(data, np.uint8)[: int(bounds[-1])]
-        return self._mended(dense, bounds, chosen) if self._moved else dense, bounds
-
-    def _mended(self, dense: Bytes, bounds: Splits, chosen: Chosen) -> Bytes:
-        """Return a batch with the samples of overtaken reads from where those brought them."""
-        whole, edges = dense.copy(), bounds.tolist()
-        for at, (start, end) in zip(chosen.tolist(), itertools.pairwise(edges), strict=True):
-            if at != NOTHING and end > start:
-                whole[start:end] = self._view(at)
-        return whole

@@ -66,6 +66,11 @@ class Width:
         if not self._settled and width > self.target:
             self.target, self._before = min(width, self._width_max), None
 
+    def begin_anew(self) -> None:
+        """Forget what was seen at the width before this one: it cannot be compared."""
+        if self._before is not None:
+            self.target, self._before = self._before[0], None
+
     def note(
         self, reads: int, read_bytes: int, seconds: float, call_bytes: float = CALL_BYTES
     ) -> None:

@@ -152,7 +152,6 @@ class Feed:
             recorder=self._recorder,
             skips=options.on_corrupt == "skip",
             fixed=options.last in ("pad", "repeat"),
-            may_stage=options.allocate is None,
         )
         ahead = Ahead(means, self._plan(selection), options.limits, closed)
         ahead.start(Start(self._here(), self._skip))

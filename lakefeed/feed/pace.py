@@ -10,8 +10,10 @@ import time
 from lakefeed.feed.control import CALL_BYTES, WAITING, Costs, Width
 from lakefeed.feed.flights import Flight, Task
 
-# An observation lasts at least so long and so many reads for each worker.
+# An observation lasts at least so long and so many reads for each worker: longer where reads are
+# quick, to have a few windows' planning and checking in it.
 _OBSERVE_SECONDS = 0.01
+_OBSERVE_QUICK_SECONDS = 0.05
 _OBSERVE_READS = 3
 # The first few reads tell a volume that makes its callers wait from a page cache. Out of a cache a
 # read is work for the processor from its beginning to its end, on a loaded machine too, but for
@@ -33,16 +35,21 @@ class Pace:
         self.width = Width()
         self.costs = Costs()
         self._first_reads = 0
-        self.announces = False  # are reads announced, because else they have to wait?
+        self.waits = False  # do reads have to wait for the volume?
+        self.announces = False  # are they announced, because of that?
         self._all_waited = True
         self._deaf_windows = 0  # so many windows may say that they waited, and are not heard
         self._next_deaf_windows = _DEAF_WINDOWS
         self._call_bytes = float(CALL_BYTES)
+        self._largest = 0  # batches in a window so far
         self._skip = 0  # reads to come that were under way at another width
         self._since = 0.0
         self._reads = 0
         self._read_bytes = 0
-        self._seconds = 0.0
+        self._seconds = 0.0  # with a read under way
+        self._working = 0
+        self._working_since = 0.0
+        self._work_seconds = 0.0  # with anybody at work
 
     @property
     def unknown(self) -> bool:
@@ -62,6 +69,18 @@ class Pace:
     def begin(self) -> None:
         """The first of some reads starts."""
         self._since = time.perf_counter()
+
+    def work(self) -> None:
+        """A worker begins with any job."""
+        if not self._working:
+            self._working_since = time.perf_counter()
+        self._working += 1
+
+    def rest(self) -> None:
+        """A worker is done with a job."""
+        self._working -= 1
+        if not self._working:
+            self._work_seconds += time.perf_counter() - self._working_since
 
     def note(self, task: Task | None) -> bool:
         """Count a task that came back, None for one that was overtaken; True after a decision."""
@@ -85,17 +104,28 @@ class Pace:
         if self._skip > 0:
             self._start_anew(self._skip - task.reads)
             return False
+        batches = len(task.flight.slots)
+        if batches > self._largest and not self.waits:
+            # Windows still grow, and their work gets cheaper, at any width.
+            self._largest = batches
+            self.width.begin_anew()
+            self._start_anew(0)
+            return False
         self._reads += task.reads
         self._read_bytes += task.read_bytes
+        work_seconds = self._work_seconds + now - self._working_since
         enough = self._reads >= _OBSERVE_READS * self.width.target
-        if not enough or self._seconds < _OBSERVE_SECONDS:
+        least = _OBSERVE_SECONDS if self.waits else _OBSERVE_QUICK_SECONDS
+        if not enough or work_seconds < least:
             return False
         # What comes at the same time, and partly before anybody asks for it, does not show what a
         # call costs.
         if not self.announces:
             self.costs.note(self._reads, self._read_bytes, self._seconds)
         before = self.width.target
-        self.width.note(self._reads, self._read_bytes, self._seconds, self._call_bytes)
+        # A worker that reads all the time brings no more than one that also plans and checks, if
+        # that is left to others then: what counts is what all of them get done.
+        self.width.note(self._reads, self._read_bytes, work_seconds, self._call_bytes)
         self._start_anew(self.width.target if self.width.target != before else 0)
         return True
 
@@ -103,7 +133,7 @@ class Pace:
         """Count a window whose reads are done: does the page cache end here, or begin?"""
         self._deaf_windows -= 1
         if self.announces and flight.in_memory:
-            self.announces = False
+            self.announces = self.waits = False
             self.costs = Costs()
             self._call_bytes = float(CALL_BYTES)
             # What waited was the thread, for its turn: believe that less and less often.
@@ -116,6 +146,7 @@ class Pace:
             self._believe_in_waiting()
 
     def _believe_in_waiting(self) -> None:
+        self.waits = True
         self.costs = Costs(WAITING)
         self._call_bytes = self.costs.gap_bytes
 
@@ -123,4 +154,5 @@ class Pace:
         """Begin an observation behind so many reads: they were asked for at another width."""
         self._skip = skip
         self._reads = self._read_bytes = 0
-        self._seconds = 0.0
+        self._seconds = self._work_seconds = 0.0
+        self._working_since = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakefeed.feed.pace import Pace
@@ -22,6 +22,10 @@ _SLOW_AHEAD_WINDOWS = 4
 # is there: then windows are about one batch, and many of them are under way.
 _SMALL_BYTES = 32 << 10
 _SHARED_SHARE = 4
+# Of a selection so small that a quarter of the budget holds a sixth of it, half is read at once if
+# it fits: where so many of all samples are wanted the next one is near, in a global order as well,
+# and to read what lies between takes less than another call.
+_DENSE = 6
 _BIG_WINDOW_BYTES = 4 << 20
 _SLOW_AHEAD_SHARE = 4
 # How many times as big the next window is until they are big enough. Where neighbours share reads,
@@ -31,6 +35,9 @@ _SHARED_GROWTH = 4
 _READ_BYTES = 1 << 20
 _SLOW_READ_BYTES = 4 << 20
 _GAP_BYTES_MIN, _GAP_BYTES_MAX = 4 << 10, 1 << 20
+# Out of a page cache a call takes two microseconds, and what seems to make it longer is the time
+# that threads wait for their turn, which is not saved by reading more.
+_CACHED_GAP_BYTES_MAX = 16 << 10
 # A volume is slow when its reads wait rather than copy: half of them longer than this. Its calls
 # are dear then, and also where reads are announced because they would have to wait.
 _SLOW_SECONDS = 300e-6
@@ -52,9 +59,10 @@ class Limits:
 class Tuner:
     """Chooses; used by one planning worker at a time."""
 
-    def __init__(self, limits: Limits, recorder: Recorder, mixed: int = 0) -> None:
+    def __init__(self, limits: Limits, recorder: Recorder, count: int, mixed: int = 0) -> None:
         self._limits = limits
         self._recorder = recorder
+        self._count = count
         self._mixed = mixed  # samples in a window that the order is mixed in; 0: no such windows
         self._samples = 1
         self._sample_bytes = 0.0
@@ -64,11 +72,15 @@ class Tuner:
 
     @property
     def window_bytes(self) -> int:
-        """The size that windows grow to: two of them, staged, fit into the budget."""
+        """The size that windows grow to: some of them fit into the budget."""
         if self._dear and self._share:
             return self._limits.bytes_max // _SHARED_SHARE
         usual = _BIG_WINDOW_BYTES if self._slow else _WINDOW_BYTES
-        return min(usual, self._limits.bytes_max // 4)
+        most = self._limits.bytes_max // _SHARED_SHARE
+        whole = self._count * self._sample_bytes
+        if not self._mixed and self._sample_bytes < _SMALL_BYTES and whole <= _DENSE * most:
+            return min(max(usual, int(whole) // 2), most)
+        return min(usual, most)
 
     @property
     def _share(self) -> bool:
@@ -105,14 +117,10 @@ class Tuner:
         if self._slow:
             usual = self._recorder.read_seconds(0.95)
             self.hedge_seconds = max(_STRAGGLER_SECONDS, _STRAGGLER_FACTOR * usual)
-        gap = int(min(max(pace.costs.gap_bytes, _GAP_BYTES_MIN), _GAP_BYTES_MAX))
+        most = _GAP_BYTES_MAX if self._dear or pace.waits else _CACHED_GAP_BYTES_MAX
+        gap = int(min(max(pace.costs.gap_bytes, _GAP_BYTES_MIN), most, _GAP_BYTES_MAX))
         size = _SLOW_READ_BYTES if self._dear else _READ_BYTES
-        return Tuning(gap, size, self._slow, self._limits.bytes_max // 2)
-
-    @staticmethod
-    def plain(tuning: Tuning) -> Tuning:
-        """Return how to read with the least memory."""
-        return replace(tuning, hedged=False, staging_bytes_max=0)
+        return Tuning(gap, size, self._slow)
 
     def fits(self, window: Window) -> bool:
         """Tell whether another window of this size would fit beside it."""

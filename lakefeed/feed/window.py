@@ -7,22 +7,19 @@
 4. `settle` brings what no read brought: empty payloads, and those whose pack is gone because
    compaction moved them, which the snapshot knows.
 5. `batch` makes one batch.
-
-Big samples are read straight into their batch (`direct`). Small ones that share reads are `staged`:
-whole stretches of packs are read into one buffer, each verified with one pass, and Arrow gathers
-the batches out of it, so that no step costs an interpreter's call for each sample.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lakefeed.errors import Corrupt, NotFound, VolumeFailed
-from lakefeed.feed.assembly import NOTHING, Direct, Placing, Staged
+from lakefeed.feed.assembly import NOTHING, Places
 from lakefeed.feed.batch import Batch, Names
 from lakefeed.feed.buffers import Pool
 from lakefeed.feed.fetching import Patience
@@ -35,10 +32,6 @@ from lakefeed.feed.table import Rows
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import ReadableFile
 
-# Staging pays where several payloads share a read and copying one more time is cheap beside a call
-# for each sample: up to four memory pages or so.
-_STAGED_BYTES = 16 << 10
-_STAGED_SHARING = 2
 # Packs that are opened to announce reads in them, one after the other. More are better opened by
 # threads, side by side, each for a read; once open, they are open to announcements.
 _OPENED_MAX = 16
@@ -59,7 +52,6 @@ class Means:
     recorder: Recorder
     skips: bool
     fixed: bool
-    may_stage: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,6 @@ class Tuning:
     gap_bytes: int
     read_bytes: int
     hedged: bool
-    staging_bytes_max: int
 
 
 class Claim:
@@ -113,29 +104,15 @@ class Window:
             for start, end in zip(draft.splits, draft.splits[1:], strict=False)
         ]
         self.held_bytes = [size + _BATCH_BYTES for size in self.batch_bytes]
-        self._placing: Placing = self._choose(tuning)
+        self._places = Places(self.rows, self.reads)
         self._lock = threading.Lock()  # guards the two below
         self._gone: set[int] = set()
         self._bad: dict[int, Corrupt] = {}
 
-    def _choose(self, tuning: Tuning) -> Placing:
-        rows, reads = self.rows, self.reads
-        mean = sum(self.batch_bytes) / max(1, len(rows))
-        staged = (
-            self.means.may_stage
-            and mean <= _STAGED_BYTES
-            and len(reads) * _STAGED_SHARING <= len(rows)
-            and len(reads) > 0
-            and not rows.packed.any()
-            and int(rows.length.max(initial=0)) <= tuning.read_bytes
-            and sum(reads.length) + sum(self.batch_bytes) <= tuning.staging_bytes_max
-        )
-        return Staged(rows, reads) if staged else Direct(rows, reads)
-
     @property
     def extra_bytes(self) -> int:
         """Memory that is needed while reading, beside the batches' own."""
-        return self._placing.extra_bytes
+        return self._places.extra_bytes
 
     @property
     def needed_bytes(self) -> int:
@@ -144,7 +121,7 @@ class Window:
 
     def open(self) -> None:
         """Lend the buffers."""
-        self._placing.open(self.means.pool, self.draft.splits)
+        self._places.open(self.means.pool, self.draft.splits)
 
     def announce(self, start: int, end: int) -> bool:
         """Have the volume fetch what reads [start, end) will ask for; False if it does not (V8)."""
@@ -191,9 +168,8 @@ class Window:
         read_bytes = sum(self.reads.length[start:end])
         now = time.thread_time()
         self.means.recorder.fetched(seconds, read_bytes, max(0.0, sum(seconds) - (now - cpu)))
-        began = time.perf_counter()
-        self._verify(start, end)
-        self.means.recorder.stage("verify", time.perf_counter() - began)
+        if not self._places.by_batch:
+            self._verify(lambda: self._places.damaged(start, end))
         return True
 
     def _read_pack(self, start: int, end: int, how: _How, seconds: list[float]) -> bool:
@@ -205,7 +181,7 @@ class Window:
             if how.second:
                 return self._read_apart(file, done, how, seconds)
             # Locals and few calls: for small samples this loop is most of the feed's time.
-            read_into, buffers, offset = file.read_into, self._placing.buffers, self.reads.offset
+            read_into, buffers, offset = file.read_into, self._places.buffers, self.reads.offset
             clock, note = time.perf_counter, seconds.append
             began = clock()
             for read in range(done, end):
@@ -236,19 +212,21 @@ class Window:
         seconds.append(time.perf_counter() - began)
         if not how.first():
             return False
-        self._placing.accept(read, own)
+        self._places.accept(read, own)
         return True
 
-    def _verify(self, start: int, end: int) -> None:
-        for at in self._placing.damaged(start, end):
+    def _verify(self, find: Callable[[], list[int]]) -> None:
+        began = time.perf_counter()
+        for at in find():
             self._check(at)
+        self.means.recorder.stage("verify", time.perf_counter() - began)
 
     def _check(self, at: int) -> None:
         """Look at a payload whose checksum did not agree, unless its pack is gone."""
         if at in self._gone:
             return
         try:
-            self._placing.check(at, self._name(at))
+            self._places.check(at, self._name(at))
         except Corrupt as error:
             self._refuse(at, error)
 
@@ -281,12 +259,14 @@ class Window:
             except Corrupt as error:
                 self._refuse(at, error)
             else:
-                self._placing.put(at, data)
+                self._places.put(at, data)
 
     # -- batches ---------------------------------------------------------------------------------
 
     def batch(self, number: int) -> Batch:
         """Return a batch; Corrupt for one with a damaged payload, unless those are skipped."""
+        if self._places.by_batch:
+            self._verify(lambda: self._places.damaged_in(number))
         began = time.perf_counter()
         start, end = self.draft.splits[number], self.draft.splits[number + 1]
         bad = [at for at in sorted(self._bad) if start <= at < end]
@@ -309,7 +289,7 @@ class Window:
             chosen = np.setdiff1d(chosen, bad, assume_unique=True)
             numbers = draft.numbers[chosen]
             real -= sum(at - start < real for at in bad)
-        data, splits = self._placing.gather(number, chosen)
+        data, splits = self._places.gather(number, chosen)
         labels = _labels(selection, numbers)
         if labels is not None and bad and self.means.fixed:
             labels[chosen == NOTHING] = NO_LABEL

@@ -25,6 +25,7 @@ from types import TracebackType
 
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
+from lakefeed.volume.pieces import deal_out, total_bytes
 from lakefeed.volume.posix import PosixVolume
 
 PIECE_BYTES = 64 << 10
@@ -212,16 +213,13 @@ class CachedFile:
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers in order from `offset`, wholly."""
-        total = sum(buffer.nbytes for buffer in buffers)
+        total = total_bytes(buffers)
         if offset < 0 or offset + total > self.size:
             return self._inner.read_into(offset, buffers)  # which says what is wrong
         one = buffers[0] if len(buffers) == 1 else memoryview(bytearray(total))
         self._fill(offset, one)
         if len(buffers) != 1:
-            position = 0
-            for buffer in buffers:
-                buffer[:] = one[position : position + len(buffer)]
-                position += len(buffer)
+            deal_out(one, buffers)
         return total
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:

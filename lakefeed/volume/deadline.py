@@ -35,6 +35,7 @@ from lakefeed.volume.base import (
     Volume,
     WritableFile,
 )
+from lakefeed.volume.pieces import deal_out, total_bytes
 
 # As many calls as a client usually has slots for at its server (NFSv4.1 sessions: 64).
 THREADS_MAX = 64
@@ -249,10 +250,9 @@ class DeadlineReadableFile(_DeadlineFile[ReadableFile]):
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers in order from `offset`, wholly; a time-out leaves them as they were."""
-        own = [memoryview(bytearray(buffer.nbytes)) for buffer in buffers]
-        done = self._volume.run("read", self._path, lambda: self._inner.read_into(offset, own))
-        for buffer, data in zip(buffers, own, strict=True):
-            buffer[:] = data
+        own = memoryview(bytearray(total_bytes(buffers)))
+        done = self._volume.run("read", self._path, lambda: self._inner.read_into(offset, [own]))
+        deal_out(own, buffers)
         return done
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:

@@ -23,6 +23,7 @@ from lakefeed.volume.base import (
     Volume,
     WritableFile,
 )
+from lakefeed.volume.pieces import total_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class MeteredReadableFile:
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers in order from `offset`, wholly."""
-        with self._meter.call("read", sum(buffer.nbytes for buffer in buffers)):
+        with self._meter.call("read", total_bytes(buffers)):
             return self._inner.read_into(offset, buffers)
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:

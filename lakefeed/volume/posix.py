@@ -22,6 +22,7 @@ from lakefeed.errors import LakefeedError, VolumeFailed, from_os_error
 from lakefeed.volume.advice import advice_bytes
 from lakefeed.volume.base import Buffer, FileStat, Listed, Space
 from lakefeed.volume.directories import sync_directory
+from lakefeed.volume.pieces import preadv, total_bytes
 
 # Linux refuses more than 1024 buffers in one vectored call (UIO_MAXIOV).
 IOV_MAX = 1024
@@ -174,12 +175,11 @@ class PosixReadableFile:
         return total
 
     def _fill(self, offset: int, buffers: Sequence[memoryview]) -> int:
-        wanted = sum(buffer.nbytes for buffer in buffers)
-        have = 0
-        pending = list(buffers)
+        wanted = total_bytes(buffers)
+        have, pending = 0, buffers
         while have < wanted:
             try:
-                done = os.preadv(self._fd, pending, offset + have)
+                done = preadv(self._fd, pending, offset + have)
             except OSError as error:
                 raise self._failed(error, offset + have) from error
             if not done:
@@ -383,7 +383,7 @@ def _file_stat(info: os.stat_result) -> FileStat:
     return FileStat(info.st_size, info.st_mtime_ns, info.st_nlink)
 
 
-def _skip(buffers: list[memoryview], count: int) -> list[memoryview]:
+def _skip(buffers: Sequence[memoryview], count: int) -> list[memoryview]:
     rest = []
     for buffer in buffers:
         if count >= buffer.nbytes:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
+from lakefeed.volume.pieces import total_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class SlowFile:
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers in order from `offset`, wholly."""
-        self._volume.pay(sum(buffer.nbytes for buffer in buffers))
+        self._volume.pay(total_bytes(buffers))
         return self._inner.read_into(offset, buffers)
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:

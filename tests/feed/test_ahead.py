@@ -16,7 +16,7 @@ from lakefeed.feed.tuning import Limits
 def test_workers_that_look_around_together_do_not_all_leave() -> None:
     """Each sees that there is one too many; only one of them is."""
     means: Any = SimpleNamespace(recorder=Recorder(None))
-    plan: Any = SimpleNamespace(shuffle=Shuffle(1))
+    plan: Any = SimpleNamespace(count=10, shuffle=Shuffle(1))
     ahead = Ahead(means, plan, Limits(8, 1 << 20), threading.Event())
     one, other = threading.Thread(), threading.Thread()
     ahead._calling = {one: False, other: False}

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from lakefeed.feed.assembly import Direct, Staged
+from lakefeed.feed import assembly
+from lakefeed.feed.assembly import Places
 from lakefeed.feed.buffers import Pool
 from lakefeed.feed.reads import plan_reads
 from lakefeed.feed.table import Rows
@@ -25,26 +26,34 @@ def rows_of(payloads: list[bytes]) -> Rows:
     return Rows(["a" * 32], nothing, places, sizes, sizes, checksums, nothing.astype(np.bool_))
 
 
-@pytest.mark.parametrize("way", [Direct, Staged])
+@pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["one by one", "by batch"])
 @pytest.mark.parametrize("gap_bytes", [-1, 0], ids=["a read each", "one read"])
-def test_a_late_write_changes_no_batch(gap_bytes: int, way: type[Direct | Staged]) -> None:
+def test_a_late_write_changes_no_batch(
+    gap_bytes: int, small_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "_SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(assembly, "_MANY", 1)
     rows = rows_of(PAYLOADS)
     reads = plan_reads(rows, gap_bytes, 1 << 20)
-    placing, pool = way(rows, reads), Pool(1 << 20)
-    placing.open(pool, [0, 3, 6])
+    places, pool = Places(rows, reads), Pool(1 << 20)
+    assert places.by_batch == (small_bytes > 0)
+    places.open(pool, [0, 3, 6])
     stored = b"\0" * 4 + b"".join(PAYLOADS)
-    late = placing.buffers(0)
+    late = places.buffers(0)
     for buffer in late:  # as far as the straggler came before it was overtaken
         buffer[: len(buffer) // 2] = b"\xdd" * (len(buffer) // 2)
     for read in range(len(reads)):
         own = stored[reads.offset[read] : reads.offset[read] + reads.length[read]]
         if read == 0:
-            placing.accept(read, memoryview(own))
+            places.accept(read, memoryview(own))
         else:
-            (place,) = placing.buffers(read)
+            (place,) = places.buffers(read)
             place[:] = own
-        assert placing.damaged(read, read + 1) == []
-    batches = [placing.gather(number, np.arange(3 * number, 3 * number + 3)) for number in (0, 1)]
+        if not places.by_batch:
+            assert places.damaged(read, read + 1) == []
+    if places.by_batch:
+        assert places.damaged_in(0) == places.damaged_in(1) == []
+    batches = [places.gather(number, np.arange(3 * number, 3 * number + 3)) for number in (0, 1)]
     for buffer in late:
         buffer[:] = b"\xff" * len(buffer)
     again = pool.lend(len(stored))

@@ -15,6 +15,7 @@ from lakefeed.feed.pace import Pace
 
 READS: Any = SimpleNamespace(
     window=SimpleNamespace(reads=SimpleNamespace(length=[100_000] * 20)),
+    slots=[None],
     announceable=False,
     mostly_waited=True,
     in_memory=False,
@@ -32,6 +33,7 @@ def done(seconds: float, waited_seconds: float) -> Task:
 
 def after(waits: list[float], seconds: float = 0.001) -> Pace:
     pace = Pace()
+    pace.work()
     pace.begin()
     for waited in waits:
         pace.note(done(seconds, waited))
@@ -47,6 +49,7 @@ def test_reads_that_all_wait_ask_for_many_at_once() -> None:
 def test_a_volume_that_takes_hints_is_told_instead() -> None:
     pace = Pace()
     assert pace.announced_from == 4
+    pace.work()
     pace.begin()
     flight: Any = SimpleNamespace(**{**vars(READS), "announceable": True})
     for _ in range(4):
@@ -60,6 +63,7 @@ def test_a_volume_that_takes_hints_is_told_instead() -> None:
 
 def test_what_was_announced_says_nothing_about_the_volume() -> None:
     pace = Pace()
+    pace.work()
     pace.begin()
     flight: Any = SimpleNamespace(**{**vars(READS), "is_announced": lambda read: True})
     for _ in range(9):
@@ -118,6 +122,7 @@ def test_what_was_asked_for_at_another_width_is_not_counted(
     clock = count(0, 0.001)
     monkeypatch.setattr("lakefeed.feed.pace.time", SimpleNamespace(perf_counter=clock.__next__))
     pace = Pace()
+    pace.work()
     pace.begin()
     decided = [number for number in range(40) if pace.note(waited())]
     # Four reads tell that the volume waits; eight are under way until eight workers are at it.

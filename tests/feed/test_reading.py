@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lakefeed.errors import Corrupt, Invalid, VolumeFailed
-from lakefeed.feed import fetching, tuning, window
+from lakefeed.feed import assembly, fetching, tuning
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.labels import NO_LABEL
@@ -39,12 +39,13 @@ def served(feed: Feed) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("shuffle", ["global", "runs=16", None])
-def test_staged_and_direct_reading_give_the_same_bytes(
+def test_verifying_by_batch_and_one_by_one_give_the_same_bytes(
     volume: MemoryVolume, shuffle: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ways = []
-    for staged_bytes in (0, 1 << 20):
-        monkeypatch.setattr(window, "_STAGED_BYTES", staged_bytes)
+    for small_bytes in (0, 1 << 20):
+        monkeypatch.setattr(assembly, "_SMALL_BYTES", small_bytes)
+        monkeypatch.setattr(assembly, "_MANY", 1)
         with Lake.open(volume) as lake, Feed(lake, "train", FeedOptions(30, shuffle)) as feed:
             batches = [(b.paths, b.bytes(), b.splits.tolist()) for b in feed]
         assert {
@@ -183,12 +184,13 @@ def damaged_lake(where: Path, victims: list[int]) -> dict[str, bytes]:
     return {path: data for path, data in files.items() if int(path[-3:]) not in victims}
 
 
-@pytest.mark.parametrize("staged_bytes", [0, 1 << 20], ids=["direct", "staged"])
+@pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["one by one", "by batch"])
 @pytest.mark.parametrize("last", ["keep", "pad", "repeat"])
 def test_damaged_samples_are_skipped_counted_and_named(
-    tmp_path: Path, last: str, staged_bytes: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, last: str, small_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(window, "_STAGED_BYTES", staged_bytes)
+    monkeypatch.setattr(assembly, "_SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(assembly, "_MANY", 1)
     good = damaged_lake(tmp_path, [7, 8, 41])
     options = FeedOptions(16, last=last, labels="parent", on_corrupt="skip")  # type: ignore[arg-type]
     batches: list[Batch] = []

@@ -18,7 +18,7 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1500, 60_000], ids=["staged", "direct"])
+@pytest.mark.parametrize("size", [1500, 60_000], ids=["small", "big"])
 def test_buffers_come_back(tmp_path: Path, size: int) -> None:
     files = 60_000_000 // size // 6
     with Lake.create(tmp_path) as lake, lake.writer() as writer:

@@ -13,10 +13,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from lakefeed.errors import Conflict, LakefeedError, NotFound, VolumeFailed
 from lakefeed.volume.base import Listed, ReadableFile, Volume, WritableFile, read_file, write_file
+from lakefeed.volume.pieces import Pieces
 
 THREADS = 8
 
@@ -213,6 +215,22 @@ class VolumePromises:
             assert file.read_into(11, [memoryview(buffer) for buffer in many]) == 3000
             assert b"".join(many) == data[11:3011]
             assert file.read_into(0, []) == 0
+
+    def test_v6_pieces_of_memory_are_filled_like_buffers(self, volume: Volume) -> None:
+        data = bytes(number % 251 for number in range(5000))
+        write_file(volume, "a", data)
+        memory = [np.zeros(3000, np.uint8), np.zeros(2000, np.uint8)]
+        which = np.arange(3000) % 2
+        start = (np.arange(3000) * 7919) % 1500  # places of one byte, each twice at most
+        pieces = Pieces(memory, which, start, np.ones(3000, np.int64))
+        with volume.open("a") as file:
+            assert file.read_into(11, pieces[:2500]) == 2500
+            last = dict(zip(zip(which.tolist(), start.tolist(), strict=True),
+                            data[11:2511], strict=False))  # fmt: skip
+            assert {place: memory[place[0]][place[1]] for place in last} == last
+            assert file.read_into(5000, pieces[:0]) == 0
+            with pytest.raises(VolumeFailed):
+                file.read_into(4000, pieces)
 
     def test_v6_threads_share_a_reader(self, volume: Volume) -> None:
         data = bytes(number % 251 for number in range(100_000))
