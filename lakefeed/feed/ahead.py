@@ -31,7 +31,7 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.fetching import Stopped
-from lakefeed.feed.flights import Flight, Slot, Start, Task
+from lakefeed.feed.flights import Flight, Readiness, Slot, Start, Task
 from lakefeed.feed.pace import Pace
 from lakefeed.feed.planning import Draft, Plan
 from lakefeed.feed.stats import Now
@@ -73,11 +73,10 @@ class Ahead:
         self._held_batches = 0
         self._held_bytes = 0
         self._peak_bytes = 0
+        self._any_made = False  # was any batch made yet?
         self._calling: dict[threading.Thread, bool] = {}  # the workers; is it in a volume's call?
         self._leaving: set[threading.Thread] = set()  # those of them that are about to end
-        self._ready_since: float | None = None
-        self._ready_seconds = 0.0
-        self._began = time.perf_counter()
+        self._readiness = Readiness()
 
     def start(self, start: Start) -> None:
         """Start the first worker."""
@@ -114,25 +113,15 @@ class Ahead:
     def now(self) -> Now:
         """Return what the workers are at."""
         with self._lock:
-            now = time.perf_counter()
-            ready = self._ready_seconds
-            if self._ready_since is not None:
-                ready += now - self._ready_since
             return Now(
-                occupancy=ready / max(now - self._began, 1e-9),
+                occupancy=self._readiness.share,
                 inflight=sum(task.reads for task in self._running),
                 workers=self._pace.width.target,
                 peak_bytes=self._peak_bytes,
             )
 
     def _note_ready(self) -> None:
-        ready = bool(self._slots) and self._slots[0].ready
-        now = time.perf_counter()
-        if ready and self._ready_since is None:
-            self._ready_since = now
-        elif not ready and self._ready_since is not None:
-            self._ready_seconds += now - self._ready_since
-            self._ready_since = None
+        self._readiness.note(bool(self._slots) and self._slots[0].ready)
 
     def close(self) -> None:
         """Stop the workers and drop what is ready. Works twice."""
@@ -207,9 +196,10 @@ class Ahead:
             if len(self._calling) - len(self._leaving) > max(target, 1):
                 self._leaving.add(me)  # at once: others that look now must not leave as well
                 return None
-            # Plan before the last reads are handed out, so that there are always some to do; and
-            # what is announced comes by itself as soon as it is planned.
-            few = self._pace.announces or (len(self._tasks) < target and len(self._running) > 0)
+            # Plan before the last reads are handed out, so that there are always some to do. What is
+            # announced comes by itself as soon as it is planned; but the first batch comes first.
+            early = self._pace.announces and self._any_made
+            few = early or (len(self._tasks) < target and len(self._running) > 0)
             if self._tasks and not (few and self._may_plan()):
                 return self._start_task(me)
             if self._may_plan():
@@ -392,7 +382,7 @@ class Ahead:
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
             failure = error
         with self._lock:
-            slot.batch, slot.error = batch, failure
+            slot.batch, slot.error, self._any_made = batch, failure, True
             flight.batches_left -= 1
             if not flight.batches_left:
                 self._held_bytes -= flight.extra_bytes

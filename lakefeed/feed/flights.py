@@ -47,6 +47,31 @@ class Slot:
         return self.batch is not None or self.error is not None
 
 
+class Readiness:
+    """How much of the time a batch was there for the taking."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._since: float | None = None
+        self._seconds = 0.0
+
+    def note(self, ready: bool) -> None:
+        """Tell whether there is one now."""
+        now = time.perf_counter()
+        if ready and self._since is None:
+            self._since = now
+        elif not ready and self._since is not None:
+            self._seconds += now - self._since
+            self._since = None
+
+    @property
+    def share(self) -> float:
+        """The share of the time so far, 0 to 1."""
+        now = time.perf_counter()
+        seconds = self._seconds + (0.0 if self._since is None else now - self._since)
+        return seconds / max(now - self._began, 1e-9)
+
+
 class Flight:
     """A window under way: its slots, and how many of its reads and batches are still to do."""
 

@@ -62,9 +62,10 @@ class Plan:
     def draft(self, cursor: Cursor, samples_max: int, skip: int = 0) -> Draft | None:
         """Return this rank's next batches, of about `samples_max` samples; None: there are none.
 
-        At least one batch, all of one epoch and, where the order has windows, of one window: reads
-        that were worth merging are merged inside a window. The first `skip` batches are left out,
-        and then `every` - 1 behind each: whoever goes on behind a draft leaves out as many.
+        At least one batch, all of one epoch. Where the order has windows it ends with one, unless
+        another whole one fits: reads that were worth merging are merged inside a window, and a part
+        of it would read the same stretches as the rest. The first `skip` batches are left out, and
+        then `every` - 1 behind each: whoever goes on behind a draft leaves out as many.
         """
         if not self.partition.batches(self.count):
             return None
@@ -79,8 +80,13 @@ class Plan:
             if step is None:
                 cursor = self._behind(cursor, self.count)
                 continue
-            if cursors and (cursor.epoch != first.epoch or step.low >= window_end):
+            if cursors and cursor.epoch != first.epoch:
                 break
+            if cursors and step.low >= window_end:
+                share = (step.high - step.low) / (step.next - cursor.position) / self.every
+                if splits[-1] + self.shuffle.window * share > samples_max:
+                    break
+                window_end = self._window_end(step.low)
             if skip:
                 skip, cursor = skip - 1, self._behind(cursor, step.next)
                 continue

@@ -38,6 +38,8 @@ _GAP_BYTES_MIN, _GAP_BYTES_MAX = 4 << 10, 1 << 20
 # Out of a page cache a call takes two microseconds, and what seems to make it longer is the time
 # that threads wait for their turn, which is not saved by reading more.
 _CACHED_GAP_BYTES_MAX = 16 << 10
+# Before anything is known: costs a millisecond or two at most where it was not worth it.
+_FIRST_GAP_BYTES = 256 << 10
 # A volume is slow when its reads wait rather than copy: half of them longer than this. Its calls
 # are dear then, and also where reads are announced because they would have to wait.
 _SLOW_SECONDS = 300e-6
@@ -119,6 +121,8 @@ class Tuner:
             self.hedge_seconds = max(_STRAGGLER_SECONDS, _STRAGGLER_FACTOR * usual)
         most = _GAP_BYTES_MAX if self._dear or pace.waits else _CACHED_GAP_BYTES_MAX
         gap = int(min(max(pace.costs.gap_bytes, _GAP_BYTES_MIN), most, _GAP_BYTES_MAX))
+        if pace.unknown:
+            gap = min(_FIRST_GAP_BYTES, _GAP_BYTES_MAX)
         size = _SLOW_READ_BYTES if self._dear else _READ_BYTES
         return Tuning(gap, size, self._slow)
 
