@@ -196,8 +196,8 @@ class Ahead:
             if len(self._calling) - len(self._leaving) > max(target, 1):
                 self._leaving.add(me)  # at once: others that look now must not leave as well
                 return None
-            # Plan before the last reads are handed out, so that there are always some to do. What is
-            # announced comes by itself as soon as it is planned; but the first batch comes first.
+            # Plan before the last reads are handed out, so that there are always some to do. What
+            # is announced comes by itself as soon as it is planned; but the first batch goes first.
             early = self._pace.announces and self._any_made
             few = early or (len(self._tasks) < target and len(self._running) > 0)
             if self._tasks and not (few and self._may_plan()):

@@ -10,8 +10,8 @@ import time
 from lakefeed.feed.control import CALL_BYTES, WAITING, Costs, Width
 from lakefeed.feed.flights import Flight, Task
 
-# An observation lasts at least so long and so many reads for each worker: longer where reads are
-# quick, to have a few windows' planning and checking in it.
+# An observation lasts at least so long and so many reads for each worker: longer where many more
+# workers are not the way to speed, to have a few windows' planning and checking in it.
 _OBSERVE_SECONDS = 0.01
 _OBSERVE_QUICK_SECONDS = 0.05
 _OBSERVE_READS = 3
@@ -19,8 +19,8 @@ _OBSERVE_READS = 3
 # read is work for the processor from its beginning to its end, on a loaded machine too, but for
 # the turns that others take; those do not come in every one of the first reads.
 _FIRST_READS = 4
-_WAITING_SECONDS = 50e-6
-_WAITING_SHARE = 0.25
+_FIRST_WAITING = (20e-6, 0.15)  # seconds a read, of all its time: whoever is first waits for nobody
+_WAITING = (50e-6, 0.25)
 _WAITING_WIDTH = 8
 # Where announced bytes come by themselves, a read that hangs must not keep the others.
 _ANNOUNCED_WIDTH = 2
@@ -89,34 +89,50 @@ class Pace:
         self._since = now
         if task is None:
             return False
-        least = max(_WAITING_SECONDS * task.reads, _WAITING_SHARE * (now - task.began))
-        waited = task.waited_seconds > least
+        each, share = _FIRST_WAITING if self.unknown else _WAITING
+        waited = task.waited_seconds > max(each * task.reads, share * (now - task.began))
         task.flight.note(waited=waited)
-        if self.unknown and not task.flight.is_announced(task.start):
-            self._first_reads += task.reads
-            self._all_waited &= waited
-            if self._first_reads >= _FIRST_READS and self._all_waited:
-                self.announces = task.flight.announceable
-                self.width.jump(_ANNOUNCED_WIDTH if self.announces else _WAITING_WIDTH)
-                self._believe_in_waiting()
-                self._start_anew(self.width.target)
-                return True  # at the old width nothing is worth observing, and reads wait
+        if self.unknown and not task.flight.is_announced(task.start) and self._learn(task, waited):
+            return True  # at the old width nothing is worth observing, and reads wait
+        return self._comparable(task) and self._observe(task, now)
+
+    def _learn(self, task: Task, waited: bool) -> bool:
+        """Count one of the first reads; True if it is known now that reads have to wait."""
+        self._first_reads += task.reads
+        self._all_waited &= waited
+        if self.unknown or not self._all_waited:
+            return False
+        self.announces = task.flight.announceable
+        self.width.jump(_ANNOUNCED_WIDTH if self.announces else _WAITING_WIDTH)
+        self._believe_in_waiting()
+        self._start_anew(self.width.target)
+        return True
+
+    @property
+    def _hurries(self) -> bool:
+        """Whether speed depends on finding the right width soon."""
+        return self.waits and not self.announces
+
+    def _comparable(self, task: Task) -> bool:
+        """Tell whether a task's read was asked for at this width, in windows that do not grow."""
         if self._skip > 0:
             self._start_anew(self._skip - task.reads)
             return False
         batches = len(task.flight.slots)
-        if batches > self._largest and not self.waits:
-            # Windows still grow, and their work gets cheaper, at any width.
-            self._largest = batches
-            self.width.begin_anew()
-            self._start_anew(0)
-            return False
+        if batches <= self._largest or self._hurries:
+            return True
+        self._largest = batches  # windows still grow, and their work gets cheaper, at any width
+        self.width.begin_anew()
+        self._start_anew(0)
+        return False
+
+    def _observe(self, task: Task, now: float) -> bool:
+        """Add a task to the observation; True if that was enough, and the width is settled."""
         self._reads += task.reads
         self._read_bytes += task.read_bytes
         work_seconds = self._work_seconds + now - self._working_since
-        enough = self._reads >= _OBSERVE_READS * self.width.target
-        least = _OBSERVE_SECONDS if self.waits else _OBSERVE_QUICK_SECONDS
-        if not enough or work_seconds < least:
+        least = _OBSERVE_SECONDS if self._hurries else _OBSERVE_QUICK_SECONDS
+        if self._reads < _OBSERVE_READS * self.width.target or work_seconds < least:
             return False
         # What comes at the same time, and partly before anybody asks for it, does not show what a
         # call costs.
