@@ -22,10 +22,10 @@ _SLOW_AHEAD_WINDOWS = 4
 # is there: then windows are about one batch, and many of them are under way.
 _SMALL_BYTES = 32 << 10
 _SHARED_SHARE = 4
-# Of a selection so small that a quarter of the budget holds a sixth of it, half is read at once if
-# it fits: where so many of all samples are wanted the next one is near, in a global order as well,
-# and to read what lies between takes less than another call.
-_DENSE = 6
+# A selection so small that half of it fits into a quarter of the budget is read by halves: where
+# every second sample is wanted the next one is near, in a global order as well, and to read what
+# lies between takes less than another call. With a third that is not so any more.
+_PARTS = 2
 _BIG_WINDOW_BYTES = 4 << 20
 _SLOW_AHEAD_SHARE = 4
 # How many times as big the next window is until they are big enough. Where neighbours share reads,
@@ -80,8 +80,8 @@ class Tuner:
         usual = _BIG_WINDOW_BYTES if self._slow else _WINDOW_BYTES
         most = self._limits.bytes_max // _SHARED_SHARE
         whole = self._count * self._sample_bytes
-        if not self._mixed and self._sample_bytes < _SMALL_BYTES and whole <= _DENSE * most:
-            return min(max(usual, int(whole) // 2), most)
+        if not self._mixed and self._sample_bytes < _SMALL_BYTES and whole <= _PARTS * most:
+            return min(max(usual, int(whole) // _PARTS), most)
         return min(usual, most)
 
     @property
