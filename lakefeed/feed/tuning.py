@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 # A window's size where reads are quick: enough samples that planning them together is cheap, and
 # still in reach of the second-level caches of the machine's memory controller.
 _WINDOW_BYTES = 20 << 20
+# What the order mixes in one window is read at once, up to this size: each part of it would read
+# the same stretches.
+_MIXED_BYTES_MAX = 80 << 20
 _AHEAD_WINDOWS = 2
 _SLOW_AHEAD_WINDOWS = 4
 # Where reads are slow, neighbours that can share one are worth a quarter of the budget: small ones
@@ -22,10 +26,6 @@ _SLOW_AHEAD_WINDOWS = 4
 # is there: then windows are about one batch, and many of them are under way.
 _SMALL_BYTES = 32 << 10
 _SHARED_SHARE = 4
-# A selection so small that half of it fits into a quarter of the budget is read by halves: where
-# every second sample is wanted the next one is near, in a global order as well, and to read what
-# lies between takes less than another call. With a third that is not so any more.
-_PARTS = 2
 _BIG_WINDOW_BYTES = 4 << 20
 _SLOW_AHEAD_SHARE = 4
 # How many times as big the next window is until they are big enough. Where neighbours share reads,
@@ -78,11 +78,23 @@ class Tuner:
         if self._dear and self._share:
             return self._limits.bytes_max // _SHARED_SHARE
         usual = _BIG_WINDOW_BYTES if self._slow else _WINDOW_BYTES
-        most = self._limits.bytes_max // _SHARED_SHARE
-        whole = self._count * self._sample_bytes
-        if not self._mixed and self._sample_bytes < _SMALL_BYTES and whole <= _PARTS * most:
-            return min(max(usual, int(whole) // _PARTS), most)
-        return min(usual, most)
+        return min(max(usual, self._worth_bytes), self._limits.bytes_max // _SHARED_SHARE)
+
+    @property
+    def _worth_bytes(self) -> int:
+        """How much is worth reading at once because small samples that are near then meet.
+
+        Of a selection that is small beside the budget that is a half: where every second sample is
+        wanted the next one is near, in a global order as well, and to read what lies between takes
+        less than another call. With a third that is not so any more.
+        """
+        if self._sample_bytes >= _SMALL_BYTES:
+            return 0
+        if self._mixed:
+            mixed = math.ceil(self._mixed * self._sample_bytes)
+            return mixed if mixed <= _MIXED_BYTES_MAX else 0
+        half = self._count * self._sample_bytes / 2
+        return int(half) if half <= self._limits.bytes_max / _SHARED_SHARE else 0
 
     @property
     def _share(self) -> bool:
