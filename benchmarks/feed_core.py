@@ -1,8 +1,8 @@
 """How near does the feed come to what the volume and the machine allow?
 
 Expected, on two cores. `img` (110 kB): a page cache gives a core some 4 GB/s, a checksum costs a
-fifth of that, so 0.8 of the limit. `tiny` (2 to 6 KiB) by runs: whole stretches are read and
-verified at once and Arrow gathers the batches, which copies every byte once more: half the limit.
+fifth of that, so 0.8 of the limit. `tiny` (2 to 6 KiB) by runs: whole stretches are read at
+once, each sample into its place, and verified by the batch: half the limit.
 `tiny` globally shuffled: a call for each sample, so the interpreter is the limit. `far` and `nas`:
 calls in flight decide, and what can share one.
 

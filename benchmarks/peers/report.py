@@ -77,13 +77,13 @@ def _thrift(figures: Figures) -> float:
 
 
 FEED, RUNS8, RUNS64 = "lakefeed Feed, global", "lakefeed Feed, runs=8", "lakefeed Feed, runs=64"
-PASSES = ("every byte is read, checked and, if tiny, gathered into its batch: two or three passes "
-          "over memory, the limit makes one")  # fmt: skip
+PASSES = ("every byte is read into a batch that no cache of the processor holds, and checked: two "
+          "passes over memory, where the limit makes one, into a few buffers that it uses again")  # fmt: skip
 MAPPED = ("FFCV, LMDB and Hugging Face map their files: once the pages are there, a sample is one "
           "copy in memory, or none, without a call and without a checksum")  # fmt: skip
 WIDTH = ("whether reads wait, and how big windows pay, is found while reading, in a part of the "
          "epoch that counts where it is as short as here")  # fmt: skip
-SHARED = ("planning, checking and gathering run on the two cores that serve the mount as well; "
+SHARED = ("planning and checking run on the two cores that serve the mount as well; "
           "the limit only reads")  # fmt: skip
 CALLS = ("a plain file takes three calls, so 1,700 files/s at most; 1 GB/s is 9,000 samples/s, "
          "which is 5.5 times as many: above 20 kB or so ten times cannot be had")  # fmt: skip

@@ -8,6 +8,10 @@ beginning of the next epoch, within its budget (I9).
 A feed that nobody takes up is closed after `IDLE_SECONDS`, when whoever would take it is gone, at
 the end of the process (threads inside of native code do not survive the end of the interpreter) and
 before a fork (a lock that one of its threads holds would stay held in the child).
+
+At the end of the process feeds that are in use are closed as well, and their users waited for: a
+thread of TensorFlow's that comes back to Python after the interpreter has ended takes the process
+down ("terminate called without an active exception").
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import atexit
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -27,6 +32,10 @@ from lakefeed.feed.selection import Select, Selection
 
 # Longer than a validation between two epochs usually takes.
 IDLE_SECONDS = 60.0
+# How long is waited at the end of the process for whoever uses a feed; one that asks for no more
+# batches does not hear that it is closed.
+_LEAVE_SECONDS = 0.2
+_RETURN_SECONDS = 0.1
 
 
 class OpenedFeed:
@@ -36,10 +45,13 @@ class OpenedFeed:
         self, place: Place, select: Select | Mix | Selection, options: FeedOptions
     ) -> None:
         self.options = options
+        self.unused = threading.Event()  # nobody goes through it
+        self.unused.set()
         with ExitStack() as opening:
             snapshot = opening.enter_context(place.opened())
             self.feed = opening.enter_context(Feed(snapshot, select, options))
             self._resources = opening.pop_all()
+        _OPENED.add(self)
 
     def stand_at(self, state: Mapping[str, object]) -> None:
         """Let the feed go on from a state, which costs nothing where it stands there already."""
@@ -133,12 +145,26 @@ class Kept:
 
 
 _ALL: weakref.WeakSet[Kept] = weakref.WeakSet()
+_OPENED: weakref.WeakSet[OpenedFeed] = weakref.WeakSet()
+ENDING = threading.Event()  # the process ends: nobody should begin anything
 
 
-def _close_all() -> None:
+def _close_kept() -> None:
     for kept in list(_ALL):
         kept.close()
 
 
+def _close_all() -> None:
+    ENDING.set()
+    _close_kept()
+    used = [opened for opened in list(_OPENED) if not opened.unused.is_set()]
+    for opened in used:
+        opened.close()
+    for opened in used:
+        opened.unused.wait(_LEAVE_SECONDS)
+    if used:
+        time.sleep(_RETURN_SECONDS)  # nobody tells when native threads are out of Python
+
+
 atexit.register(_close_all)
-os.register_at_fork(before=_close_all)
+os.register_at_fork(before=_close_kept)

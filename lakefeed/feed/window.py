@@ -269,7 +269,8 @@ class Window:
             self._verify(lambda: self._places.damaged_in(number))
         began = time.perf_counter()
         start, end = self.draft.splits[number], self.draft.splits[number + 1]
-        bad = [at for at in sorted(self._bad) if start <= at < end]
+        with self._lock:  # other batches are verified meanwhile
+            bad = sorted(at for at in self._bad if start <= at < end)
         if bad and not self.means.skips:
             raise self._bad[bad[0]]
         batch = self._assembled(number, bad)

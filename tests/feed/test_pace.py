@@ -132,3 +132,34 @@ def test_what_was_asked_for_at_another_width_is_not_counted(
 def waited() -> Task:
     """A task that waited all the time."""
     return Task(READS, 0, 1, None, began=0.0, waited_seconds=1.0)
+
+
+def test_a_width_is_judged_by_what_all_get_done_not_by_reading_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Reading takes a tenth of the work; two workers share the rest of it, and bring twice."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("lakefeed.feed.pace.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    pace = Pace()
+    for _ in range(200):
+        pace.work()
+        clock.now += 0.009 / pace.width.target
+        pace.begin()
+        clock.now += 0.001  # one reads while the other checks
+        pace.note(Task(READS, 0, 1, None, began=clock.now - 0.001))
+        pace.rest()
+    assert pace.width.target >= 2
+
+
+def test_windows_that_grow_say_nothing_about_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("lakefeed.feed.pace.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    pace = Pace()
+    pace.work()
+    pace.begin()
+    for growth in range(1, 12):
+        flight: Any = SimpleNamespace(**{**vars(READS), "slots": [None] * 2**growth})
+        for _ in range(100):  # every window is half as dear as the one before
+            clock.now += 0.004 / 2**growth
+            pace.note(Task(flight, 0, 1, None, began=clock.now))
+    assert pace.width.target == 1

@@ -126,6 +126,29 @@ def test_a_change_of_world_size_repeats_and_misses_nothing(
     assert sorted(seen) == sorted([*range(count), *range(count)])
 
 
+@given(st.integers(1, 400), st.integers(1, 9), st.integers(2, 60), st.integers(1, 3),
+       st.integers(1, 200))  # fmt: skip
+def test_a_draft_holds_windows_of_the_order_whole_if_it_holds_several(
+    count: int, batch_size: int, window: int, world_size: int, samples: int
+) -> None:
+    shuffle = Shuffle(2, window)
+    order = partial(lambda positions, key: shuffle.samples(positions, count, key))
+    partition = Partition(batch_size, 0, world_size)
+    whole = Plan(count, partition, 1, shuffle, order)
+    cursor, numbers = START, list[int]()
+    while (draft := whole.draft(cursor, samples)) is not None:
+        first, last = cursor.position // window, (draft.cursors[-1].position or count) // window
+        behind = draft.cursors[-1]
+        if last > first + 1 and behind.epoch == 0:
+            # It ends with the step that crosses the end of a window.
+            assert behind.position % window < batch_size * world_size
+        assert len(draft) == 1 or draft.splits[-1] < samples + 2 * batch_size
+        numbers += draft.numbers.tolist()
+        cursor = behind
+    alone = [number for batch, _ in served(whole, START, 1) for number in batch]
+    assert numbers == alone
+
+
 @given(COUNTS, BATCHES, st.integers(0, 1 << 32))
 def test_each_epoch_has_an_order_of_its_own_and_holds_everything(
     count: int, batch_size: int, seed: int

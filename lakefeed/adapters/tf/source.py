@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
-from lakefeed.adapters._kept import Kept, OpenedFeed
+from lakefeed.adapters._kept import ENDING, Kept, OpenedFeed
 from lakefeed.adapters._places import Place
 from lakefeed.adapters._places import Source as Origin
 from lakefeed.errors import Invalid
@@ -60,7 +60,7 @@ class Source:
         a call of its `repeat`, which has to come back empty for the iteration to end (`dataset`).
         """
         with self._lock:
-            if self._ended:
+            if self._ended or ENDING.is_set():
                 self._ended = False
                 return
             here = self._next
@@ -80,6 +80,8 @@ class Source:
         opened = self.kept.take(self._options) or self._open()
         with ExitStack() as leaving:
             leaving.callback(opened.close)
+            opened.unused.clear()
+            leaving.callback(opened.unused.set)
             opened.stand_at(here)
             for batch in opened.feed:
                 self._note(here, batch.state)
@@ -89,6 +91,7 @@ class Source:
                     # elements than were promised, and gives this generator up.
                     if self._is_next(here):
                         leaving.pop_all()
+                        opened.unused.set()
                         self.kept.keep(opened)
                     yield batch
                     return

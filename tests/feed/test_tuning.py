@@ -1,0 +1,63 @@
+"""Windows grow to what is worth reading at once, and gaps are read where that is cheaper."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lakefeed.feed.pace import Pace
+from lakefeed.feed.stats import Recorder
+from lakefeed.feed.tuning import Limits, Tuner
+
+GIB = 1 << 30
+
+
+def grown(sample_bytes: int, count: int = 10**9, mixed: int = 0, memory_bytes: int = GIB) -> Tuner:
+    """A tuner whose windows had all the time to grow, on a volume that does not make wait."""
+    tuner = Tuner(Limits(100_000, memory_bytes), Recorder(None), count, mixed)
+    for _ in range(40):
+        samples = tuner.samples()
+        held: Any = SimpleNamespace(rows=range(samples), held_bytes=[sample_bytes * samples],
+                                    needed_bytes=sample_bytes * samples)  # fmt: skip
+        tuner.planned(held)
+    return tuner
+
+
+def test_the_first_window_is_one_batch() -> None:
+    assert Tuner(Limits(100, GIB), Recorder(None), 10**6).samples() == 1
+
+
+@pytest.mark.parametrize("sample_bytes", [4096, 110_000, 3_000_000])
+def test_quick_reads_have_windows_of_some_megabytes(sample_bytes: int) -> None:
+    assert 16 << 20 <= grown(sample_bytes).samples() * sample_bytes <= 24 << 20
+
+
+@pytest.mark.parametrize("mixed", [4096, 8192, 16384])
+def test_small_samples_that_are_mixed_together_are_read_together(mixed: int) -> None:
+    assert mixed <= grown(4500, mixed=mixed).samples() < 2 * mixed
+
+
+def test_but_not_if_they_take_more_than_the_budget_or_a_cache_of_memory_has() -> None:
+    assert grown(4096, mixed=16384, memory_bytes=64 << 20).samples() * 4096 <= 16 << 20
+    assert grown(4096, mixed=10**6).samples() * 4096 <= 24 << 20
+    assert grown(110_000, mixed=512).samples() * 110_000 <= 24 << 20
+
+
+@pytest.mark.parametrize(("count", "samples"), [(60_000, 30_000), (125_000, 62_500)])
+def test_a_selection_that_is_small_beside_the_budget_is_read_by_halves(
+    count: int, samples: int
+) -> None:
+    assert grown(4096, count).samples() == samples
+    assert grown(4096, 4 * count, memory_bytes=GIB).samples() < samples
+
+
+def test_gaps_are_wide_until_something_is_known_and_short_in_a_page_cache() -> None:
+    tuner, pace = grown(4096), Pace()
+    assert tuner.tuning(pace).gap_bytes == 256 << 10
+    cached: Any = SimpleNamespace(unknown=False, waits=False, announces=False, width=pace.width,
+                                  costs=SimpleNamespace(gap_bytes=10**9))  # fmt: skip
+    assert tuner.tuning(cached).gap_bytes == 16 << 10
+    waiting: Any = SimpleNamespace(**{**vars(cached), "waits": True})
+    assert tuner.tuning(waiting).gap_bytes == 1 << 20
