@@ -77,8 +77,10 @@ def _thrift(figures: Figures) -> float:
 
 
 FEED, RUNS8, RUNS64 = "lakefeed Feed, global", "lakefeed Feed, runs=8", "lakefeed Feed, runs=64"
-PASSES = ("every byte is read into a batch that no cache of the processor holds, and checked: two "
-          "passes over memory, where the limit makes one, into a few buffers that it uses again")  # fmt: skip
+PASSES = (
+    "every byte is read into a batch that no cache of the processor holds, and checked: two passes "
+    "over memory, where the limit makes one, into a few buffers that it uses again"
+)
 MAPPED = ("FFCV, LMDB and Hugging Face map their files: once the pages are there, a sample is one "
           "copy in memory, or none, without a call and without a checksum")  # fmt: skip
 WIDTH = ("whether reads wait, and how big windows pay, is found while reading, in a part of the "
