@@ -20,7 +20,6 @@ import atexit
 import os
 import queue
 import threading
-import time
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -36,6 +35,7 @@ IDLE_SECONDS = 60.0
 # batches does not hear that it is closed.
 _LEAVE_SECONDS = 0.2
 _RETURN_SECONDS = 0.1
+_ANSWERS_MAX = 10
 
 
 class OpenedFeed:
@@ -147,6 +147,7 @@ class Kept:
 _ALL: weakref.WeakSet[Kept] = weakref.WeakSet()
 _OPENED: weakref.WeakSet[OpenedFeed] = weakref.WeakSet()
 ENDING = threading.Event()  # the process ends: nobody should begin anything
+ANSWERED = threading.Event()  # somebody wanted to, and was told that there is nothing
 
 
 def _close_kept() -> None:
@@ -162,8 +163,11 @@ def _close_all() -> None:
         opened.close()
     for opened in used:
         opened.unused.wait(_LEAVE_SECONDS)
-    if used:
-        time.sleep(_RETURN_SECONDS)  # nobody tells when native threads are out of Python
+    # A native thread that was told so may ask again, a few times at most, before it is content.
+    for _ in range(_ANSWERS_MAX if used else 0):
+        if not ANSWERED.wait(_RETURN_SECONDS):
+            break
+        ANSWERED.clear()
 
 
 atexit.register(_close_all)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
-from lakefeed.adapters._kept import ENDING, Kept, OpenedFeed
+from lakefeed.adapters._kept import ANSWERED, ENDING, Kept, OpenedFeed
 from lakefeed.adapters._places import Place
 from lakefeed.adapters._places import Source as Origin
 from lakefeed.errors import Invalid
@@ -60,7 +60,10 @@ class Source:
         a call of its `repeat`, which has to come back empty for the iteration to end (`dataset`).
         """
         with self._lock:
-            if self._ended or ENDING.is_set():
+            if ENDING.is_set():
+                ANSWERED.set()
+                return
+            if self._ended:
                 self._ended = False
                 return
             here = self._next
