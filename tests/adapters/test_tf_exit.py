@@ -48,4 +48,4 @@ def test_a_program_ends_in_the_middle_of_an_epoch(where: Path, prefetch: int, st
     )
     assert done.stdout == "left\n", done.stderr[-2000:]
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "terminate" not in done.stderr
+    assert "terminate called" not in done.stderr
