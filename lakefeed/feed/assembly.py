@@ -186,6 +186,7 @@ class Places:
         return self._suspicious(self._reads.order[first:last])
 
     def _suspicious(self, samples: Numbers) -> list[int]:
+        samples = samples[self._rows.length[samples] > 0]  # `settle` sees to the empty ones
         found = np.array(list(map(crc32c, self._brought(samples))), np.uint32)
         wrong = found != self._rows.crc32c[samples]
         suspicious: list[int] = samples[wrong | self._rows.packed[samples]].tolist()
@@ -195,8 +196,7 @@ class Places:
         """Return the samples of a batch without their checksum."""
         first, last = self._first[number], self._first[number + 1]
         if not self._moved.keys().isdisjoint(range(first, last)):
-            samples = np.arange(first, last)
-            return self._suspicious(samples[self._rows.length[samples] > 0])
+            return self._suspicious(np.arange(first, last))
         (data, splits), sums = self._batches[number], self._stretches
         suspicious: list[int] = []
         low = bisect.bisect_left(sums.first, first)
@@ -204,8 +204,7 @@ class Places:
             start, end = sums.first[at], sums.end[at]
             begin, stop = splits[[start - first, end - first]].tolist()
             if crc32c(data[begin:stop]) != sums.crc32c[at]:
-                samples = np.arange(start, end)
-                suspicious += self._suspicious(samples[self._rows.length[samples] > 0])
+                suspicious += self._suspicious(np.arange(start, end))
         return suspicious
 
     def _place(self, at: int) -> memoryview:
