@@ -30,6 +30,7 @@ from lakefeed.volume.base import (
     Volume,
     WritableFile,
 )
+from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import total_bytes
 
 
@@ -102,7 +103,7 @@ def shared_state(context: BaseContext) -> Any:
     return context.Array("d", 2)
 
 
-class SlowReadableFile:
+class SlowReadableFile(PlainReads):
     """A file whose reads wait."""
 
     def __init__(self, inner: ReadableFile, pace: Pace) -> None:

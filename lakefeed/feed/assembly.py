@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +26,7 @@ from lakefeed.format import payload
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.joining import joined
 from lakefeed.format.rows import Codec
+from lakefeed.volume.lists import ReadList
 from lakefeed.volume.pieces import Pieces
 
 # Stands for an empty sample in place of one that is left out.
@@ -122,7 +122,7 @@ class Places:
         self._aim(buffers)
 
     def _aim(self, buffers: list[Bytes]) -> None:
-        """List what reads fill, one behind the other: members, and bins for what is between."""
+        """List the reads with what they fill: members, and bins for what is between."""
         order, begin = self._reads.order, np.array(self._reads.start, np.int64)
         offset, length = self._rows.offset[order], self._rows.length[order]
         gap = np.zeros(len(order), np.int64)
@@ -136,22 +136,9 @@ class Places:
         which[at], start[at], size[at] = self._which[order], self._start[order], length
         ragged = bins > 0
         size[at[ragged] - 1] = gap[ragged] - (bins[ragged] - 1) * len(_BIN)
-        self._pieces = Pieces([*buffers, _BIN], which, start, size)
-        first = at[begin]
-        self._piece: list[int] = [*first.tolist(), count]
-        # Where each read's first piece is, as numbers: objects that live as long as the window cost
-        # more, in garbage collections, than to make them when they are needed.
-        self._head_which: list[int] = which[first].tolist()
-        self._head_start: list[int] = start[first].tolist()
-        self._head_end: list[int] = (start + size)[first].tolist()
-
-    def buffers(self, read: int) -> Sequence[memoryview]:
-        """Return what a read fills, in order."""
-        first, end = self._piece[read], self._piece[read + 1]
-        if end - first > 1:
-            return self._pieces.part(first, end)
-        buffer = self._memory[self._head_which[read]]
-        return [buffer[self._head_start[read] : self._head_end[read]]]
+        pieces = Pieces([*buffers, _BIN], which, start, size)
+        edges, places = np.append(at[begin], count), np.array(self._reads.offset, np.int64)
+        self.reads = ReadList(pieces, edges, places)
 
     def accept(self, read: int, own: memoryview) -> None:
         """Take what a read brought into a buffer of its own; its places may still be written to by

@@ -61,6 +61,11 @@ class Width:
         self._direction = 1
         self._went_back = False
 
+    def allow(self, width_max: int) -> None:
+        """Stay at or below a width from now on."""
+        self._width_max = width_max
+        self.target = min(self.target, width_max)
+
     def jump(self, width: int) -> None:
         """Begin to climb from a greater width: the first reads said that waiting dominates."""
         if not self._settled and width > self.target:

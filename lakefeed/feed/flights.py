@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import resource
 import time
 from dataclasses import dataclass
 
@@ -11,12 +12,16 @@ from lakefeed.feed.batch import Batch
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.window import Claim, Window
 
-# Reads that are handed to a worker at once where they are quick: a megabyte or 64 calls.
-_TASK_BYTES = 1 << 20
-_TASK_READS = 64
+# Reads that are handed to a worker at once where they are quick: a few calls of the kernel, each
+# for many of them (`volume.lists`).
+_TASK_BYTES = 2 << 20
+_TASK_READS = 256
 # So much is announced before it is read: two milliseconds of a filer that gives 10 GB/s. More would
 # wait in the kernel's queues, and the first of it has to be read before the last can be announced.
 _ANNOUNCED_BYTES = 32 << 20
+# A page cache that lacks less than this share of what is announced had better be read as it is.
+_MISSING_SHARE = 1 / 8
+_BLOCK_BYTES = 512
 _PAGE_BYTES = 4 << 10
 _PAGES_A_READ = 8
 _PAGE_SECONDS = 100e-9
@@ -81,8 +86,10 @@ class Flight:
         self.reads_left = len(window.reads)
         self.batches_left = len(self.slots)
         self.extra_bytes = window.extra_bytes  # held until the last batch is made
-        self.announceable = False  # does the volume fetch what is announced?
+        self.heard = False  # does the volume fetch what is announced?
+        self.announceable = False  # and are all packs open, or quickly opened?
         self.in_memory = False  # was what it announced at first in the page cache already?
+        self.counted = False  # does the kernel count what it fetches for a thread?
         self._waited = 0  # more tasks that waited for the volume than tasks that did not
         self._ends = list(itertools.accumulate(window.reads.length))
         self._first = self._announced = 0  # reads [first, announced) were announced so far
@@ -91,15 +98,21 @@ class Flight:
     def open(self, first: int | None) -> None:
         """Lend the window's buffers, and announce its reads from `first` on; None: none of them."""
         self.window.open()
-        self.announceable = self.window.announceable()
+        self.heard, self.counted = self.window.heard(), self.window.counted()
+        self.announceable = self.heard
         self._first = len(self._ends) if first is None else min(first, len(self._ends))
         self._announced = self._first
         first, end = self.ahead_of(0)
         began = time.thread_time()  # others' turns at the interpreter are no work of the kernel
+        blocks = blocks_fetched()
         self.announce(first, end)
-        self.in_memory = self.announceable and were_in_memory(
-            self.window.reads.length[first:end], time.thread_time() - began
-        )
+        lengths = self.window.reads.length[first:end]
+        if self.counted:
+            fetched_bytes = (blocks_fetched() - blocks) * _BLOCK_BYTES
+            self.in_memory = self.announceable and fetched_bytes < sum(lengths) * _MISSING_SHARE
+        else:
+            seconds = time.thread_time() - began
+            self.in_memory = self.announceable and were_in_memory(lengths, seconds)
 
     def announce(self, start: int, end: int) -> None:
         """Announce reads [start, end)."""
@@ -152,15 +165,17 @@ class Task:
     runners: int = 0
     hedged: bool = False
     waited_seconds: float = 0.0
+    fetched: bool = False  # did the kernel count what it fetched?
     announced: tuple[int, int] = (0, 0)
 
     def read(self, *, second: bool) -> bool:
         """Do the reads, noting how long the thread waited; False if another runner was faster."""
-        began, cpu = time.perf_counter(), time.thread_time()
+        began, cpu, blocks = time.perf_counter(), time.thread_time(), blocks_fetched()
         if not second:
             self.flight.announce(*self.announced)
         first = self.flight.window.read(self.start, self.end, self.claim, second=second)
         self.waited_seconds = time.perf_counter() - began - (time.thread_time() - cpu)
+        self.fetched = blocks_fetched() > blocks
         return first
 
     @property
@@ -177,6 +192,14 @@ class Task:
     def read_bytes(self) -> int:
         """How many bytes they take."""
         return sum(self.flight.window.reads.length[self.start : self.end])
+
+
+def blocks_fetched() -> int:
+    """Return how many blocks the kernel had to fetch for this thread so far, as far as it counts.
+
+    It does where a filesystem lies on a disk, and in new versions on NFS.
+    """
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
 
 
 def were_in_memory(lengths: list[int], seconds: float) -> bool:

@@ -5,9 +5,10 @@ Used under the scheduler's lock.
 
 from __future__ import annotations
 
+import os
 import time
 
-from lakefeed.feed.control import CALL_BYTES, WAITING, Costs, Width
+from lakefeed.feed.control import CALL_BYTES, WAITING, WIDTH_MAX, Costs, Width
 from lakefeed.feed.flights import Flight, Task
 
 # An observation lasts at least so long and so many reads for each worker: longer where many more
@@ -33,6 +34,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.width = Width()
+        self._processors = len(os.sched_getaffinity(0))
         self.costs = Costs()
         self._first_reads = 0
         self.waits = False  # do reads have to wait for the volume?
@@ -89,12 +91,28 @@ class Pace:
         self._since = now
         if task is None:
             return False
-        each, share = _FIRST_WAITING if self.unknown else _WAITING
-        waited = task.waited_seconds > max(each * task.reads, share * (now - task.began))
+        self.width.allow(self._width_max(task.flight))
+        waited = self._waited(task, now)
         task.flight.note(waited=waited)
         if self.unknown and not task.flight.is_announced(task.start) and self._learn(task, waited):
             return True  # at the old width nothing is worth observing, and reads wait
         return self._comparable(task) and self._observe(task, now)
+
+    def _width_max(self, flight: Flight) -> int:
+        """Return how many workers may be of use: reads of a page cache keep a processor each."""
+        cached = flight.counted and not self.waits and not self.unknown
+        return self._processors if cached else WIDTH_MAX
+
+    def _waited(self, task: Task, now: float) -> bool:
+        """Tell whether a task had to wait for the volume.
+
+        Where the kernel counts what it fetches that is known. Else it shows in the time, if nothing
+        else took that: a turn of others at the interpreter, or at the processor.
+        """
+        if task.flight.counted:
+            return task.fetched
+        each, share = _FIRST_WAITING if self.unknown else _WAITING
+        return task.waited_seconds > max(each * task.reads, share * (now - task.began))
 
     def _learn(self, task: Task, waited: bool) -> bool:
         """Count one of the first reads; True if it is known now that reads have to wait."""
@@ -102,8 +120,8 @@ class Pace:
         self._all_waited &= waited
         if self.unknown or not self._all_waited:
             return False
-        self.announces = task.flight.announceable
-        self.width.jump(_ANNOUNCED_WIDTH if self.announces else _WAITING_WIDTH)
+        self.announces = task.flight.heard
+        self.width.jump(_ANNOUNCED_WIDTH if task.flight.announceable else _WAITING_WIDTH)
         self._believe_in_waiting()
         self._start_anew(self.width.target)
         return True
@@ -156,7 +174,7 @@ class Pace:
             self._deaf_windows = self._next_deaf_windows
             self._next_deaf_windows = min(2 * self._next_deaf_windows, _DEAF_WINDOWS_MAX)
             return
-        heard = flight.announceable and flight.mostly_waited and self._deaf_windows <= 0
+        heard = flight.heard and flight.mostly_waited and self._deaf_windows <= 0
         if heard and not self.announces:
             self.announces = True
             self._believe_in_waiting()

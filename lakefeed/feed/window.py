@@ -32,9 +32,9 @@ from lakefeed.feed.table import Rows
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import ReadableFile
 
-# Packs that are opened to announce reads in them, one after the other. More are better opened by
-# threads, side by side, each for a read; once open, they are open to announcements.
-_OPENED_MAX = 16
+# So long packs are opened to announce reads in them, one after the other. What takes longer is
+# better done by threads, side by side, each for a read; once open, they are open to announcements.
+_OPENING_SECONDS = 0.01
 # What a batch takes beside its samples' bytes: its objects, and the page that its buffer ends in.
 # Without it, batches of a few hundred bytes would be read ahead by the ten thousand.
 _BATCH_BYTES = 4 << 10
@@ -125,19 +125,31 @@ class Window:
 
     def announce(self, start: int, end: int) -> bool:
         """Have the volume fetch what reads [start, end) will ask for; False if it does not (V8)."""
-        ranges = [(self.rows.packs[pack], at) for pack, at in self.reads.ranges(start, end)]
-        has_open = self.means.snapshot.has_open
-        if sum(not has_open(pack) for pack, _ in ranges) > _OPENED_MAX:
-            return False
-        return all(self._hint(pack, places) for pack, places in ranges)
+        latest = time.perf_counter() + _OPENING_SECONDS
+        for number, places in self.reads.ranges(start, end):
+            pack = self.rows.packs[number]
+            if time.perf_counter() > latest and not self.means.snapshot.has_open(pack):
+                return False
+            if not self._hint(pack, places):
+                return False
+        return True
 
-    def announceable(self) -> bool:
+    def heard(self) -> bool:
         """Tell whether the volume cares for announcements at all."""
         return len(self.reads) > 0 and self._hint(self.rows.packs[self.reads.pack[0]], [])
 
+    def counted(self) -> bool:
+        """Tell whether the kernel counts what the volume's reads have it fetch."""
+        return len(self.reads) > 0 and self._ask(
+            self.rows.packs[self.reads.pack[0]], lambda file: file.counted
+        )
+
     def _hint(self, pack: str, ranges: list[tuple[int, int]]) -> bool:
+        return self._ask(pack, lambda file: file.will_need(ranges))
+
+    def _ask(self, pack: str, question: Callable[[ReadableFile], bool]) -> bool:
         try:
-            return self.means.snapshot.read_pack(pack, lambda file: file.will_need(ranges))
+            return self.means.snapshot.read_pack(pack, question)
         except (NotFound, VolumeFailed):
             return False  # the reads will hear of it
 
@@ -173,23 +185,15 @@ class Window:
         return True
 
     def _read_pack(self, start: int, end: int, how: _How, seconds: list[float]) -> bool:
-        """Do reads of one pack; those behind a missing pack are left for `settle`."""
-        done = start
+        """Do reads of one pack; those of a missing pack are left for `settle`."""
 
         def read_all(file: ReadableFile) -> bool:
-            nonlocal done
             if how.second:
-                return self._read_apart(file, done, how, seconds)
-            # Locals and few calls: for small samples this loop is most of the feed's time.
-            read_into, buffers, offset = file.read_into, self._places.buffers, self.reads.offset
-            clock, note = time.perf_counter, seconds.append
-            began = clock()
-            for read in range(done, end):
-                read_into(offset[read], buffers(read))
-                done = read + 1
-                now = clock()
-                note(now - began)
-                began = now
+                return self._read_apart(file, start, how, seconds)
+            began = time.perf_counter()
+            file.read_list(self._places.reads, start, end)
+            each = (time.perf_counter() - began) / (end - start)
+            seconds.extend([each] * (end - start))
             return how.first()
 
         means = self.means
@@ -199,7 +203,7 @@ class Window:
         except NotFound:
             if not how.first():
                 return False
-            first, last = self.reads.start[done], self.reads.end[end - 1]
+            first, last = self.reads.start[start], self.reads.end[end - 1]
             with self._lock:
                 self._gone.update(self.reads.order[first:last].tolist())
             return True

@@ -11,6 +11,7 @@ The lock guards the table only; opening and closing happen outside it.
 from __future__ import annotations
 
 import errno
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -21,10 +22,18 @@ from typing import TypeVar
 from lakefeed.errors import VolumeFailed
 from lakefeed.volume.base import ReadableFile, Volume
 
-# A quarter of the usual limit of 1024 descriptors a process, and more packs than one batch touches.
-OPEN_FILES_MAX = 256
+# A quarter of what the process may have: 256 of the usual 1,024. Where `ulimit -n` allows more, a
+# global order over thousands of packs need not open one for nearly each read.
+OPEN_FILES_MIN, OPEN_FILES_MAX = 64, 8192
 
 _Result = TypeVar("_Result")
+
+
+def open_files_max() -> int:
+    """Return how many files to keep open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = OPEN_FILES_MAX if soft == resource.RLIM_INFINITY else soft // 4
+    return max(OPEN_FILES_MIN, min(allowed, OPEN_FILES_MAX))
 
 
 @dataclass(slots=True)
@@ -37,9 +46,9 @@ class _Slot:
 class OpenFiles:
     """A bounded table of open files, safe for threads. `close()` closes them all."""
 
-    def __init__(self, volume: Volume, limit: int = OPEN_FILES_MAX) -> None:
+    def __init__(self, volume: Volume, limit: int | None = None) -> None:
         self._volume = volume
-        self._limit = limit
+        self._limit = open_files_max() if limit is None else limit
         self._lock = threading.Lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
 

@@ -29,6 +29,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
+from lakefeed.volume.lists import ReadList
+
 Buffer = bytes | bytearray | memoryview  # a memoryview is of single bytes (format "B")
 
 
@@ -98,6 +100,13 @@ class ReadableFile(Protocol):
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         """Fill the buffers in order from `offset`, wholly (V6); return the bytes read."""
+
+    def read_list(self, reads: ReadList, start: int, end: int) -> None:
+        """Do reads [start, end) of a list, each wholly (V6); after an error, any of them."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether the kernel counts what it fetches for a thread: `ru_inblock` of getrusage(2)."""
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Have these bytes, each (offset, length), fetched; False if nobody here does that (V8)."""

@@ -25,6 +25,7 @@ from types import TracebackType
 
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
+from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import deal_out, total_bytes
 from lakefeed.volume.posix import PosixVolume
 
@@ -192,7 +193,7 @@ def _block_name(path: str, block: int) -> str:
     return f"{digest[:2]}/{digest}.{block}"
 
 
-class CachedFile:
+class CachedFile(PlainReads):
     """An open file whose blocks come from the cache where they are there."""
 
     def __init__(self, inner: ReadableFile, path: str, cache: BlockCache) -> None:

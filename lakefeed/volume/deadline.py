@@ -35,6 +35,7 @@ from lakefeed.volume.base import (
     Volume,
     WritableFile,
 )
+from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import deal_out, total_bytes
 
 # As many calls as a client usually has slots for at its server (NFSv4.1 sessions: 64).
@@ -236,7 +237,7 @@ class DeadlineWritableFile(_DeadlineFile[WritableFile]):
         return self
 
 
-class DeadlineReadableFile(_DeadlineFile[ReadableFile]):
+class DeadlineReadableFile(_DeadlineFile[ReadableFile], PlainReads):
     """A file whose reads answer in time or fail."""
 
     @property

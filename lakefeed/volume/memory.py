@@ -18,6 +18,7 @@ from types import TracebackType
 
 from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.volume.base import Buffer, FileStat, Listed, Space
+from lakefeed.volume.lists import PlainReads
 
 
 class _Node:
@@ -73,7 +74,7 @@ class MemoryWritableFile:
         self.close()
 
 
-class MemoryReadableFile:
+class MemoryReadableFile(PlainReads):
     """A node being read; it stays readable after its name is gone, as on a local disk."""
 
     def __init__(self, node: _Node, path: str, lock: threading.Lock) -> None:

@@ -23,6 +23,7 @@ from lakefeed.volume.base import (
     Volume,
     WritableFile,
 )
+from lakefeed.volume.lists import ReadList
 from lakefeed.volume.pieces import total_bytes
 
 
@@ -49,8 +50,8 @@ class Meter:
             return dict(self._readings)
 
     @contextmanager
-    def call(self, verb: str, transferred_bytes: int = 0) -> Iterator[None]:
-        """Count the call made inside the block."""
+    def call(self, verb: str, transferred_bytes: int = 0, calls: int = 1) -> Iterator[None]:
+        """Count what is called inside the block."""
         start = time.perf_counter()
         failed = 1
         try:
@@ -62,7 +63,7 @@ class Meter:
             with self._lock:
                 old = self._readings.get(verb, Reading())
                 self._readings[verb] = Reading(
-                    old.calls + 1,
+                    old.calls + calls,
                     old.failures + failed,
                     old.transferred_bytes + moved,
                     old.busy_seconds + seconds,
@@ -133,6 +134,17 @@ class MeteredReadableFile:
         """Fill the buffers in order from `offset`, wholly."""
         with self._meter.call("read", total_bytes(buffers)):
             return self._inner.read_into(offset, buffers)
+
+    def read_list(self, reads: ReadList, start: int, end: int) -> None:
+        """Do reads [start, end), each wholly; each is counted."""
+        size_bytes = int(reads.size[start:end].sum())
+        with self._meter.call("read", size_bytes, calls=end - start):
+            self._inner.read_list(reads, start, end)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the kernel counts what it fetches for a thread."""
+        return self._inner.counted
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Pass the hint on; it is not counted, because nobody waits for it."""

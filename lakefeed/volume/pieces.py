@@ -24,7 +24,9 @@ _Numbers = NDArray[np.int64]
 _preadv = ctypes.CDLL(None, use_errno=True).preadv
 _preadv.restype = ctypes.c_ssize_t
 _preadv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong]
-_IOVEC_BYTES = 2 * ctypes.sizeof(ctypes.c_void_p)
+# Linux refuses more than 1024 buffers in one vectored call (UIO_MAXIOV).
+IOV_MAX = 1024
+_IOVEC_BYTES = np.uintp(2 * ctypes.sizeof(ctypes.c_void_p))
 
 
 class Pieces(Sequence[memoryview]):
@@ -90,9 +92,19 @@ class Pieces(Sequence[memoryview]):
         part._first, part._end = first, end
         return part
 
+    def bytes_between(self, edges: _Numbers) -> _Numbers:
+        """Return the bytes of pieces [edges[i], edges[i + 1]), for each i."""
+        sizes: _Numbers = np.diff(self._ends[edges])
+        return sizes
+
+    def vectors(self, first: _Numbers) -> NDArray[np.uintp]:
+        """Return where the `iovec` of each of these pieces is; those of the next ones follow it."""
+        places: NDArray[np.uintp] = np.uintp(self._address) + first.astype(np.uintp) * _IOVEC_BYTES
+        return places
+
     def fill(self, fd: int, offset: int) -> int:
         """Read at most so many bytes from a descriptor as they take, with one call: preadv(2)."""
-        address = self._address + self._first * _IOVEC_BYTES
+        address = self._address + self._first * int(_IOVEC_BYTES)
         while True:
             done: int = _preadv(fd, address, len(self), offset)
             if done >= 0:

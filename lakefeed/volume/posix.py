@@ -20,96 +20,11 @@ from types import TracebackType
 
 from lakefeed.errors import LakefeedError, VolumeFailed, from_os_error
 from lakefeed.volume.advice import advice_bytes
-from lakefeed.volume.base import Buffer, FileStat, Listed, Space
+from lakefeed.volume.base import FileStat, Listed, Space
 from lakefeed.volume.directories import sync_directory
-from lakefeed.volume.pieces import preadv, total_bytes
-
-# Linux refuses more than 1024 buffers in one vectored call (UIO_MAXIOV).
-IOV_MAX = 1024
-# Written data is handed to the disk in stretches of this size, so that `sync` finds little left:
-# 0.4 s less for a gibibyte on a local disk.
-WRITEBACK_BYTES = 32 << 20
-
-
-class PosixWritableFile:
-    """A file descriptor that is written front to back."""
-
-    def __init__(self, fd: int, path: str) -> None:
-        self._fd = fd
-        self._path = path
-        self._written = 0
-        self._handed_over = 0
-
-    def write(self, buffers: Sequence[Buffer]) -> int:
-        """Append the buffers in order; short writes are continued until all is written."""
-        start = self._written
-        try:
-            for first in range(0, len(buffers), IOV_MAX):
-                self._write_some(buffers[first : first + IOV_MAX])
-            if self._written - self._handed_over >= WRITEBACK_BYTES:
-                self._start_writeback()
-        except OSError as error:
-            raise from_os_error(error, f"write to {self._path}") from error
-        return self._written - start
-
-    def _start_writeback(self) -> None:
-        # Linux starts writing a range it is told to forget, and keeps what is still dirty.
-        length = self._written - self._handed_over
-        os.posix_fadvise(self._fd, self._handed_over, length, os.POSIX_FADV_DONTNEED)
-        self._handed_over = self._written
-
-    def _write_some(self, buffers: Sequence[Buffer]) -> None:
-        done = os.writev(self._fd, buffers)
-        self._written += done
-        wanted = sum(map(len, buffers))
-        if done == wanted:
-            return
-        rest = memoryview(b"".join(buffers))[done:]
-        while rest:
-            done = os.write(self._fd, rest)
-            self._written += done
-            rest = rest[done:]
-
-    def tell(self) -> int:
-        """Return the bytes written so far."""
-        return self._written
-
-    def stat(self) -> FileStat:
-        """Return the facts of the file as the server has them."""
-        try:
-            return _file_stat(os.fstat(self._fd))
-        except OSError as error:
-            raise from_os_error(error, self._path) from error
-
-    def sync(self) -> None:
-        """Flush data and metadata to stable storage."""
-        try:
-            if self._fd < 0:
-                raise OSError(errno.EBADF, "")  # where os.fsync would say ValueError
-            os.fsync(self._fd)
-        except OSError as error:
-            raise from_os_error(error, f"fsync of {self._path}") from error
-
-    def close(self) -> None:
-        """Close the descriptor; EIO, ENOSPC and EDQUOT may surface only here."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
-        try:
-            os.close(fd)
-        except OSError as error:
-            raise from_os_error(error, f"close of {self._path}") from error
-
-    def __enter__(self) -> PosixWritableFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+from lakefeed.volume.lists import QUEUES, ReadList
+from lakefeed.volume.pieces import IOV_MAX, preadv, total_bytes
+from lakefeed.volume.posix_writing import PosixWritableFile, file_stat
 
 
 class PosixReadableFile:
@@ -189,6 +104,19 @@ class PosixReadableFile:
                 pending = _skip(pending, done)
         return have
 
+    def read_list(self, reads: ReadList, start: int, end: int) -> None:
+        """Do reads [start, end), each wholly, many of them with one call."""
+        while start < end:
+            start += QUEUES.read(self._fd, reads, start, end)
+            if start < end:
+                self.read_into(*reads.one(start))
+                start += 1
+
+    @property
+    def counted(self) -> bool:
+        """Whether the kernel counts what it fetches for a thread: from disks it does, always."""
+        return os.major(self._device) != 0
+
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Have the kernel fetch these ranges into its page cache, all at the same time (V8)."""
         step, fd, advise = advice_bytes(self._device), self._fd, os.posix_fadvise
@@ -207,7 +135,7 @@ class PosixReadableFile:
     def stat(self) -> FileStat:
         """Return the facts of the open file."""
         try:
-            return _file_stat(os.fstat(self._fd))
+            return file_stat(os.fstat(self._fd))
         except OSError as error:
             raise from_os_error(error, self._path) from error
 
@@ -294,7 +222,7 @@ class PosixVolume:
         """Return the facts of a file."""
         full = self._path(path)
         try:
-            return _file_stat(os.stat(full))
+            return file_stat(os.stat(full))
         except OSError as error:
             raise from_os_error(error, full) from error
 
@@ -377,10 +305,6 @@ def _open_for_reading(full: str) -> tuple[int, os.stat_result]:
     except OSError:
         os.close(fd)
         raise
-
-
-def _file_stat(info: os.stat_result) -> FileStat:
-    return FileStat(info.st_size, info.st_mtime_ns, info.st_nlink)
 
 
 def _skip(buffers: Sequence[memoryview], count: int) -> list[memoryview]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
+from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import total_bytes
 
 
@@ -123,7 +124,7 @@ class SlowVolume:
         return self._inner.space()
 
 
-class SlowFile:
+class SlowFile(PlainReads):
     """A file whose reads take their time."""
 
     def __init__(self, inner: ReadableFile, volume: SlowVolume) -> None:

@@ -70,16 +70,10 @@ def test_what_leaves_the_page_cache_is_announced_from_then_on(volume: MemoryVolu
     assert all(hinted.announced[-len(FILES) :])
 
 
-def test_a_window_of_many_packs_is_left_to_threads(
-    volume: MemoryVolume, monkeypatch: pytest.MonkeyPatch
+def test_many_packs_are_opened_by_threads_and_announced_once_they_are_open(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(window, "_OPENED_MAX", -1)
-    hinted = HintedVolume(volume, 0.002)
-    assert served(hinted) == FILES
-    assert hinted.hints == []
-
-
-def test_many_packs_are_opened_by_threads_and_announced_once_they_are_open() -> None:
+    monkeypatch.setattr(window, "_OPENING_SECONDS", -1.0)  # as where opening takes long
     volume = MemoryVolume()
     paths = [f"train/{at:02d}" for at in range(40)]
     with Lake.create(volume) as lake:
@@ -109,8 +103,11 @@ class FakeWindow:
 
     def open(self) -> None: ...
 
-    def announceable(self) -> bool:
+    def heard(self) -> bool:
         return True
+
+    def counted(self) -> bool:
+        return False
 
     def announce(self, start: int, end: int) -> bool:
         self.told.append((start, end))
@@ -125,7 +122,7 @@ def test_no_more_is_announced_than_is_read_soon() -> None:
     assert fake.told == [(4, ahead + 1)]
     for number, task in enumerate(flight.tasks(one_by_one=False)):
         flight.announce(*flight.ahead_of(task.read_bytes))
-        assert fake.told[-1][1] == min(number + ahead + 2, 100)
+        assert fake.told[-1][1] == min(2 * number + ahead + 3, 100)
     heard = [read for start, end in fake.told for read in range(start, end)]
     assert heard == list(range(4, 100))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from itertools import count
 from types import SimpleNamespace
@@ -16,7 +17,9 @@ from lakefeed.feed.pace import Pace
 READS: Any = SimpleNamespace(
     window=SimpleNamespace(reads=SimpleNamespace(length=[100_000] * 20)),
     slots=[None],
+    heard=False,
     announceable=False,
+    counted=False,
     mostly_waited=True,
     in_memory=False,
     is_announced=lambda read: False,
@@ -51,7 +54,7 @@ def test_a_volume_that_takes_hints_is_told_instead() -> None:
     assert pace.announced_from == 4
     pace.work()
     pace.begin()
-    flight: Any = SimpleNamespace(**{**vars(READS), "announceable": True})
+    flight: Any = SimpleNamespace(**{**vars(READS), "heard": True, "announceable": True})
     for _ in range(4):
         task = done(0.001, 0.0009)
         task.flight = flight
@@ -78,7 +81,7 @@ def test_a_cache_that_ends_is_noticed_by_the_window() -> None:
     assert pace.announced_from is None
     pace.note_window(READS)
     assert pace.announced_from is None  # nobody would hear it
-    flight: Any = SimpleNamespace(announceable=True, mostly_waited=False, in_memory=False)
+    flight: Any = SimpleNamespace(heard=True, mostly_waited=False, in_memory=False)
     pace.note_window(flight)
     assert pace.announced_from is None
     flight.mostly_waited = True
@@ -94,7 +97,7 @@ def test_a_cache_that_ends_is_noticed_by_the_window() -> None:
 
 def test_a_false_alarm_is_believed_less_and_less_often() -> None:
     pace = after([0.0] * 4)
-    flight: Any = SimpleNamespace(announceable=True, mostly_waited=True, in_memory=True)
+    flight: Any = SimpleNamespace(heard=True, mostly_waited=True, in_memory=True)
     alarms = []
     for window in range(100):
         pace.note_window(flight)
@@ -134,21 +137,25 @@ def waited() -> Task:
     return Task(READS, 0, 1, None, began=0.0, waited_seconds=1.0)
 
 
+@pytest.mark.parametrize("processors", [1, 8])
 def test_a_width_is_judged_by_what_all_get_done_not_by_reading_alone(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
-    """Reading takes a tenth of the work; two workers share the rest of it, and bring twice."""
+    """Reading takes a tenth of the work; two workers share the rest of it, and bring twice. But out
+    of a page cache no more of them are of use than there are processors."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("lakefeed.feed.pace.time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    flight: Any = SimpleNamespace(**{**vars(READS), "counted": True})
     pace = Pace()
     for _ in range(200):
         pace.work()
         clock.now += 0.009 / pace.width.target
         pace.begin()
         clock.now += 0.001  # one reads while the other checks
-        pace.note(Task(READS, 0, 1, None, began=clock.now - 0.001))
+        pace.note(Task(flight, 0, 1, None, began=clock.now - 0.001))
         pace.rest()
-    assert pace.width.target >= 2
+    assert (pace.width.target >= 2) == (processors > 1)
 
 
 def test_windows_that_grow_say_nothing_about_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,3 +170,23 @@ def test_windows_that_grow_say_nothing_about_the_width(monkeypatch: pytest.Monke
             clock.now += 0.004 / 2**growth
             pace.note(Task(flight, 0, 1, None, began=clock.now))
     assert pace.width.target == 1
+
+
+def counted(fetched: list[bool]) -> Pace:
+    """Reads of a disk, whose fetches are counted, that took long on a busy machine."""
+    pace = Pace()
+    pace.work()
+    pace.begin()
+    for each in fetched:
+        task = done(0.001, 0.0009)
+        task.flight = SimpleNamespace(**{**vars(READS), "heard": True, "counted": True})  # type: ignore[assignment]
+        task.fetched = each
+        pace.note(task)
+    return pace
+
+
+def test_time_is_not_asked_where_the_kernel_counts() -> None:
+    pace = counted([False] * 4)
+    assert not pace.unknown
+    assert not pace.waits
+    assert counted([True] * 4).waits

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from lakefeed.errors import VolumeFailed
 from lakefeed.volume.base import ReadableFile
+from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.metered import Meter, MeteredVolume
 
 # Told a path and an offset before each read of a pack; may wait, or raise.
@@ -28,7 +29,7 @@ class PackVolume(MeteredVolume):
         raise NotImplementedError
 
 
-class PackFile:
+class PackFile(PlainReads):
     """A pack that hears of its reads before they are done."""
 
     def __init__(self, inner: ReadableFile, path: str) -> None:

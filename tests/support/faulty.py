@@ -35,6 +35,7 @@ from lakefeed.volume.base import (
     Volume,
     WritableFile,
 )
+from lakefeed.volume.lists import PlainReads
 
 Mode = Literal["before", "after", "torn"]
 MODES: tuple[Mode, ...] = ("before", "after", "torn")
@@ -282,7 +283,7 @@ class FaultyWritableFile(_FaultyFile):
         self.close()
 
 
-class FaultyReadableFile(_FaultyFile):
+class FaultyReadableFile(_FaultyFile, PlainReads):
     """A file being read whose calls may fail."""
 
     def __init__(self, inner: ReadableFile, volume: FaultyVolume, path: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from lakefeed.errors import Conflict, LakefeedError, NotFound, VolumeFailed
 from lakefeed.volume.base import Listed, ReadableFile, Volume, WritableFile, read_file, write_file
+from lakefeed.volume.lists import ReadList
 from lakefeed.volume.pieces import Pieces
 
 THREADS = 8
@@ -231,6 +232,28 @@ class VolumePromises:
             assert file.read_into(5000, pieces[:0]) == 0
             with pytest.raises(VolumeFailed):
                 file.read_into(4000, pieces)
+
+    def test_v6_a_list_of_reads_fills_each_or_fails(self, volume: Volume) -> None:
+        data = bytes(number % 251 for number in range(5000))
+        write_file(volume, "a", data)
+        memory = np.zeros(300 * 12, np.uint8)
+        nothing, start = np.zeros(600, np.int64), np.arange(600) * 6
+        pieces = Pieces([memory], nothing, start, nothing + np.tile([5, 4], 300))
+        offset = (np.arange(300) * 7919) % 4991
+        reads = ReadList(pieces, np.arange(301) * 2, offset)
+        with volume.open("a") as file:
+            file.read_list(reads, 1, 1)
+            assert not memory.any()
+            file.read_list(reads, 2, 299)
+            for read, place in enumerate(offset[2:299].tolist(), 2):
+                low = read * 12
+                assert memory[low : low + 5].tobytes() == data[place : place + 5]
+                assert memory[low + 6 : low + 10].tobytes() == data[place + 5 : place + 9]
+            assert not memory[:24].any()
+            assert not memory[299 * 12 :].any()
+            offset[150] = 4995
+            with pytest.raises(VolumeFailed):
+                file.read_list(ReadList(pieces, np.arange(301) * 2, offset), 0, 300)
 
     def test_v6_threads_share_a_reader(self, volume: Volume) -> None:
         data = bytes(number % 251 for number in range(100_000))
