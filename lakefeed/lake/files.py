@@ -22,9 +22,11 @@ from typing import TypeVar
 from lakefeed.errors import VolumeFailed
 from lakefeed.volume.base import ReadableFile, Volume
 
-# A quarter of what the process may have: 256 of the usual 1,024. Where `ulimit -n` allows more, a
-# global order over thousands of packs need not open one for nearly each read.
-OPEN_FILES_MIN, OPEN_FILES_MAX = 64, 8192
+# A quarter of the usual 1,024 descriptors of a process, and more packs than one batch touches.
+# Where `ulimit -n` allows far more, a global order over thousands of packs need not open one for
+# nearly each read; a sixteenth leaves room for a dozen other lakes.
+OPEN_FILES_MIN, OPEN_FILES_MAX = 256, 8192
+_LIMIT_SHARE = 16
 
 _Result = TypeVar("_Result")
 
@@ -32,7 +34,7 @@ _Result = TypeVar("_Result")
 def open_files_max() -> int:
     """Return how many files to keep open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = OPEN_FILES_MAX if soft == resource.RLIM_INFINITY else soft // 4
+    allowed = OPEN_FILES_MAX if soft == resource.RLIM_INFINITY else soft // _LIMIT_SHARE
     return max(OPEN_FILES_MIN, min(allowed, OPEN_FILES_MAX))
 
 
