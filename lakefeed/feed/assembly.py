@@ -138,7 +138,7 @@ class Places:
         size[at[ragged] - 1] = gap[ragged] - (bins[ragged] - 1) * len(_BIN)
         pieces = Pieces([*buffers, _BIN], which, start, size)
         edges, places = np.append(at[begin], count), np.array(self._reads.offset, np.int64)
-        self.reads = ReadList(pieces, edges, places)
+        self.read_list = ReadList(pieces, edges, places)
 
     def accept(self, read: int, own: memoryview) -> None:
         """Take what a read brought into a buffer of its own; its places may still be written to by

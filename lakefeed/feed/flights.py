@@ -98,7 +98,7 @@ class Flight:
     def open(self, first: int | None) -> None:
         """Lend the window's buffers, and announce its reads from `first` on; None: none of them."""
         self.window.open()
-        self.heard, self.counted = self.window.heard(), self.window.counted()
+        self.heard, self.counted = self.window.heard_and_counted()
         self.announceable = self.heard
         self._first = len(self._ends) if first is None else min(first, len(self._ends))
         self._announced = self._first
@@ -109,10 +109,10 @@ class Flight:
         lengths = self.window.reads.length[first:end]
         if self.counted:
             fetched_bytes = (blocks_fetched() - blocks) * _BLOCK_BYTES
-            self.in_memory = self.announceable and fetched_bytes < sum(lengths) * _MISSING_SHARE
+            in_memory = fetched_bytes < sum(lengths) * _MISSING_SHARE
         else:
-            seconds = time.thread_time() - began
-            self.in_memory = self.announceable and were_in_memory(lengths, seconds)
+            in_memory = were_in_memory(lengths, time.thread_time() - began)
+        self.in_memory = self.announceable and in_memory
 
     def announce(self, start: int, end: int) -> None:
         """Announce reads [start, end)."""

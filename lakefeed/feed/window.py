@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,6 +40,9 @@ _OPENING_SECONDS = 0.01
 # What a batch takes beside its samples' bytes: its objects, and the page that its buffer ends in.
 # Without it, batches of a few hundred bytes would be read ahead by the ten thousand.
 _BATCH_BYTES = 4 << 10
+
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,28 +135,23 @@ class Window:
             pack = self.rows.packs[number]
             if time.perf_counter() > latest and not self.means.snapshot.has_open(pack):
                 return False
-            if not self._hint(pack, places):
+            if not self._ask(pack, partial(_hint, places)):
                 return False
         return True
 
-    def heard(self) -> bool:
-        """Tell whether the volume cares for announcements at all."""
-        return len(self.reads) > 0 and self._hint(self.rows.packs[self.reads.pack[0]], [])
+    def heard_and_counted(self) -> tuple[bool, bool]:
+        """Tell whether the volume cares for announcements at all, and whether the kernel counts
+        what its reads have it fetch."""
+        if not len(self.reads):
+            return False, False
+        pack = self.rows.packs[self.reads.pack[0]]
+        return self._ask(pack, lambda file: (file.will_need([]), file.counted)) or (False, False)
 
-    def counted(self) -> bool:
-        """Tell whether the kernel counts what the volume's reads have it fetch."""
-        return len(self.reads) > 0 and self._ask(
-            self.rows.packs[self.reads.pack[0]], lambda file: file.counted
-        )
-
-    def _hint(self, pack: str, ranges: list[tuple[int, int]]) -> bool:
-        return self._ask(pack, lambda file: file.will_need(ranges))
-
-    def _ask(self, pack: str, question: Callable[[ReadableFile], bool]) -> bool:
+    def _ask(self, pack: str, question: Callable[[ReadableFile], _Answer]) -> _Answer | None:
         try:
             return self.means.snapshot.read_pack(pack, question)
         except (NotFound, VolumeFailed):
-            return False  # the reads will hear of it
+            return None  # the reads will hear of it
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class Window:
             if how.second:
                 return self._read_apart(file, start, how, seconds)
             began = time.perf_counter()
-            file.read_list(self._places.reads, start, end)
+            file.read_list(self._places.read_list, start, end)
             each = (time.perf_counter() - began) / (end - start)
             seconds.extend([each] * (end - start))
             return how.first()
@@ -301,6 +301,10 @@ class Window:
         names = tuple(self._name(at) for at in bad)
         paths = Names(selection.paths, numbers)
         return Batch(labels, data, splits, draft.cursors[number], real, paths, names)
+
+
+def _hint(places: list[tuple[int, int]], file: ReadableFile) -> bool:
+    return file.will_need(places)
 
 
 def _labels(selection: Selection, numbers: np.ndarray) -> Labels | None:

@@ -116,8 +116,8 @@ class _Queue:
         self._number = ctypes.c_ulong(number)
         self._events = np.zeros(_QUEUED_MAX, _EVENT)
         self._address: int = self._events.ctypes.data
-        self.destroy = weakref.finalize(self, _destroy, number, os.getpid())
-        self.destroy.atexit = False  # the kernel does it by itself
+        # At exit the kernel does it by itself.
+        weakref.finalize(self, _destroy, number, os.getpid()).atexit = False
 
     def read(self, fd: int, reads: ReadList, start: int, end: int) -> int:
         """Do as many of reads [start, end) as fit; return how many, from the first on, are done."""
@@ -140,12 +140,12 @@ class _Queue:
         """Return when so many reads have come; they write to their buffers until then."""
         there = self._take(_brief_syscall, 0, count, 0)
         while there < count:
-            there += self._take(_syscall, there, count - there, 1)
+            there += self._take(_syscall, there, count - there, count - there)
 
     def _take(self, syscall: ctypes._FuncPointer, there: int, count: int, least: int) -> int:
         """Take at most `count` events, waiting for `least` of them."""
         address = ctypes.c_void_p(self._address + there * _EVENT.itemsize)
-        numbers = ctypes.c_long(least and count), ctypes.c_long(count)
+        numbers = ctypes.c_long(least), ctypes.c_long(count)
         taken: int = syscall(_GETEVENTS, self._number, *numbers, address, None)
         if taken < 0 and ctypes.get_errno() != errno.EINTR:
             raise AssertionError(f"io_getevents: {os.strerror(ctypes.get_errno())}")

@@ -16,23 +16,22 @@ import os
 import stat as stat_module
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from lakefeed.errors import LakefeedError, VolumeFailed, from_os_error
 from lakefeed.volume.advice import advice_bytes
 from lakefeed.volume.base import FileStat, Listed, Space
+from lakefeed.volume.descriptor import Descriptor, file_stat
 from lakefeed.volume.directories import sync_directory
 from lakefeed.volume.lists import QUEUES, ReadList
 from lakefeed.volume.pieces import IOV_MAX, preadv, total_bytes
-from lakefeed.volume.posix_writing import PosixWritableFile, file_stat
+from lakefeed.volume.posix_writing import PosixWritableFile
 
 
-class PosixReadableFile:
+class PosixReadableFile(Descriptor):
     """A descriptor read by position only, so threads share it without a lock."""
 
     def __init__(self, fd: int, path: str, info: os.stat_result) -> None:
-        self._fd = fd
-        self._path = path
+        super().__init__(fd, path)
         self._size = info.st_size
         self._device = info.st_dev
 
@@ -77,7 +76,7 @@ class PosixReadableFile:
             # preadv2, which the C library may take, reads at the file's own position for -1.
             raise self._failed(OSError(errno.EINVAL, ""), offset)
         if len(buffers) == 1:
-            # One buffer that is filled at once is the hot path of every feed: no list is walked.
+            # One buffer that is filled at once is the usual case: no list is walked.
             try:
                 done = os.preadv(self._fd, buffers, offset)
             except OSError as error:
@@ -131,34 +130,6 @@ class PosixReadableFile:
         except OSError:
             return False  # whoever reads hears what is wrong
         return True
-
-    def stat(self) -> FileStat:
-        """Return the facts of the open file."""
-        try:
-            return file_stat(os.fstat(self._fd))
-        except OSError as error:
-            raise from_os_error(error, self._path) from error
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
-        try:
-            os.close(fd)
-        except OSError as error:
-            raise from_os_error(error, f"close of {self._path}") from error
-
-    def __enter__(self) -> PosixReadableFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _failed(self, error: OSError, offset: int) -> LakefeedError:
         return from_os_error(error, f"read of {self._path} at {offset}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from types import TracebackType
 
 from lakefeed.errors import from_os_error
-from lakefeed.volume.base import Buffer, FileStat
+from lakefeed.volume.base import Buffer
+from lakefeed.volume.descriptor import Descriptor
 from lakefeed.volume.pieces import IOV_MAX
 
 # Written data is handed to the disk in stretches of this size, so that `sync` finds little left:
@@ -16,17 +16,11 @@ from lakefeed.volume.pieces import IOV_MAX
 WRITEBACK_BYTES = 32 << 20
 
 
-def file_stat(info: os.stat_result) -> FileStat:
-    """Return what a volume says of a file."""
-    return FileStat(info.st_size, info.st_mtime_ns, info.st_nlink)
-
-
-class PosixWritableFile:
+class PosixWritableFile(Descriptor):
     """A file descriptor that is written front to back."""
 
     def __init__(self, fd: int, path: str) -> None:
-        self._fd = fd
-        self._path = path
+        super().__init__(fd, path)
         self._written = 0
         self._handed_over = 0
 
@@ -64,13 +58,6 @@ class PosixWritableFile:
         """Return the bytes written so far."""
         return self._written
 
-    def stat(self) -> FileStat:
-        """Return the facts of the file as the server has them."""
-        try:
-            return file_stat(os.fstat(self._fd))
-        except OSError as error:
-            raise from_os_error(error, self._path) from error
-
     def sync(self) -> None:
         """Flush data and metadata to stable storage."""
         try:
@@ -79,24 +66,3 @@ class PosixWritableFile:
             os.fsync(self._fd)
         except OSError as error:
             raise from_os_error(error, f"fsync of {self._path}") from error
-
-    def close(self) -> None:
-        """Close the descriptor; EIO, ENOSPC and EDQUOT may surface only here."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
-        try:
-            os.close(fd)
-        except OSError as error:
-            raise from_os_error(error, f"close of {self._path}") from error
-
-    def __enter__(self) -> PosixWritableFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

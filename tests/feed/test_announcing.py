@@ -70,22 +70,37 @@ def test_what_leaves_the_page_cache_is_announced_from_then_on(volume: MemoryVolu
     assert all(hinted.announced[-len(FILES) :])
 
 
-def test_many_packs_are_opened_by_threads_and_announced_once_they_are_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(window, "_OPENING_SECONDS", -1.0)  # as where opening takes long
+PACKS = [f"train/{at:02d}" for at in range(40)]
+
+
+@pytest.fixture
+def many_packs(monkeypatch: pytest.MonkeyPatch) -> MemoryVolume:
+    """A pack for each file, on a volume where opening takes long."""
+    monkeypatch.setattr(window, "_OPENING_SECONDS", -1.0)
     volume = MemoryVolume()
-    paths = [f"train/{at:02d}" for at in range(40)]
     with Lake.create(volume) as lake:
-        for path in paths:
+        for path in PACKS:
             with lake.writer(QUIET) as writer:
                 writer.put(path, path.encode() * 5_000)
         lake.merge_index(everything=True)  # else the packs are opened for their rows
-    hinted = HintedVolume(volume, 0.002)
+    return volume
+
+
+def test_a_window_of_many_packs_is_left_to_threads(many_packs: MemoryVolume) -> None:
+    hinted = HintedVolume(many_packs, 0.002)
+    with Lake.open(hinted) as lake, Feed(lake, "train", FeedOptions(40)) as feed:  # type: ignore[arg-type]
+        assert [len(batch) for batch in feed] == [40]
+    assert hinted.hints == []
+
+
+def test_many_packs_are_opened_by_threads_and_announced_once_they_are_open(
+    many_packs: MemoryVolume,
+) -> None:
+    hinted = HintedVolume(many_packs, 0.002)
     options = FeedOptions(40, epochs=20)
     with Lake.open(hinted) as lake, Feed(lake, "train", options) as feed:  # type: ignore[arg-type]
         served = [data for batch in feed for data in batch.bytes()]
-    assert sorted(served) == sorted(path.encode() * 5_000 for path in paths * 20)
+    assert sorted(served) == sorted(path.encode() * 5_000 for path in PACKS * 20)
     assert not any(hinted.announced[:40])
     assert any(hinted.announced)
 
@@ -103,11 +118,8 @@ class FakeWindow:
 
     def open(self) -> None: ...
 
-    def heard(self) -> bool:
-        return True
-
-    def counted(self) -> bool:
-        return False
+    def heard_and_counted(self) -> tuple[bool, bool]:
+        return True, False
 
     def announce(self, start: int, end: int) -> bool:
         self.told.append((start, end))

@@ -39,7 +39,7 @@ def test_a_late_write_changes_no_batch(
     assert places.by_batch == (small_bytes > 0)
     places.open(pool, [0, 3, 6])
     stored = b"\0" * 4 + b"".join(PAYLOADS)
-    late = places.reads.one(0)[1]
+    late = places.read_list.one(0)[1]
     for buffer in late:  # as far as the straggler came before it was overtaken
         buffer[: len(buffer) // 2] = b"\xdd" * (len(buffer) // 2)
     for read in range(len(reads)):
@@ -47,7 +47,7 @@ def test_a_late_write_changes_no_batch(
         if read == 0:
             places.accept(read, memoryview(own))
         else:
-            (place,) = places.reads.one(read)[1]
+            (place,) = places.read_list.one(read)[1]
             place[:] = own
         if not places.by_batch:
             assert places.damaged(read, read + 1) == []
