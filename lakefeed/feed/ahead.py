@@ -102,6 +102,12 @@ class Ahead:
             self._work_to_do.notify()
             return slot.batch
 
+    @property
+    def is_ready(self) -> bool:
+        """True if the next batch is there for the taking."""
+        with self._lock:
+            return bool(self._slots) and self._slots[0].batch is not None
+
     def _can_answer(self) -> bool:
         if self._closed.is_set():
             return True
@@ -296,7 +302,7 @@ class Ahead:
     def _open(self, flight: Flight, announced_from: int | None) -> None:
         flight.open(announced_from)
         with self._lock:
-            tasks = flight.tasks(self._pace.unknown)
+            tasks = flight.tasks(self._pace.width.target, one_by_one=self._pace.unknown)
             self._tasks.extend(tasks)
             if not tasks:
                 self._urgent.append(partial(self._settle, flight))

@@ -2,9 +2,9 @@
 
 A read that brings a stretch of a pack scatters it, with one call of the kernel: its samples lie in
 several batches, and what lies between samples goes to a few pages that nobody looks at. No step
-costs an object or a call for each small sample: places are arrays, and the checksum of a whole
-batch is compared with what its samples' checksums add up to (`format.joining`). Big samples are
-verified one by one as they come, while they are in the processor's cache.
+costs an object or a call for each sample: places are arrays, and the checksum of a stretch of a
+batch is compared with what its samples' checksums add up to (`format.joining`). Only big samples
+are verified one by one as they come, while they are in the processor's cache.
 
 A sample is known by its number, its place in the window; a member is a sample in the order of the
 reads.
@@ -34,9 +34,10 @@ NOTHING = -1
 # What lies between payloads is read into the same few pages again and again.
 _BIN = np.zeros(16 << 10, np.uint8)
 # Up to this mean size samples are verified by the batch: a call for each would cost as much as the
-# bytes do. In the first, small windows that does not matter, and the first batch comes sooner.
-_SMALL_BYTES = 16 << 10
-_MANY = 1024
+# bytes of small ones do, and a turn at the interpreter's lock for each of the others. In the first,
+# small windows that does not matter, and the first batch comes sooner.
+_SMALL_BYTES = 512 << 10
+_WORTH_BYTES = 4 << 20
 # Parts of a batch that are verified at once; in one that is wrong every sample is looked at.
 _STRETCH_BYTES = 1 << 20
 
@@ -79,9 +80,8 @@ class Places:
         length = rows.length
         self.by_batch = (
             not self._any_packed
-            and len(rows) >= _MANY
-            and int(length.sum()) <= _SMALL_BYTES * len(length)
-            and int(length.max(initial=0)) <= _STRETCH_BYTES
+            and _WORTH_BYTES <= int(length.sum()) <= _SMALL_BYTES * len(length)
+            and int(length.max()) <= _STRETCH_BYTES
         )
         self._which = self._start = np.zeros(0, np.int64)  # where each sample is in `_memory`
         self._memory: list[memoryview] = []  # of the batches, then of compressed samples

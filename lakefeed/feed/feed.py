@@ -128,6 +128,11 @@ class Feed:
         self._skip = self._every - 1
         return batch
 
+    @property
+    def is_ready(self) -> bool:
+        """True if the next batch is there already and costs no waiting."""
+        return self._ahead is not None and self._ahead.is_ready
+
     def _running(self) -> Ahead:
         self._refuse_closed()
         if self._ahead is None or self._ahead.pid != os.getpid():

@@ -13,9 +13,12 @@ from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.window import Claim, Window
 
 # Reads that are handed to a worker at once where they are quick: a few calls of the kernel, each
-# for many of them (`volume.lists`).
-_TASK_BYTES = 2 << 20
-_TASK_READS = 256
+# for many of them (`volume.lists`). Between two tasks a worker waits for its turn at the
+# interpreter's lock, behind the consumer's Python, so there should be few; but every worker should
+# find some in a window.
+_TASK_BYTES_MIN, _TASK_BYTES_MAX = 2 << 20, 8 << 20
+_TASK_READS = 1024
+_TASKS_A_WORKER = 2
 # So much is announced before it is read: two milliseconds of a filer that gives 10 GB/s. More would
 # wait in the kernel's queues, and the first of it has to be read before the last can be announced.
 _ANNOUNCED_BYTES = 32 << 20
@@ -139,14 +142,16 @@ class Flight:
         self._announced = max(first, min(bisect.bisect(self._ends, target) + 1, len(self._ends)))
         return first, self._announced
 
-    def tasks(self, one_by_one: bool) -> list[Task]:
-        """Cut the reads into what one worker does at a time."""
+    def tasks(self, workers: int, *, one_by_one: bool) -> list[Task]:
+        """Cut the reads into what one of so many workers does at a time."""
         reads, hedged = self.window.reads, self.window.hedged
+        share_bytes = sum(reads.length) // (_TASKS_A_WORKER * workers)
+        task_bytes = max(_TASK_BYTES_MIN, min(share_bytes, _TASK_BYTES_MAX))
         tasks = []
         start = held_bytes = 0
         for read, length in enumerate(reads.length, 1):
             held_bytes += length
-            full = held_bytes >= _TASK_BYTES or read - start >= _TASK_READS
+            full = held_bytes >= task_bytes or read - start >= _TASK_READS
             if full or hedged or one_by_one or read == len(reads):
                 tasks.append(Task(self, start, read, Claim() if hedged else None))
                 start, held_bytes = read, 0

@@ -132,7 +132,7 @@ def test_no_more_is_announced_than_is_read_soon() -> None:
     flight.open(4)
     ahead = flights._ANNOUNCED_BYTES >> 20
     assert fake.told == [(4, ahead + 1)]
-    for number, task in enumerate(flight.tasks(one_by_one=False)):
+    for number, task in enumerate(flight.tasks(50, one_by_one=False)):
         flight.announce(*flight.ahead_of(task.read_bytes))
         assert fake.told[-1][1] == min(2 * number + ahead + 3, 100)
     heard = [read for start, end in fake.told for read in range(start, end)]
@@ -172,3 +172,13 @@ def test_announcing_what_is_in_memory_takes_no_time(
     lengths: list[int], seconds: float, there: bool
 ) -> None:
     assert flights.were_in_memory(lengths, seconds) == there
+
+
+@pytest.mark.parametrize(("workers", "megabytes"), [(1, 8), (2, 8), (4, 8), (8, 7), (64, 2)])
+def test_tasks_are_few_but_every_worker_finds_some(workers: int, megabytes: int) -> None:
+    fake: Any = FakeWindow(100)
+    tasks = Flight(fake).tasks(workers, one_by_one=False)
+    assert [task.read_bytes for task in tasks[:-1]] == [megabytes << 20] * (len(tasks) - 1)
+    assert [task.start for task in tasks[1:]] == [task.end for task in tasks[:-1]]
+    assert (tasks[0].start, tasks[-1].end) == (0, 100)
+    assert [task.reads for task in Flight(fake).tasks(workers, one_by_one=True)] == [1] * 100

@@ -32,7 +32,7 @@ def test_a_late_write_changes_no_batch(
     gap_bytes: int, small_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assembly, "_SMALL_BYTES", small_bytes)
-    monkeypatch.setattr(assembly, "_MANY", 1)
+    monkeypatch.setattr(assembly, "_WORTH_BYTES", 0)
     rows = rows_of(PAYLOADS)
     reads = plan_reads(rows, gap_bytes, 1 << 20)
     places, pool = Places(rows, reads), Pool(1 << 20)

@@ -45,7 +45,7 @@ def test_verifying_by_batch_and_one_by_one_give_the_same_bytes(
     ways = []
     for small_bytes in (0, 1 << 20):
         monkeypatch.setattr(assembly, "_SMALL_BYTES", small_bytes)
-        monkeypatch.setattr(assembly, "_MANY", 1)
+        monkeypatch.setattr(assembly, "_WORTH_BYTES", 0)
         with Lake.open(volume) as lake, Feed(lake, "train", FeedOptions(30, shuffle)) as feed:
             batches = [(b.paths, b.bytes(), b.splits.tolist()) for b in feed]
         assert {
@@ -190,7 +190,7 @@ def test_damaged_samples_are_skipped_counted_and_named(
     tmp_path: Path, last: str, small_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(assembly, "_SMALL_BYTES", small_bytes)
-    monkeypatch.setattr(assembly, "_MANY", 1)
+    monkeypatch.setattr(assembly, "_WORTH_BYTES", 0)
     good = damaged_lake(tmp_path, [7, 8, 41])
     options = FeedOptions(16, last=last, labels="parent", on_corrupt="skip")  # type: ignore[arg-type]
     batches: list[Batch] = []

@@ -31,6 +31,7 @@ from lakefeed.adapters.tf.distribute import place
 from lakefeed.adapters.tf.elements import BYTES, check_elements, element, signature
 from lakefeed.adapters.tf.memory import keep_freed_memory
 from lakefeed.adapters.tf.source import Source
+from lakefeed.adapters.tf.together import Together
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select
@@ -71,18 +72,18 @@ def dataset(
     if checkpoint is not None:
         checkpoint.bind(feed)
 
-    def batches() -> Iterator[Any]:
+    def several() -> Iterator[Any]:
         if elements == BYTES:
             keep_freed_memory()  # here, because TensorFlow undoes it when it makes a generator
-        for batch in feed.run():
-            yield element(batch, elements)
+        for batches in feed.run():
+            yield together.pack([element(batch, elements) for batch in batches])
 
-    specs = signature(elements, feed.labelled)
-    # One iteration is one call of `batches`, and may be short (the rest of an epoch), which
+    together = Together(signature(elements, feed.labelled))
+    # One iteration is one call of `several`, and may be short (the rest of an epoch), which
     # assert_cardinality would refuse. An endless repeat cut to an epoch's length has a known
     # cardinality too, and ends early when a call comes back empty, as the one behind a short run.
-    endless = tf.data.Dataset.from_generator(batches, output_signature=specs).repeat()
-    whole = endless.take(feed.batches_per_epoch)
+    made = tf.data.Dataset.from_generator(several, output_signature=together.signature)
+    whole = made.flat_map(together.unpack).repeat().take(feed.batches_per_epoch)
     # Every worker reads its own share already: TensorFlow must not leave out parts of it.
     sharding = tf.data.Options()
     sharding.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from lakefeed.adapters._kept import ANSWERED, ENDING, Kept, OpenedFeed
 from lakefeed.adapters._places import Place
 from lakefeed.adapters._places import Source as Origin
+from lakefeed.adapters.tf.together import has_room
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import FeedOptions, Mix
@@ -53,8 +54,8 @@ class Source:
         """The classes in the order of their numbers."""
         return self._selection.class_names
 
-    def run(self) -> Iterator[Batch]:
-        """Yield what is left of the next epoch.
+    def run(self) -> Iterator[list[Batch]]:
+        """Yield what is left of the next epoch: each time a batch, and what is ready behind it.
 
         A run that TensorFlow exhausts before the promised number of batches is followed at once by
         a call of its `repeat`, which has to come back empty for the iteration to end (`dataset`).
@@ -78,17 +79,19 @@ class Source:
         """Tell whether the epoch has batches behind a position."""
         return self._options.partition.step(position, len(self._selection)) is not None
 
-    def _batches(self, here: State, epoch: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch from here on."""
+    def _batches(self, here: State, epoch: int) -> Iterator[list[Batch]]:
+        """Yield the batches of an epoch from here on, those together that need no waiting."""
         opened = self.kept.take(self._options) or self._open()
         with ExitStack() as leaving:
             leaving.callback(opened.close)
             opened.unused.clear()
             leaving.callback(opened.unused.set)
             opened.stand_at(here)
+            together: list[Batch] = []
             for batch in opened.feed:
                 self._note(here, batch.state)
                 here = batch.state
+                together.append(batch)
                 if here["epoch"] != epoch:
                     # Left before the last batch is handed out, because TensorFlow asks for no more
                     # elements than were promised, and gives this generator up.
@@ -96,9 +99,11 @@ class Source:
                         leaving.pop_all()
                         opened.unused.set()
                         self.kept.keep(opened)
-                    yield batch
+                    yield together
                     return
-                yield batch
+                if not (has_room(together) and opened.feed.is_ready):
+                    yield together
+                    together = []
 
     def _is_next(self, here: State) -> bool:
         """Tell whether the next run begins here: another iterator may have begun that epoch."""
