@@ -1,7 +1,7 @@
 """How many reads to keep under way, and what a call costs on this volume: found out while reading.
 
-`Width` climbs: from one worker it doubles while the rate of reading grows with it, and settles on
-the last width that paid (the knee). A page cache stays at one or two, a volume that takes a
+`Width` climbs: from a few workers it doubles while the rate of reading grows with it, and settles
+on the last width that paid (the knee). A page cache stays at one or two, a volume that takes a
 millisecond for every answer ends in the dozens. Settled, it tries a neighbouring width now and
 then, because volumes change: up must pay to be kept, down must cost nothing.
 

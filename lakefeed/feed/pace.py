@@ -33,8 +33,9 @@ class Pace:
     """Counts what comes back; `width.target` and `costs` are what follows from it."""
 
     def __init__(self) -> None:
-        self.width = Width()
         self._processors = len(os.sched_getaffinity(0))
+        # One worker plans and checks while the other reads, out of a page cache as well.
+        self.width = Width(min(2, self._processors))
         self.costs = Costs()
         self._first_reads = 0
         self.waits = False  # do reads have to wait for the volume?

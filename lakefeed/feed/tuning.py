@@ -18,7 +18,7 @@ _WINDOW_BYTES = 20 << 20
 # What the order mixes in one window is read at once, up to this size: each part of it would read
 # the same stretches.
 _MIXED_BYTES_MAX = 80 << 20
-_AHEAD_WINDOWS = 2
+_AHEAD_WINDOWS = 3
 _SLOW_AHEAD_WINDOWS = 4
 # Where reads are slow, neighbours that can share one are worth a quarter of the budget: small ones
 # always, big ones where the whole of a window that the order is mixed in (`order`) fits into it.
@@ -126,7 +126,8 @@ class Tuner:
     def tuning(self, pace: Pace) -> Tuning:
         """Return how to read the next window."""
         typical = self._recorder.read_seconds(0.5)
-        self._slow = pace.width.target >= _SLOW_WIDTH and typical > _SLOW_SECONDS
+        waits = pace.width.target >= _SLOW_WIDTH and typical > _SLOW_SECONDS
+        self._slow = waits and not pace.announces
         self._dear = self._slow or pace.announces
         if self._slow:
             usual = self._recorder.read_seconds(0.95)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lakefeed.feed.ahead import Ahead
+from lakefeed.feed.control import Width
 from lakefeed.feed.flights import Task
 from lakefeed.feed.order import Shuffle
 from lakefeed.feed.stats import Recorder
@@ -23,6 +24,6 @@ def test_workers_that_look_around_together_do_not_all_leave() -> None:
     reads = SimpleNamespace(length=[10])
     flight: Any = SimpleNamespace(window=SimpleNamespace(reads=reads), ahead_of=lambda size: (0, 0))
     ahead._tasks.append(Task(flight, 0, 1, None))
-    assert ahead._pace.width.target == 1
+    ahead._pace.width = Width(1)
     assert ahead._next_job(one) is None
     assert ahead._next_job(other) is not None  # before the first one is gone

@@ -111,12 +111,12 @@ def test_a_false_alarm_is_believed_less_and_less_often() -> None:
 def test_one_that_did_not_wait_means_a_page_cache_on_a_busy_machine(waits: list[float]) -> None:
     pace = after(waits)
     assert not pace.unknown
-    assert pace.width.target == 1
+    assert pace.width.target == Pace().width.target
     assert pace.costs.gap_bytes < 20_000
 
 
 def test_long_reads_that_copy_all_the_time_do_not_wait() -> None:
-    assert after([0.0002] * 4, seconds=0.01).width.target == 1
+    assert after([0.0002] * 4, seconds=0.01).width.target == Pace().width.target
 
 
 def test_what_was_asked_for_at_another_width_is_not_counted(
@@ -169,7 +169,15 @@ def test_windows_that_grow_say_nothing_about_the_width(monkeypatch: pytest.Monke
         for _ in range(100):  # every window is half as dear as the one before
             clock.now += 0.004 / 2**growth
             pace.note(Task(flight, 0, 1, None, began=clock.now))
-    assert pace.width.target == 1
+    assert pace.width.target == Pace().width.target
+
+
+@pytest.mark.parametrize(("processors", "width"), [(1, 1), (2, 2), (64, 2)])
+def test_it_begins_with_two_workers_where_both_can_run(
+    monkeypatch: pytest.MonkeyPatch, processors: int, width: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    assert Pace().width.target == width
 
 
 def counted(fetched: list[bool]) -> Pace:
