@@ -222,7 +222,8 @@ class Ahead:
     def _fail(self, error: BaseException) -> None:
         """Nothing comes behind an error: it takes the place of the first batch not ready."""
         with self._lock:
-            self._give_up()
+            self._plan_no_more()
+            self._tasks.clear()
             if not any(slot.error is not None for slot in self._slots):
                 unready = next((slot for slot in self._slots if not slot.ready), None)
                 if unready is None:
@@ -232,9 +233,8 @@ class Ahead:
             self._note_ready()
             self._wake_everybody()
 
-    def _give_up(self) -> None:
+    def _plan_no_more(self) -> None:
         self._cursor, self._waiting = None, None
-        self._tasks.clear()
 
     # -- planning --------------------------------------------------------------------------------
 
@@ -393,7 +393,7 @@ class Ahead:
             if not flight.batches_left:
                 self._held_bytes -= flight.extra_bytes
             if failure is not None:
-                self._give_up()
+                self._plan_no_more()  # but reads for the batches before it may be still to do
             self._note_ready()
             self._answer.notify()
             if failure is not None:

@@ -37,6 +37,8 @@ from lakefeed.volume.base import ReadableFile
 # So long packs are opened to announce reads in them, one after the other. What takes longer is
 # better done by threads, side by side, each for a read; once open, they are open to announcements.
 _OPENING_SECONDS = 0.01
+# Enough to tell whether nearly all of a window is in memory.
+_SAMPLED_READS = 16
 # What a batch takes beside its samples' bytes: its objects, and the page that its buffer ends in.
 # Without it, batches of a few hundred bytes would be read ahead by the ten thousand.
 _BATCH_BYTES = 4 << 10
@@ -139,12 +141,29 @@ class Window:
                 return False
         return True
 
+    def cached_share(self, start: int, end: int) -> float | None:
+        """Return which share of the bytes of reads [start, end) lies in the page cache, as far as
+        some of them show; None where nobody tells."""
+        step = -(-(end - start) // _SAMPLED_READS) or 1
+        shares = [self._cached(read) for read in range(start, end, step)]
+        known = [share for share in shares if share is not None]
+        return sum(known) / len(known) if known else None
+
+    def _cached(self, read: int) -> float | None:
+        if not self.means.snapshot.has_open(self._pack_of(read)):
+            return None
+        places = [(self.reads.offset[read], self.reads.length[read])]
+        return self._ask(self._pack_of(read), lambda file: file.cached_share(places))
+
+    def _pack_of(self, read: int) -> str:
+        return self.rows.packs[self.reads.pack[read]]
+
     def heard_and_counted(self) -> tuple[bool, bool]:
         """Tell whether the volume cares for announcements at all, and whether the kernel counts
         what its reads have it fetch."""
         if not len(self.reads):
             return False, False
-        pack = self.rows.packs[self.reads.pack[0]]
+        pack = self._pack_of(0)
         return self._ask(pack, lambda file: (file.will_need([]), file.counted)) or (False, False)
 
     def _ask(self, pack: str, question: Callable[[ReadableFile], _Answer]) -> _Answer | None:
@@ -197,7 +216,7 @@ class Window:
             return how.first()
 
         means = self.means
-        pack = self.rows.packs[self.reads.pack[start]]
+        pack = self._pack_of(start)
         try:
             return means.patience.run(lambda: means.snapshot.read_pack(pack, read_all))
         except NotFound:

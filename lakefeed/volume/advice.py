@@ -1,15 +1,18 @@
-"""How much of a file one piece of advice (posix_fadvise WILLNEED) has the kernel fetch.
+"""The kernel's page cache: what is in it, and how much one piece of advice has it fetch.
 
-What is longer than the kernel's largest request is cut, silently: to 1 MiB or more on disks and on
-NFS, but on FUSE to the mount's read-ahead, which is 128 KiB unless somebody raised it. And a FUSE
-mount has a dozen such requests under way at most, unless its daemon or somebody else raised that:
-then threads that read get more out of it than advice does.
+Advice (posix_fadvise WILLNEED) that is longer than the kernel's largest request is cut, silently:
+to 1 MiB or more on disks and on NFS, but on FUSE to the mount's read-ahead, which is 128 KiB unless
+somebody raised it. And a FUSE mount has a dozen such requests under way at most, unless its daemon
+or somebody else raised that: then threads that read get more out of it than advice does.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lakefeed.volume.mountinfo import parse_mountinfo
@@ -20,6 +23,11 @@ _ENOUGH_REQUESTS = 64
 _MOUNTS = Path("/proc/self/mountinfo")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 _DEVICES = Path("/sys/class/bdi")
+# cachestat(2), since Linux 6.5: of what range, and how many pages of it are cached, dirty, ...
+_CACHESTAT = 451
+_Range = ctypes.c_uint64 * 2
+_Pages = ctypes.c_uint64 * 5
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
 
 
 @functools.lru_cache(maxsize=64)
@@ -35,3 +43,18 @@ def advice_bytes(device: int) -> int:
     except (OSError, ValueError):
         return 0
     return min(read_ahead, ADVICE_BYTES) if requests >= _ENOUGH_REQUESTS else 0
+
+
+def cached_share(fd: int, ranges: Sequence[tuple[int, int]]) -> float | None:
+    """Return which share of these bytes' pages the page cache holds, or has under way.
+
+    None where the kernel is too old, or tells only the owner of the file.
+    """
+    cached = wanted = 0
+    pages = _Pages()
+    for offset, length in ranges:
+        if _syscall(_CACHESTAT, fd, ctypes.byref(_Range(offset, length)), ctypes.byref(pages), 0):
+            return None
+        cached += pages[0]
+        wanted += (offset + length - 1) // mmap.PAGESIZE - offset // mmap.PAGESIZE + 1
+    return cached / wanted if wanted else None

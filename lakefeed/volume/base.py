@@ -108,6 +108,10 @@ class ReadableFile(Protocol):
     def counted(self) -> bool:
         """Whether the kernel counts what it fetches for a thread: `ru_inblock` of getrusage(2)."""
 
+    def cached_share(self, ranges: Sequence[tuple[int, int]]) -> float | None:
+        """Return which share of these bytes, each (offset, length), lies in memory already, or is
+        being fetched; None where nobody tells."""
+
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Have these bytes, each (offset, length), fetched; False if nobody here does that (V8)."""
 

@@ -92,12 +92,16 @@ class ReadList:
 
 
 class PlainReads:
-    """What a file does about lists that has no better way: one call after the other."""
+    """What a file does that knows no better: one call after the other, nothing of the kernel."""
 
     @property
     def counted(self) -> bool:
         """Nothing is known about what the kernel fetches."""
         return False
+
+    def cached_share(self, _ranges: Sequence[tuple[int, int]]) -> float | None:
+        """Nobody tells what lies in memory."""
+        return None
 
     @abstractmethod
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:

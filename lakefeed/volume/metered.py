@@ -146,6 +146,10 @@ class MeteredReadableFile:
         """Whether the kernel counts what it fetches for a thread."""
         return self._inner.counted
 
+    def cached_share(self, ranges: Sequence[tuple[int, int]]) -> float | None:
+        """Return which share of these bytes lies in memory, where somebody tells."""
+        return self._inner.cached_share(ranges)
+
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Pass the hint on; it is not counted, because nobody waits for it."""
         return self._inner.will_need(ranges)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lakefeed.errors import LakefeedError, VolumeFailed, from_os_error
-from lakefeed.volume.advice import advice_bytes
+from lakefeed.volume.advice import advice_bytes, cached_share
 from lakefeed.volume.base import FileStat, Listed, Space
 from lakefeed.volume.descriptor import Descriptor, file_stat
 from lakefeed.volume.directories import sync_directory
@@ -115,6 +115,10 @@ class PosixReadableFile(Descriptor):
     def counted(self) -> bool:
         """Whether the kernel counts what it fetches for a thread: from disks it does, always."""
         return os.major(self._device) != 0
+
+    def cached_share(self, ranges: Sequence[tuple[int, int]]) -> float | None:
+        """Return which share of these bytes the kernel's page cache holds, where it tells."""
+        return cached_share(self._fd, ranges)
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Have the kernel fetch these ranges into its page cache, all at the same time (V8)."""

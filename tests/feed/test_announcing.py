@@ -115,11 +115,15 @@ class FakeWindow:
         self.reads = Reads(order, [0] * count, offsets, [1 << 20] * count, numbers, offsets)
         self.hedged, self.held_bytes, self.extra_bytes = False, list[int](), 0
         self.told: list[tuple[int, int]] = []
+        self.cached: float | None = None
 
     def open(self) -> None: ...
 
     def heard_and_counted(self) -> tuple[bool, bool]:
         return True, False
+
+    def cached_share(self, start: int, end: int) -> float | None:
+        return self.cached
 
     def announce(self, start: int, end: int) -> bool:
         self.told.append((start, end))
@@ -182,3 +186,15 @@ def test_tasks_are_few_but_every_worker_finds_some(workers: int, megabytes: int)
     assert [task.start for task in tasks[1:]] == [task.end for task in tasks[:-1]]
     assert (tasks[0].start, tasks[-1].end) == (0, 100)
     assert [task.reads for task in Flight(fake).tasks(workers, one_by_one=True)] == [1] * 100
+
+
+@pytest.mark.parametrize(("share", "in_memory"), [(0.0, False), (0.8, False), (1.0, True)])
+def test_where_the_kernel_tells_what_it_has_time_is_not_asked(
+    share: float, in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flights, "were_in_memory", lambda lengths, seconds: not in_memory)
+    fake: Any = FakeWindow(10)
+    fake.cached = share
+    flight = Flight(fake)
+    flight.open(0)
+    assert flight.in_memory == in_memory

@@ -381,6 +381,8 @@ class VolumePromises:
             assert len(answers) == 1
             assert answers <= {True, False}
             assert reader.read_at(2, 3) == b"234"
+            assert 0 <= (reader.cached_share([(2, 3), (8, 1 << 40)]) or 0) <= 1
             volume.unlink("a")
             reader.will_need([(0, 10)])
         assert not reader.will_need([(0, 10)])
+        assert reader.cached_share([(0, 10)]) is None

@@ -51,3 +51,34 @@ def test_fuse_with_few_requests_is_left_to_threads(system: Path, found: str | No
 
 def test_this_machine_says_something(tmp_path: Path) -> None:
     assert advice.advice_bytes(tmp_path.stat().st_dev) in range((1 << 20) + 1)
+
+
+def kernel_tells(fd: int) -> bool:
+    """Linux 6.5 and newer, unless a sandbox forbids it, tells what the page cache holds."""
+    return advice.cached_share(fd, [(0, 1)]) is not None
+
+
+def test_what_is_cached_and_what_is_not(tmp_path: Path) -> None:
+    where = tmp_path / "pack"
+    where.write_bytes(os.urandom(1 << 20))
+    with where.open("rb") as file:
+        fd = file.fileno()
+        if not kernel_tells(fd):
+            pytest.skip("this kernel does not tell what it caches")
+        os.fsync(fd)
+        assert advice.cached_share(fd, [(0, 1 << 20)]) == 1
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        if advice.cached_share(fd, [(0, 1 << 20)]) == 1:
+            pytest.skip("a filesystem in memory forgets nothing")
+        assert advice.cached_share(fd, [(0, 10), (500_000, 10)]) == 0
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # one page, no read-ahead
+        os.pread(fd, 1, 0)
+        assert advice.cached_share(fd, [(0, 10), (500_000, 10)]) == 0.5
+        assert advice.cached_share(fd, []) is None
+
+
+def test_a_kernel_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advice, "_CACHESTAT", -1)
+    (tmp_path / "pack").write_bytes(b"bytes")
+    with (tmp_path / "pack").open("rb") as file:
+        assert advice.cached_share(file.fileno(), [(0, 5)]) is None
