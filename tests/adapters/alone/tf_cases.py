@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import platform
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -17,8 +19,11 @@ import tensorflow as tf
 import lakefeed.tf
 from lakefeed.adapters._kept import OpenedFeed
 from lakefeed.adapters.tf import source
+from lakefeed.adapters.tf.elements import element, signature
 from lakefeed.adapters.tf.source import Source
+from lakefeed.adapters.tf.together import BATCHES_MAX, Together, has_room
 from lakefeed.errors import Invalid, NotFound
+from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
 from tests.support.threads import Threads
@@ -281,3 +286,36 @@ def picture(chance: np.random.Generator, bright: int) -> bytes:
     pixels = chance.normal(bright, 30, (8, 8, 1)).clip(0, 255).astype(np.uint8)
     data: bytes = tf.io.encode_png(pixels).numpy()
     return data
+
+
+@pytest.mark.parametrize("kind", ["bytes", "buffer"])
+@pytest.mark.parametrize("labels", [None, "parent"])
+@pytest.mark.parametrize("count", range(1, BATCHES_MAX + 1))
+def test_batches_that_travel_together_are_elements_of_their_own(
+    lake: Lake, kind: str, labels: str | None, count: int
+) -> None:
+    with Feed(lake, "train", FeedOptions(9, labels=labels)) as feed:
+        elements = [element(batch, kind) for batch in itertools.islice(feed, count)]
+        together = Together(signature(kind, labels is not None))
+        packed = together.pack(elements)
+        tensors = [
+            tf.convert_to_tensor(part, spec.dtype)
+            for part, spec in zip(packed, together.signature, strict=True)
+        ]
+        found = list(together.unpack(*tensors))
+    assert len(found) == count
+    for one, same in zip(elements, found, strict=True):
+        tf.nest.assert_same_structure(signature(kind, labels is not None), same)
+        theirs = [part.numpy().tolist() for part in tf.nest.flatten(same)]
+        ours = together.pack([one])[1 : 1 + len(theirs)]
+        assert theirs == [part if isinstance(part, list) else part.tolist() for part in ours]
+
+
+def test_big_batches_are_not_kept_for_each_other() -> None:
+    small: Any = [SimpleNamespace(data=np.empty(10, np.uint8))] * BATCHES_MAX
+    assert [has_room(small[:count]) for count in range(1, BATCHES_MAX + 1)] == [
+        *[True] * (BATCHES_MAX - 1),
+        False,
+    ]
+    big: Any = [SimpleNamespace(data=np.empty(20 << 20, np.uint8))]
+    assert not has_room(big)
