@@ -51,9 +51,10 @@ def cached_share(fd: int, ranges: Sequence[tuple[int, int]]) -> float | None:
     None where the kernel is too old, or tells only the owner of the file.
     """
     cached = wanted = 0
-    pages = _Pages()
+    pages, number, flags = _Pages(), ctypes.c_long(_CACHESTAT), ctypes.c_long(0)
     for offset, length in ranges:
-        if _syscall(_CACHESTAT, fd, ctypes.byref(_Range(offset, length)), ctypes.byref(pages), 0):
+        place = ctypes.byref(_Range(offset, length))
+        if _syscall(number, ctypes.c_long(fd), place, ctypes.byref(pages), flags):
             return None
         cached += pages[0]
         wanted += (offset + length - 1) // mmap.PAGESIZE - offset // mmap.PAGESIZE + 1
