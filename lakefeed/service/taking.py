@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from typing import NamedTuple
 
@@ -204,16 +204,26 @@ def _remove(root_fd: int, directory_fd: int, file: Candidate, claim: str) -> boo
 
 
 def settle_claim(root_fd: int, claim: str, file: Candidate, home: tuple[int, str]) -> bool:
-    """Delete a claimed file if it is what was committed, else put it back; tell which."""
-    if _identity(os.stat(claim, dir_fd=root_fd, follow_symlinks=False)) == file.identity:
-        os.unlink(claim, dir_fd=root_fd)
+    """Delete a claimed file if it is what was committed, else put it back; tell which.
+
+    False too if it is gone: another replica, which follows the same record, was faster.
+    """
+    try:
+        found = _identity(os.stat(claim, dir_fd=root_fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+    if found == file.identity:
+        _drop(root_fd, claim)
         return True
     directory_fd, name = home
     try:
         os.link(claim, name, src_dir_fd=root_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
     except FileExistsError:
-        # Its writer has put a newer one there, as it would have done over this one.
-        os.unlink(claim, dir_fd=root_fd)
-        return False
-    os.unlink(claim, dir_fd=root_fd)
+        pass  # its writer has put a newer one there, as it would have done over this one
+    _drop(root_fd, claim)
     return False
+
+
+def _drop(root_fd: int, claim: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(claim, dir_fd=root_fd)

@@ -14,6 +14,7 @@ from lakefeed.service import taking
 from lakefeed.service.ingest import Ingest
 from lakefeed.service.records import CLAIMS, Records
 from lakefeed.service.threads import Stopped
+from lakefeed.service.waiting import Candidate
 from tests.service.tools import LONG_AGO_NS, Service, drop, run_once, service, waiting
 
 
@@ -269,3 +270,40 @@ def test_a_replica_without_its_lease_does_not_commit(
         assert made.commits() == 0
         assert waiting(made.root) == ["a"]
         assert list((tmp_path / "lake" / "packs").glob("*/*.pack")) == []
+
+
+@pytest.mark.parametrize("moment", ["before it looks", "behind its look"])
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_claim_that_another_replica_settles_meanwhile_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, changed: bool
+) -> None:
+    claim = tmp_path / "claim"
+    claim.write_bytes(b"committed")
+    found = claim.stat()
+    size = found.st_size + changed
+    file = Candidate("home", size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
+    look = os.stat
+
+    def look_and_lose(*args: Any, **kwargs: Any) -> os.stat_result:
+        found = look(*args, **kwargs)
+        if changed:
+            os.link(claim, tmp_path / "home")  # the other one puts it back
+        claim.unlink()
+        return found
+
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        if moment == "before it looks":
+            claim.unlink()
+        else:
+            monkeypatch.setattr(taking.os, "stat", look_and_lose)
+        try:
+            settled = taking.settle_claim(root_fd, "claim", file, (root_fd, "home"))
+        except FileNotFoundError:
+            # What cannot be put back is said: whoever recovers looks again, and finds it settled.
+            assert changed and moment == "behind its look"
+            monkeypatch.setattr(taking.os, "stat", look)
+            settled = taking.settle_claim(root_fd, "claim", file, (root_fd, "home"))
+        assert settled == (moment == "behind its look" and not changed)
+    finally:
+        os.close(root_fd)
