@@ -133,9 +133,9 @@ def test_tensorflow_takes_the_buffer_over_without_a_copy(lake: Lake) -> None:
     run = Source.run
 
     def watched(one: Source) -> Iterator[Any]:
-        for batch in run(one):
-            addresses.append(batch.data.ctypes.data)
-            yield batch
+        for batches in run(one):
+            addresses.extend(batch.data.ctypes.data for batch in batches)
+            yield batches
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Source, "run", watched)
