@@ -26,6 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from lakefeed.adapters._places import Place
+from lakefeed.closing import Closing
 from lakefeed.feed.feed import Feed, FeedOptions, Mix
 from lakefeed.feed.selection import Select, Selection
 
@@ -38,7 +39,7 @@ _RETURN_SECONDS = 0.1
 _ANSWERS_MAX = 10
 
 
-class OpenedFeed:
+class OpenedFeed(Closing):
     """A feed and the lake it reads from; `close` closes both. Works twice."""
 
     def __init__(
@@ -61,12 +62,6 @@ class OpenedFeed:
     def close(self) -> None:
         """Close the feed and what it was opened from."""
         self._resources.close()
-
-    def __enter__(self) -> OpenedFeed:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

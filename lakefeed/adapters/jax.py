@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -29,6 +28,7 @@ import numpy as np
 
 from lakefeed.adapters._conveyor import Conveyor, Stamped
 from lakefeed.adapters._places import Place, Source
+from lakefeed.closing import Closing
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Feed, FeedOptions
@@ -98,7 +98,7 @@ class LoaderOptions:
             raise Invalid("sharding", expected="a transform whose arrays can be cut", found="none")
 
 
-class Loader:
+class Loader(Closing):
     """Batches for JAX, an epoch an iteration. Use it in a `with` block, or call `close`."""
 
     def __init__(
@@ -204,17 +204,6 @@ class Loader:
         running, self._running = self._running, None
         if running is not None:
             running.close()
-
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def over_all_devices() -> jax.sharding.NamedSharding:

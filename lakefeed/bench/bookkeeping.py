@@ -19,7 +19,8 @@ import os
 import tempfile
 import time
 from datetime import datetime
-from types import TracebackType
+
+from lakefeed.closing import Closing
 
 HARNESSES = ("dlio", "lean")
 
@@ -32,7 +33,7 @@ EVENTS_OF_LOGGING = 7
 EVENTS_A_STEP = EVENTS_OF_LOADING + EVENTS_OF_COMPUTE + EVENTS_OF_LOGGING
 
 
-class Bookkeeping:
+class Bookkeeping(Closing):
     """The log and the trace of one rank."""
 
     def __init__(self, rank: int) -> None:
@@ -82,17 +83,6 @@ class Bookkeeping:
         self._nowhere.close()
         self._trace.close()
         self._directory.cleanup()
-
-    def __enter__(self) -> Bookkeeping:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _now() -> str:

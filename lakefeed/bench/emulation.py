@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
-from types import TracebackType
 from typing import Any
 
+from lakefeed.closing import Closing
 from lakefeed.volume.base import (
     FileStat,
     Listed,
@@ -103,7 +103,7 @@ def shared_state(context: BaseContext) -> Any:
     return context.Array("d", 2)
 
 
-class SlowReadableFile(PlainReads):
+class SlowReadableFile(PlainReads, Closing):
     """A file whose reads wait."""
 
     def __init__(self, inner: ReadableFile, pace: Pace) -> None:
@@ -137,17 +137,6 @@ class SlowReadableFile(PlainReads):
     def close(self) -> None:
         """Close the file."""
         self._inner.close()
-
-    def __enter__(self) -> SlowReadableFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class SlowVolume:

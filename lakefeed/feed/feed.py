@@ -21,11 +21,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.feed.ahead import Ahead
 from lakefeed.feed.batch import Batch
@@ -46,7 +46,7 @@ from lakefeed.lake.snapshot import Snapshot
 __all__ = ["Cache", "Feed", "FeedOptions", "Mix", "Source", "Where"]
 
 
-class Feed:
+class Feed(Closing):
     """An iterator of batches. Use it in a `with` block, or call `close`.
 
     `source` is a lake's directory (its newest snapshot is served), an opened lake or a snapshot.
@@ -265,17 +265,6 @@ class Feed:
         self._stop()
         self._pool.close()
         self._sources.close()
-
-    def __enter__(self) -> Feed:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _refused(name: str, ours: object, theirs: object, wanted: Cursor) -> Invalid:

@@ -18,8 +18,8 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 
+from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.lake.federated import FederatedSnapshot, Part
 from lakefeed.lake.federated_writer import FederatedWriter
@@ -85,7 +85,7 @@ class Member:
             lake.close()
 
 
-class Federation:
+class Federation(Closing):
     """Opened lakes under one roof. Use it in a `with` block, or call `close`. Safe for threads."""
 
     def __init__(self, name: str, mounts: Mounts, home: str, volume_at: VolumeAt) -> None:
@@ -174,17 +174,6 @@ class Federation:
         """Close the lakes; writers must be closed before. Works twice."""
         for member in self._members.values():
             member.close()
-
-    def __enter__(self) -> Federation:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _health(part: Part) -> Health:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from types import TracebackType
 
+from lakefeed.closing import Closing
 from lakefeed.errors import Conflict, Invalid, LakefeedError, NotFound, SnapshotExpired
 from lakefeed.format import envelope
 from lakefeed.format.commit import Changes, Commit, State
@@ -42,7 +42,7 @@ _TAGGING_SECONDS = 3600.0
 _logger = logging.getLogger(__name__)
 
 
-class Lake:
+class Lake(Closing):
     """An opened lake. Use it in a `with` block, or call `close`."""
 
     def __init__(self, volume: Volume) -> None:
@@ -264,17 +264,6 @@ class Lake:
         self._reader.close()
         self._files.close()
         self.catalogue.clear()
-
-    def __enter__(self) -> Lake:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _volume(where: str | os.PathLike[str] | Volume) -> Volume:

@@ -14,12 +14,12 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from types import TracebackType
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, from_os_error
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.metrics.loader import REGISTRY, loader_metrics
@@ -30,7 +30,7 @@ _EVERYWHERE = "0.0.0.0"
 _STOP_SECONDS = 5.0
 
 
-class Exporter:
+class Exporter(Closing):
     """A page that is being served; `close` ends it. Works twice."""
 
     def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
@@ -50,17 +50,6 @@ class Exporter:
             stop()
             self._server.server_close()
             self._thread.join(_STOP_SECONDS)
-
-    def __enter__(self) -> Exporter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def serve(

@@ -11,15 +11,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
+from lakefeed.closing import Closing
 from lakefeed.volume.base import Buffer, FileStat, WritableFile
 
 # A few of the writes that a pack makes: enough that neither side waits for a late partner.
 BEHIND_BYTES = 16 << 20
 
 
-class BehindFile:
+class BehindFile(Closing):
     """A new file whose writes happen on a thread. The lock guards the queue and the failure."""
 
     def __init__(self, file: WritableFile) -> None:
@@ -110,14 +110,3 @@ class BehindFile:
             self._thread.join()
         self._file.close()
         self._check()
-
-    def __enter__(self) -> BehindFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import TracebackType
 
+from lakefeed.closing import Closing
 from lakefeed.transfer.reading import Changed
 
 PIECE_BYTES = 4 << 20
@@ -37,7 +37,7 @@ class Facts:
     mode: int
 
 
-class SourceStream:
+class SourceStream(Closing):
     """A source file opened for streaming; close it, or use it in a `with` block."""
 
     def __init__(self, full: str, flags: int, pool: ThreadPoolExecutor) -> None:
@@ -98,14 +98,3 @@ class SourceStream:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> SourceStream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -21,8 +21,8 @@ import struct
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 
+from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
 from lakefeed.volume.lists import PlainReads
@@ -193,7 +193,7 @@ def _block_name(path: str, block: int) -> str:
     return f"{digest[:2]}/{digest}.{block}"
 
 
-class CachedFile(PlainReads):
+class CachedFile(PlainReads, Closing):
     """An open file whose blocks come from the cache where they are there."""
 
     def __init__(self, inner: ReadableFile, path: str, cache: BlockCache) -> None:
@@ -260,17 +260,6 @@ class CachedFile(PlainReads):
     def close(self) -> None:
         """Close the file. Works twice."""
         self._inner.close()
-
-    def __enter__(self) -> CachedFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class CachedVolume:

@@ -22,9 +22,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from lakefeed.closing import Closing
 from lakefeed.errors import VolumeFailed
 from lakefeed.volume.base import (
     Buffer,
@@ -190,7 +190,7 @@ class _Opened(Generic[F]):
             return
 
 
-class _DeadlineFile(Generic[F]):
+class _DeadlineFile(Closing, Generic[F]):
     """What both kinds of open file share."""
 
     def __init__(self, inner: F, volume: DeadlineVolume, path: str) -> None:
@@ -209,14 +209,6 @@ class _DeadlineFile(Generic[F]):
             self._closed = True
             self._volume.run("close", self._path, self._inner.close)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class DeadlineWritableFile(_DeadlineFile[WritableFile]):
     """A file whose writes and syncs answer in time or fail."""
@@ -232,9 +224,6 @@ class DeadlineWritableFile(_DeadlineFile[WritableFile]):
     def sync(self) -> None:
         """Return once everything written is on stable storage."""
         self._volume.run("fsync", self._path, self._inner.sync)
-
-    def __enter__(self) -> DeadlineWritableFile:
-        return self
 
 
 class DeadlineReadableFile(_DeadlineFile[ReadableFile], PlainReads):
@@ -263,9 +252,6 @@ class DeadlineReadableFile(_DeadlineFile[ReadableFile], PlainReads):
             return self._volume.run("fadvise", self._path, hint)
         except VolumeFailed:
             return False  # whoever reads hears of it
-
-    def __enter__(self) -> DeadlineReadableFile:
-        return self
 
 
 class DeadlineVolume:

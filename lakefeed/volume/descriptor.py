@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import TypeVar
 
+from lakefeed.closing import Closing
 from lakefeed.errors import from_os_error
 from lakefeed.volume.base import FileStat
-
-_Self = TypeVar("_Self", bound="Descriptor")
 
 
 def file_stat(info: os.stat_result) -> FileStat:
@@ -17,7 +14,7 @@ def file_stat(info: os.stat_result) -> FileStat:
     return FileStat(info.st_size, info.st_mtime_ns, info.st_nlink)
 
 
-class Descriptor:
+class Descriptor(Closing):
     """A descriptor, the path it was opened by, and -1 once it is closed."""
 
     def __init__(self, fd: int, path: str) -> None:
@@ -40,14 +37,3 @@ class Descriptor:
             os.close(fd)
         except OSError as error:
             raise from_os_error(error, f"close of {self._path}") from error
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -14,8 +14,8 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 
+from lakefeed.closing import Closing
 from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.volume.base import Buffer, FileStat, Listed, Space
 from lakefeed.volume.lists import PlainReads
@@ -31,7 +31,7 @@ class _Node:
         self.links = 1
 
 
-class MemoryWritableFile:
+class MemoryWritableFile(Closing):
     """A node being written."""
 
     def __init__(self, node: _Node, volume: MemoryVolume) -> None:
@@ -62,19 +62,8 @@ class MemoryWritableFile:
         """End the writing."""
         self._closed = True
 
-    def __enter__(self) -> MemoryWritableFile:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class MemoryReadableFile(PlainReads):
+class MemoryReadableFile(PlainReads, Closing):
     """A node being read; it stays readable after its name is gone, as on a local disk."""
 
     def __init__(self, node: _Node, path: str, lock: threading.Lock) -> None:
@@ -124,17 +113,6 @@ class MemoryReadableFile(PlainReads):
     def close(self) -> None:
         """End the reading."""
         self._closed = True
-
-    def __enter__(self) -> MemoryReadableFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class MemoryVolume:

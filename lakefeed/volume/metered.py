@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 
+from lakefeed.closing import Closing
 from lakefeed.volume.base import (
     Buffer,
     FileStat,
@@ -70,7 +70,7 @@ class Meter:
                 )
 
 
-class MeteredWritableFile:
+class MeteredWritableFile(Closing):
     """A file whose writes and syncs are counted."""
 
     def __init__(self, inner: WritableFile, meter: Meter) -> None:
@@ -101,19 +101,8 @@ class MeteredWritableFile:
         with self._meter.call("close"):
             self._inner.close()
 
-    def __enter__(self) -> MeteredWritableFile:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class MeteredReadableFile:
+class MeteredReadableFile(Closing):
     """A file whose reads are counted."""
 
     def __init__(self, inner: ReadableFile, meter: Meter) -> None:
@@ -163,17 +152,6 @@ class MeteredReadableFile:
         """Close the file."""
         with self._meter.call("close"):
             self._inner.close()
-
-    def __enter__(self) -> MeteredReadableFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class MeteredVolume:

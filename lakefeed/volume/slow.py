@@ -16,8 +16,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
+from lakefeed.closing import Closing
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import total_bytes
@@ -124,7 +124,7 @@ class SlowVolume:
         return self._inner.space()
 
 
-class SlowFile(PlainReads):
+class SlowFile(PlainReads, Closing):
     """A file whose reads take their time."""
 
     def __init__(self, inner: ReadableFile, volume: SlowVolume) -> None:
@@ -157,14 +157,3 @@ class SlowFile(PlainReads):
     def close(self) -> None:
         """Close the file. Works twice."""
         self._inner.close()
-
-    def __enter__(self) -> SlowFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 # A layer imports only from lower numbers, and from itself.
 LAYERS = {
+    "closing": 0,
     "errors": 0,
     "volume": 1,
     "format": 1,

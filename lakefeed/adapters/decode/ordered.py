@@ -23,12 +23,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lakefeed.closing import Closing
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch, Names
 from lakefeed.feed.feed import Feed
@@ -71,7 +71,7 @@ class Samples:
         return Samples, (copies, *rest)
 
 
-class Ordered(Generic[T]):
+class Ordered(Closing, Generic[T]):
     """An iterator of results. `begin` starts the work on a batch and returns how to wait for it."""
 
     def __init__(
@@ -140,17 +140,6 @@ class Ordered(Generic[T]):
         self._closed = True
         self._works.clear()
         self._executor.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> Ordered[T]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def mapped(

@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from lakefeed.adapters._places import Source
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
 from lakefeed.adapters.torch.device import Mover, page_locked, pinned
+from lakefeed.closing import Closing
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
@@ -81,7 +81,7 @@ class LoaderOptions:
         return self.transform is None and not self.processes and (gpu or self.pin_memory)
 
 
-class Loader:
+class Loader(Closing):
     """Batches for PyTorch. Use it in a `with` block, or call `close`."""
 
     def __init__(
@@ -234,17 +234,6 @@ class Loader:
         self._stop()
         self.dataset.kept.close()
         self._workers = None
-
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)
