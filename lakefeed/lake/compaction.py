@@ -31,6 +31,9 @@ LIVE_RATIO_MAX = 0.8
 # fivefold where sixteen are waited for.
 PATIENCE = 4
 
+# Packs that one run rewrites for either reason: `copying` numbers them with 19 bits.
+INPUTS_MAX = 1 << 16
+
 Reason = Literal["small", "live ratio"]
 
 
@@ -160,7 +163,7 @@ def _within_bounds(
     for count, pack in enumerate(packs):
         live_bytes += pack.live_bytes
         rows += pack.rows
-        over = live_bytes > options.bytes_max or rows > options.rows_max
+        over = live_bytes > options.bytes_max or rows > options.rows_max or count >= INPUTS_MAX
         if over and (count or before):
             return packs[:count]
     return packs

@@ -198,7 +198,7 @@ class _Compaction:
         if kept and not self._gains(removed):
             self._discard()
             return Compacted(self._origin.plan, damages=tuple(self._copier.damages))
-        state = self._publish(tuple(info.sealed.id for info in removed))
+        state = self._publish(frozenset(info.sealed.id for info in removed))
         return self._report(state, removed)
 
     def _gains(self, removed: list[PackInfo]) -> bool:
@@ -229,9 +229,10 @@ class _Compaction:
 
     def _check_space(self) -> None:
         """Raise VolumeFailed unless payloads (aligned ones grow) and index will surely fit."""
+        inputs = {pack.id for pack in self._origin.plan.inputs}
         rows_bytes = sum(info.sealed.bytes - info.sealed.payload_end
-                         for info in self._origin.state.packs.values()
-                         if not info.indexed or info in self._inputs)  # fmt: skip
+                         for id_, info in self._origin.state.packs.items()
+                         if not info.indexed or id_ in inputs)  # fmt: skip
         segments_bytes = sum(segment.bytes for segment in self._origin.state.segments.values())
         index_bytes = min(segments_bytes, MERGE_ROWS * _ROW_BYTES)
         wanted = self._origin.plan.live_bytes * 9 // 8 + 2 * rows_bytes + index_bytes
@@ -266,7 +267,7 @@ class _Compaction:
 
     # -- index and commit ------------------------------------------------------------------------
 
-    def _publish(self, removed: tuple[str, ...]) -> State:
+    def _publish(self, removed: frozenset[str]) -> State:
         for _ in range(ROUNDS_MAX):
             try:
                 return self._attempt(removed)
@@ -276,7 +277,7 @@ class _Compaction:
         raise Conflict(f"compaction of {self._lake.name}", expected="an index that stays",
                        found=f"other merges, {ROUNDS_MAX} times")  # fmt: skip
 
-    def _attempt(self, removed: tuple[str, ...]) -> State:
+    def _attempt(self, removed: frozenset[str]) -> State:
         shift = Shift()
         ours = tuple(pack.id for pack in self._repacker.packs)
         with self._discarding():
@@ -293,6 +294,7 @@ class _Compaction:
         def changes(current: State) -> Changes:
             self._check_inputs(current)
             self._check_newer(current, state, removed)
+            self._check_referred(current)
             self._check_index(current, state, merge)
             here = {id_: PackInfo(pack, 0) for id_, pack in zip(ours, self._repacker.packs,
                     strict=True)}  # fmt: skip
@@ -303,7 +305,7 @@ class _Compaction:
             return replace(
                 replacing(current, merge, self._segments),
                 add_packs=tuple(self._repacker.packs),
-                remove_packs=removed,
+                remove_packs=tuple(sorted(removed)),
                 index_packs=(*ours, *(pack for pack in merge.packs if pack not in removed)),
                 live_bytes=counted,
             )
@@ -329,12 +331,20 @@ class _Compaction:
             raise Conflict(f"compaction of {self._lake.name}", expected="its input packs",
                            found=f"{gone[0]} was compacted by another")  # fmt: skip
 
-    def _check_newer(self, current: State, seen: State, removed: tuple[str, ...]) -> None:
+    def _check_newer(self, current: State, seen: State, removed: frozenset[str]) -> None:
         """Raise Conflict when a pack added since `seen` refers to one that is to go."""
         for id_, info in current.packs.items():
             if id_ not in seen.packs and not set(info.sealed.refs).isdisjoint(removed):
                 raise Conflict(f"compaction of {self._lake.name}", expected="inputs used by nobody "
                                "new", found=f"a copy or rename in {id_}")  # fmt: skip
+
+    def _check_referred(self, current: State) -> None:
+        """Raise Conflict when a pack that rows of ours refer to was compacted away meanwhile."""
+        referred = {ref for pack in self._repacker.packs for ref in pack.refs}
+        gone = referred & (self._origin.state.packs.keys() - current.packs.keys())
+        if gone:
+            raise Conflict(f"compaction of {self._lake.name}", expected="packs referred to",
+                           found=f"{min(gone)} was compacted by another")  # fmt: skip
 
     def _moved(self, state: State, merge: MergePlan, shift: Shift) -> Iterator[pa.Table]:
         done = 0

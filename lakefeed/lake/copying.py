@@ -59,6 +59,7 @@ class Places:
     """Where the extents of some packs went: from (pack, offset) to (new pack, new offset)."""
 
     def __init__(self, packs: Sequence[str]) -> None:
+        assert len(packs) < 1 << (63 - _OFFSET_BITS)
         self._packs = pa.array(packs, pa.string())
         self._moved: list[tuple[str, np.ndarray, np.ndarray]] = []
 

@@ -83,9 +83,18 @@ class _Merge:
     def _changes(self, current: State) -> Changes:
         plan = self._plan
         check_inputs(current, plan)
+        if plan.packs:
+            self._check_above(current)
         changes = replacing(current, plan, self._segments)
         live_bytes = self._shift.applied(current, plan.packs)
         return replace(changes, index_packs=plan.packs, live_bytes=live_bytes)
+
+    def _check_above(self, current: State) -> None:
+        """Raise Conflict where a compaction came to lie above: its run holds rows that are older
+        than the packs merged here, and with a tombstone among those, they would count again."""
+        for id_, segment in current.segments.items():
+            if segment.level >= self._plan.level and id_ not in self._state.segments:
+                raise Conflict("index merge", expected="no newer run above it", found=id_)
 
     def _discard(self) -> None:
         for segment in self._segments:

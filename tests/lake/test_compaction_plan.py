@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lakefeed.errors import Invalid
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.pack import PackSealed
+from lakefeed.lake import compaction
 from lakefeed.lake.compaction import CompactionOptions, CompactionPlan, plan_compaction
 from lakefeed.lake.throttle import Throttle
 
@@ -92,6 +93,13 @@ def test_a_run_is_bounded_and_says_what_is_left() -> None:
     assert (len(bounded.inputs), bounded.left) == (3, 7)
     bounded = plan_compaction(*state_of(packs), replace(OPTIONS, rows_max=45))
     assert (len(bounded.inputs), bounded.left) == (4, 6)
+
+
+def test_a_run_takes_no_more_packs_than_it_can_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "INPUTS_MAX", 3)
+    done = plan_compaction(*state_of([(10, 1, 1)] * 5 + [(900, 0.1, 1)] * 5), OPTIONS)
+    assert [pack.reason for pack in done.inputs] == ["live ratio"] * 3 + ["small"] * 3
+    assert done.left == 4
 
 
 def test_a_pack_above_the_bound_has_its_turn_alone() -> None:

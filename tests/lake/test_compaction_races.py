@@ -1,4 +1,4 @@
-"""Compaction beside writers, merges, another compaction, damage, and volumes that fail.
+"""Compaction beside writers, merges and another compaction.
 
 Other writers run inside the progress callback: between the plan and the copying, or between the
 index and the commit. Whoever loses leaves nothing behind (I4).
@@ -6,65 +6,29 @@ index and the commit. Whoever loses leaves nothing behind (I4).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from lakefeed import Lake
-from lakefeed.errors import Conflict, Corrupt, LakefeedError, VolumeFailed
+from lakefeed.errors import Conflict
+from lakefeed.format.commit import State
 from lakefeed.format.rows import Kind, rows_from_table
-from lakefeed.lake import copying, layout
-from lakefeed.lake.check import check
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
-from lakefeed.lake.garbage import Retention, collect, stored_files
+from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake as OpenLake
+from lakefeed.lake.log import Draft, Plan
 from lakefeed.lake.writer import Writer
-from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import QUIET, contents, damage, new_lake, small_groups, write
-from tests.support.faulty import MODES, FaultyVolume
-
-AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
-FILES = {f"{n}": bytes([n]) * 100 for n in range(6)}
-STAGES = ("copying", "index")
-
-
-def filled(volume: MemoryVolume | None = None) -> MemoryVolume:
-    """Return a volume with a lake of three small packs, of which two are merged."""
-    volume = volume or MemoryVolume()
-    with new_lake(volume) as lake:
-        write(lake, {"0": FILES["0"], "1": FILES["1"]})
-        write(lake, {"2": FILES["2"], "3": FILES["3"]})
-        lake.merge_index()
-        write(lake, {"4": FILES["4"], "5": FILES["5"]})
-    return volume
+from tests.lake.compacting import AT_ONCE, FILES, STAGES, during, filled, sound
+from tests.lake.tools import QUIET, contents, new_lake, small_groups, write
 
 
 @pytest.fixture
 def lake() -> Iterator[OpenLake]:
     with Lake.open(filled()) as lake:
         yield lake
-
-
-def sound(lake: OpenLake) -> None:
-    """Check everything, and that no file lies about that no commit names."""
-    with Lake.open(lake.volume) as fresh:
-        report = check(fresh, deep=True)
-    assert report.clean, report.findings
-    assert report.counters.orphans == 0
-
-
-def during(stage: str, act: Callable[[], object]) -> Callable[[str, int, int], None]:
-    """Return a progress callback that acts once, when a stage is first heard of."""
-    done: list[str] = []
-
-    def progress(name: str, at: int, total: int) -> None:
-        if name == stage and not done:
-            done.append(name)
-            act()
-
-    return progress
 
 
 def changed(lake: OpenLake, change: Callable[[Writer], object]) -> Callable[[], None]:
@@ -243,153 +207,63 @@ def test_two_compactions_of_different_packs_both_win() -> None:
         sound(lake)
 
 
-def test_a_damaged_payload_stays_where_it_is_and_is_named(lake: OpenLake) -> None:
-    row = lake.snapshot().stat("2")
-    damage(lake.volume, layout.pack_path(row.pack), row.offset + 7)
-    with Lake.open(lake.volume) as lake:
-        write(lake, {}, delete=["0"])
-        done = compact(lake)
-        assert [(d.path, d.pack) for d in done.damages] == [("2", row.pack)]
-        assert row.pack in lake.snapshot().state.packs
-        assert row.pack not in done.packs_removed
-        assert len(done.packs_removed) == 3
-        with pytest.raises(Corrupt):
-            lake.snapshot().get("2")
-        rest = {path: data for path, data in FILES.items() if path not in "02"}
-        assert all(lake.snapshot().get(path) == data for path, data in rest.items())
-        kinds = {(finding.kind, finding.subject) for finding in check(lake, deep=True).findings}
-        assert kinds == {("payload", "2")}
-        # Again: nothing can be gained, so nothing changes, and the file is named once more.
-        number = lake.snapshot().number
-        again = compact(lake)
-        assert (again.snapshot, [d.path for d in again.damages]) == (None, ["2"])
-        assert lake.snapshot().number == number
-        # With the file put again, its old pack goes.
-        write(lake, {"2": b"restored"})
-        assert row.pack in compact(lake, CompactionOptions(live_ratio=0.8)).packs_removed
-        assert contents(lake.snapshot()) == {**rest, "2": b"restored"}
-        sound(lake)
-
-
-def test_a_pack_kept_for_a_damaged_file_does_not_bring_deleted_ones_back() -> None:
-    with new_lake() as lake:
-        write(lake, {"bad": b"0" * 300, "deleted": b"1"})
-        write(lake, {"more": b"2" * 300}, delete=["deleted"])
-        write(lake, {"and more": b"3" * 300})
-        write(lake, {"and even more": b"3" * 300})
-        lake.merge_index(everything=True)
-        row = lake.snapshot().stat("bad")
-        damage(lake.volume, layout.pack_path(row.pack), row.offset)
-        done = compact(lake)
-        assert len(done.damages) == 1
-        assert (len(done.packs_removed), len(done.packs_added)) == (3, 2)
-        kinds = {finding.kind for finding in check(lake, deep=True).findings}
-        assert kinds == {"payload"}
-
-
-def test_a_big_damaged_payload_is_found_while_streaming(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "STREAM_BYTES", 1000)
-    with new_lake() as lake:
-        write(lake, {"big": bytes(5000)})
-        write(lake, {"other": bytes(5000)})
-        write(lake, {"small": b"1", "larger": bytes(3000)})
-        row = lake.snapshot().stat("big")
-        damage(lake.volume, layout.pack_path(row.pack), row.offset + 4000)
-        done = compact(lake)
-        assert [d.path for d in done.damages] == ["big"]
-        assert len(done.packs_removed) == 2
-        assert lake.snapshot().get("other") == bytes(5000)
-
-
-def test_damaged_index_rows_abort_and_leave_nothing(lake: OpenLake) -> None:
-    pack = lake.snapshot().stat("0").pack
-    end = lake.snapshot().state.packs[pack].sealed.payload_end
-    damage(lake.volume, layout.pack_path(pack), end + 20)
-    with Lake.open(lake.volume) as fresh:
-        before = set(stored_files(lake.volume))
-        with pytest.raises(Corrupt):
-            compact(fresh)
-        assert set(stored_files(lake.volume)) == before
-        assert contents(fresh.snapshot()) == FILES
-
-
-def test_a_full_disk_is_noticed_before_anything_is_written() -> None:
-    volume = filled(MemoryVolume(capacity_bytes=20_000))
-    with Lake.open(volume) as lake:
-        used = 20_000 - volume.space().free_bytes
-        with lake.volume.create("tmp/ballast") as file:
-            file.write([bytes(20_000 - used - 900)])
-        before = set(stored_files(volume))
-        with pytest.raises(VolumeFailed, match="bytes free"):
-            compact(lake)
-        assert set(stored_files(volume)) == before
-        assert contents(lake.snapshot()) == FILES
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_disk_that_fills_up_meanwhile_leaves_nothing(stage: str) -> None:
-    volume = filled(MemoryVolume(capacity_bytes=200_000))
-    with Lake.open(volume) as lake:
-        before = set(stored_files(volume))
-
-        def fill() -> None:
-            with volume.create("tmp/ballast") as file:
-                file.write([bytes(volume.space().free_bytes)])
-
-        with pytest.raises(VolumeFailed, match="full"):
-            compact(lake, progress=during(stage, fill))
-        assert set(stored_files(volume)) == before
-        volume.unlink("tmp/ballast")
-        assert contents(lake.snapshot()) == FILES
-        compact(lake)
-        assert contents(lake.snapshot()) == FILES
-        sound(lake)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dead", [False, True])
-def test_a_failing_call_leaves_the_old_lake_or_the_new(
-    mode: str, dead: bool, caplog: pytest.LogCaptureFixture
+def test_an_index_merge_planned_before_a_compaction_brings_nothing_deleted_back(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    caplog.set_level(logging.ERROR, "lakefeed")
-    base = filled()
-    calls = FaultyVolume(base.power_cut())
-    with Lake.open(calls) as lake:
-        compact(lake)
-    total = calls.count()
-    assert total > 50
-    for number in range(3, total + 1, 3 if mode == "before" else 5):
-        volume = base.power_cut()
-        faulty = FaultyVolume(volume, number, mode, dead=dead)  # type: ignore[arg-type]
-        acknowledged = True
-        try:
-            with Lake.open(faulty) as lake:
-                compact(lake)
-        except LakefeedError:
-            acknowledged = False
-        for left in (volume.power_cut(), volume):
-            with Lake.open(left) as lake:
-                assert contents(lake.snapshot()) == FILES
-                assert len(lake.snapshot().state.packs) == 1 or not acknowledged
-                report = check(lake, deep=True)
-                assert report.clean, report.findings
-                compact(lake)
-                collect(lake, AT_ONCE)
-                assert len(list(stored_files(left))) == 2
-                assert contents(lake.snapshot()) == FILES
+    with new_lake() as lake, Lake.open(lake.volume) as other:
+        kept = {f"big/{n:02}": bytes(1000) for n in range(40)}
+        small = {f"small/{n}": b"1" for n in range(4)}
+        write(lake, kept)
+        write(lake, dict(list(small.items())[:2]))
+        write(lake, dict(list(small.items())[2:]))
+        lake.merge_index(everything=True)
+        publish, published = lake.log.commit, []
+
+        def commit_compaction(draft: Draft, plan: Plan) -> State:
+            # The compaction is written. Now files are deleted, and their tombstones are merged
+            # away by a merge whose commit comes behind that of the compaction.
+            write(other, {}, delete=[*small, *list(kept)[:8]])
+            merge = other.log.commit
+
+            def commit_merge(*what: Any) -> State:
+                published.append(publish(draft, plan))
+                return merge(*what)
+
+            monkeypatch.setattr(other.log, "commit", commit_merge)
+            with pytest.raises(Conflict, match="above"):
+                other.merge_index()
+            monkeypatch.setattr(other.log, "commit", merge)
+            return published[0]
+
+        monkeypatch.setattr(lake.log, "commit", commit_compaction)
+        done = compact(lake, CompactionOptions(target_bytes=40_000))
+        assert done.snapshot == published[0].number
+        expected = dict(list(kept.items())[8:])
+        for _ in range(2):
+            assert contents(other.snapshot()) == expected
+            other.merge_index(everything=True)
+        sound(other)
 
 
-def test_an_io_error_while_reading_changes_nothing_and_leaves_nothing() -> None:
-    base = filled()
-    before = set(stored_files(base))
-    clean = FaultyVolume(base.power_cut())
-    with Lake.open(clean) as lake:
-        compact(lake)
-    payload_reads = [call.number for call in clean.calls if call.verb == "read"
-                     and call.path.startswith("packs/")]  # fmt: skip
-    for number in payload_reads:
-        volume = base.power_cut()
-        with Lake.open(FaultyVolume(volume, number)) as lake, pytest.raises(VolumeFailed):
-            compact(lake)
-        assert set(stored_files(volume)) == before
+def test_a_compaction_whose_rows_refer_to_a_pack_that_another_took_gives_up() -> None:
+    with new_lake() as lake:
+        write(lake, {f"big/{n:02}": b"%d" % n * 1000 for n in range(40)})
+        for name in ("one", "two"):
+            with lake.writer(QUIET) as writer:
+                writer.copy("big/00", name)
+        small_ones = CompactionOptions(target_bytes=30_000)
+
+        def act() -> None:
+            with Lake.open(lake.volume) as other:
+                write(other, {}, delete=[f"big/{n:02}" for n in range(2, 40)])
+                done = compact(other, CompactionOptions(target_bytes=2))
+                assert len(done.packs_removed) == 1
+
+        with pytest.raises(Conflict, match="referred to"):
+            compact(lake, small_ones, progress=during("index", act))
+        collect(lake, AT_ONCE)
+        expected = {"big/00": b"0" * 1000, "big/01": b"1" * 1000}
+        expected |= {"one": b"0" * 1000, "two": b"0" * 1000}
+        with Lake.open(lake.volume) as fresh:
+            assert contents(fresh.snapshot()) == expected
+        sound(lake)

@@ -1,0 +1,179 @@
+"""Compaction, damaged packs and failing volumes: what cannot move stays, nothing is lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from lakefeed import Lake
+from lakefeed.errors import Corrupt, LakefeedError, VolumeFailed
+from lakefeed.lake import copying, layout
+from lakefeed.lake.check import check
+from lakefeed.lake.compaction import CompactionOptions
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.garbage import collect, stored_files
+from lakefeed.lake.lake import Lake as OpenLake
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.compacting import AT_ONCE, FILES, STAGES, during, filled, sound
+from tests.lake.tools import contents, damage, new_lake, write
+from tests.support.faulty import MODES, FaultyVolume
+
+
+@pytest.fixture
+def lake() -> Iterator[OpenLake]:
+    with Lake.open(filled()) as lake:
+        yield lake
+
+
+def test_a_damaged_payload_stays_where_it_is_and_is_named(lake: OpenLake) -> None:
+    row = lake.snapshot().stat("2")
+    damage(lake.volume, layout.pack_path(row.pack), row.offset + 7)
+    with Lake.open(lake.volume) as lake:
+        write(lake, {}, delete=["0"])
+        done = compact(lake)
+        assert [(d.path, d.pack) for d in done.damages] == [("2", row.pack)]
+        assert row.pack in lake.snapshot().state.packs
+        assert row.pack not in done.packs_removed
+        assert len(done.packs_removed) == 3
+        with pytest.raises(Corrupt):
+            lake.snapshot().get("2")
+        rest = {path: data for path, data in FILES.items() if path not in "02"}
+        assert all(lake.snapshot().get(path) == data for path, data in rest.items())
+        kinds = {(finding.kind, finding.subject) for finding in check(lake, deep=True).findings}
+        assert kinds == {("payload", "2")}
+        # Again: nothing can be gained, so nothing changes, and the file is named once more.
+        number = lake.snapshot().number
+        again = compact(lake)
+        assert (again.snapshot, [d.path for d in again.damages]) == (None, ["2"])
+        assert lake.snapshot().number == number
+        # With the file put again, its old pack goes.
+        write(lake, {"2": b"restored"})
+        assert row.pack in compact(lake, CompactionOptions(live_ratio=0.8)).packs_removed
+        assert contents(lake.snapshot()) == {**rest, "2": b"restored"}
+        sound(lake)
+
+
+def test_a_pack_kept_for_a_damaged_file_does_not_bring_deleted_ones_back() -> None:
+    with new_lake() as lake:
+        write(lake, {"bad": b"0" * 300, "deleted": b"1"})
+        write(lake, {"more": b"2" * 300}, delete=["deleted"])
+        write(lake, {"and more": b"3" * 300})
+        write(lake, {"and even more": b"3" * 300})
+        lake.merge_index(everything=True)
+        row = lake.snapshot().stat("bad")
+        damage(lake.volume, layout.pack_path(row.pack), row.offset)
+        done = compact(lake)
+        assert len(done.damages) == 1
+        assert (len(done.packs_removed), len(done.packs_added)) == (3, 2)
+        kinds = {finding.kind for finding in check(lake, deep=True).findings}
+        assert kinds == {"payload"}
+
+
+def test_a_big_damaged_payload_is_found_while_streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "STREAM_BYTES", 1000)
+    with new_lake() as lake:
+        write(lake, {"big": bytes(5000)})
+        write(lake, {"other": bytes(5000)})
+        write(lake, {"small": b"1", "larger": bytes(3000)})
+        row = lake.snapshot().stat("big")
+        damage(lake.volume, layout.pack_path(row.pack), row.offset + 4000)
+        done = compact(lake)
+        assert [d.path for d in done.damages] == ["big"]
+        assert len(done.packs_removed) == 2
+        assert lake.snapshot().get("other") == bytes(5000)
+
+
+def test_damaged_index_rows_abort_and_leave_nothing(lake: OpenLake) -> None:
+    pack = lake.snapshot().stat("0").pack
+    end = lake.snapshot().state.packs[pack].sealed.payload_end
+    damage(lake.volume, layout.pack_path(pack), end + 20)
+    with Lake.open(lake.volume) as fresh:
+        before = set(stored_files(lake.volume))
+        with pytest.raises(Corrupt):
+            compact(fresh)
+        assert set(stored_files(lake.volume)) == before
+        assert contents(fresh.snapshot()) == FILES
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written() -> None:
+    volume = filled(MemoryVolume(capacity_bytes=20_000))
+    with Lake.open(volume) as lake:
+        used = 20_000 - volume.space().free_bytes
+        with lake.volume.create("tmp/ballast") as file:
+            file.write([bytes(20_000 - used - 900)])
+        before = set(stored_files(volume))
+        with pytest.raises(VolumeFailed, match="bytes free"):
+            compact(lake)
+        assert set(stored_files(volume)) == before
+        assert contents(lake.snapshot()) == FILES
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing(stage: str) -> None:
+    volume = filled(MemoryVolume(capacity_bytes=200_000))
+    with Lake.open(volume) as lake:
+        before = set(stored_files(volume))
+
+        def fill() -> None:
+            with volume.create("tmp/ballast") as file:
+                file.write([bytes(volume.space().free_bytes)])
+
+        with pytest.raises(VolumeFailed, match="full"):
+            compact(lake, progress=during(stage, fill))
+        assert set(stored_files(volume)) == before
+        volume.unlink("tmp/ballast")
+        assert contents(lake.snapshot()) == FILES
+        compact(lake)
+        assert contents(lake.snapshot()) == FILES
+        sound(lake)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_failing_call_leaves_the_old_lake_or_the_new(
+    mode: str, dead: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "lakefeed")
+    base = filled()
+    calls = FaultyVolume(base.power_cut())
+    with Lake.open(calls) as lake:
+        compact(lake)
+    total = calls.count()
+    assert total > 50
+    for number in range(3, total + 1, 3 if mode == "before" else 5):
+        volume = base.power_cut()
+        faulty = FaultyVolume(volume, number, mode, dead=dead)  # type: ignore[arg-type]
+        acknowledged = True
+        try:
+            with Lake.open(faulty) as lake:
+                compact(lake)
+        except LakefeedError:
+            acknowledged = False
+        for left in (volume.power_cut(), volume):
+            with Lake.open(left) as lake:
+                assert contents(lake.snapshot()) == FILES
+                assert len(lake.snapshot().state.packs) == 1 or not acknowledged
+                report = check(lake, deep=True)
+                assert report.clean, report.findings
+                compact(lake)
+                collect(lake, AT_ONCE)
+                assert len(list(stored_files(left))) == 2
+                assert contents(lake.snapshot()) == FILES
+
+
+def test_an_io_error_while_reading_changes_nothing_and_leaves_nothing() -> None:
+    base = filled()
+    before = set(stored_files(base))
+    clean = FaultyVolume(base.power_cut())
+    with Lake.open(clean) as lake:
+        compact(lake)
+    payload_reads = [call.number for call in clean.calls if call.verb == "read"
+                     and call.path.startswith("packs/")]  # fmt: skip
+    for number in payload_reads:
+        volume = base.power_cut()
+        with Lake.open(FaultyVolume(volume, number)) as lake, pytest.raises(VolumeFailed):
+            compact(lake)
+        assert set(stored_files(volume)) == before
