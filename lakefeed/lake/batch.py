@@ -1,4 +1,4 @@
-"""What one group commit will hold: the operations by path, and who waits for them."""
+"""What one group commit will hold: the operations by path, when it is due, and who waits for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lakefeed.errors import LakefeedError, VolumeFailed
 from lakefeed.format.pack import Meta, PackSealed
 from lakefeed.format.payload import Payload
-from lakefeed.format.rows import Kind, Row
+from lakefeed.format.rows import Codec, Kind, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,28 @@ class Sealed:
     row: Row
 
 
+class Overtaken(Exception):
+    """Another thread changed what an operation was to move: look again."""
+
+
 Operation = Put | Refer | Delete | Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class WriterOptions:
+    """When a batch is committed, and how payloads are stored.
+
+    A batch is committed at `flush_bytes`, `flush_files` or `flush_age_seconds`, whichever comes
+    first. Files above `big_bytes` get a pack of their own, streamed. `merge_after` unmerged packs
+    start an index merge after a commit; 0 leaves merging to others.
+    """
+
+    flush_bytes: int = 64 << 20
+    flush_files: int = 10_000
+    flush_age_seconds: float = 0.5
+    big_bytes: int = 64 << 20
+    codec: Codec = Codec.NONE
+    merge_after: int = 64
 
 
 @dataclass(slots=True)
@@ -75,6 +96,18 @@ class Batch:
         self.operations.update(changes)
         payloads = (op.payload.stored for op in changes.values() if isinstance(op, Put))
         self.held_bytes += sum(map(len, payloads))
+
+    def is_full(self, options: WriterOptions) -> bool:
+        """Tell whether nothing more should be gathered before a commit."""
+        return self.held_bytes >= options.flush_bytes or len(self.operations) >= options.flush_files
+
+    def clashes(self, changes: dict[str, Operation]) -> bool:
+        """Tell whether the batch would hold a path in two packs with these."""
+        for path, operation in changes.items():
+            held = self.operations.get(path)
+            if held is not None and (isinstance(held, Sealed) or isinstance(operation, Sealed)):
+                return True
+        return False
 
     def finish(self, snapshot: int | None, error: BaseException | None) -> None:
         """Wake everybody who waits, with the commit's number or with what went wrong."""

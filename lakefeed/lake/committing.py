@@ -9,7 +9,7 @@ orphan.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from lakefeed.lake.batch import Batch, Delete, Operation, Put, Refer, Sealed
 from lakefeed.lake.log import Draft, Log
 from lakefeed.lake.packing import discard, new_pack
 from lakefeed.lake.snapshot import Snapshot
-from lakefeed.volume.base import Volume
+from lakefeed.volume.base import Buffer, Volume
 
 # Each round means that another writer changed one of our origins in the meantime.
 ROUNDS_MAX = 100
@@ -119,6 +119,16 @@ def _add(writer: PackWriter, path: str, operation: Operation, now_ns: int) -> No
             writer.add_row(operation.shown(path)._replace(seq=0))
         case Delete():
             writer.add_row(tombstone(path, now_ns))
+
+
+def streamed(volume: Volume, base: int, path: str, chunks: Iterable[Buffer], meta: Meta) -> Sealed:
+    """Write a file that is too big to wait in memory into a pack of its own."""
+    rows: list[Row] = []
+
+    def fill(writer: PackWriter, now_ns: int) -> None:
+        rows.append(writer.add_stream(path, chunks, meta))
+
+    return Sealed(new_pack(volume, base, fill), rows[0])
 
 
 def tombstone(path: str, now_ns: int) -> Row:

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from lakefeed.errors import Conflict, Corrupt, LakefeedError, NotFound, VolumeFailed
+from lakefeed.errors import Conflict, Corrupt, Invalid, LakefeedError, NotFound, VolumeFailed
 from lakefeed.format import envelope
 from lakefeed.format.commit import (
     Changes,
@@ -57,6 +57,14 @@ class Draft:
     message: str | None = None
     app: dict[str, str] = field(default_factory=dict)
     author: str = field(default_factory=lambda: f"{os.uname().nodename}/{os.getpid()}")
+
+    def __post_init__(self) -> None:
+        # Every reader refuses a commit that holds anything else, and everything behind it.
+        texts = [self.operation, self.author, *self.app, *self.app.values()]
+        for text in texts if self.message is None else [*texts, self.message]:
+            if not isinstance(text, str):
+                raise Invalid("commit", expected="text in operation, message and app",
+                              found=repr(text))  # fmt: skip
 
 
 Plan = Callable[[State], Changes]

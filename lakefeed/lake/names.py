@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lakefeed.errors import Invalid, NotFound
+from lakefeed.format.pack import Meta
 from lakefeed.format.paths import check_path, parents
 from lakefeed.format.rows import Kind, Row
 from lakefeed.lake.overlay import Overlay
@@ -34,7 +35,7 @@ class Names:
         if path in self._parents:
             if self._view().has_children(path):
                 raise Invalid(f"path {path!r}", expected="a name for a file", found="a directory")
-            self._parents.discard(path)
+            self._parents.clear()
         self._check_parents(path)
 
     def check_directory(self, path: str) -> None:
@@ -85,3 +86,22 @@ class Names:
         if len(self._parents) >= _PARENTS_MAX:
             self._parents.clear()
         self._parents.update(parents(path))
+
+
+def check_facts(path: str, meta: Meta) -> None:
+    """Refuse what no row can say of a file: one such row would fail the whole batch."""
+    if not -(1 << 63) <= meta.mtime_ns < 1 << 63:
+        raise Invalid(f"time of {path!r}", expected="one from 1678 to 2262",
+                      found=f"{meta.mtime_ns} ns")  # fmt: skip
+    if not 0 <= meta.mode < 1 << 32:
+        raise Invalid(f"mode of {path!r}", expected="permission bits", found=meta.mode)
+    for text in (part for pair in (meta.attrs or {}).items() for part in pair):
+        if not _is_text(text):
+            raise Invalid(f"attributes of {path!r}", expected="text", found=repr(text))
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False

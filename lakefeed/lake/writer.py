@@ -17,42 +17,34 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.format import payload as payload_format
-from lakefeed.format.pack import Meta, PackWriter
+from lakefeed.format.pack import Meta
 from lakefeed.format.paths import check_path
-from lakefeed.format.rows import Codec, Kind, Row
-from lakefeed.lake.batch import Batch, Delete, Operation, Put, PutHandle, Refer, Sealed
-from lakefeed.lake.committing import Publisher
-from lakefeed.lake.names import Names
+from lakefeed.format.rows import Kind, Row
+from lakefeed.lake.batch import (
+    Batch,
+    Delete,
+    Operation,
+    Overtaken,
+    Put,
+    PutHandle,
+    Refer,
+    WriterOptions,
+)
+from lakefeed.lake.committing import Publisher, streamed
+from lakefeed.lake.names import Names, check_facts
 from lakefeed.lake.overlay import Overlay
-from lakefeed.lake.packing import new_pack
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import Buffer
 
+__all__ = ["Writer", "WriterOptions"]
+
 _STREAM_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class WriterOptions:
-    """When a batch is committed, and how payloads are stored.
-
-    A batch is committed at `flush_bytes`, `flush_files` or `flush_age_seconds`, whichever comes
-    first. Files above `big_bytes` get a pack of their own, streamed. `merge_after` unmerged packs
-    start an index merge after a commit; 0 leaves merging to others.
-    """
-
-    flush_bytes: int = 64 << 20
-    flush_files: int = 10_000
-    flush_age_seconds: float = 0.5
-    big_bytes: int = 64 << 20
-    codec: Codec = Codec.NONE
-    merge_after: int = 64
 
 
 class Writer:
@@ -89,12 +81,12 @@ class Writer:
     ) -> PutHandle:
         """Store bytes under a path, replacing what is there. `data` must not change until durable.
 
-        Invalid for a path that a lake cannot hold or one below a file.
+        Invalid for a path, time, mode or attribute that a lake cannot hold, or a path below a file.
         """
         self._names.check_file(path)
+        check_facts(path, Meta(mtime_ns or 0, mode, attrs))
         stored = payload_format.encode(data, self._options.codec)
-        operation = Put(stored, Kind.FILE, mtime_ns, mode, attrs)
-        return self._add(path, operation)
+        return self._add(path, Put(stored, Kind.FILE, mtime_ns, mode, attrs))
 
     def put_file(
         self, path: str, source: str | os.PathLike[str] | BinaryIO, *, meta: Meta | None = None
@@ -121,14 +113,9 @@ class Writer:
             while chunk := stream.read(_STREAM_BYTES):
                 yield chunk
 
-        rows: list[Row] = []
-
-        def fill(writer: PackWriter, now_ns: int) -> None:
-            rows.append(writer.add_stream(path, chunks(), meta))
-
+        check_facts(path, meta)
         base = self._newest().number
-        pack = new_pack(self._publisher.volume, base, fill)
-        return self._add(path, Sealed(pack, rows[0]))
+        return self._add(path, streamed(self._publisher.volume, base, path, chunks(), meta))
 
     def symlink(self, path: str, target: str) -> PutHandle:
         """Store a symbolic link; its target is kept as it is and never followed by the lake."""
@@ -139,6 +126,7 @@ class Writer:
     def mkdir(self, path: str, mode: int = 0o755, *, mtime_ns: int | None = None) -> PutHandle:
         """Store a directory, so that it exists while nothing lies below it, or for its mode."""
         self._names.check_directory(path)
+        check_facts(path, Meta(mtime_ns or 0, mode))
         stored = payload_format.encode(b"")
         return self._add(path, Put(stored, Kind.DIR, mtime_ns, mode, None))
 
@@ -161,27 +149,40 @@ class Writer:
         if row.kind is Kind.DIR:
             raise Invalid(f"copy {source!r}", expected="a file", found="a directory",
                           hint='copy_tree and "lakefeed cp -r" take it all')  # fmt: skip
-        return self._add(target, self._reference(row))
+        return self._add(target, self._reference(row, self._gathered(row.path)))
 
     def copy_tree(self, source: str, target: str) -> PutHandle:
         """Let `target` show the file, or all of the directory, that `source` shows now."""
         rows = self._names.check_move(source, target)
-        changes = {target + row.path[len(source) :]: self._reference(row) for row in rows}
-        return self._add_all(target, {check_path(path): op for path, op in changes.items()})
+        changes: dict[str, Operation] = {}
+        for row in rows:
+            path = check_path(target + row.path[len(source) :])
+            changes[path] = self._reference(row, self._gathered(row.path))
+        return self._add_all(target, changes)
 
     def rename(self, source: str, target: str) -> PutHandle:
         """Move a file, or a directory with all below it, in one commit. No bytes move."""
-        rows = self._names.check_move(source, target)
-        changes: dict[str, Operation] = {}
-        for row in rows:
-            changes[row.path] = Delete()
-            changes[check_path(target + row.path[len(source) :])] = self._reference(row)
-        return self._add_all(target, changes)
+        while True:
+            rows = self._names.check_move(source, target)
+            seen: dict[str, Operation | None] = {}
+            changes: dict[str, Operation] = {}
+            for row in rows:
+                seen[row.path] = self._gathered(row.path)
+                changes[row.path] = Delete()
+                path = check_path(target + row.path[len(source) :])
+                changes[path] = self._reference(row, seen[row.path])
+            try:
+                return self._add_all(target, changes, seen)
+            except Overtaken:
+                continue
 
-    def _reference(self, row: Row) -> Operation:
-        """Return the operation that shows the file of `row` under another path."""
+    def _gathered(self, path: str) -> Operation | None:
         with self._changed:
-            held = self._pending.operations.get(row.path)
+            return self._pending.operations.get(path)
+
+    def _reference(self, row: Row, held: Operation | None) -> Operation:
+        """Return the operation that shows the file of `row` under another path; `held` is what is
+        gathered for its own."""
         if isinstance(held, Put | Refer):
             return held
         if held is not None or not row.pack:
@@ -227,8 +228,14 @@ class Writer:
     def _add(self, path: str, operation: Operation) -> PutHandle:
         return self._add_all(path, {path: operation})
 
-    def _add_all(self, path: str, changes: dict[str, Operation]) -> PutHandle:
-        """Gather operations that must be committed together."""
+    def _add_all(
+        self, path: str, changes: dict[str, Operation],
+        seen: dict[str, Operation | None] | None = None,
+    ) -> PutHandle:  # fmt: skip
+        """Gather operations that must be committed together.
+
+        They rest on what was `seen` gathered for some paths: Overtaken where that has changed.
+        """
         self._check_process()
         with self._changed:
             self._check_usable()
@@ -237,12 +244,14 @@ class Writer:
                 self._changed.wait()
                 self._check_usable()
             batch = self._pending
+            if seen and any(batch.operations.get(name) is not was for name, was in seen.items()):
+                raise Overtaken
             if not batch.operations:
                 batch.opened_seconds = time.monotonic()
                 self._start_thread()
                 self._changed.notify_all()
             batch.add(changes)
-            if self._is_full(batch):
+            if batch.is_full(self._options):
                 self._changed.notify_all()
             return PutHandle(path, batch)
 
@@ -257,21 +266,11 @@ class Writer:
 
     def _must_wait(self, changes: dict[str, Operation]) -> bool:
         """Backpressure, and the rule that a commit holds a path in one pack only."""
-        pending = self._pending
-        if self._is_full(pending) and self._in_flight is not None:
+        if self._pending.is_full(self._options) and self._in_flight is not None:
             return True
-        for path, operation in changes.items():
-            held = pending.operations.get(path)
-            if held is not None and (isinstance(held, Sealed) or isinstance(operation, Sealed)):
-                self._flush_wanted = True
-                return True
-        return False
-
-    def _is_full(self, batch: Batch) -> bool:
-        options = self._options
-        return (
-            batch.held_bytes >= options.flush_bytes or len(batch.operations) >= options.flush_files
-        )
+        clash = self._pending.clashes(changes)
+        self._flush_wanted = self._flush_wanted or clash
+        return clash
 
     def _start_thread(self) -> None:
         if self._thread is None:
@@ -306,7 +305,7 @@ class Writer:
         batch = self._pending
         if not batch.operations:
             return False
-        wanted = self._flush_wanted or self._closed or self._is_full(batch)
+        wanted = self._flush_wanted or self._closed or batch.is_full(self._options)
         return wanted or self._patience_seconds() == 0
 
     def _patience_seconds(self) -> float | None:
@@ -350,7 +349,6 @@ class Writer:
             batches = (self._in_flight, self._pending)
             waiting = [batch for batch in self._failed if not batch.reported]
             waiting += [batch for batch in batches if batch is not None and batch.operations]
-            self._failed = []
             self._flush_wanted = bool(self._pending.operations)
             self._changed.notify_all()
         for batch in waiting:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from typing import Any
 
 import pytest
 
-from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
+from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, VolumeFailed
 from lakefeed.format.commit import Changes, State
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
@@ -201,6 +202,14 @@ def test_a_failed_checkpoint_does_not_fail_the_commit(caplog: pytest.LogCaptureF
         assert Log(volume).commit(DRAFT, nothing).number == CHECKPOINT_EVERY
     assert "no checkpoint" in caplog.text
     assert Log(inner).head().number == CHECKPOINT_EVERY
+
+
+@pytest.mark.parametrize(
+    "facts", [{"message": 7}, {"app": {"offset": 5}}, {"app": {5: "offset"}}, {"operation": None}]
+)
+def test_what_readers_would_refuse_is_never_drafted(facts: dict[str, Any]) -> None:
+    with pytest.raises(Invalid, match="text"):
+        Draft(**{"operation": "write", **facts})
 
 
 def test_draft_facts_are_in_the_commit() -> None:

@@ -160,6 +160,15 @@ def test_a_name_changes_its_nature_once_it_is_free() -> None:
         assert contents(lake.snapshot()) == {"a/d": b"3"}
 
 
+def test_a_file_where_directories_were_holds_nothing_at_any_depth() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        writer.put("a/b/c", b"1")
+        writer.delete("a/b/c")
+        writer.put("a", b"2")
+        with pytest.raises(Invalid):
+            writer.put("a/b/d", b"")
+
+
 @pytest.mark.parametrize(
     "path", ["", "/a", "a/", "a//b", ".", "a/../b", "a\0b", "x" * 256, "\ud800"]
 )

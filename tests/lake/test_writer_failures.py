@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from typing import Any
 
 import pytest
 
 from lakefeed.errors import Invalid, NotFound, VolumeFailed
+from lakefeed.lake.batch import PutHandle
 from lakefeed.lake.check import check
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.writer import WriterOptions
@@ -40,6 +42,71 @@ def test_a_failed_commit_reaches_every_waiter_and_the_writer_goes_on() -> None:
         writer.flush()
         assert contents(lake.snapshot()) == {"later": b"y"}
         assert check(lake).counters.orphans == 0
+
+
+def test_each_of_several_failed_batches_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise VolumeFailed("commit", found="EIO")
+
+    with new_lake() as lake:
+        writer = lake.writer(WriterOptions(flush_age_seconds=NEVER, flush_files=1))
+        with monkeypatch.context() as broken:
+            broken.setattr(lake.log, "commit", fail)
+            for number in range(3):
+                writer.put(f"{number}", b"x")._batch.finished.wait()
+        for _ in range(3):
+            with pytest.raises(VolumeFailed):
+                writer.flush()
+        writer.put("later", b"y")
+        writer.close()
+        assert contents(lake.snapshot()) == {"later": b"y"}
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_put_of_another_thread_is_moved_with_the_file_that_is_being_renamed(
+    committed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        writer.put("a", b"1")
+        if committed:
+            writer.flush()
+        gather, threads = writer._add_all, []
+
+        def gathered(path: str, *what: Any) -> PutHandle:
+            if path == "b" and not threads:
+                threads.append(threading.Thread(target=overwrite))
+                threads[0].start()
+                threads[0].join()
+            return gather(path, *what)
+
+        def overwrite() -> None:
+            writer.put("a", b"2")
+            if not committed:
+                writer.flush()
+
+        monkeypatch.setattr(writer, "_add_all", gathered)
+        writer.rename("a", "b")
+        writer.flush()
+        assert contents(lake.snapshot()) == {"b": b"2"}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"mtime_ns": 1 << 63},
+        {"mtime_ns": -(1 << 63) - 1},
+        {"mode": -1},
+        {"attrs": {"label": 3}},
+        {"attrs": {"label": "\ud800"}},
+    ],
+)
+def test_what_no_row_can_say_is_refused_before_it_fails_the_batch(facts: dict[str, Any]) -> None:
+    with new_lake() as lake:
+        with lake.writer(QUIET) as writer:
+            writer.put("good", b"1")
+            with pytest.raises(Invalid):
+                writer.put("bad", b"2", **facts)
+        assert contents(lake.snapshot()) == {"good": b"1"}
 
 
 def test_leaving_by_an_exception_drops_what_is_not_acknowledged() -> None:
