@@ -226,7 +226,9 @@ def _narrow(values: np.ndarray) -> np.ndarray:
     """Return the values in as few bytes as they need, so that many fit until they are packed."""
     if not len(values) or values.min() < 0:
         return values
-    return values.astype(np.min_scalar_type(values.max()), copy=False)
+    narrow = np.min_scalar_type(values.max())
+    # As wide, it would be unsigned for nothing, and joined with signed values become a float.
+    return values.astype(narrow) if narrow.itemsize < values.itemsize else values
 
 
 def _packed(

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import BinaryIO
 
-from lakefeed.errors import Invalid
+from lakefeed.errors import Invalid, LakefeedError
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Row
 from lakefeed.lake.batch import PutHandle
@@ -118,9 +118,14 @@ class FederatedWriter:
         with self._lock:
             writers = dict(self._writers)
         numbers: dict[str, int] = {}
-        with ExitStack() as stack:
-            for prefix, writer in reversed(writers.items()):
-                stack.callback(_flush, writer, prefix, numbers)
+        failures: list[LakefeedError] = []
+        for prefix, writer in writers.items():
+            try:
+                numbers[prefix] = writer.flush()
+            except LakefeedError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return numbers
 
     def close(self) -> None:
@@ -148,7 +153,3 @@ class FederatedWriter:
         with ExitStack() as stack:
             for writer in writers:
                 stack.callback(writer.__exit__, kind, error, trace)
-
-
-def _flush(writer: Writer, prefix: str, numbers: dict[str, int]) -> None:
-    numbers[prefix] = writer.flush()

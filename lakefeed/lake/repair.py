@@ -28,6 +28,7 @@ from lakefeed.format.commit import (
     Commit,
     SegmentInfo,
     State,
+    decode_commit,
     encode_checkpoint,
     encode_commit,
 )
@@ -42,7 +43,7 @@ from lakefeed.lake.packing import discard
 from lakefeed.lake.rebuilding import Rebuilt, rebuild_state, with_horizon
 from lakefeed.lake.scan import scan
 from lakefeed.lake.segments import write_segments
-from lakefeed.volume.base import Volume, write_file
+from lakefeed.volume.base import Volume, read_file, write_file
 
 # Each run of rows that is merged holds a few row groups in memory, some MB: merged so many at once.
 RUNS_MAX = 64
@@ -77,18 +78,33 @@ def damaged_head(volume: Volume) -> int | None:
 
 
 def quarantine_head(volume: Volume, number: int) -> str:
-    """Move a damaged newest commit out of the way; return where it is now."""
+    """Move a damaged newest commit out of the way; return where it is now.
+
+    Conflict when another repair was faster and the commit of that number is sound.
+    """
     place = f"{layout.QUARANTINE}/{layout.new_id()}"
     volume.make_directory(place)
     path = layout.commit_path(number)
     moved = f"{place}/{path.rpartition('/')[2]}"
     volume.replace(path, moved)
+    if _is_sound(volume, moved):
+        volume.link(moved, path)
+        raise Conflict(f"commit {number} of {volume.name}", expected="a damaged one",
+                       found="a sound one", hint="look again: lakefeed fsck")  # fmt: skip
     with suppress(NotFound):
         # A checkpoint of a commit that never was would bring its state back.
         volume.replace(layout.checkpoint_path(number), f"{moved}.checkpoint")
     volume.sync_directory(place)
     volume.sync_directory(layout.LOG)
     return moved
+
+
+def _is_sound(volume: Volume, path: str) -> bool:
+    try:
+        decode_commit(read_file(volume, path), path)
+    except (Corrupt, Invalid):
+        return False
+    return True
 
 
 # -- segments --------------------------------------------------------------------------------------
@@ -143,30 +159,38 @@ def _shown(
 def _commit_index(lake: Lake, state: State, tables: Iterator[pa.Table]) -> Reindexed:
     live_bytes: dict[str, int] = {}
     segments: list[SegmentInfo] = []
+
+    def changes(current: State) -> Changes:
+        if not current.packs.keys() >= state.packs.keys():
+            raise _moved(lake, "a pack went away")
+        newer = {id_ for id_, info in current.packs.items() if id_ not in state.packs}
+        if any(current.packs[id_].indexed for id_ in newer):
+            # Their rows are in segments that are to go.
+            raise _moved(lake, "another merge took newer packs")
+        return Changes(
+            index_packs=tuple(state.packs),
+            add_segments=tuple(segments),
+            remove_segments=tuple(current.segments),
+            live_bytes={id_: live_bytes.get(id_, 0) for id_ in state.packs},
+        )
+
     try:
         segments.extend(write_segments(lake.volume, tables, live_bytes))
-
-        def changes(current: State) -> Changes:
-            if not current.packs.keys() >= state.packs.keys():
-                raise _moved(lake, "a pack went away")
-            newer = {id_ for id_, info in current.packs.items() if id_ not in state.packs}
-            if any(current.packs[id_].indexed for id_ in newer):
-                # Their rows are in segments that are to go.
-                raise _moved(lake, "another merge took newer packs")
-            return Changes(
-                index_packs=tuple(state.packs),
-                add_segments=tuple(segments),
-                remove_segments=tuple(current.segments),
-                live_bytes={id_: live_bytes.get(id_, 0) for id_ in state.packs},
-            )
-
-        done = lake.log.commit(Draft(AUTHOR, "index rebuilt from the packs"), changes)
     except BaseException:
-        for segment in segments:
-            discard(lake.volume, layout.segment_path(segment.id))
+        _discard(lake, segments)
+        raise
+    try:
+        done = lake.log.commit(Draft(AUTHOR, "index rebuilt from the packs"), changes)
+    except Conflict:  # after any other failure the commit may stand, and with it the segments
+        _discard(lake, segments)
         raise
     rows = sum(segment.rows for segment in segments)
     return Reindexed(done.number, len(state.packs), rows, len(segments))
+
+
+def _discard(lake: Lake, segments: list[SegmentInfo]) -> None:
+    for segment in segments:
+        discard(lake.volume, layout.segment_path(segment.id))
 
 
 def _moved(lake: Lake, found: str) -> Conflict:

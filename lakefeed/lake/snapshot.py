@@ -280,6 +280,8 @@ class Snapshot:
         """Return part of the file of a row that came from this snapshot; see `read_range`."""
         if row.kind not in (Kind.FILE, Kind.SYMLINK):
             raise Invalid(f"{row.path!r}", expected="a file", found="a directory")
+        if offset < 0:
+            raise Invalid(f"read {row.path!r}", expected="an offset in the file", found=offset)
         end = min(offset + length, row.size)
         if offset >= end:
             return b""

@@ -73,6 +73,16 @@ def test_each_row_is_found_and_is_what_it_was(count: int, attrs: bool) -> None:
     assert addresses.nbytes < 64 * max(count, 16) or attrs
 
 
+def test_times_before_1970_leave_the_others_exact() -> None:
+    times = [1_700_000_000_123_456_789, -5_000_000_001]
+    row = varied_rows(1, attrs=False)[0]
+    tables = [table_from_rows([row._replace(path=f"{n}", mtime_ns=t)]) for n, t in enumerate(times)]
+    prints = Fingerprints()
+    addresses = Addresses(tables, prints, "a source")
+    found = addresses.find(prints.of(pa.array(["0", "1"])))
+    assert addresses.rows(found, ["mtime_ns"])["mtime_ns"].to_pylist() == times
+
+
 def test_rows_that_are_alike_take_few_bytes() -> None:
     rows = [
         Row(f"{number:08d}", Kind.FILE, "0" * 32, 4 + 512 * number, 300, 300, Codec.NONE, number,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +262,24 @@ def test_one_full_volume_leaves_the_changes_of_the_others_standing(world: World)
         snapshot = lakes.snapshot()
         assert snapshot.get_many(["cameras/line1/new", "cameras/line1!/new"]) == [b"3", b"1"]
         assert not snapshot.exists("train/new")
+
+
+def test_of_several_lakes_that_fail_the_first_is_told(
+    lakes: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(prefix: str) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            raise VolumeFailed(f"commit to {prefix}", found="EIO")
+
+        return fail
+
+    writer = lakes.writer(QUIET)
+    for prefix in ("train", "cameras/line1"):
+        monkeypatch.setattr(lakes.lake(prefix).log, "commit", failing(prefix))
+        writer.put(f"{prefix}/new", b"1")
+    with pytest.raises(VolumeFailed, match="commit to train"):
+        writer.flush()
+    writer.close()  # both were flushed: there is nothing left to tell
 
 
 def test_leaving_a_writer_by_an_exception_drops_what_was_not_acknowledged(

@@ -130,6 +130,8 @@ def test_a_range_of_a_big_file_is_the_slice() -> None:
         write(lake, {"f": data})
         for offset in (0, 4095, VERIFIED_RANGE_BYTES, len(data) - 1, len(data)):
             assert lake.snapshot().read_range("f", offset, 99) == data[offset : offset + 99]
+        with pytest.raises(Invalid):
+            lake.snapshot().read_range("f", -1, 99)
 
 
 # -- packs that go while a snapshot is open --------------------------------------------------------

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from lakefeed.errors import Corrupt
+from lakefeed.errors import Conflict, Corrupt, VolumeFailed
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout, repair
 from lakefeed.lake.check import check
@@ -18,6 +19,7 @@ from lakefeed.lake.rebuilding import Evidence, number_packs
 from lakefeed.lake.repair import damaged_head, quarantine_head, rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import QUIET, all_rows, contents, damage, new_lake, put_bytes, write
+from tests.support.faulty import every_fault
 
 
 def clean(lake: Lake) -> None:
@@ -42,6 +44,10 @@ def test_a_damaged_newest_commit_is_moved_away_and_the_lake_goes_on() -> None:
         assert lake.volume.stat(moved).size == 100
         assert damaged_head(lake.volume) is None
         assert write(lake, {"c": b"3"}) == 2
+        assert contents(lake.snapshot()) == {"a": b"1", "c": b"3"}
+        # A second repair that had looked at the same time.
+        with pytest.raises(Conflict, match="sound"):
+            quarantine_head(lake.volume, 2)
         assert contents(lake.snapshot()) == {"a": b"1", "c": b"3"}
         clean(lake)
 
@@ -80,6 +86,20 @@ def test_more_packs_than_are_merged_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         assert all_rows(lake.snapshot()) == rows
         clean(lake)
         assert len(list(lake.volume.list(layout.INDEX))) == len(lake.snapshot().state.segments)
+
+
+def test_a_new_index_stays_where_only_the_answer_to_its_commit_was_lost() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        write(lake, {"b": b"2"})
+        count = 0
+        for volume in every_fault(lake.volume.power_cut, "after", verbs=["sync_directory", "link"]):
+            with Lake.open(volume) as faulty, suppress(VolumeFailed):
+                rebuild_index(faulty)
+            with Lake.open(volume.inner) as left:
+                assert contents(left.snapshot()) == {"a": b"1", "b": b"2"}
+            count += volume.fired
+        assert count > 2
 
 
 def test_a_pack_that_is_damaged_is_named_and_nothing_is_left_behind() -> None:
