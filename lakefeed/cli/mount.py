@@ -10,37 +10,40 @@ import select
 import signal
 import socket
 import stat
-import subprocess
 import sys
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lakefeed.cli.common import AtOption, LakeArgument, exit_codes, settings, spare_pandas
+from lakefeed.cli.common import (
+    AtOption,
+    LakeArgument,
+    exit_codes,
+    report,
+    settings,
+    spare_pandas,
+)
+from lakefeed.cli.mount_daemon import READY, READY_FD, Daemon
+from lakefeed.cli.mount_federation import Wanted, mount_federation
 from lakefeed.cli.units import duration_option, size_option
 from lakefeed.errors import (
     EXIT_CONFLICT,
     EXIT_NOT_FOUND,
     Invalid,
     LakefeedError,
-    VolumeFailed,
     from_os_error,
 )
 
 if TYPE_CHECKING:
+    from lakefeed.adapters.fuse import kernel
     from lakefeed.adapters.fuse.operations import ReadOperations
     from lakefeed.adapters.fuse.session import MountOptions
 
 commands = typer.Typer()
 
-# A daemon that has not mounted by then never will: it opens the lake, which is a few small files.
-START_SECONDS = 120.0
 # Writing out what is pending takes as long as the volume takes; this bounds a volume that is gone.
 STOP_SECONDS = 600.0
-_READY = b"1"
-# Set for the daemon: the pipe on which it says that it is up.
-_READY_FD = "LAKEFEED_READY_FD"
 # What a read-only mount says to fsync of a directory.
 _NOTHING_TO_SYNC = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
@@ -125,11 +128,12 @@ def mount(
     log: LogFile = None,
     log_level: LogLevel = Level.WARNING,
 ) -> None:
-    """Mount a lake as a directory; returns once the mount answers.
+    """Mount a lake, or each lake of a federation, as a directory; returns once all answer.
 
     With --at it shows that snapshot for ever, else the newest one, and older ones as
     MOUNTPOINT/.snapshots/TAG. With --rw files can be written: changes are visible here at once, to
-    others after the next commit, and durable after fsync. "lakefeed umount" ends it.
+    others after the next commit, and durable after fsync. "lakefeed umount" ends it. The lakes of
+    a federation are mounted at MOUNTPOINT/PREFIX; one that cannot be is named, the others are.
 
     \b
     lakefeed mount /mnt/lake /data --at v1
@@ -138,8 +142,22 @@ def mount(
     if at is not None and rw:
         raise Invalid("--rw", expected="the newest snapshot", found=f"--at {at}",
                       hint="snapshots never change; leave one of the two out")  # fmt: skip
+    if os.path.isfile(lake):
+        if fd is not None or listen is not None:
+            raise Invalid("--fd or --listen", expected="one lake", found=f"the federation {lake}",
+                          hint="mount its lakes one by one")  # fmt: skip
+        words = [f"--refresh={refresh}s", f"--sync={sync.value}", f"--commit-age={commit_age}s",
+                 f"--cache={cache}", f"--spool-size={spool_size}", f"--watchdog={watchdog}s",
+                 f"--log-level={log_level.value}"]  # fmt: skip
+        words += ["--allow-other"] * allow_other + ([f"--spool={spool}"] if spool else [])
+        words += [f"--owner={owner}"] if owner else []
+        wanted = Wanted(words, at, rw, log)
+        mount_federation(lake, mountpoint, wanted, Reporter(None).up if foreground else None)
+        return
     if not foreground:
-        _start_daemon(mountpoint, log, fd)
+        code = Daemon(sys.argv[1:], log, fd, mountpoint=mountpoint).wait()
+        if code:
+            raise typer.Exit(code)
         return
     from lakefeed.adapters.fuse.changes import Committing
     from lakefeed.adapters.fuse.session import MountOptions
@@ -165,6 +183,7 @@ def umount(
     """Commit what is pending, unmount, and wait for the daemon to finish.
 
     Fails while files are open there, unless --lazy. A mount whose daemon died is removed as well.
+    Where MOUNTPOINT is none, all lakes that are mounted below it are unmounted.
 
     \b
     lakefeed umount /data
@@ -172,9 +191,28 @@ def umount(
     from lakefeed.adapters.fuse import kernel
 
     found = kernel.mounted_at(mountpoint)
-    if found is None or found.kind != kernel.FUSE_TYPE:
+    mounts = kernel.mounted_below(mountpoint) if found is None else [found]
+    mounts = [mount for mount in mounts if mount.kind == kernel.FUSE_TYPE]
+    if not mounts:
         raise Invalid(f"mount point {mountpoint}", expected="a mounted lake",
                       found="none" if found is None else found.kind)  # fmt: skip
+    failed = [code for code in (_unmounted(mount, lazy=lazy) for mount in mounts) if code]
+    if failed:
+        raise typer.Exit(failed[0])
+
+
+def _unmounted(found: kernel.Mounted, *, lazy: bool) -> int:
+    """End a mount; return 0, or the exit code of what keeps it, which was said."""
+    try:
+        _end(found, lazy=lazy)
+    except LakefeedError as error:
+        return report(error)
+    return 0
+
+
+def _end(found: kernel.Mounted, *, lazy: bool) -> None:
+    from lakefeed.adapters.fuse import kernel
+
     if kernel.is_dead(found):
         kernel.unmount(found.path, lazy=True)
         return
@@ -216,7 +254,7 @@ class Reporter:
 
     def __init__(self, listen: str | None) -> None:
         self._listen = listen
-        told = os.environ.pop(_READY_FD, None)
+        told = os.environ.pop(READY_FD, None)
         self._ready_fd = None if told is None else int(told)
 
     def ready(self, operations: ReadOperations) -> None:
@@ -225,9 +263,13 @@ class Reporter:
             from lakefeed.adapters.fuse.report import serve
 
             serve(self._listen, operations)
+        self.up()
+
+    def up(self) -> None:
+        """Say so to whoever waits."""
         _notify_systemd("READY=1")
         if self._ready_fd is not None:
-            os.write(self._ready_fd, _READY)
+            os.write(self._ready_fd, READY)
             os.close(self._ready_fd)
             if os.isatty(2) or not _is_regular(2):
                 # Whoever started us must not wait for our stderr to end.
@@ -249,37 +291,6 @@ def _notify_systemd(text: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.sendto(text.encode(), address)
-
-
-def _start_daemon(mountpoint: str, log: str | None, fd: int | None) -> None:
-    """Run this very command in the background and wait until it says that it is up."""
-    read_end, write_end = os.pipe()
-    command = [sys.executable, "-m", "lakefeed", *sys.argv[1:]]
-    command += ["--foreground"]
-    output = open(log, "ab") if log else None  # noqa: SIM115 - handed to the daemon
-    try:
-        daemon = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output or 2,
-            stderr=output or 2,
-            start_new_session=True,
-            env={**os.environ, _READY_FD: str(write_end)},
-            pass_fds=[write_end, *([] if fd is None else [fd])],
-        )
-    finally:
-        os.close(write_end)
-        if output is not None:
-            output.close()
-    with open(read_end, "rb") as pipe:
-        ready, _, _ = select.select([pipe], [], [], START_SECONDS)
-        if ready and pipe.read(1) == _READY:
-            return
-    if not ready:
-        daemon.kill()
-        raise VolumeFailed(f"mount {mountpoint}", found=f"no answer in {START_SECONDS:.0f} s")
-    # It has said why, on stderr or in its log.
-    raise typer.Exit(daemon.wait())
 
 
 def _start_log(level: Level) -> None:

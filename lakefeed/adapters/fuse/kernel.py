@@ -50,10 +50,20 @@ def mounts() -> list[Mounted]:
 
 def mounted_at(path: str) -> Mounted | None:
     """Return what is mounted at a path, the topmost if several."""
+    full = _full(path)
+    return next((mount for mount in reversed(mounts()) if mount.path == full), None)
+
+
+def mounted_below(path: str) -> list[Mounted]:
+    """Return what is mounted below a path, the newest first, so that each can be unmounted."""
+    above = _full(path).rstrip("/") + "/"
+    return [mount for mount in reversed(mounts()) if mount.path.startswith(above)]
+
+
+def _full(path: str) -> str:
     # Of the path, only what is above the mount point may be touched.
     parent, name = os.path.split(os.path.abspath(path))
-    full = os.path.join(os.path.realpath(parent), name)
-    return next((mount for mount in reversed(mounts()) if mount.path == full), None)
+    return os.path.join(os.path.realpath(parent), name)
 
 
 def is_dead(mount: Mounted) -> bool:

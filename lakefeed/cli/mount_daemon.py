@@ -1,0 +1,65 @@
+"""The daemon of a mount: started in the background, waited for until it answers."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from lakefeed.errors import VolumeFailed
+
+# A daemon that has not mounted by then never will: it opens the lake, which is a few small files.
+START_SECONDS = 120.0
+READY = b"1"
+# Set for the daemon: the pipe on which it says that it is up.
+READY_FD = "LAKEFEED_READY_FD"
+
+
+class Daemon:
+    """A `lakefeed` command that goes on in the background once it is up."""
+
+    def __init__(
+        self, words: Sequence[str], log: str | None, fd: int | None = None, *, mountpoint: str
+    ) -> None:
+        self._mountpoint = mountpoint
+        self._pipe, write_end = os.pipe()
+        output = open(log, "ab") if log else None  # noqa: SIM115 - handed to the daemon
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "lakefeed", *words, "--foreground"],
+                stdin=subprocess.DEVNULL,
+                stdout=output or 2,
+                stderr=output or 2,
+                start_new_session=True,
+                env={**os.environ, READY_FD: str(write_end)},
+                pass_fds=[write_end, *([] if fd is None else [fd])],
+            )
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(write_end)
+            if output is not None:
+                output.close()
+
+    def wait(self) -> int:
+        """Return 0 once it is up, else the exit code that it ended with, having said why."""
+        with open(self._pipe, "rb") as pipe:
+            ready, _, _ = select.select([pipe], [], [], START_SECONDS)
+            if ready and pipe.read(1) == READY:
+                return 0
+        if not ready:
+            self._process.kill()
+            raise VolumeFailed(f"mount {self._mountpoint}",
+                               found=f"no answer in {START_SECONDS:.0f} s")  # fmt: skip
+        return self._process.wait()
+
+    def ended(self) -> int:
+        """Return its exit code when it has ended."""
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """Ask it to commit what is pending and to unmount."""
+        self._process.terminate()

@@ -1,0 +1,94 @@
+"""`lakefeed mount` of a federation: each lake by a daemon of its own, below one directory.
+
+A process serves one mount; so a lake whose volume is sick is in nobody's way, and each has a
+processor to itself. The directories above the mounts are ordinary ones of the machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import typer
+
+from lakefeed.cli.common import complain, report, volume_at
+from lakefeed.cli.mount_daemon import Daemon
+from lakefeed.errors import Invalid, LakefeedError
+from lakefeed.lake.mounts import Mount, directory_of, load
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How the lakes are mounted: `options` are words for all of them."""
+
+    options: Sequence[str]
+    at: str | None
+    writable: bool
+    log: str | None
+
+
+def mount_federation(
+    file: str, mountpoint: str, wanted: Wanted, stay: Callable[[], None] | None
+) -> None:
+    """Mount each lake of a federation that is not mounted yet.
+
+    What keeps one from being mounted is said; the others are mounted all the same, and the exit
+    code is that of the first one that is not. With `stay`, calls it when all are up, and returns
+    when all have ended; SIGTERM and Ctrl-C end them.
+    """
+    if wanted.at is not None and wanted.at.isdigit():
+        raise Invalid(f"--at {wanted.at}", expected="a tag that each lake has",
+                      found="a number, which each has of its own")  # fmt: skip
+    if not os.path.isdir(mountpoint):
+        raise Invalid(f"mount point {mountpoint}", expected="a directory", found="none",
+                      hint="make it first")  # fmt: skip
+    home, name = os.path.split(os.path.abspath(file))
+    mounts = load(volume_at(home), name).mounts
+    daemons = [_start(mount, home, mountpoint, wanted) for mount in mounts]
+    running = [daemon for daemon in daemons if daemon is not None]
+    try:
+        codes = [code for code in map(_up, running) if code]
+        if codes:
+            complain(f"{len(mounts) - len(codes)} of {len(mounts)} lakes are mounted")
+        if stay is not None and len(codes) < len(mounts):
+            stay()
+            codes += [code for code in [daemon.ended() for daemon in running] if code]
+    finally:
+        if stay is not None:
+            _end(running)
+    if codes:
+        raise typer.Exit(codes[0])
+
+
+def _start(mount: Mount, home: str, mountpoint: str, wanted: Wanted) -> Daemon | None:
+    """Start the daemon of one lake; None where it is mounted already."""
+    from lakefeed.adapters.fuse import kernel
+
+    where = os.path.join(mountpoint, mount.prefix)
+    found = kernel.mounted_at(where)
+    if found is not None and found.kind == kernel.FUSE_TYPE and not kernel.is_dead(found):
+        complain(f"{where} is mounted already")
+        return None
+    os.makedirs(where, exist_ok=True)
+    fixed = mount.at or wanted.at
+    words = ["mount", directory_of(mount, home), where, *wanted.options]
+    if fixed is not None:
+        words.append(f"--at={fixed}")
+    elif wanted.writable:
+        words.append("--rw")
+    return Daemon(words, wanted.log, mountpoint=where)
+
+
+def _up(daemon: Daemon) -> int:
+    try:
+        return daemon.wait()
+    except LakefeedError as error:
+        return report(error)
+
+
+def _end(daemons: list[Daemon]) -> None:
+    for daemon in daemons:
+        daemon.stop()
+    for daemon in daemons:
+        daemon.ended()

@@ -1,0 +1,94 @@
+"""A federation, mounted: each lake at its prefix, whatever the others do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from lakefeed.errors import EXIT_NOT_FOUND
+from tests.fuse.tools import LAKEFEED, is_mounted, needs_fuse, run, wait_until
+from tests.lake.tools import contents, write
+
+pytestmark = needs_fuse
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Path:
+    """Two lakes under one roof, at "train" and, fixed at a tag, at "cameras/line1"."""
+    for name in ("a", "b"):
+        with Lake.create(tmp_path / name) as lake:
+            write(lake, {"one": name.encode()})
+    run("tag", tmp_path / "b", "v1")
+    file = tmp_path / "all.json"
+    run("federate", file, f"train={tmp_path / 'a'}", f"cameras/line1={tmp_path / 'b'}")
+    run("federate", file, "--fix", "cameras/line1=v1")
+    return file
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    where = tmp_path / "mnt"
+    where.mkdir()
+    yield where
+    run("umount", where, "--lazy", check=False)
+
+
+def test_each_lake_is_at_its_prefix_and_one_umount_ends_all(federation: Path, place: Path) -> None:
+    run("mount", federation, place, "--rw")
+    assert (place / "train/one").read_bytes() == b"a"
+    assert (place / "cameras/line1/one").read_bytes() == b"b"
+    (place / "train/two").write_bytes(b"2")
+    with pytest.raises(OSError) as fixed:
+        (place / "cameras/line1/two").write_bytes(b"2")
+    assert fixed.value.errno == errno.EROFS
+    with pytest.raises(OSError) as between:
+        os.rename(place / "train/two", place / "cameras/two")
+    assert between.value.errno == errno.EXDEV
+    run("umount", place)
+    assert not is_mounted(place / "train") and not is_mounted(place / "cameras/line1")
+    with Lake.open(federation.parent / "a") as lake:
+        assert contents(lake.snapshot()) == {"one": b"a", "two": b"2"}
+
+
+def test_a_lake_that_is_gone_leaves_the_others_mounted_and_comes_when_it_is_back(
+    federation: Path, place: Path
+) -> None:
+    lake, away = federation.parent / "b", federation.parent / "away"
+    shutil.move(lake, away)
+    done = run("mount", federation, place, check=False)
+    assert done.returncode == EXIT_NOT_FOUND
+    assert str(lake) in done.stderr and "1 of 2 lakes are mounted" in done.stderr
+    assert (place / "train/one").read_bytes() == b"a"
+    shutil.move(away, lake)
+    done = run("mount", federation, place)
+    assert "mounted already" in done.stderr
+    assert (place / "cameras/line1/one").read_bytes() == b"b"
+
+
+def test_in_the_foreground_a_signal_ends_all_and_commits_what_is_pending(
+    federation: Path, place: Path
+) -> None:
+    words = ["mount", str(federation), str(place), "--rw", "--foreground", "--commit-age", "1h"]
+    with subprocess.Popen([*LAKEFEED, *words]) as process:
+        wait_until(lambda: is_mounted(place / "train") and is_mounted(place / "cameras/line1"))
+        (place / "train/two").write_bytes(b"2")
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+    assert not is_mounted(place / "train") and not is_mounted(place / "cameras/line1")
+    with Lake.open(federation.parent / "a") as lake:
+        assert contents(lake.snapshot())["two"] == b"2"
+
+
+@pytest.mark.parametrize("option", ["--listen=:0", "--fd=9", "--at=7"])
+def test_what_means_one_lake_is_refused(federation: Path, place: Path, option: str) -> None:
+    done = run("mount", federation, place, option, check=False)
+    assert done.returncode == 2
+    assert not is_mounted(place / "train")
