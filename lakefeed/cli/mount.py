@@ -146,11 +146,10 @@ def mount(
         if fd is not None or listen is not None:
             raise Invalid("--fd or --listen", expected="one lake", found=f"the federation {lake}",
                           hint="mount its lakes one by one")  # fmt: skip
-        words = [f"--refresh={refresh}s", f"--sync={sync.value}", f"--commit-age={commit_age}s",
-                 f"--cache={cache}", f"--spool-size={spool_size}", f"--watchdog={watchdog}s",
-                 f"--log-level={log_level.value}"]  # fmt: skip
-        words += ["--allow-other"] * allow_other + ([f"--spool={spool}"] if spool else [])
-        words += [f"--owner={owner}"] if owner else []
+        words = _words(refresh=f"{refresh}s", sync=sync.value, commit_age=f"{commit_age}s",
+                       cache=cache, spool=spool, spool_size=spool_size, owner=owner,
+                       watchdog=f"{watchdog}s", log_level=log_level.value)  # fmt: skip
+        words += ["--allow-other"] * allow_other
         wanted = Wanted(words, at, rw, log)
         mount_federation(lake, mountpoint, wanted, Reporter(None).up if foreground else None)
         return
@@ -170,6 +169,12 @@ def mount(
         Budget(spool, disk_max=spool_size),
     )  # fmt: skip
     _serve(lake, mountpoint, options, Reporter(listen))
+
+
+def _words(**options: object) -> list[str]:
+    """Return options as words of a command line, but those that are None."""
+    given = ((name.replace("_", "-"), value) for name, value in options.items())
+    return [f"--{name}={value}" for name, value in given if value is not None]
 
 
 @commands.command("umount", epilog=exit_codes(EXIT_NOT_FOUND))
