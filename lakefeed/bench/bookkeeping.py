@@ -9,7 +9,8 @@ line through the same handlers, and lines of JSON in place of the decorators and
 to pass its line on. How many stand at which place was set by what DLIO's own record of its steps
 says they take there (docs/BENCH.md has both). `lean` leaves it all out.
 
-Each rank writes into a temporary directory that goes away with it.
+Each rank writes into a temporary directory that goes away with it, below that of its run: a rank
+that is ended leaves its own behind.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ EVENTS_A_STEP = EVENTS_OF_LOADING + EVENTS_OF_COMPUTE + EVENTS_OF_LOGGING
 
 
 class Bookkeeping(Closing):
-    """The log and the trace of one rank."""
+    """The log and the trace of one rank, in a directory of its own below `scratch`."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, scratch: str | None = None) -> None:
         self._rank = rank
-        self._directory = tempfile.TemporaryDirectory(prefix="lakefeed-bench-")
+        self._directory = tempfile.TemporaryDirectory(prefix="lakefeed-bench-", dir=scratch)
         self._logger = logging.Logger(f"lakefeed.bench.rank{rank}", logging.INFO)
         text = logging.Formatter("[%(levelname)s] %(message)s [%(pathname)s:%(lineno)d]")
         log = logging.FileHandler(os.path.join(self._directory.name, "log"), encoding="utf-8")

@@ -15,13 +15,13 @@ from typing import Any
 
 from lakefeed.bench import environment, figures
 from lakefeed.bench.emulation import Delays
+from lakefeed.bench.lakes import open_lake
 from lakefeed.bench.preparing import contents
-from lakefeed.bench.ranks import Job, run_ranks
+from lakefeed.bench.ranks import TIMEOUT_SECONDS, Job, run_ranks
 from lakefeed.bench.sources import Reading, Spec
 from lakefeed.bench.steps import Loop
 from lakefeed.bench.training import SCHEMA
 from lakefeed.errors import Invalid
-from lakefeed.lake.lake import Lake
 
 # More steps than any run reaches within its time.
 _STEPS_MAX = 1 << 40
@@ -42,11 +42,12 @@ class FeedBench:
     seed: int = 0
     delays: Delays | None = None
     cold: bool = False
+    timeout_seconds: float = TIMEOUT_SECONDS
 
 
 def measure(options: FeedBench, say: Callable[[str], object]) -> dict[str, Any]:
     """Return the report; Invalid when the lake has less than a batch."""
-    with Lake.open(options.lake) as lake:
+    with open_lake(options.lake, options.timeout_seconds) as lake:
         held = contents(lake.snapshot(options.at), options.select)
     if held.samples < max(options.batch_sizes):
         raise Invalid(
@@ -61,7 +62,8 @@ def measure(options: FeedBench, say: Callable[[str], object]) -> dict[str, Any]:
         if options.cold:
             environment.drop_caches()
         loop = Loop(_STEPS_MAX, 1, 0.0, seconds_max=options.seconds, harness="lean")
-        run = figures.of_run(run_ranks(Job(spec, loop)), spec.batch_size, 0.0)
+        results = run_ranks(Job(spec, loop, options.timeout_seconds))
+        run = figures.of_run(results, spec.batch_size, 0.0)
         del run["accelerators"], run["utilisation"], run["utilisation_by_epoch"]
         rows.append({"name": name, **run})
     return _report(options, rows, held.samples)

@@ -30,10 +30,11 @@ class Meeting:
         self._broken = context.RawArray("b", 1)
         self._wake = [context.Semaphore(0) for _ in range(count)]
 
-    def wait(self, rank: int, seconds_max: float) -> None:
+    def wait(self, rank: int) -> None:
         """Return when all ranks have come as often as this one.
 
-        BrokenBarrierError, in every rank, once one gave up or waited longer than `seconds_max`.
+        BrokenBarrierError, in every rank, once one gave up. There is no limit here: who started the
+        ranks sees by `came` whether they get on.
         """
         mine = self._came[rank] + 1
         self._came[rank] = mine
@@ -45,18 +46,20 @@ class Meeting:
             if self._all_came(mine):
                 return
             os.sched_yield()
-        self._sleep(rank, mine, began + seconds_max)
+        self._sleep(rank, mine)
+
+    def came(self) -> list[int]:
+        """Return how often each rank has come."""
+        return list(self._came)
 
     def _all_came(self, times: int) -> bool:
         return bool(min(self._came[:]) >= times)
 
-    def _sleep(self, rank: int, mine: int, deadline: float) -> None:
+    def _sleep(self, rank: int, mine: int) -> None:
         self._asleep[rank] = 1
         while not self._all_came(mine):
             if self._broken[0]:
                 raise threading.BrokenBarrierError
-            if time.monotonic() > deadline:
-                self.abort()
             self._wake[rank].acquire(timeout=_NAP_SECONDS)
         self._asleep[rank] = 0
 

@@ -4,18 +4,21 @@ Processes are not forked from here: the parent may hold threads, and a rank of a
 nothing with its neighbours either. They come from Python's fork server, a process that has imported
 what a rank needs and does nothing else (its one thread beside is the allocator's, which minds
 forks), so that eight ranks start in the time of one. The first failure breaks the barrier, stops
-every rank and comes out of `run_ranks` with its own type. Ctrl-C and `stop` end the ranks as well;
-none is left behind.
+every rank and comes out of `run_ranks` with its own type; so does a volume that does not answer,
+which is told by no rank getting on. Ctrl-C and `stop` end the ranks as well; neither a rank nor a
+file of one is left behind.
 """
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
@@ -29,9 +32,11 @@ from lakefeed.bench.sources import Spec
 from lakefeed.bench.steps import LIVE, Company, Loop, RankResult, run
 from lakefeed.errors import LakefeedError, VolumeFailed
 
-# A rank that does not come to the barrier for so long has lost its volume: NFS's hard mounts wait
-# for ever, and a person has long stopped watching.
-BARRIER_SECONDS = 600.0
+# Ranks that get on by no batch for so long have lost their volume: NFS's hard mounts wait for ever,
+# and a person has long stopped watching.
+TIMEOUT_SECONDS = 600.0
+# Until all ranks run: the fork server has to import first, seconds where the machine is busy.
+_START_SECONDS = 60.0
 # How often progress is looked at; AU over shorter stretches is noise.
 LOOK_SECONDS = 0.5
 _END_SECONDS = 5.0
@@ -41,10 +46,14 @@ Look = Callable[[list[list[float]]], object]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the ranks do: `spec.world_size` of them."""
+    """What the ranks do: `spec.world_size` of them.
+
+    VolumeFailed once no rank has had a batch for `timeout_seconds` and a step; 0 waits for ever.
+    """
 
     spec: Spec
     loop: Loop
+    timeout_seconds: float = TIMEOUT_SECONDS
 
 
 def run_ranks(job: Job, look: Look | None = None) -> list[RankResult]:
@@ -59,24 +68,26 @@ def run_ranks(job: Job, look: Look | None = None) -> list[RankResult]:
     lives = [context.RawArray("d", len(LIVE)) for _ in range(count)]
     processes: list[BaseProcess] = []
     answers: list[Connection] = []
-    try:
-        for rank in range(count):
-            mine, theirs = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_rank,
-                args=(job, rank, (meeting, shared, lives[rank]), theirs),
-                name=f"lakefeed-rank-{rank}",
-                daemon=True,
-            )
-            process.start()
-            theirs.close()
-            processes.append(process)
-            answers.append(mine)
-        return _gather(processes, answers, lives, look)
-    finally:
-        _end(processes)
-        for answer in answers:
-            answer.close()
+    # A rank that is ended removes nothing: all of their files lie here.
+    with tempfile.TemporaryDirectory(prefix="lakefeed-bench-") as scratch:
+        try:
+            for rank in range(count):
+                mine, theirs = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=_rank,
+                    args=(job, rank, (meeting, shared, lives[rank], scratch), theirs),
+                    name=f"lakefeed-rank-{rank}",
+                    daemon=True,
+                )
+                process.start()
+                theirs.close()
+                processes.append(process)
+                answers.append(mine)
+            return _gather(processes, answers, _Watch(job, meeting, lives, look))
+        finally:
+            _end(processes)
+            for answer in answers:
+                answer.close()
 
 
 def _context() -> ForkServerContext:
@@ -86,18 +97,52 @@ def _context() -> ForkServerContext:
     return context
 
 
+class _Watch:
+    """Looks at the ranks from time to time: shows how far they are, notices that none gets on."""
+
+    def __init__(self, job: Job, meeting: Meeting, lives: list[Any], look: Look | None) -> None:
+        self._patience_seconds = job.timeout_seconds + job.loop.computation_seconds
+        self._ends = job.timeout_seconds > 0
+        self._meeting = meeting
+        self._lives = lives
+        self._look = look
+        self._seen: object = None
+        self._moved = time.monotonic()
+
+    def show(self) -> None:
+        """Show how far the ranks are."""
+        if self._look is not None:
+            self._look([list(live) for live in self._lives])
+
+    def check(self, waiting: Collection[int]) -> None:
+        """VolumeFailed with those of the ranks that keep the others waiting, once none gets on."""
+        came, now = self._meeting.came(), time.monotonic()
+        seen = came, [list(live) for live in self._lives], len(waiting)
+        if seen != self._seen:
+            self._seen, self._moved = seen, now
+        seconds = self._patience_seconds
+        if not min(came):
+            seconds = max(seconds, _START_SECONDS)
+        if self._ends and now - self._moved > seconds:
+            least = min(came[rank] for rank in waiting)
+            late = [str(rank) for rank in waiting if came[rank] == least]
+            raise VolumeFailed(
+                f"rank {', '.join(late)}",
+                expected="a batch",
+                found=f"none for {seconds:g} seconds",
+                hint="check that the file server answers, then repeat",
+                errno=errno.ETIMEDOUT,
+            )
+
+
 def _gather(
-    processes: list[BaseProcess],
-    answers: list[Connection],
-    lives: list[Any],
-    look: Look | None,
+    processes: list[BaseProcess], answers: list[Connection], watch: _Watch
 ) -> list[RankResult]:
     results: dict[int, RankResult] = {}
     waiting = dict(enumerate(answers))
     while waiting:
         ready = wait(list(waiting.values()), timeout=LOOK_SECONDS)
-        if look is not None:
-            look([list(live) for live in lives])
+        watch.show()
         for rank, answer in list(waiting.items()):
             if answer not in ready:
                 continue
@@ -117,6 +162,8 @@ def _gather(
                 raise said
             if said is not None:
                 results[rank] = said
+        if waiting:
+            watch.check(waiting)
     assert len(results) == len(processes), "a rank that gave up left another's error"
     return [results[rank] for rank in sorted(results)]
 
@@ -142,19 +189,21 @@ def _leave_with_parent() -> None:
     os._exit(1)
 
 
-def _rank(job: Job, rank: int, company: tuple[Meeting, Any, Any], answer: Connection) -> None:
+def _rank(job: Job, rank: int, company: tuple[Meeting, Any, Any, str], answer: Connection) -> None:
     """Run one rank; this is the whole life of its process."""
     # Ctrl-C reaches the whole group; the parent decides, and terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, name="lakefeed-rank-parent", daemon=True).start()
-    meeting, shared, live = company
+    meeting, shared, live, scratch = company
 
     def meet() -> None:
-        meeting.wait(rank, BARRIER_SECONDS)
+        meeting.wait(rank)
 
     try:
+        meet()
+        beside = Company(meet, live, threading.Event(), scratch)
         with opened(job.spec, rank, shared) as source:
-            said: object = run(source, job.loop, Company(meet, live, threading.Event()), rank)
+            said: object = run(source, job.loop, beside, rank)
     except LakefeedError as error:
         said = error
     except threading.BrokenBarrierError:

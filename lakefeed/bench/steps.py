@@ -77,11 +77,12 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """The others: how to meet them, where to tell how far one is, when to stop."""
+    """The others: how to meet them, where to tell how far one is, when to stop, where files go."""
 
     meet: Callable[[], object]
     live: Any
     stop: threading.Event
+    scratch: str | None = None  # None: where the system keeps temporary files
 
 
 def alone() -> Company:
@@ -94,12 +95,14 @@ def run(source: Source, loop: Loop, company: Company, rank: int = 0) -> RankResu
     batches = source.batches()
     result = RankResult(rank, [])
     company.meet()
-    result.supply_per_second = _warm_up(batches, loop.warmup_steps)
+    result.supply_per_second = _warm_up(batches, source, loop.warmup_steps, company.live)
     company.meet()
     used = time.process_time()
     read_bytes, reads = source.read_bytes(), source.reads()
     with ExitStack() as stack:
-        books = stack.enter_context(Bookkeeping(rank)) if loop.harness == "dlio" else None
+        books = None
+        if loop.harness == "dlio":
+            books = stack.enter_context(Bookkeeping(rank, company.scratch))
         for _ in range(loop.epochs):
             result.epochs.append(_one_epoch(batches, source, loop, (company, books)))
     result.samples = int(company.live[1])
@@ -109,16 +112,16 @@ def run(source: Source, loop: Loop, company: Company, rank: int = 0) -> RankResu
     return result
 
 
-def _warm_up(batches: Iterator[Delivered], steps: int) -> float:
+def _warm_up(batches: Iterator[Delivered], source: Source, steps: int, live: Any) -> float:
     """Take so many batches; return how many a second came in the second half."""
-    for _ in range(steps // 2):
-        next(batches)
-    later = steps - steps // 2
     began = time.monotonic()
-    for _ in range(later):
+    for step in range(steps):
+        if step == steps // 2:
+            began = time.monotonic()
         next(batches)
+        live[5] = source.read_bytes()
     seconds = time.monotonic() - began
-    return later / seconds if steps and seconds > 0 else 0.0
+    return (steps - steps // 2) / seconds if steps and seconds > 0 else 0.0
 
 
 def peak_rss_bytes() -> int:

@@ -19,14 +19,14 @@ from typing import Any
 
 from lakefeed.bench import environment, figures, metrics, verdict
 from lakefeed.bench.emulation import Delays
+from lakefeed.bench.lakes import open_lake
 from lakefeed.bench.mounts import mount_of
 from lakefeed.bench.preparing import Contents, contents, copy_out
-from lakefeed.bench.ranks import Job, Look, run_ranks
+from lakefeed.bench.ranks import TIMEOUT_SECONDS, Job, Look, run_ranks
 from lakefeed.bench.sources import Reading, Spec
 from lakefeed.bench.steps import Loop
 from lakefeed.bench.workloads import Workload
 from lakefeed.errors import Invalid
-from lakefeed.lake.lake import Lake
 
 SCHEMA = "lakefeed.bench/1"
 CEILING_STEPS_MIN, CEILING_STEPS_MAX = 50, 1600
@@ -68,6 +68,7 @@ class TrainOptions:
     harness: str = "dlio"
     cold: bool = False
     strict: bool = False
+    timeout_seconds: float = TIMEOUT_SECONDS
 
 
 Say = Callable[[str], object]
@@ -95,7 +96,7 @@ def train(options: TrainOptions, say: Say, watch: Watch) -> dict[str, Any]:
 
 def look_into(options: TrainOptions) -> Contents:
     """Return what the lake holds of the selection."""
-    with Lake.open(options.lake) as lake:
+    with open_lake(options.lake, options.timeout_seconds) as lake:
         return contents(lake.snapshot(options.at), options.select)
 
 
@@ -168,7 +169,7 @@ def directories(options: TrainOptions, say: Say) -> Iterator[dict[str, str]]:
         return
     beside = os.path.dirname(os.path.abspath(options.lake))
     with tempfile.TemporaryDirectory(prefix="lakefeed-bench-", dir=beside) as scratch:
-        with Lake.open(options.lake) as lake:
+        with open_lake(options.lake, options.timeout_seconds) as lake:
             snapshot = lake.snapshot(options.at)
             for kind in missing:
                 say(f"copying the samples out of the lake as {kind}")
@@ -220,7 +221,8 @@ def _run(
 ) -> dict[str, Any]:
     if options.cold:
         environment.drop_caches()
-    job = Job(spec_of(options, kind, where, held), loop_of(options, held))
+    spec, loop = spec_of(options, kind, where, held), loop_of(options, held)
+    job = Job(spec, loop, options.timeout_seconds)
     results = run_ranks(job, watch(kind, options.accelerators))
     workload = options.workload
     run = figures.of_run(results, workload.batch_size, workload.computation_seconds)
@@ -241,7 +243,7 @@ def _ceiling(options: TrainOptions, count: int, held: Contents, say: Say) -> dic
         harness=options.harness,
     )
     spec = replace(spec_of(options, "null", "", held), world_size=count)
-    results = run_ranks(Job(spec, loop))
+    results = run_ranks(Job(spec, loop, options.timeout_seconds))
     run = figures.of_run(results, workload.batch_size, workload.computation_seconds)
     return {"source": "null", **run}
 

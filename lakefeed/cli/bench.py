@@ -17,6 +17,7 @@ from lakefeed.cli.common import (
     QuietOption,
     exit_codes,
     open_lake,
+    settings,
 )
 from lakefeed.cli.output import metering, print_json, print_line
 from lakefeed.cli.units import human_size
@@ -144,6 +145,7 @@ def _plan(asked: Any) -> TrainOptions:
         harness=asked.harness.value,
         cold=asked.cold,
         strict=asked.strict,
+        timeout_seconds=settings.get().timeout_seconds,
     )
 
 

@@ -9,7 +9,14 @@ import typer
 from lakefeed.cli import bench_options as options
 from lakefeed.cli import benching
 from lakefeed.cli.benching import bench
-from lakefeed.cli.common import AtOption, JsonOption, LakeArgument, QuietOption, exit_codes
+from lakefeed.cli.common import (
+    AtOption,
+    JsonOption,
+    LakeArgument,
+    QuietOption,
+    exit_codes,
+    settings,
+)
 from lakefeed.cli.doctor import DirectoryArgument
 from lakefeed.cli.output import stages
 from lakefeed.cli.units import duration_option, size_option
@@ -131,6 +138,7 @@ def feed(
         seed=seed,
         delays=benching.delays_option(emulate),
         cold=cold,
+        timeout_seconds=settings.get().timeout_seconds,
     )
     with benching.live(False, quiet or as_json, None) as shown:
         facts = measure(plan, shown.say)

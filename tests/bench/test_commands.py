@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -87,6 +88,20 @@ def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file:
         done = ran(*words)
         assert done.exit_code == code, (words, done.stdout, done.stderr)
         assert said in " ".join(re.sub("[│╭╰─╮╯]", " ", done.stderr).split()), words
+
+
+def test_a_volume_that_does_not_answer_ends_the_command(
+    lake: Path, workload_file: Path, tmp_path: Path
+) -> None:
+    stuck = tmp_path / "lake"
+    shutil.copytree(lake, stuck)
+    for pack in stuck.glob("packs/*/*.pack"):
+        pack.unlink()
+        os.mkfifo(pack)
+    words = ("bench", "train", stuck, "--workload", workload_file)
+    running = process("--timeout", "500ms", *words)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 6, said
 
 
 @pytest.mark.root

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from lakefeed.bench.bookkeeping import EVENTS_A_STEP, Bookkeeping
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.preparing import Contents
 from lakefeed.bench.ranks import Job, run_ranks
-from lakefeed.bench.sources import Delivered, NullSource, Spec
+from lakefeed.bench.sources import Delivered, NullSource, Reading, Spec
 from lakefeed.bench.steps import Loop, alone
 from lakefeed.bench.steps import run as run_rank
 from lakefeed.bench.training import (
@@ -30,7 +32,7 @@ from lakefeed.bench.training import (
     train,
 )
 from lakefeed.bench.workloads import Workload
-from lakefeed.errors import Invalid, NotFound
+from lakefeed.errors import Invalid, NotFound, VolumeFailed
 
 
 def options(lake: Path, workload: Workload, **more: Any) -> TrainOptions:
@@ -100,6 +102,37 @@ def test_the_first_failure_ends_every_rank(lake: Path, tmp_path: Path) -> None:
     spec = Spec("lake", str(tmp_path), batch_size=8, world_size=2)
     with pytest.raises(NotFound, match="lake"):
         run_ranks(Job(spec, Loop(5, 1, 0.001)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_volume_that_does_not_answer_ends_every_rank(ranks: int, tmp_path: Path) -> None:
+    for number in range(63):
+        (tmp_path / f"{number:02}").write_bytes(b"x")
+    # Opening a pipe that nobody writes blocks, as a file of a hanging server does.
+    os.mkfifo(tmp_path / "63")
+    spec = Spec("plain", str(tmp_path), batch_size=8, world_size=ranks, reading=Reading(None))
+    with pytest.raises(VolumeFailed, match="none for") as failed:
+        run_ranks(Job(spec, Loop(8, 1, 0.001), timeout_seconds=0.5))
+    # The last batch is the last rank's.
+    assert (failed.value.subject, failed.value.errno) == (f"rank {ranks - 1}", errno.ETIMEDOUT)
+
+
+@pytest.mark.slow
+def test_ranks_that_are_ended_leave_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    job = Job(Spec("null", batch_size=4, world_size=2), Loop(9999, 1, 0.01))
+
+    def interrupted(lives: list[list[float]]) -> None:
+        if min(live[0] for live in lives) > 0:
+            assert len(list(tmp_path.glob("*/*/log"))) == 2
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_ranks(job, interrupted)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_rank_keeps_every_steps_times() -> None:
