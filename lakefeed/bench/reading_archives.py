@@ -81,11 +81,16 @@ class ArchiveSource:
             while not self._closed.is_set():
                 if self._spec.reading.shuffle is not None:
                     chance.shuffle(mine)
+                samples = 0
                 for path in mine:
                     with Sequential(self._disk, path) as shard:
                         for sample in cut(shard, path):
                             if not self._put(lane, sample):
                                 return
+                            samples += 1
+                if not samples:
+                    found = f"none in {len(mine)} shards"
+                    raise Corrupt(mine[0], expected="a sample or more", found=found)
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
             self._put(lane, error)
 
@@ -171,15 +176,18 @@ def masked(data: bytes) -> int:
 
 
 def tar_samples(shard: Sequential, path: str) -> Iterator[bytes]:
-    """Yield the first member of each WebDataset sample."""
+    """Yield the first member of each WebDataset sample; Corrupt for what is no whole tar."""
     last = None
-    with tarfile.open(fileobj=shard, mode="r|", bufsize=READ_BYTES) as tar:
-        for member in tar:
-            parent, _, base = member.name.rpartition("/")
-            key = (parent, base.split(".", 1)[0])
-            if not member.isreg() or key == last:
-                continue
-            last = key
-            file = tar.extractfile(member)
-            assert file is not None, "a regular member has bytes"
-            yield file.read()
+    try:
+        with tarfile.open(fileobj=shard, mode="r|", bufsize=READ_BYTES) as tar:
+            for member in tar:
+                parent, _, base = member.name.rpartition("/")
+                key = (parent, base.split(".", 1)[0])
+                if not member.isreg() or key == last:
+                    continue
+                last = key
+                file = tar.extractfile(member)
+                assert file is not None, "a regular member has bytes"
+                yield file.read()
+    except tarfile.TarError as error:
+        raise Corrupt(path, expected="a tar archive", found=str(error)) from error

@@ -107,6 +107,24 @@ def test_a_damaged_record_is_refused(copies: dict[str, Path], tmp_path: Path) ->
         list(islice(source.batches(), 30))
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("a.tfrecord", b"", "a sample or more, found none"),
+        ("a.tar", bytes(10240), "a sample or more, found none"),
+        ("a.tar", b"", "a tar archive, found empty file"),
+        ("a.tar", b"x" * 512, "a tar archive, found invalid header"),
+    ],
+)
+def test_a_shard_without_samples_is_corrupt(
+    name: str, data: bytes, found: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    kind = "webdataset" if name.endswith(".tar") else "tfrecord"
+    with opened(spec(kind, tmp_path), 0) as source, pytest.raises(Corrupt, match=found):
+        next(source.batches())
+
+
 def test_what_cannot_be_shared_is_refused(copies: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="plain files"), opened(spec("plain", tmp_path), 0):
         pass
