@@ -31,7 +31,7 @@ from typing import Any
 
 from benchmarks import harness
 from lakefeed import Lake
-from lakefeed.bench import figures, preparing, reports, workloads
+from lakefeed.bench import figures, page, preparing, workloads
 from lakefeed.bench.emulation import NAS
 from lakefeed.bench.ranks import Job, run_ranks
 from lakefeed.bench.sources import Reading, Spec
@@ -222,7 +222,7 @@ def _feed_all(options: argparse.Namespace) -> list[dict[str, Any]]:
             report = feeding(case, Path(scratch), 0 if options.small else WARMUP_STEPS)
         if options.reports is not None:
             where = options.reports / f"{case.workload}-{case.shuffle}"
-            print(reports.write(report, where)[0])
+            print(page.write(report, where)[0])
         for run in report["runs"]:
             sweep = report["sweeps"][run["source"]]
             rows.append(

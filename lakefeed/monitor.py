@@ -14,7 +14,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lakefeed.bench.monitoring import Monitor, MonitorOptions, watch
+try:
+    from lakefeed.bench import page
+    from lakefeed.bench.monitoring import Monitor, MonitorOptions, watch
+except ModuleNotFoundError as error:
+    hint = 'lakefeed.monitor needs: pip install "lakefeed[bench]"'
+    raise ModuleNotFoundError(f"{error}; {hint}", name=error.name) from error
 
 __all__ = ["Monitor", "MonitorOptions", "keras", "watch"]
 
@@ -22,9 +27,10 @@ __all__ = ["Monitor", "MonitorOptions", "keras", "watch"]
 def keras(dataset: Any, report: str | Path = "training.html", **more: Any) -> dict[str, Any]:
     """Return the arguments of `model.fit` that measure it: `x`, `callbacks`, and no shuffling.
 
-    `more` are the fields of `MonitorOptions`.
+    `more` are the fields of `MonitorOptions`. A report that cannot be written is told at once.
     """
     # Imported here, so that a PyTorch user needs no TensorFlow.
     module = import_module("lakefeed.bench.monitor_keras")
+    page.check(Path(report))
     callback = module.KerasMonitor(Monitor(MonitorOptions(report, **more)))
     return {"x": callback.mark(dataset), "callbacks": [callback], "shuffle": False}

@@ -7,7 +7,8 @@
 
 A step is what happens between two batches; waiting is what `next` takes. GPUs are sampled beside
 it. The report is written at the end of each epoch, and again at the end of each later one, so an
-interrupted training has the last one. Measuring costs two looks at a clock for each step.
+interrupted training has the last one; where it cannot be written any more, the training goes on and
+the log has a warning. Measuring costs two looks at a clock for each step.
 
 PyTorch queues work for the GPU and returns: a step's time is right where the training itself waits
 for it (reading the loss does), and GPU busy tells the rest.
@@ -15,6 +16,7 @@ for it (reading the loss does), and GPU busy tells the rest.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -24,10 +26,12 @@ from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from lakefeed.bench import environment, figures, gpu, reports, verdict
+from lakefeed.bench import environment, figures, gpu, page, reports, verdict
 from lakefeed.bench.steps import LIVE, Epoch, RankResult, peak_rss_bytes
 from lakefeed.errors import Invalid
 from lakefeed.metrics.bench import BenchMetrics, Endpoint
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 # Metrics are brought up to date this often, not at each step.
@@ -54,7 +58,6 @@ class Monitor:
     def __init__(self, options: MonitorOptions | None = None) -> None:
         self.options = options or MonitorOptions()
         self._epochs: list[Epoch] = []
-        self._samples = 0
         self._probe: gpu.Probe | None = None
         self._sampler: gpu.Sampler | None = None
         self._used = 0.0
@@ -88,7 +91,7 @@ class Monitor:
         epoch.busy_seconds.append(ended - loaded)
         epoch.sample_bytes.append(size_bytes)
         epoch.end = ended
-        self._samples += samples
+        epoch.samples += samples
         moved = (1, samples, size_bytes, ended - loaded, loaded - began, 0)
         self._told = [total + one for total, one in zip(self._told, moved, strict=True)]
         if self._metrics is not None and ended - self._told_at >= _TELL_SECONDS:
@@ -97,22 +100,27 @@ class Monitor:
             self._told, self._told_at = [0.0] * len(LIVE), ended
 
     def report(self) -> dict[str, Any]:
-        """Return the report of the epochs so far; Invalid before the first two steps."""
-        epochs = [epoch for epoch in self._epochs if len(epoch.wait_seconds) > 1]
+        """Return the report of the epochs so far; Invalid before the first step."""
+        # Utilisation leaves each epoch's first step out, so that one step alone has none.
+        whole = [epoch for epoch in self._epochs if len(epoch.wait_seconds) > 1]
+        epochs = whole or [epoch for epoch in self._epochs if epoch.wait_seconds]
         if not epochs or self._sampler is None:
-            raise Invalid("monitor", expected="an epoch of two steps or more", found="none yet")
-        result = RankResult(0, epochs, self._samples, time.process_time() - self._used)
+            raise Invalid("monitor", expected="a step or more", found="none yet")
+        samples = sum(epoch.samples for epoch in epochs)
+        result = RankResult(0, epochs, samples, time.process_time() - self._used)
         result.peak_rss_bytes = peak_rss_bytes()
         steps = sum(len(epoch.wait_seconds) for epoch in epochs)
         run = figures.of_run([result], 1, None)
         seconds = run["wall_seconds"] or 1.0
         run |= {
             "source": self.options.name,
-            "samples": self._samples,
-            "samples_per_second": self._samples / seconds,
-            "cpu_per_thousand_samples": 1000 * run["cpu_seconds"] / max(1, self._samples),
-            "gpu": self._sampler.facts(epochs[0].start, epochs[-1].end, self._samples),
+            "samples": samples,
+            "samples_per_second": samples / seconds,
+            "cpu_per_thousand_samples": 1000 * run["cpu_seconds"] / max(1, samples),
+            "gpu": self._sampler.facts(epochs[0].start, epochs[-1].end, samples),
         }
+        if not whole:
+            run |= {"utilisation": None, "utilisation_by_epoch": []}
         run["timeline"]["gpu_busy"] = self._sampler.line(
             epochs[0].start, run["timeline"]["seconds"]
         )
@@ -134,10 +142,14 @@ class Monitor:
         }
 
     def write(self) -> Path | None:
-        """Write the report if there is enough to say; return where."""
-        if not any(len(epoch.wait_seconds) > 1 for epoch in self._epochs):
+        """Write the report if there is something to say; return where, None without a report."""
+        if not any(epoch.wait_seconds for epoch in self._epochs):
             return None
-        return reports.write(self.report(), Path(self.options.report))[0]
+        try:
+            return page.write(self.report(), Path(self.options.report))[0]
+        except Exception as error:  # noqa: BLE001 - no report is worth a training
+            _log.warning("no report %s: %s", self.options.report, error)
+            return None
 
     def close(self) -> None:
         """Write the report, and stop measuring. Works twice."""
@@ -166,18 +178,15 @@ class Watched(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         monitor = self.monitor
         monitor.begin_epoch()
-        batches = iter(self._loader)
+        began = time.monotonic()
         try:
-            while True:
-                began = time.monotonic()
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
+            # Many loaders start their workers here: waiting for the first batch begins before.
+            for batch in self._loader:
                 loaded = time.monotonic()
                 yield batch
                 size = measure(batch, monitor.options.batch_size)
                 monitor.step(began, loaded, time.monotonic(), size)
+                began = time.monotonic()
         finally:
             monitor.write()
 
@@ -185,8 +194,9 @@ class Watched(Generic[T]):
 def watch(loader: Iterable[T], report: str | Path = "training.html", **more: Any) -> Watched[T]:
     """Return the loader, timed; each epoch's end writes the report.
 
-    `more` are the fields of `MonitorOptions`.
+    `more` are the fields of `MonitorOptions`. A report that cannot be written is told at once.
     """
+    page.check(Path(report))
     return Watched(loader, Monitor(MonitorOptions(report, **more)))
 
 

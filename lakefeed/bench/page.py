@@ -1,16 +1,19 @@
 """The report as one HTML file: nothing to fetch, nothing to run, light and dark.
 
 The page follows the reader's theme; two radio buttons and CSS override it, without a script. The
-sections appear as far as the report has their facts.
+sections appear as far as the report has their facts. Beside the page lie the facts, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from lakefeed.bench import plots, tables
+from lakefeed.errors import Invalid, from_os_error
 
 _LIGHT = """--bg:#f3f6f7;--card:#fff;--ink:#22313a;--soft:#5d6f78;--line:#dfe6e9;--good:#1c7a4d;
 --bad:#b3362b;--note:#8a6a16;--s1:#0f6e84;--s2:#c9762b;--s3:#8b6fb3;--s4:#4d8f4a;--s5:#b84a62;"""
@@ -60,6 +63,42 @@ th {{ font-weight: 600; color: var(--soft); font-size: 13px; }}
 .warn {{ color: var(--note); font-weight: 600; }}
 @media print {{ .theme {{ display: none; }} section {{ break-inside: avoid; }} }}
 """
+
+
+def write(report: Mapping[str, Any], where: Path) -> tuple[Path, Path]:
+    """Write WHERE.html and WHERE.json (a suffix of either is cut off); return both paths."""
+    html, data = _paths(where)
+    try:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        # A directory's name need not be UTF-8.
+        html.write_text(render(report), encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise from_os_error(error, f"report {where}") from error
+    return html, data
+
+
+def check(where: Path) -> None:
+    """Raise what `write` would raise for a place where nothing can be written.
+
+    Ask before measuring. Makes the directory; files that are there stay as they are.
+    """
+    try:
+        for path in _paths(where):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            path.open("ab").close()
+            if new:
+                path.unlink()
+    except OSError as error:
+        raise from_os_error(error, f"report {where}") from error
+
+
+def _paths(where: Path) -> tuple[Path, Path]:
+    base = where.with_suffix("") if where.suffix in (".html", ".json") else where
+    if not base.name:
+        raise Invalid(f"report {where}", expected="a file's name", found="a directory")
+    return base.with_name(base.name + ".html"), base.with_name(base.name + ".json")
 
 
 def render(report: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ _VARIABLES = {
 }
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a user's names may hold dollars
     "font.family": "sans-serif",
     "font.size": 10.5,
     "axes.spines.top": False,
@@ -58,6 +59,11 @@ def _drawn(source: str, number: int) -> str:
     return SERIES[_NUMBERS.get(source, number) % len(SERIES)]
 
 
+def _label(text: str) -> str:
+    # What begins with an underscore would have no place in a legend.
+    return f" {text}" if text.startswith("_") else text
+
+
 def timelines(runs: Sequence[Mapping[str, Any]], name: str) -> str:
     """AU (or GPU busy) above, delivered MB/s below, over the seconds of each run."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
@@ -66,7 +72,8 @@ def timelines(runs: Sequence[Mapping[str, Any]], name: str) -> str:
         for number, run in enumerate(runs):
             line, colour = run["timeline"], _drawn(run["source"], number)
             busy = [100 * value for value in line["utilisation"]]
-            upper.plot(line["seconds"], busy, color=colour, linewidth=1.6, label=run["source"])
+            label = _label(run["source"])
+            upper.plot(line["seconds"], busy, color=colour, linewidth=1.6, label=label)
             gpu = line.get("gpu_busy")
             if gpu:
                 busy = [100 * value for value in gpu]
@@ -93,7 +100,8 @@ def waits(runs: Sequence[Mapping[str, Any]], name: str) -> str:
                 bin_number + number * width - 0.4 + width / 2 for bin_number in range(len(counts))
             ]
             colour = _drawn(run["source"], number)
-            axes.bar(at, shares, width=width * 0.92, color=colour, label=run["source"])
+            label = _label(run["source"])
+            axes.bar(at, shares, width=width * 0.92, color=colour, label=label)
         edges = runs[0]["wait_edges_seconds"]
         # A bin's upper edge stands at its right side; the last bin is open.
         at = [place + 0.5 for place in range(len(edges) - 2)]

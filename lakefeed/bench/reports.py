@@ -1,4 +1,4 @@
-"""Reports on disk: written as JSON and HTML, read back, compared."""
+"""Reports read back from disk and compared; `page` writes them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lakefeed.bench import page
-from lakefeed.errors import Invalid, NotFound, from_os_error
+from lakefeed.errors import Invalid, NotFound
 
 SCHEMA = "lakefeed.bench/1"
 COMPARED = (
@@ -19,19 +18,6 @@ COMPARED = (
     ("read_amplification", "amplification"),
     ("cpu_per_thousand_samples", "CPU s / 1000 samples"),
 )
-
-
-def write(report: Mapping[str, Any], where: Path) -> tuple[Path, Path]:
-    """Write WHERE.html and WHERE.json (a suffix of either is cut off); return both paths."""
-    base = where.with_suffix("") if where.suffix in (".html", ".json") else where
-    html, data = base.with_name(base.name + ".html"), base.with_name(base.name + ".json")
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        html.write_text(page.render(report), encoding="utf-8")
-    except OSError as error:
-        raise from_os_error(error, str(base)) from error
-    return html, data
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -50,6 +36,8 @@ def read(path: Path) -> dict[str, Any]:
             found=schema,
             hint='write one with "lakefeed bench ... --report FILE"',
         )
+    if not isinstance(report.get("environment"), dict):
+        raise Invalid(f"report {path}", expected="a whole report", found="no environment")
     return dict(report)
 
 

@@ -47,6 +47,7 @@ class Epoch:
     wait_seconds: list[float] = field(default_factory=list)
     busy_seconds: list[float] = field(default_factory=list)  # of compute, as it really took
     sample_bytes: list[int] = field(default_factory=list)
+    samples: int = 0  # where batches differ in size, as a user's own do
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ def _run(report: Mapping[str, Any], number: int | None, run: Mapping[str, Any]) 
         head = f"{ceiling['samples_per_second'] / run['samples_per_second']:.2f}×"
     return (
         key + name,
-        str(run["accelerators"]),
+        escape(str(run["accelerators"])),
         percent(run["utilisation"]),
         gpu_word(run.get("gpu")),
         percent(run["stall_share"]),
@@ -170,7 +170,7 @@ def environment(facts: Mapping[str, Any]) -> str:
     """Return the table of the place where it was measured."""
     mount = facts.get("mount")
     rows = [
-        ("processor", f"{facts['processors']} × {escape(str(facts['processor']))}"),
+        ("processor", escape(f"{facts['processors']} × {facts['processor']}")),
         ("memory", f"{facts['memory_bytes'] / 2**30:.0f} GiB"),
         ("kernel, Python", escape(f"{facts['kernel']}, {facts['python']}")),
         ("lakefeed", escape(facts["lakefeed"])),

@@ -140,8 +140,11 @@ def main() -> None:
 def _open_stdout() -> TextIO:
     """Return stdout for paths and bytes: UTF-8, as paths in a lake are, whatever the locale says.
 
-    It is buffered even under PYTHONUNBUFFERED, where Python takes half a write for a whole one.
+    It is buffered even under PYTHONUNBUFFERED, where Python takes half a write for a whole one. A
+    name of this machine that is no UTF-8 is escaped.
     """
     if sys.stdout is None:  # closed by whoever started us
         return open(os.devnull, "w", encoding="utf-8")
-    return open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False)
+    return open(
+        sys.stdout.fileno(), "w", encoding="utf-8", errors="backslashreplace", closefd=False
+    )

@@ -88,6 +88,7 @@ def train(
     lakefeed bench train /mnt/lake --device cpu --framework torch --model cnn
     """
     asked = SimpleNamespace(**locals())
+    benching.check_report(report)
     with benching.live(watch, quiet or as_json, metrics_port) as shown:
         facts = _measure(asked, shown)
     benching.finish(facts, report, as_json)

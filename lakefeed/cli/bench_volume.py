@@ -76,6 +76,7 @@ def volume(
     """
     from lakefeed.bench.volume import VolumeOptions, measure
 
+    benching.check_report(report)
     plan = VolumeOptions(
         directory, file_size, files, max(0.01, seconds), concurrency=_numbers(concurrency)
     )
@@ -127,6 +128,7 @@ def feed(
     """
     from lakefeed.bench.feeding import FeedBench, measure
 
+    benching.check_report(report)
     plan = FeedBench(
         lake=lake,
         select=select,

@@ -71,14 +71,30 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.3f} ms" if value < 0.1 else f"{value:,.1f} ms"
 
 
-def finish(facts: dict[str, Any], report: Path | None, as_json: bool) -> None:
-    """Print the facts, and write the report where one was asked for."""
-    from lakefeed.bench import reports as stored
+def check_report(report: Path | None) -> None:
+    """Raise what writing a report would raise, before anything is measured."""
+    if report is not None:
+        from lakefeed.bench import page
 
-    written = None if report is None else stored.write(facts, report)
+        page.check(report)
+
+
+def finish(facts: dict[str, Any], report: Path | None, as_json: bool) -> None:
+    """Print the facts, then write the report where one was asked for: it may fail."""
     if as_json:
         print_json(facts)
+    else:
+        _print_facts(facts)
+    if report is None:
         return
+    from lakefeed.bench import page
+
+    written = page.write(facts, report)[0]
+    if not as_json:
+        print_line(f"report: {written}")
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
     runs = [*facts.get("runs", ()), *([facts["ceiling"]] if facts.get("ceiling") else [])]
     if runs:
         print_table(RUN_COLUMNS, [run_row(run) for run in runs])
@@ -91,8 +107,6 @@ def finish(facts: dict[str, Any], report: Path | None, as_json: bool) -> None:
     for note in facts.get("notes", ()):
         print_line(f"note: {note}")
     print_line(f"next: {facts['next']}")
-    if written is not None:
-        print_line(f"report: {written[0]}")
 
 
 # -- options ---------------------------------------------------------------------------------------

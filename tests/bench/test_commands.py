@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from lakefeed.bench import page
 from lakefeed.bench.reports import SCHEMA
 from lakefeed.bench.watching import Difference, plot
 from lakefeed.cli import app
@@ -102,6 +103,20 @@ def test_a_volume_that_does_not_answer_ends_the_command(
     running = process("--timeout", "500ms", *words)
     said = running.communicate(timeout=60)[1]
     assert running.returncode == 6, said
+
+
+def test_what_was_measured_is_printed_wherever_the_report_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = ("--file-size", "1MiB", "--files", 1, "--seconds", "10ms", "--concurrency", 1)
+    (tmp_path / "file").write_bytes(b"")
+    before = ran("bench", "volume", tmp_path, *cells, "--report", tmp_path / "file" / "r")
+    assert (before.exit_code, before.stdout) == (4, "")
+    (tmp_path / "r.html").mkdir()
+    monkeypatch.setattr(page, "check", lambda where: None)
+    after = ran("bench", "volume", tmp_path, *cells, "--report", tmp_path / "r")
+    assert after.exit_code == 6
+    assert "reads at most" in after.stdout
 
 
 @pytest.mark.root

@@ -13,7 +13,7 @@ import pytest
 import lakefeed.monitor
 from lakefeed.bench import reports
 from lakefeed.bench.monitoring import Monitor, MonitorOptions, Watched, measure
-from lakefeed.errors import Invalid
+from lakefeed.errors import Conflict, Invalid
 
 WAIT_SECONDS = 0.005
 
@@ -52,6 +52,61 @@ def test_a_watched_loader_is_the_loader_and_leaves_a_report(tmp_path: Path) -> N
     assert "<svg" in (tmp_path / "run.html").read_text()
 
 
+def test_starting_a_loader_is_waiting_for_its_first_batch(tmp_path: Path) -> None:
+    class Starting(Slow):
+        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            self._never.wait(0.05)
+            return super().__iter__()
+
+    for _ in lakefeed.monitor.watch(Starting(2, 0.0), tmp_path / "run.html"):
+        pass
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert run["wait_seconds"]["max"] >= 0.045
+
+
+def test_an_epoch_that_is_left_out_leaves_its_samples_out(tmp_path: Path) -> None:
+    sizes = [1, 3]
+    loader = lakefeed.monitor.watch(Slow(0), tmp_path / "run.html")
+    for size in sizes:
+        loader._loader = Slow(size)
+        for _ in loader:
+            pass
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert (run["epochs"], run["samples"]) == (1, 24)
+
+
+def test_epochs_of_one_batch_have_a_report_without_utilisation(tmp_path: Path) -> None:
+    loader = lakefeed.monitor.watch(Slow(1), tmp_path / "run.html")
+    for _ in range(3):
+        for _ in loader:
+            pass
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert (run["epochs"], run["samples"], run["utilisation"]) == (3, 24, None)
+
+
+def test_a_report_that_cannot_be_written_ends_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = tmp_path / "file"
+    taken.write_bytes(b"")
+    with pytest.raises(Conflict, match="report"):
+        lakefeed.monitor.watch(Slow(3), taken / "run.html")
+    loader = lakefeed.monitor.watch(Slow(3), tmp_path / "run.html")
+    assert not (tmp_path / "run.html").exists()
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(KeyError, match="mine"):
+        for number, _ in enumerate(loader):
+            if number == 2:
+                raise KeyError("mine")
+    assert "run.html" in caplog.text
+
+
+def test_a_name_may_hold_dollars_and_begin_with_an_underscore(tmp_path: Path) -> None:
+    for _ in lakefeed.monitor.watch(Slow(3), tmp_path / "run.html", name="_$run_$date"):
+        pass
+    assert (tmp_path / "run.html").read_text().count("> _$run_$date</text>") == 2
+
+
 def test_leaving_the_loop_early_leaves_a_report_too(tmp_path: Path) -> None:
     loader = lakefeed.monitor.watch(Slow(50), tmp_path / "run.html")
     for number, _ in enumerate(loader):
@@ -66,7 +121,7 @@ def test_a_monitor_of_nothing_says_so(tmp_path: Path) -> None:
     monitor = Monitor(MonitorOptions(tmp_path / "run.html"))
     monitor.close()
     assert not (tmp_path / "run.html").exists()
-    with pytest.raises(Invalid, match="two steps or more"):
+    with pytest.raises(Invalid, match="a step or more"):
         monitor.report()
 
 

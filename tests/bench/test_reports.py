@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from lakefeed.bench import page, reports
 from lakefeed.bench.figures import WAIT_EDGES_SECONDS
-from lakefeed.errors import Invalid, NotFound
+from lakefeed.errors import Conflict, Invalid, NotFound
 
 ENVIRONMENT = {
     "date": "2026-01-01T00:00:00+00:00", "host": "h<1>", "processor": "p", "processors": 2,
@@ -39,16 +40,20 @@ def report(rate: float = 100, **more: Any) -> dict[str, Any]:
 
 
 def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    html, data = reports.write(report(), tmp_path / "r")
+    html, data = page.write(report(), tmp_path / "r")
     assert (html.name, data.name) == ("r.html", "r.json")
     assert reports.read(data) == report()
 
 
 def test_texts_are_escaped() -> None:
-    text = page.render(report())
+    runs = [{**run("lake", 1), "accelerators": "<2>"}]
+    environment = {**ENVIRONMENT, "processors": "<2>"}
+    text = page.render(report(runs=runs, environment=environment))
     assert "a &lt;title&gt;" in text
     assert "h&lt;1&gt;" in text
     assert "fine &amp; good" in text
+    assert "&lt;2&gt; × p" in text
+    assert "<2>" not in text
     assert "<title>lakefeed bench: a &lt;title&gt;</title>" in text
 
 
@@ -81,7 +86,25 @@ def test_one_report_cannot_be_compared() -> None:
         reports.compare([("one", report())])
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"schema": "other"}'])
+def test_a_place_without_a_name_or_a_directory_is_refused_before(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"as it was")
+    for where, kind in ((Path("."), Invalid), (tmp_path / "file" / "r", Conflict)):
+        with pytest.raises(kind, match="report"):
+            page.check(where)
+    (tmp_path / "r.json").write_bytes(b"as it was")
+    page.check(tmp_path / "r.html")
+    assert sorted(os.listdir(tmp_path)) == ["file", "r.json"]
+    assert (tmp_path / "r.json").read_bytes() == b"as it was"
+
+
+def test_a_name_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+    html, _ = page.write(report(title="Volume /mnt/\udcff"), tmp_path / "r")
+    assert "Volume /mnt/\\udcff" in html.read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"schema": "other"}', json.dumps({"schema": reports.SCHEMA})]
+)
 def test_what_is_no_report_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lakefeed.bench import environment, figures, reports, verdict
+from lakefeed.bench import environment, figures, page, reports, verdict
 from lakefeed.bench.bookkeeping import EVENTS_A_STEP, Bookkeeping
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.preparing import Contents
@@ -83,7 +83,7 @@ def test_what_is_simulated_or_too_small_says_so_in_its_line(report: dict[str, An
 
 @pytest.mark.slow
 def test_the_report_is_one_page_that_needs_nothing(report: dict[str, Any], tmp_path: Path) -> None:
-    html, data = reports.write(report, tmp_path / "sub" / "run.html")
+    html, data = page.write(report, tmp_path / "sub" / "run.html")
     text = html.read_text()
     assert not re.search(r"url\((?!#)|@import|https?://|<script|<link|<img", text)
     assert text.count("<svg") == 3
