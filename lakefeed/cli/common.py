@@ -90,6 +90,24 @@ EXIT_MEANINGS = {
     EXIT_VOLUME: "volume failed",
 }
 
+# The extras of pyproject.toml that bring a module; the first one where the command has none of its
+# own among them.
+_EXTRAS = {
+    "PIL": ("bench", "demo"),
+    "aiofiles": ("service",),
+    "aiohttp": ("service",),
+    "duckdb": ("sql",),
+    "matplotlib": ("bench", "demo"),
+    "plotext": ("bench",),
+    "prometheus_client": ("bench", "fuse", "service"),
+    "pyfuse3": ("fuse",),
+    "sklearn": ("demo",),
+    "tensorflow": ("tf",),
+    "torch": ("torch",),
+    "trio": ("fuse",),
+}
+_EXTRA_OF_COMMAND = {"compactd": "service", "demo": "demo", "mount": "fuse"}
+
 # What to do next, where the error itself does not know better.
 _NEXT_STEPS: dict[type[LakefeedError], str] = {
     NotFound: 'check the name; "lakefeed ls" lists what is there',
@@ -196,12 +214,28 @@ class Wall(typer.core.TyperGroup):
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except LakefeedError as error:
             raise typer.Exit(report(error)) from error
+        except ModuleNotFoundError as error:
+            missing = _not_installed(error, ctx.invoked_subcommand)
+            if missing is None:
+                raise
+            raise typer.Exit(report(missing)) from error
         except OSError as error:
             # A file or a stream of this machine, not of the lake: the world's fault all the same.
             if error.filename is None:
                 drop_stdout()
             raise typer.Exit(report(_local_failure(error))) from error
         return result
+
+
+def _not_installed(error: ModuleNotFoundError, command: str | None) -> Invalid | None:
+    module = (error.name or "").partition(".")[0]
+    extras = _EXTRAS.get(module)
+    if extras is None:
+        return None
+    own = _EXTRA_OF_COMMAND.get(command or "")
+    extra = own if own in extras else extras[0]
+    hint = f'pip install "lakefeed[{extra}]"'
+    return Invalid(f"lakefeed {command}", expected=f"the library {module}", found="none", hint=hint)
 
 
 def _local_failure(error: OSError) -> LakefeedError:

@@ -168,6 +168,27 @@ def test_a_bug_is_short_and_says_how_to_see_more(process: Run, lake: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "module", "extra"),
+    [
+        (("bench", "train", "LAKE"), "plotext", "bench"),
+        (("bench", "volume", "LAKE", "--report", "x"), "matplotlib", "bench"),
+        (("compactd", "LAKE"), "prometheus_client", "service"),
+        (("mount", "LAKE", "x"), "pyfuse3", "fuse"),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    process: Run, lake: Path, words: tuple[str, ...], module: str, extra: str
+) -> None:
+    missing = lake.parent / "missing"
+    missing.mkdir()
+    (missing / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})\n")
+    places = {"LAKE": lake, "x": lake.parent / "x"}
+    done = process(*(places.get(word, word) for word in words), PYTHONPATH=str(missing))
+    failed(done, 2, module, f'pip install "lakefeed[{extra}]"')
+
+
+@pytest.mark.slow
 def test_debug_shows_where_an_error_came_from(process: Run, tmp_path: Path) -> None:
     done = process("--debug", "ls", tmp_path)
     assert done.code == 3
