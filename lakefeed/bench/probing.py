@@ -72,8 +72,8 @@ def probes(directory: str) -> list[Verdict]:
                 _attempt("fsync", lambda: _fsync(place)),
             ]
     except OSError as error:
-        advice = "a lake needs to be written to by someone; readers alone can do without"
-        return [Verdict("write", _why(error), WARNING, advice)]
+        advice = "a lake needs a writer; whoever only reads one that is here already can do without"
+        return [Verdict("write", _why(error), BAD, advice)]
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -118,6 +121,15 @@ def test_clocks_are_compared_within_a_write() -> None:
     late = probing.judge_skew(40, 100, 101)
     assert (late.level, late.found) == (WARNING, "-60.000 s")
     assert probing.judge_skew(3701, 100, 101).found == "+3600.000 s"
+
+
+def test_a_volume_that_nobody_can_write_to_is_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refused)
+    (found,) = probing.probes("/")
+    assert (found.name, found.found, found.level) == ("write", "read-only file system", BAD)
 
 
 def test_a_local_directory_is_examined_and_left_clean(tmp_path: Path) -> None:
