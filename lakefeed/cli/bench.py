@@ -198,7 +198,7 @@ def compare(
     report: options.ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare reports run by run, against the first.
+    """Compare reports of `train` or `feed` run by run, against the first.
 
     It says where machine, volume, workload or cache differ.
 

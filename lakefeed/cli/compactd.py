@@ -74,7 +74,8 @@ _PacksMin = Annotated[
     int | None, _flag("--packs-min", "N", "Merge small packs when there are so many: 16.")
 ]
 _Rate = Annotated[
-    str | None, _flag("--rate", "SIZE", "Copy and verify at most so much a second: 200MB/s.")
+    str | None,
+    _flag("--rate", "SIZE", "Copy and verify at most so much a second, such as 200MB/s."),
 ]
 _Window = Annotated[
     str | None, _flag("--window", "HH:MM-HH:MM", "Compact at this time of day only.")

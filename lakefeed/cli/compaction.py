@@ -53,7 +53,9 @@ LayoutOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="What decides --layout shuffled.")]
 RateOption = Annotated[
     float | None,
-    typer.Option("--rate", metavar="RATE", parser=rate_option, help="Copy at most 200MB/s."),
+    typer.Option(
+        "--rate", metavar="RATE", parser=rate_option, help="Copy at most so much, such as 200MB/s."
+    ),
 ]
 MakeWayOption = Annotated[
     bool,

@@ -39,7 +39,12 @@ def scrub(
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option("--rate", metavar="RATE", parser=rate_option, help="Read at most 200MB/s."),
+        typer.Option(
+            "--rate",
+            metavar="RATE",
+            parser=rate_option,
+            help="Read at most so much, such as 200MB/s.",
+        ),
     ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin a new round at the oldest pack.")
