@@ -1,15 +1,20 @@
-"""Lakes as benchmarks open them for what is not measured: every call answers in time, or fails.
+"""How benchmarks open lakes for what is not measured, and what `--select` means.
 
-What is measured is read without a deadline, which would cost it two hand-overs between threads a
-call; there `ranks` notices that nothing comes any more.
+Every call of such a lake answers in time, or fails. What is measured is read without a deadline,
+which would cost it two hand-overs between threads a call; there `ranks` notices that nothing comes
+any more.
 """
 
 from __future__ import annotations
 
+from lakefeed.format.rows import Kind
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.query import Query
 from lakefeed.volume.base import Volume
 from lakefeed.volume.deadline import DeadlineVolume
 from lakefeed.volume.posix import PosixVolume
+
+_FILES = frozenset({Kind.FILE})
 
 
 def open_lake(where: str, timeout_seconds: float) -> Lake:
@@ -18,3 +23,10 @@ def open_lake(where: str, timeout_seconds: float) -> Lake:
     if timeout_seconds:
         volume = DeadlineVolume(volume, timeout_seconds)
     return Lake.open(volume)
+
+
+def query_of(select: str) -> Query:
+    """Return the query of a prefix or a glob, files only."""
+    if any(char in select for char in "*?["):
+        return Query("", select, _FILES)
+    return Query(select, None, _FILES)

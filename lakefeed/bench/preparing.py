@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
+from lakefeed.bench.lakes import query_of
 from lakefeed.bench.sources import Spec
 from lakefeed.bench.workloads import Workload
 from lakefeed.errors import Invalid
-from lakefeed.format.rows import Kind
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.query import Query
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.transfer.archives import TarTarget, TfrecordTarget
 from lakefeed.transfer.directory import DirectoryTarget
@@ -29,8 +28,6 @@ from lakefeed.transfer.shards import Shards
 
 # WebDataset and MLPerf's TFRecord files are of about this size.
 SHARD_BYTES = 128 << 20
-SHARD_BYTES_MIN = 1 << 20
-_FILES = frozenset({Kind.FILE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +50,6 @@ def contents(snapshot: Snapshot, select: str) -> Contents:
         samples += table.num_rows
         size_bytes += pc.sum(table["size"]).as_py() or 0
     return Contents(samples, int(size_bytes))
-
-
-def query_of(select: str) -> Query:
-    """Return the query of a prefix or a glob, files only."""
-    if any(char in select for char in "*?["):
-        return Query("", select, _FILES)
-    return Query(select, None, _FILES)
 
 
 def generate(
@@ -93,7 +83,7 @@ def copy_out(snapshot: Snapshot, spec: Spec, directory: Path, ranks: int) -> Non
     Shards are cut so that every rank gets one.
     """
     total = contents(snapshot, spec.select).bytes
-    shard_bytes = min(SHARD_BYTES, max(SHARD_BYTES_MIN, total // (ranks * 2)))
+    shard_bytes = min(SHARD_BYTES, max(1, total // (ranks * 2)))
     target: Target
     if spec.kind == "plain":
         target = DirectoryTarget(directory)

@@ -27,7 +27,7 @@ from lakefeed.format.checksum import crc32c
 SUFFIXES = {"tfrecord": ".tfrecord", "webdataset": ".tar"}
 # One read of the kernel's NFS client; TensorFlow's own buffer is 256 KiB, tar's readers have less.
 READ_BYTES = 1 << 20
-# Samples that wait for the consumer, for each thread.
+# Samples that wait for the consumer, for each thread, where no `prefetch` says how many batches do.
 READY_MAX = 64
 _POLL_SECONDS = 0.2
 
@@ -47,15 +47,20 @@ class ArchiveSource:
                 found=len(shards),
                 hint='export smaller shards with "lakefeed export --shard-size"',
             )
+        reading = spec.reading
+        self._count = min(reading.read_threads, len(self._mine))
+        self.ready_max = READY_MAX
+        if reading.prefetch is not None:
+            self.ready_max = -(-reading.prefetch * spec.batch_size // self._count)
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def batches(self) -> Iterator[Delivered]:
         """Yield batches filled from the shards in turns."""
-        count = min(self._spec.reading.read_threads, len(self._mine))
+        count = self._count
         ready: list[queue.Queue[bytes | BaseException]] = []
         for number in range(count):
-            lane: queue.Queue[bytes | BaseException] = queue.Queue(READY_MAX)
+            lane: queue.Queue[bytes | BaseException] = queue.Queue(self.ready_max)
             thread = threading.Thread(
                 target=self._fill, args=(number, count, lane), name="lakefeed-bench-shard"
             )

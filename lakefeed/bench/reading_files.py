@@ -1,9 +1,10 @@
 """Plain files as a rank's source: what a framework's own loader does, without its processes.
 
 The stock loader of PyTorch reads with N workers; each loads whole batches, one file after the
-other, two batches ahead. Here the workers are threads: they read the same files by the same calls
-in the same order, but hand the bytes over without pickling them, so this baseline is a little
-better than the original. A mounted lake is read the same way.
+other, two batches ahead (or as many as `prefetch` says, together). Here the workers are threads:
+they read the same files by the same calls in the same order, but hand the bytes over without
+pickling them, so this baseline is a little better than the original. A mounted lake is read the
+same way.
 
 The order of an epoch is the feed's own permutation of the sorted names, and rank r of n takes the
 r-th batch of every n: ranks are disjoint (I8).
@@ -12,6 +13,7 @@ r-th batch of every n: ranks are disjoint (I8).
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -21,9 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lakefeed.bench.emulation import Pace
+from lakefeed.bench.lakes import query_of
 from lakefeed.bench.sources import Delivered, Spec
 from lakefeed.errors import Invalid, NotFound, from_os_error
 from lakefeed.feed.order import permute
+from lakefeed.lake.query import glob_to_regex
 
 # torch.utils.data.DataLoader's default prefetch_factor.
 BATCHES_AHEAD = 2
@@ -85,7 +89,7 @@ class PlainSource:
         self._spec = spec
         self._rank = rank
         self._disk = Disk(pace)
-        self._files = find_files(os.path.join(spec.where, spec.select))
+        self._files = select_files(spec.where, spec.select)
         steps = len(self._files) // (spec.batch_size * spec.world_size)
         if not steps:
             raise Invalid(
@@ -99,10 +103,11 @@ class PlainSource:
 
     def batches(self) -> Iterator[Delivered]:
         """Yield batches in order; each is read by one thread, several threads run ahead."""
-        depth = BATCHES_AHEAD * self._spec.reading.read_threads
+        reading = self._spec.reading
+        depth = reading.prefetch or BATCHES_AHEAD * reading.read_threads
         for numbers in self._orders():
             self._ahead.append(self._pool.submit(self._load, numbers))
-            if len(self._ahead) < depth:
+            if len(self._ahead) <= depth:
                 continue
             data = self._ahead.popleft().result()
             yield Delivered(len(data), sum(map(len, data)), data)
@@ -135,12 +140,37 @@ class PlainSource:
         self._pool.shutdown(cancel_futures=True)
 
 
+def select_files(directory: str, select: str) -> list[str]:
+    """Return the files that a prefix or a glob selects below a directory, as in a lake."""
+    query = query_of(select)
+    found = find_files(os.path.join(directory, query.directory))
+    if query.glob is None:
+        return found
+    pattern = re.compile(glob_to_regex(query.glob))
+    found = [path for path in found if pattern.match(os.path.relpath(path, directory))]
+    if not found:
+        raise NotFound(f"plain files {select} below {directory}")
+    return found
+
+
 def find_files(directory: str, suffix: str = "") -> list[str]:
-    """Return the files below a directory, sorted; NotFound if there is none."""
-    found = []
-    for parent, directories, names in os.walk(directory):
-        directories.sort()
-        found += [os.path.join(parent, name) for name in names if name.endswith(suffix)]
+    """Return the files below a directory, sorted; NotFound if there is none.
+
+    Links to files are files; links to directories and to nothing are none.
+    """
+    found, waiting = [], [directory]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.name.endswith(suffix) and (
+                        not entry.is_symlink() or entry.is_file()
+                    ):
+                        found.append(entry.path)
+        except OSError as error:
+            raise from_os_error(error, f"files below {directory}") from error
     if not found:
         raise NotFound(f"{suffix or 'plain'} files below {directory}")
     return sorted(found)

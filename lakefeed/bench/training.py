@@ -77,6 +77,11 @@ Watch = Callable[[str, int], Look]
 
 def train(options: TrainOptions, say: Say, watch: Watch) -> dict[str, Any]:
     """Run it all; return the report. `watch(source, accelerators)` gives a look for each run."""
+    most = options.limits.sweep_max
+    if most and options.accelerators > most:
+        hint = "a sweep begins with --accelerators: raise --sweep-max"
+        found = f"{options.accelerators}"
+        raise Invalid("accelerators", expected=f"at most {most}", found=found, hint=hint)
     held = look_into(options)
     notes = check_samples(options, held)
     with directories(options, say) as where:
@@ -110,6 +115,12 @@ def check_samples(options: TrainOptions, held: Contents) -> list[str]:
             expected=f"{needed:,} or more: two batches of {workload.batch_size} for each rank",
             found=f"{held.samples:,}",
             hint='import more files, or make some with "lakefeed bench generate"',
+        )
+    if not held.bytes:
+        raise Invalid(
+            f"samples in {options.lake}",
+            expected="bytes to read",
+            found=f"{held.samples:,} empty files",
         )
     rule = metrics.samples_min(
         workload.batch_size, count, environment.memory_bytes(), held.sample_bytes
@@ -268,11 +279,13 @@ def _sweep(
         return bool(points[count]["utilisation"] >= options.workload.utilisation_min)
 
     most_data = held.samples // (2 * options.workload.batch_size)
-    most = close_in(passes, min(options.limits.sweep_max, most_data), _guess(options, first))
+    highest = min(options.limits.sweep_max, most_data)
+    most = close_in(passes, highest, _guess(options, first))
     chosen = ("accelerators", "utilisation", "samples_per_second", "bytes_per_second", "cpus_busy")
     return {
         "most": most,
         "highest_tried": max(points),
+        "data_ends": highest < options.limits.sweep_max,
         "points": [{name: points[count][name] for name in chosen} for count in sorted(points)],
     }
 

@@ -129,6 +129,8 @@ def sweep_next(
     """Return what to try next once a sweep has found the most accelerators."""
     most = sweep["most"]
     above = [point for point in sweep["points"] if point["accelerators"] > most]
+    if not above and sweep.get("data_ends"):
+        return f"nothing was too many: more samples let a sweep try more than {most}"
     if not above:
         return f"nothing was too many: go on with --sweep-max above {most}"
     first = above[0]

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 from lakefeed.bench import environment, metrics, mountstats, probing
 from lakefeed.bench.mounts import mount_of
 from lakefeed.bench.training import SCHEMA
-from lakefeed.errors import NotFound, from_os_error
+from lakefeed.errors import Invalid, NotFound, from_os_error
 
 SEQUENTIAL_BYTES = 1 << 20
 SMALL_BYTES = 4096
@@ -67,6 +67,9 @@ def measure(options: VolumeOptions, progress: Progress) -> dict[str, Any]:
     """Return the report of a directory; NotFound if it is none."""
     if not os.path.isdir(options.directory):
         raise NotFound(f"directory {options.directory}")
+    if options.file_bytes < SEQUENTIAL_BYTES:
+        found = f"{options.file_bytes:,} bytes"
+        raise Invalid("file size", expected="1 MiB or more, as the largest read", found=found)
     verdicts = probing.examine(options.directory)["verdicts"]
     mount = mount_of(options.directory)
     point = mount.point if mount is not None and mount.is_nfs else None
@@ -130,8 +133,8 @@ class _Bench:
         big = self._place / "big"
         piece = os.urandom(SEQUENTIAL_BYTES)
         with big.open("wb") as file:
-            for _ in range(max(1, self._options.file_bytes // len(piece))):
-                file.write(piece)
+            for left in range(self._options.file_bytes, 0, -len(piece)):
+                file.write(piece[:left])
             file.flush()
             os.fsync(file.fileno())
         small = [self._place / f"small{number}" for number in range(self._options.files)]

@@ -21,7 +21,7 @@ from lakefeed.cli.common import (
 )
 from lakefeed.cli.output import metering, print_json, print_line
 from lakefeed.cli.units import human_size
-from lakefeed.errors import EXIT_BUG, EXIT_NOT_FOUND
+from lakefeed.errors import EXIT_BUG, EXIT_NOT_FOUND, Invalid
 
 if TYPE_CHECKING:
     from lakefeed.bench.training import TrainOptions
@@ -88,12 +88,31 @@ def train(
     lakefeed bench train /mnt/lake --device cpu --framework torch --model cnn
     """
     asked = SimpleNamespace(**locals())
+    _check_device(asked)
     benching.check_report(report)
     with benching.live(watch, quiet or as_json, metrics_port) as shown:
         facts = _measure(asked, shown)
     benching.finish(facts, report, as_json)
     if check and facts["passed"] is False:
         raise typer.Exit(EXIT_BUG)
+
+
+def _check_device(asked: Any) -> None:
+    """Refuse what only emulated accelerators have, where a real model trains."""
+    if asked.device is options.Device.emulated:
+        return
+    given = {
+        "--accelerators": asked.accelerators > 1,
+        "--sweep": asked.sweep,
+        "--epochs": asked.epochs is not None,
+        "--repeat": asked.repeat,
+        "--warmup": asked.warmup > 0,
+        "--check": asked.check,
+    }
+    flags = ", ".join(flag for flag, is_given in given.items() if is_given)
+    if flags:
+        found = f"--device {asked.device.value}"
+        raise Invalid(flags, expected="emulated accelerators", found=found, hint="leave it out")
 
 
 def _measure(asked: Any, shown: benching.Shown) -> dict[str, Any]:

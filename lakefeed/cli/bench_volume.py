@@ -28,7 +28,7 @@ commands = typer.Typer()
 
 def _numbers(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdigit() and int(word) for word in words):
+    if not all(word.isdecimal() and int(word) for word in words):
         raise typer.BadParameter(f"{text!r}: write numbers like 1,4,16")
     return tuple(sorted({int(word) for word in words}))
 

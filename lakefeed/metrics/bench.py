@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+from lakefeed.errors import Invalid
 
 
 class BenchMetrics:
@@ -63,12 +66,19 @@ class BenchMetrics:
 
 
 class Endpoint:
-    """`/metrics` of one registry over HTTP, on this machine only."""
+    """`/metrics` of one registry over HTTP, on this machine only; Invalid for a taken port."""
 
     def __init__(self, registry: CollectorRegistry, port: int) -> None:
         self._server: WSGIServer
         self._thread: threading.Thread
-        self._server, self._thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+        try:
+            self._server, self._thread = start_http_server(port, "127.0.0.1", registry)
+        except OSError as error:
+            found = os.strerror(error.errno or 0).lower()
+            hint = "take another one; 0 takes a free one"
+            raise Invalid(
+                f"metrics port {port}", expected="a free port", found=found, hint=hint
+            ) from error
 
     @property
     def address(self) -> str:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 from lakefeed.bench import page
 from lakefeed.bench.reports import SCHEMA
+from lakefeed.bench.volume import VolumeOptions, measure
 from lakefeed.bench.watching import Difference, plot
 from lakefeed.cli import app
 from lakefeed.cli.benching import data_option, delays_option
@@ -72,6 +74,8 @@ def test_generate_and_train(tmp_path: Path, workload_file: Path) -> None:
 
 def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file: Path) -> None:
     own = ("--workload", workload_file)
+    taken = socket.create_server(("127.0.0.1", 0))
+    port = taken.getsockname()[1]
     for words, code, said in (
         (("bench", "train", tmp_path / "none", *own), 3, "none"),
         (("bench", "train", lake, "--workload", "retinnet"), 3, "known are cosmoflow"),
@@ -81,7 +85,12 @@ def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file:
         (("bench", "train", lake, *own, "--source", "mount"), 2, "lakefeed mount"),
         (("bench", "train", lake, *own, "--emulate", "slow"), 2, "write far, nas"),
         (("bench", "train", lake, *own, "--data", "plain"), 2, "plain=DIR"),
+        (("bench", "train", lake, *own, "--device", "cpu", "-n", 2), 2, "--accelerators, expected"),
+        (("bench", "train", lake, *own, "--device", "cpu", "--check"), 2, "leave it out"),
+        (("bench", "train", lake, *own, "--metrics-port", port), 2, "a free port"),
         (("bench", "feed", lake, "--batch-sizes", "999"), 2, "batch of 999"),
+        (("bench", "feed", lake, "--batch-sizes", "²"), 2, "write numbers"),
+        (("bench", "volume", tmp_path, "--file-size", "1kB"), 2, "1 MiB or more"),
         (("bench", "volume", tmp_path / "none"), 3, "directory"),
         (("bench", "compare", tmp_path / "none.json"), 3, "report"),
         (("doctor", tmp_path / "none"), 3, "directory"),
@@ -89,6 +98,7 @@ def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file:
         done = ran(*words)
         assert done.exit_code == code, (words, done.stdout, done.stderr)
         assert said in " ".join(re.sub("[│╭╰─╮╯]", " ", done.stderr).split()), words
+    taken.close()
 
 
 def test_a_volume_that_does_not_answer_ends_the_command(
@@ -168,6 +178,22 @@ def test_volume_measures_every_cell_and_cleans_up(tmp_path: Path) -> None:
         assert cell["calls"] > 0
         assert cell["knee"] in (1, 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_read_beyond_the_end_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, short = os.pread, []
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        data = real(descriptor, length, offset)
+        short.append(length - len(data))
+        return data
+
+    monkeypatch.setattr(os, "pread", pread)
+    cells = VolumeOptions(str(tmp_path), 2_000_000, 1, 0.02, (1,), (4096,))
+    measure(cells, lambda name, done, total: None)
+    assert set(short) == {0}
 
 
 def test_doctor_passes_a_local_directory(tmp_path: Path) -> None:

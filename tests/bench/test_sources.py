@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from lakefeed.bench import preparing
 from lakefeed.bench.emulation import Delays, Pace, shared_state
 from lakefeed.bench.opening import opened
 from lakefeed.bench.preparing import Contents
+from lakefeed.bench.reading_archives import ArchiveSource
+from lakefeed.bench.reading_files import PlainSource, find_files, select_files
 from lakefeed.bench.real import _payloads as payloads_of
 from lakefeed.bench.sources import Reading, Spec
 from lakefeed.errors import Corrupt, Invalid, NotFound
@@ -45,7 +48,9 @@ def spec(kind: str, where: Path, **more: Any) -> Spec:
 
 
 def epoch_of(kind: str, where: Path, rank: int, world_size: int) -> list[bytes]:
-    with opened(spec(kind, where, world_size=world_size), rank) as source:
+    # Several threads would take turns at shards of unlike lengths.
+    reading = Reading(read_threads=1)
+    with opened(spec(kind, where, world_size=world_size, reading=reading), rank) as source:
         batches = list(islice(source.batches(), 20 // world_size))
         assert all(batch.samples == 10 for batch in batches)
         samples = [bytes(data) for batch in batches for data in payloads_of(batch)]
@@ -81,6 +86,52 @@ def test_plain_files_are_mixed_by_the_seed(copies: dict[str, Path]) -> None:
         with opened(spec("plain", copies["plain"], reading=Reading(seed=seed)), 0) as source:
             orders.append(payloads_of(next(source.batches())))
     assert orders[0] == orders[1] != orders[2]
+
+
+@pytest.mark.parametrize("select", ["a", "a/*", "a/**", "**/*.bin", "[a]/?.bin"])
+def test_plain_files_are_selected_as_a_lakes_are(select: str, tmp_path: Path) -> None:
+    for name in ("a/1.bin", "a/2.bin", "b/3.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    found = select_files(str(tmp_path), select)
+    assert [os.path.relpath(path, tmp_path) for path in found] == ["a/1.bin", "a/2.bin"]
+    with pytest.raises(NotFound, match=r"x\*"):
+        select_files(str(tmp_path), "x*")
+
+
+def test_links_to_nothing_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "1.bin").write_bytes(b"1")
+    (tmp_path / "2.bin").symlink_to("1.bin")
+    (tmp_path / "3.bin").symlink_to("none")
+    (tmp_path / "4.bin").symlink_to(".")
+    assert find_files(str(tmp_path)) == [str(tmp_path / "1.bin"), str(tmp_path / "2.bin")]
+
+
+@pytest.mark.parametrize("kind", ["plain", "webdataset"])
+def test_as_many_batches_are_read_ahead_as_are_asked_for(
+    kind: str, copies: dict[str, Path]
+) -> None:
+    seen = []
+    for prefetch in (1, 8):
+        reading = Reading(prefetch=prefetch, read_threads=1)
+        with opened(spec(kind, copies[kind], reading=reading), 0) as source:
+            next(source.batches())
+            if kind == "plain":
+                assert isinstance(source, PlainSource)
+                seen.append(len(source._ahead))
+            else:
+                assert isinstance(source, ArchiveSource)
+                seen.append(source.ready_max // 10)
+    assert seen == [1, 8]
+
+
+@pytest.mark.parametrize("kind", ["tfrecord", "webdataset"])
+def test_small_data_has_a_shard_for_each_of_many_ranks(
+    kind: str, lake: Path, tmp_path: Path
+) -> None:
+    with Lake.open(lake) as opened_lake:
+        preparing.copy_out(opened_lake.snapshot(), Spec(kind), tmp_path, 8)
+    assert len(list(tmp_path.iterdir())) >= 8
 
 
 def test_the_null_source_costs_no_reads() -> None:

@@ -221,6 +221,17 @@ def test_too_few_samples_are_refused_by_name(workload: Workload) -> None:
         check_samples(dataclasses.replace(few, strict=True), Contents(64, 64 * 3000))
 
 
+def test_samples_without_bytes_are_refused(workload: Workload) -> None:
+    with pytest.raises(Invalid, match="64 empty files"):
+        check_samples(options(Path("/lake"), workload), Contents(64, 0))
+
+
+def test_a_sweep_does_not_begin_above_its_most(workload: Workload) -> None:
+    chosen = options(Path("/none"), workload, accelerators=20, limits=Limits(sweep_max=16))
+    with pytest.raises(Invalid, match="at most 16, found 20"):
+        train(chosen, print, lambda source, count: print)
+
+
 def test_samples_of_another_size_are_another_workload(workload: Workload) -> None:
     notes = check_samples(options(Path("/lake"), workload), Contents(10**9, 10**9 * 9000))
     assert notes == ["what-if: samples have 9,000 bytes on average, the workload's 3,000"]
@@ -276,6 +287,9 @@ def test_the_next_step_after_a_sweep(
     strict = dataclasses.replace(workload, utilisation_min=0.85)
     found = verdict.sweep_next(source, {"most": most, "points": points}, strict, 2)
     assert advice in found
+    if most == 3:
+        ended = {"most": most, "points": points, "data_ends": True}
+        assert "more samples" in verdict.sweep_next(source, ended, strict, 2)
     again = verdict.sweep_next(source, {"most": most, "points": points}, strict, 2, "runs=16")
     assert "--shuffle" not in again
 

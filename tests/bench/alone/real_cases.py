@@ -15,7 +15,7 @@ from lakefeed.bench.real import RealOptions, train_really
 from lakefeed.bench.training import Limits, TrainOptions
 from lakefeed.bench.workloads import Workload
 from lakefeed.demo.pictures import write_digits
-from lakefeed.errors import Invalid
+from lakefeed.errors import Corrupt, Invalid
 from lakefeed.transfer.importing import ImportOptions, import_tree
 
 FRAMEWORKS = [pytest.param("keras", marks=pytest.mark.tf), "torch"]
@@ -98,3 +98,6 @@ def test_pictures_and_noise_become_pixels(tmp_path: Path) -> None:
     assert found[0].max() > 0.5
     assert set(np.unique(found[1])) == {0.0, 1.0}
     assert found[2].max() == 0
+    for damaged in (png[:40], b"\xff\xd8\xff\xe0" + bytes(9)):
+        with pytest.raises(Corrupt, match="picture"):
+            pixels.pictures([damaged], 8)
