@@ -5,8 +5,8 @@
     fsspec.filesystem("lakefeed", lake="/mnt/lake", at="v1").cat("train/cat/1.jpg")
 
 `places` finds the lake in a URL, `entries` says what fsspec wants to know of a row, `reading` and
-`filesystem` are the two halves of the filesystem, `files` are open files, and `writing` decides
-which operations share a commit.
+`filesystem` are the two halves of the filesystem, `files` are open files, and `committing` and
+`writing` decide which operations share a commit.
 """
 
 from __future__ import annotations

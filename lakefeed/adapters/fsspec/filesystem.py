@@ -10,131 +10,30 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.core import has_magic
-from fsspec.transaction import Transaction
 from fsspec.utils import isfilelike
 
+from lakefeed.adapters.fsspec.committing import CommittingFileSystem, kind_at
 from lakefeed.adapters.fsspec.entries import info_of, resolve
 from lakefeed.adapters.fsspec.files import ReadFile, WriteFile
 from lakefeed.adapters.fsspec.local import chunks, download, store
 from lakefeed.adapters.fsspec.places import Place
-from lakefeed.adapters.fsspec.reading import ReadingFileSystem
-from lakefeed.adapters.fsspec.writing import IN_PARTS, TOGETHER, Group, Lanes, Sink
-from lakefeed.errors import NotFound, SnapshotExpired
+from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Sink
+from lakefeed.errors import NotFound
 from lakefeed.format.paths import parents
 from lakefeed.format.rows import Kind
-from lakefeed.lake.snapshot import Snapshot
-from lakefeed.lake.writer import Writer, WriterOptions
 
 
-class LakeTransaction(Transaction):  # type: ignore[misc, unused-ignore]
-    """One commit for everything written inside `with fs.transaction:`."""
-
-    def __init__(self, fs: Any, **options: Any) -> None:
-        super().__init__(fs, **options)
-        self.group = Group()
-
-    def complete(self, commit: bool = True) -> None:
-        """Commit everything, or forget it."""
-        done = False
-        fs = self.fs
-        try:
-            super().complete(commit)
-            if commit:
-                self.group.commit()
-                done = True
-        finally:
-            if not done:
-                self.group.drop()
-            fs.places.forget()
-
-
-class _Current(threading.local):
-    """What the calling thread is in the middle of."""
-
-    group: Group | None = None
-    downloads: list[tuple[str, str]] | None = None
-
-
-class LakeFileSystem(ReadingFileSystem):
+class LakeFileSystem(CommittingFileSystem):
     """Files of a lake (`lakefeed:///mnt/lake/…`) or of a snapshot (`lakefeed:///mnt/lake@v1/…`).
 
     With `lake` given, paths are relative to it, and `at` may name a snapshot. `refresh_seconds`
     lets calls share a look at the newest snapshot for so long; 0 looks each time.
     """
-
-    transaction_type = LakeTransaction
-
-    def __init__(
-        self,
-        lake: str | None = None,
-        at: str | int | None = None,
-        refresh_seconds: float = 0.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(lake, at, refresh_seconds, **options)
-        self._current = _Current()
-        self._lanes = Lanes()
-
-    # -- commits ---------------------------------------------------------------------------------
-
-    def _group(self) -> Group | None:
-        """Return the commit that the calling thread's operations belong to, if not their own."""
-        if self._intrans:
-            group: Group = self.transaction.group
-            return group
-        return self._current.group
-
-    @contextmanager
-    def _together(self, options: WriterOptions = TOGETHER) -> Iterator[Group]:
-        """Commit what the block does at its end, or with what is around it."""
-        outer = self._group()
-        if outer is not None:
-            yield outer
-            return
-        group = self._current.group = Group(options)
-        done = False
-        try:
-            yield group
-            self._current.group = None
-            group.commit()
-            done = True
-        finally:
-            self._current.group = None
-            if not done:
-                group.drop()
-            self.places.forget_newest()
-
-    @contextmanager
-    def _changing(self, path: str) -> Iterator[tuple[str, Writer]]:
-        """Yield a path in its lake, and a writer whose work is committed at the end."""
-        place = self._writable(path)
-        with self._together() as group:
-            yield place.path, group.writer(place.lake)
-
-    def _writable(self, path: str) -> Place:
-        place = self._place(path)
-        if place.at is not None:
-            raise OSError(errno.EROFS, f"snapshot {place.at} cannot be changed", path)
-        return place
-
-    def _check_target(self, path: str, *, new: bool = False) -> Place:
-        """Return where a file may be written; builtin errors say why it may not."""
-        place = self._writable(path)
-        if self._group() is not None and not new:
-            return place  # the writer checks; many files are not looked up one by one
-        kind = _kind(self.places.snapshot(place), place.path)
-        if kind is Kind.DIR:
-            raise IsADirectoryError(errno.EISDIR, "is a directory", path)
-        if new and kind is not None:
-            raise FileExistsError(errno.EEXIST, "exists already", path)
-        return place
 
     # -- open files and bytes --------------------------------------------------------------------
 
@@ -165,7 +64,7 @@ class LakeFileSystem(ReadingFileSystem):
     def _bytes_before(self, place: Place) -> Iterator[bytes]:
         """Yield the bytes of a file that is appended to: it is rewritten, payloads never change."""
         snapshot = self.places.snapshot(place)
-        if _kind(snapshot, place.path) is not None:
+        if kind_at(snapshot, place.path) is not None:
             yield from chunks((snapshot, resolve(snapshot, place.path)))
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
@@ -256,16 +155,16 @@ class LakeFileSystem(ReadingFileSystem):
 
     def _make_directory(self, path: str, *, create_parents: bool, exist_ok: bool) -> None:
         with self._changing(path) as (target, writer):
-            kind = _kind(writer, target)
+            kind = kind_at(writer, target)
             if kind is Kind.DIR and exist_ok:
                 return
             if kind is not None:
                 raise FileExistsError(errno.EEXIST, "exists already", path)
             parent = target.rpartition("/")[0]
-            if not create_parents and _kind(writer, parent) is None:
+            if not create_parents and kind_at(writer, parent) is None:
                 raise NotFound(f"{parent!r} in the lake", hint="make it first")
             for above in parents(target):
-                if _kind(writer, above) not in (None, Kind.DIR):
+                if kind_at(writer, above) not in (None, Kind.DIR):
                     raise NotADirectoryError(errno.ENOTDIR, "is not a directory", above)
             writer.mkdir(target)
 
@@ -311,7 +210,7 @@ class LakeFileSystem(ReadingFileSystem):
     def _remove_shallow(self, name: str) -> None:
         """Remove a file, or a directory that is empty by now; what lies deeper stays."""
         with self._changing(name) as (target, writer):
-            kind = _kind(writer, target)
+            kind = kind_at(writer, target)
             if kind is not None and (kind is not Kind.DIR or not writer.ls(target)) and target:
                 writer.delete(target)
 
@@ -325,7 +224,7 @@ class LakeFileSystem(ReadingFileSystem):
             if writer.stat(source.path).kind is Kind.DIR:
                 self.makedirs(path2, exist_ok=True)
             elif source.path != target:
-                if _kind(writer, target) is Kind.DIR:
+                if kind_at(writer, target) is Kind.DIR:
                     raise IsADirectoryError(errno.EISDIR, "is a directory", path2)
                 writer.copy(source.path, target)
 
@@ -359,12 +258,12 @@ class LakeFileSystem(ReadingFileSystem):
             return False
         with self._changing(path2) as (target, writer):
             kind = writer.stat(source.path).kind
-            if path2.endswith("/") or _kind(writer, target) is Kind.DIR:
+            if path2.endswith("/") or kind_at(writer, target) is Kind.DIR:
                 base = source.path.rpartition("/")[2]
                 target = f"{target}/{base}" if target else base
             if target == source.path:
                 return True
-            there = _kind(writer, target)
+            there = kind_at(writer, target)
             if there is Kind.DIR and kind is not Kind.DIR:
                 raise IsADirectoryError(errno.EISDIR, "is a directory", path2)
             if there is Kind.DIR and writer.ls(target):
@@ -373,13 +272,3 @@ class LakeFileSystem(ReadingFileSystem):
                 raise NotADirectoryError(errno.ENOTDIR, "is not a directory", path2)
             writer.rename(source.path, target)
         return True
-
-
-def _kind(view: Snapshot | Writer, path: str) -> Kind | None:
-    """Return what is under a path, None if nothing."""
-    try:
-        return view.stat(path).kind
-    except SnapshotExpired:
-        raise
-    except NotFound:
-        return None

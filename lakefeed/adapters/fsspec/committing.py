@@ -1,0 +1,132 @@
+"""Which commit a change through fsspec belongs to.
+
+Each call that changes something is one commit, made when it ends; inside `with fs.transaction:` all
+calls are one commit at its end, and a call made of others is one commit as well. What is gathered
+and does not come to its end is forgotten.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fsspec.transaction import Transaction
+
+from lakefeed.adapters.fsspec.places import Place
+from lakefeed.adapters.fsspec.reading import ReadingFileSystem
+from lakefeed.adapters.fsspec.writing import TOGETHER, Group, Lanes
+from lakefeed.errors import NotFound, SnapshotExpired
+from lakefeed.format.rows import Kind
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.lake.writer import Writer, WriterOptions
+
+
+class LakeTransaction(Transaction):  # type: ignore[misc, unused-ignore]
+    """One commit for everything written inside `with fs.transaction:`."""
+
+    def __init__(self, fs: Any, **options: Any) -> None:
+        super().__init__(fs, **options)
+        self.group = Group()
+
+    def complete(self, commit: bool = True) -> None:
+        """Commit everything, or forget it."""
+        done = False
+        fs = self.fs
+        try:
+            super().complete(commit)
+            if commit:
+                self.group.commit()
+                done = True
+        finally:
+            if not done:
+                self.group.drop()
+            fs.places.forget()
+
+
+class _Current(threading.local):
+    """What the calling thread is in the middle of."""
+
+    group: Group | None = None
+    downloads: list[tuple[str, str]] | None = None
+
+
+class CommittingFileSystem(ReadingFileSystem):
+    """What all calls that change a lake share."""
+
+    transaction_type = LakeTransaction
+
+    def __init__(
+        self,
+        lake: str | None = None,
+        at: str | int | None = None,
+        refresh_seconds: float = 0.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(lake, at, refresh_seconds, **options)
+        self._current = _Current()
+        self._lanes = Lanes()
+
+    def _group(self) -> Group | None:
+        """Return the commit that the calling thread's operations belong to, if not their own."""
+        if self._intrans:
+            group: Group = self.transaction.group
+            return group
+        return self._current.group
+
+    @contextmanager
+    def _together(self, options: WriterOptions = TOGETHER) -> Iterator[Group]:
+        """Commit what the block does at its end, or with what is around it."""
+        outer = self._group()
+        if outer is not None:
+            yield outer
+            return
+        group = self._current.group = Group(options)
+        done = False
+        try:
+            yield group
+            self._current.group = None
+            group.commit()
+            done = True
+        finally:
+            self._current.group = None
+            if not done:
+                group.drop()
+            self.places.forget_newest()
+
+    @contextmanager
+    def _changing(self, path: str) -> Iterator[tuple[str, Writer]]:
+        """Yield a path in its lake, and a writer whose work is committed at the end."""
+        place = self._writable(path)
+        with self._together() as group:
+            yield place.path, group.writer(place.lake)
+
+    def _writable(self, path: str) -> Place:
+        place = self._place(path)
+        if place.at is not None:
+            raise OSError(errno.EROFS, f"snapshot {place.at} cannot be changed", path)
+        return place
+
+    def _check_target(self, path: str, *, new: bool = False) -> Place:
+        """Return where a file may be written; builtin errors say why it may not."""
+        place = self._writable(path)
+        if self._group() is not None and not new:
+            return place  # the writer checks; many files are not looked up one by one
+        kind = kind_at(self.places.snapshot(place), place.path)
+        if kind is Kind.DIR:
+            raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+        if new and kind is not None:
+            raise FileExistsError(errno.EEXIST, "exists already", path)
+        return place
+
+
+def kind_at(view: Snapshot | Writer, path: str) -> Kind | None:
+    """Return what is under a path, None if nothing."""
+    try:
+        return view.stat(path).kind
+    except SnapshotExpired:
+        raise
+    except NotFound:
+        return None
