@@ -15,12 +15,11 @@ from typing import Any
 
 from fsspec.transaction import Transaction
 
+from lakefeed.adapters.fsspec.moving import Move, kind_at
 from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.reading import ReadingFileSystem
 from lakefeed.adapters.fsspec.writing import TOGETHER, Group, Lanes
-from lakefeed.errors import NotFound, SnapshotExpired
 from lakefeed.format.rows import Kind
-from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import Writer, WriterOptions
 
 
@@ -51,6 +50,7 @@ class _Current(threading.local):
 
     group: Group | None = None
     downloads: list[tuple[str, str]] | None = None
+    move: Move | None = None
 
 
 class CommittingFileSystem(ReadingFileSystem):
@@ -120,13 +120,3 @@ class CommittingFileSystem(ReadingFileSystem):
         if new and kind is not None:
             raise FileExistsError(errno.EEXIST, "exists already", path)
         return place
-
-
-def kind_at(view: Snapshot | Writer, path: str) -> Kind | None:
-    """Return what is under a path, None if nothing."""
-    try:
-        return view.stat(path).kind
-    except SnapshotExpired:
-        raise
-    except NotFound:
-        return None

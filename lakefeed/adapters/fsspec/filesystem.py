@@ -11,16 +11,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
 from fsspec.core import has_magic
 from fsspec.utils import isfilelike
 
-from lakefeed.adapters.fsspec.committing import CommittingFileSystem, kind_at
+from lakefeed.adapters.fsspec.committing import CommittingFileSystem
 from lakefeed.adapters.fsspec.entries import info_of, resolve
 from lakefeed.adapters.fsspec.files import ReadFile, WriteFile
 from lakefeed.adapters.fsspec.local import chunks, download, store
+from lakefeed.adapters.fsspec.moving import Move, kind_at, remove_copied, remove_shallow
 from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Sink
 from lakefeed.errors import NotFound
@@ -194,8 +196,7 @@ class LakeFileSystem(CommittingFileSystem):
                 self._remove_trees(self.expand_path(path))
             else:
                 names = self.expand_path(path, recursive=True, maxdepth=maxdepth)
-                for name in reversed(names):
-                    self._remove_shallow(name)
+                self._remove_shallow(names)
 
     def _remove_trees(self, names: list[str]) -> None:
         gone: set[str] = set()
@@ -207,12 +208,10 @@ class LakeFileSystem(CommittingFileSystem):
                 for row in writer.ls("") if not target else [writer.stat(target)]:
                     writer.delete_tree(row.path)
 
-    def _remove_shallow(self, name: str) -> None:
-        """Remove a file, or a directory that is empty by now; what lies deeper stays."""
-        with self._changing(name) as (target, writer):
-            kind = kind_at(writer, target)
-            if kind is not None and (kind is not Kind.DIR or not writer.ls(target)) and target:
-                writer.delete(target)
+    def _remove_shallow(self, names: list[str]) -> None:
+        for name in sorted(names, reverse=True):
+            with self._changing(name) as (target, writer):
+                remove_shallow(writer, target)
 
     def cp_file(self, path1: str, path2: str, **_: Any) -> None:
         """Show the file of one path under another too; inside a lake no bytes move."""
@@ -221,21 +220,31 @@ class LakeFileSystem(CommittingFileSystem):
             self._copy_bytes(path1, path2)
             return
         with self._changing(path2) as (target, writer):
-            if writer.stat(source.path).kind is Kind.DIR:
+            kind = writer.stat(source.path).kind
+            if source.path == target:
+                return
+            if kind is Kind.DIR:
                 self.makedirs(path2, exist_ok=True)
-            elif source.path != target:
-                if kind_at(writer, target) is Kind.DIR:
-                    raise IsADirectoryError(errno.EISDIR, "is a directory", path2)
+            elif kind_at(writer, target) is Kind.DIR:
+                raise IsADirectoryError(errno.EISDIR, "is a directory", path2)
+            else:
                 writer.copy(source.path, target)
+        if self._current.move is not None:
+            self._current.move.within.append(path1)
 
     def _copy_bytes(self, path1: str, path2: str) -> None:
-        try:
-            found = self._file(path1)
-        except IsADirectoryError:
+        place, snapshot = self._look(path1)
+        row = resolve(snapshot, place.path)
+        if self._current.move is not None:
+            own = snapshot.stat(place.path)
+            # Of a link to a directory only the name is copied: it stays.
+            if own.kind is not Kind.SYMLINK or row.kind is not Kind.DIR:
+                self._current.move.went_away(place.lake, own)
+        if row.kind is Kind.DIR:
             self.makedirs(path2, exist_ok=True)
             return
         with self._changing(path2) as (target, writer):
-            store(writer, target, found, found[1].mtime_ns)
+            store(writer, target, (snapshot, row), row.mtime_ns)
 
     def copy(self, *args: Any, **options: Any) -> None:
         """Copy files or trees in one commit; inside a lake no bytes move."""
@@ -243,10 +252,26 @@ class LakeFileSystem(CommittingFileSystem):
             super().copy(*args, **options)
 
     def mv(self, path1: Any, path2: Any, **options: Any) -> None:
-        """Move a file or a directory in one commit; inside a lake no bytes move."""
-        with self._together():
-            if not self._rename(path1, path2, options.get("maxdepth")):
-                super().mv(path1, path2, **options)
+        """Move files or a directory; inside a lake that is one commit, and no bytes move.
+
+        To another lake they are copied, and removed once the copies are durable. Conflict, and
+        nothing is removed, if one has changed meanwhile.
+        """
+        with self._together() as group:
+            if self._rename(path1, path2, options.get("maxdepth")) or path1 == path2:
+                return
+            for path in path1 if isinstance(path1, list) else [path1]:
+                self._writable(path)
+            if isinstance(path1, str) and not options.get("recursive") and self.isdir(path1):
+                raise IsADirectoryError(errno.EISDIR, "is a directory", path1)
+            move = self._current.move = Move()
+            try:
+                self.copy(path1, path2, **{**options, "on_error": "raise"})
+            finally:
+                self._current.move = None
+            self._remove_shallow(move.within)
+            for lake, rows in move.away.values():
+                group.afterwards(partial(remove_copied, lake, rows))
 
     def _rename(self, path1: Any, path2: Any, maxdepth: int | None) -> bool:
         """Move by renaming; False where that is not what was asked for."""

@@ -3,7 +3,8 @@
 Without `lake` in the storage options a path starts with the directory of its lake. Where that ends
 is found by looking: from the root down, the first directory that holds a `lake.json` is the lake,
 and the rest is the path inside. A component that ends with `@tag` or `@number` and is no such
-directory itself names a snapshot of the directory before the `@`. Answers are remembered.
+directory itself names a snapshot of the directory before the `@`. Answers are remembered. A lake is
+opened under its real path, so that all ways to it through symbolic links are one lake.
 
 A tag is resolved once and kept until `forget`, so a reader sees one snapshot throughout. Without a
 snapshot in the path each call asks the volume for the newest one, at most once in
@@ -86,31 +87,34 @@ class Places:
         )
 
     def _look(self, spelled: str) -> tuple[str, str | None] | None:
-        if self._open(spelled):
-            return spelled, None
-        root, mark, tag = spelled.rpartition("@")
-        if mark and "/" not in tag and self._open(root):
+        root = self._open(spelled)
+        if root is not None:
+            return root, None
+        above, mark, tag = spelled.rpartition("@")
+        root = self._open(above) if mark and "/" not in tag else None
+        if root is not None:
             return root, tag if tag.isdigit() else layout.check_tag(tag)
         return None
 
-    def _open(self, root: str) -> bool:
-        """Tell whether a directory is a lake, and keep it open if so."""
+    def _open(self, spelled: str) -> str | None:
+        """Return the one name of a directory that is a lake, which is kept open; else None."""
+        root = os.path.realpath(spelled)
         with self._lock:
             if root in self._lakes:
-                return True
+                return root
         try:
             lake = Lake.open(root)
         except NotFound:
-            return False
+            return None
         except VolumeFailed as error:
             if error.errno in _NO_LAKE_HERE:
-                return False
+                return None
             raise
         with self._lock:
             kept = self._lakes.setdefault(root, lake)
         if kept is not lake:
             lake.close()
-        return True
+        return root
 
     def lake(self, root: str) -> Lake:
         """Return the opened lake of a root that `find` has found."""

@@ -1,7 +1,8 @@
 """Which operations share a commit, and how a big file streams into the lake.
 
 - A `Group` gathers the operations of one call (`rm` of a tree, `pipe` of many) or of a transaction,
-  and commits them together: one commit in each lake concerned.
+  and commits them together: one commit in each lake concerned, and one more where a move to
+  another lake removes what it has copied.
 - `Lanes` serve single files. Whoever writes while somebody else's commit is under way shares the
   next one, so many threads that write one file each still commit in groups.
 - An `Upload` turns the pushes of an open file into the stream that a writer pulls from.
@@ -49,8 +50,8 @@ class Group:
     def __init__(self, options: WriterOptions = TOGETHER) -> None:
         self._options = options
         self._lock = threading.Lock()
-        self._stack = ExitStack()
         self._writers: dict[str, Writer] = {}
+        self._afterwards: list[Callable[[], None]] = []
 
     def writer(self, lake: Lake) -> Writer:
         """Return the group's writer for a lake."""
@@ -58,19 +59,32 @@ class Group:
             writer = self._writers.get(lake.name)
             if writer is None:
                 writer = lake.writer(self._options, operation=OPERATION)
-                self._writers[lake.name] = self._stack.enter_context(writer)
+                self._writers[lake.name] = writer
             return writer
 
+    def afterwards(self, step: Callable[[], None]) -> None:
+        """Do something once all that the writers hold is durable."""
+        self._afterwards.append(step)
+
     def commit(self) -> None:
-        """Make everything durable. After an error the rest is dropped."""
-        self._writers = {}
-        self._stack.close()
+        """Make everything durable, lakes in the order they came in; an error drops the rest."""
+        steps = self._afterwards
+        self._let_go().close()
+        for step in steps:
+            step()
 
     def drop(self) -> None:
         """Forget everything."""
-        self._writers = {}
         reason = Dropped("given up")
-        self._stack.__exit__(type(reason), reason, None)
+        self._let_go().__exit__(type(reason), reason, None)
+
+    def _let_go(self) -> ExitStack:
+        """Return the writers, to be left one after the other."""
+        stack = ExitStack()
+        for writer in reversed(self._writers.values()):
+            stack.push(writer)  # the last one in is the first one out
+        self._writers, self._afterwards = {}, []
+        return stack
 
 
 @dataclass(slots=True)
