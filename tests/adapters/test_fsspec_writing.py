@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import multiprocessing
 import pickle
 import threading
@@ -13,6 +14,8 @@ import pytest
 
 from lakefeed import Conflict, Lake, VolumeFailed
 from lakefeed.adapters.fsspec import LakeFileSystem
+from lakefeed.format.rows import Row
+from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import Writer
 
 BIG = bytes(range(251)) * (3 << 16)  # 47 MiB: streamed in several blocks
@@ -102,6 +105,56 @@ def test_modes_mean_what_they_mean_for_open(fs: LakeFileSystem) -> None:
         fs.open("none", "rb")
     with pytest.raises(ValueError, match="mode"):
         fs.open("log", "r+b")
+
+
+def test_appending_that_cannot_read_the_file_changes_nothing(
+    fs: LakeFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs.pipe({"small": b"precious", "big": BIG[: 9 << 20]})
+    read = Snapshot.read_row_range
+
+    def failing(snapshot: Snapshot, row: Row, offset: int, length: int) -> bytes:
+        if row.path == "small" or offset >= 8 << 20:
+            raise VolumeFailed(row.path, errno=errno.EIO)
+        return read(snapshot, row, offset, length)
+
+    monkeypatch.setattr(Snapshot, "read_row_range", failing)
+    for name in ("small", "big"):
+        with pytest.raises(VolumeFailed):
+            fs.open(name, "ab")
+    gc.collect()
+    assert commits(fs) == 1
+
+
+def test_appending_sees_its_transaction_and_keeps_mode_and_attributes(fs: LakeFileSystem) -> None:
+    with Lake.open(str(fs.lake)) as lake, lake.writer() as writer:
+        writer.put("log", b"0", mode=0o750, attrs={"label": "cat"})
+        writer.put("gone", b"gone")
+    with fs.transaction:
+        for line in (b"1", b"2"):
+            with fs.open("log", "ab") as file:
+                file.write(line)
+        fs.rm("gone")
+        with fs.open("gone", "ab") as file:
+            file.write(b"new")
+        fs.mkdir("d")
+        with pytest.raises(IsADirectoryError):
+            fs.open("d", "ab")
+    assert fs.cat(["log", "gone"]) == {"log": b"012", "gone": b"new"}
+    info = fs.info("log")
+    assert (info["mode"], info["attrs"]) == (0o750, {"label": "cat"})
+    with fs.open("log", "ab", block_size=1) as file:
+        file.write(b"3")
+    assert (fs.cat("log"), fs.info("log")["mode"]) == (b"0123", 0o750)
+
+
+def test_a_transaction_keeps_the_bytes_that_it_was_given(fs: LakeFileSystem) -> None:
+    buffer = bytearray(b"1")
+    with fs.transaction:
+        fs.pipe_file("a", buffer)
+        buffer[:] = b"2"
+        fs.pipe_file("b", buffer)
+    assert fs.cat(["a", "b"]) == {"a": b"1", "b": b"2"}
 
 
 def test_many_files_are_one_commit(fs: LakeFileSystem) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Sink
 from lakefeed.errors import NotFound
 from lakefeed.format.paths import parents
-from lakefeed.format.rows import Kind
+from lakefeed.format.rows import Kind, Row
 
 
 class LakeFileSystem(CommittingFileSystem):
@@ -53,27 +53,41 @@ class LakeFileSystem(CommittingFileSystem):
         if mode not in ("wb", "xb", "ab"):
             raise ValueError(f"mode {mode!r}: expected rb, wb, xb or ab")
         place = self._check_target(path, new=mode == "xb")
-        before = self._bytes_before(place) if mode == "ab" else ()
+        before = self._before(place) if mode == "ab" else None
         group, own = self._group(), False
         if group is None and not options.get("autocommit", True):
             group, own = Group(), True
-        sink = Sink(place.lake, place.path, self._lanes, group, own=own)
+        sink = Sink(place, self._lanes, group, own=own, like=before and before[0])
         file = WriteFile(self, place.name(place.path), mode, sink, **shape)
-        for chunk in before:
-            file.write(chunk)
+        try:
+            for chunk in before[1] if before else ():
+                file.write(chunk)
+        except BaseException:
+            file.discard()
+            raise
         return file
 
-    def _bytes_before(self, place: Place) -> Iterator[bytes]:
-        """Yield the bytes of a file that is appended to: it is rewritten, payloads never change."""
-        snapshot = self.places.snapshot(place)
-        if kind_at(snapshot, place.path) is not None:
-            yield from chunks((snapshot, resolve(snapshot, place.path)))
+    def _before(self, place: Place) -> tuple[Row, Iterable[bytes]] | None:
+        """Return the file that is appended to, as the caller's commit has it, and its bytes.
+
+        It is rewritten: payloads never change.
+        """
+        snapshot, group = self.places.snapshot(place), self._group()
+        view = snapshot if group is None else group.writer(place.lake)
+        if kind_at(view, place.path) is None:
+            return None
+        row = view.stat(place.path)
+        if row.kind is Kind.SYMLINK:
+            row = resolve(snapshot, place.path)
+        if row.kind is Kind.DIR:
+            raise IsADirectoryError(errno.EISDIR, "is a directory", place.name(place.path))
+        # What is not committed yet is in memory.
+        return row, chunks((snapshot, row)) if row.pack else [view.get(place.path)]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """Store bytes under a path; with mode "create" only where there is nothing."""
         place = self._check_target(path, new=mode == "create")
-        sink = Sink(place.lake, place.path, self._lanes, self._group())
-        sink.put(value)
+        Sink(place, self._lanes, self._group()).put(value)
         self.places.forget_newest()
 
     def pipe(self, path: Any, value: bytes | None = None, **options: Any) -> None:

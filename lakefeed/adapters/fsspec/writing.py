@@ -15,13 +15,17 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from lakefeed.adapters.fsspec.places import Place
 from lakefeed.errors import LakefeedError
+from lakefeed.format.pack import Meta
+from lakefeed.format.rows import Row
 from lakefeed.lake.batch import PutHandle
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.writer import Writer, WriterOptions
@@ -127,9 +131,10 @@ class Lanes:
 class Upload:
     """A file too big for memory on its way into a pack: one thread pushes, another pulls."""
 
-    def __init__(self, writer: Writer, path: str) -> None:
+    def __init__(self, writer: Writer, path: str, meta: Meta | None) -> None:
         self._writer = writer
         self._path = path
+        self._meta = meta
         self._changed = threading.Condition()
         self._chunks: deque[bytes] = deque()
         self._ended = False
@@ -176,7 +181,8 @@ class Upload:
 
     def _run(self) -> None:
         try:
-            self._handle = self._writer.put_file(self._path, cast(BinaryIO, self))
+            stream = cast(BinaryIO, self)
+            self._handle = self._writer.put_file(self._path, stream, meta=self._meta)
         except BaseException as error:  # noqa: BLE001 - it goes to the thread that writes
             with self._changed:
                 self._error = self._error or error
@@ -213,26 +219,38 @@ class Upload:
 class Sink:
     """Where one open file goes: a lane that commits at once, or a group that commits later.
 
-    `own` says that the group is this file's alone, to be committed or dropped with it.
+    `own` says that the group is this file's alone, to be committed or dropped with it. The file
+    gets the mode and the attributes of `like`.
     """
 
     def __init__(
-        self, lake: Lake, path: str, lanes: Lanes, group: Group | None, *, own: bool = False
+        self,
+        place: Place,
+        lanes: Lanes,
+        group: Group | None,
+        *,
+        own: bool = False,
+        like: Row | None = None,
     ) -> None:
-        self._lake = lake
-        self._path = path
+        self._place = place
         self._lanes = lanes
         self._group = group
         self._own = own
+        self._like = like
         self._stack = ExitStack()
 
-    def put(self, data: bytes) -> None:
-        """Store the whole file; durable on return where a lane takes it."""
-        self._settle(lambda: self._writer().put(self._path, data))
+    def put(self, data: Buffer) -> None:
+        """Store the whole file; durable on return where a lane takes it, copied where not."""
+        held = data if self._group is None else bytes(data)
+        mode, attrs = (self._like.mode, self._like.attrs) if self._like else (0o644, None)
+        path = self._place.path
+        self._settle(lambda: self._writer().put(path, held, mode=mode, attrs=attrs))
 
     def upload(self) -> Upload:
         """Start storing a file in chunks; `finish` or `abandon` ends it."""
-        return Upload(self._writer(), self._path)
+        like = self._like
+        meta = None if like is None else Meta(time.time_ns(), like.mode, like.attrs)
+        return Upload(self._writer(), self._place.path, meta)
 
     def finish(self, upload: Upload) -> None:
         """Store what was uploaded; durable on return where a lane takes it."""
@@ -240,8 +258,8 @@ class Sink:
 
     def _writer(self) -> Writer:
         if self._group is not None:
-            return self._group.writer(self._lake)
-        return self._stack.enter_context(self._lanes.use(self._lake))
+            return self._group.writer(self._place.lake)
+        return self._stack.enter_context(self._lanes.use(self._place.lake))
 
     def _settle(self, store: Callable[[], PutHandle]) -> None:
         with self._stack:
