@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fsspec.transaction import Transaction
 
-from lakefeed import Conflict, Lake, VolumeFailed
+from lakefeed import Conflict, Invalid, Lake, VolumeFailed
 from lakefeed.adapters.fsspec import LakeFileSystem
 from lakefeed.format.rows import Row
 from lakefeed.lake.snapshot import Snapshot
@@ -107,6 +108,7 @@ def test_modes_mean_what_they_mean_for_open(fs: LakeFileSystem) -> None:
         fs.open("log", "r+b")
 
 
+@pytest.mark.slow
 def test_appending_that_cannot_read_the_file_changes_nothing(
     fs: LakeFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +197,25 @@ def test_an_abandoned_transaction_changes_nothing(fs: LakeFileSystem) -> None:
     assert commits(fs) == 0
     fs.pipe_file("after", b"")
     assert fs.find("") == ["after"]
+
+
+def test_a_failed_transaction_is_over(fs: LakeFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    def complete(self: Transaction, commit: bool = True) -> None:
+        """What fsspec 2024.6 does."""
+        while self.files:
+            file = self.files.popleft()
+            file.commit() if commit else file.discard()
+        self.fs._intrans = False
+        self.fs._transaction = None
+        self.fs = None
+
+    monkeypatch.setattr(Transaction, "complete", complete)
+    fs.pipe_file("a", b"a file")
+    with pytest.raises(Invalid), fs.transaction:
+        open_files = [fs.open("a/below", "wb"), fs.open("b", "wb")]
+    assert all(file.closed for file in open_files)
+    fs.pipe_file("later", b"later")
+    assert fs.find("") == ["a", "later"]
 
 
 def test_a_transaction_can_be_started_and_ended_by_hand(fs: LakeFileSystem) -> None:

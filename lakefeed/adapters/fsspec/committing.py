@@ -26,23 +26,28 @@ from lakefeed.lake.writer import Writer, WriterOptions
 class LakeTransaction(Transaction):  # type: ignore[misc, unused-ignore]
     """One commit for everything written inside `with fs.transaction:`."""
 
+    fs: Any
+
     def __init__(self, fs: Any, **options: Any) -> None:
         super().__init__(fs, **options)
         self.group = Group()
 
     def complete(self, commit: bool = True) -> None:
         """Commit everything, or forget it."""
-        done = False
-        fs = self.fs
+        fs, done = self.fs, False
         try:
             super().complete(commit)
             if commit:
                 self.group.commit()
                 done = True
         finally:
-            if not done:
-                self.group.drop()
+            # Older versions of fsspec stay inside a transaction that has failed.
+            fs._intrans, fs._transaction, self.fs = False, None, None
             fs.places.forget()
+            if not done:
+                while self.files:
+                    self.files.popleft().discard()
+                self.group.drop()
 
 
 class _Current(threading.local):
