@@ -2,18 +2,15 @@
 
 Every byte is verified. Small files are read whole and in groups; a big one is streamed in parts
 with its checksum computed along the way, and compared before a local file gets its name. `get`
-writes beside the target and renames, so an interrupted or failed one leaves what was there.
-Symbolic links are made last and never written through. Trees for other programs are `export`'s.
+writes as `export` does (`transfer/directory.py`): beside the target and renamed, so an interrupted
+or failed one leaves what was there, and never through symbolic links below the target.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
@@ -32,13 +29,14 @@ from lakefeed.cli.common import (
 )
 from lakefeed.cli.output import Meter, metering, print_json, print_line, shown
 from lakefeed.cli.units import human_size
-from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND, Corrupt, Invalid
+from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND, Corrupt, Invalid, VolumeFailed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from lakefeed.format.rows import Row
     from lakefeed.lake.view import View
+    from lakefeed.transfer.directory import DirectoryTarget
 
 commands = typer.Typer()
 
@@ -107,21 +105,29 @@ def cat(
 # -- files -----------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Fetch:
-    """Where the files below `directory` go, how many did, and the links still to be made."""
+    """Files on their way to a local directory, written there by `target`."""
 
     snapshot: View
-    directory: str
-    target: Path
+    where: Path
+    target: DirectoryTarget
     meter: Meter
-    links: list[tuple[Path, Row]] = field(default_factory=list)
 
-    def place(self, path: str) -> Path:
-        """Return the local name of a path, never outside the target."""
-        from lakefeed.format.paths import check_path
+    def store(self, row: Row, name: str, pieces: Iterable[bytes]) -> None:
+        """Write one file, link or directory under a name below the directory."""
+        from lakefeed.format.rows import Kind
+        from lakefeed.transfer.exporting import Refused
 
-        return self.target / check_path(path)[len(self.directory) :].lstrip("/")
+        try:
+            self.target.put(row._replace(mode=row.mode & 0o777), name, pieces)
+        except Refused as error:
+            if isinstance(error.__cause__, Corrupt):
+                raise error.__cause__ from None
+            hint = "check the path and its permissions"
+            raise VolumeFailed(f"write {self.where / name}", found=error, hint=hint) from error
+        if row.kind is not Kind.DIR:
+            self.meter.add(size_bytes=row.size if row.kind is Kind.FILE else 0)
 
 
 @commands.command("get", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))
@@ -159,7 +165,7 @@ def get(
             sys.stdout.buffer.flush()
             return
         with metering("get", quiet=quiet) as meter:
-            place = _get(Fetch(snapshot, path.rstrip("/"), Path(target), meter), target, recursive)
+            place = _get(snapshot, path.rstrip("/"), target, recursive, meter)
     if as_json:
         facts = {"target": str(place), "files": meter.files, "size": meter.bytes}
         print_json({"snapshot": number_of(snapshot), "path": path, **facts})
@@ -169,88 +175,60 @@ def get(
         print_line(f"{shown(path)} ({human_size(meter.bytes)}) to {place}")
 
 
-def _get(fetch: Fetch, target: str, recursive: bool) -> Path:
+def _get(snapshot: View, path: str, target: str, recursive: bool, meter: Meter) -> Path:
     """Fetch what was asked for and return where it went."""
     from lakefeed.format.rows import Kind
+    from lakefeed.transfer.directory import DirectoryTarget
 
-    directory = fetch.directory
-    name = directory.rpartition("/")[2]
-    if not recursive or fetch.snapshot.stat(directory).kind is not Kind.DIR:
-        row = _file_row(fetch.snapshot, directory)
-        if not target or fetch.target.is_dir():
-            fetch.target = fetch.target / name
-        _write_one(fetch, fetch.target, row)
-    else:
-        fetch.target = fetch.target if target else Path(name or ".")
-        fetch.target.mkdir(parents=True, exist_ok=True)
-        for table in fetch.snapshot.scan(directory):
-            _fetch_table(fetch, table)
-    for place, row in fetch.links:
-        _link(place, fetch.snapshot.read_row(row))
-        fetch.meter.add()
-    return fetch.target
+    name = path.rpartition("/")[2]
+    place = Path(target or name)
+    is_tree = recursive and snapshot.stat(path).kind is Kind.DIR
+    row = None if is_tree else _file_row(snapshot, path)
+    if row is not None and target and place.is_dir():
+        place /= name
+    where = place if row is None else place.parent
+    where.mkdir(parents=True, exist_ok=True)
+    fetch = Fetch(snapshot, where, DirectoryTarget(where.resolve()), meter)
+    try:
+        if row is not None:
+            fetch.store(row, place.name, stream(snapshot, row))
+        else:
+            for table in snapshot.scan(path):
+                _fetch_table(fetch, table, len(path))
+    finally:
+        fetch.target.abandon()
+    return place
 
 
-def _fetch_table(fetch: Fetch, table: pa.Table) -> None:
-    """Fetch a table's rows: groups of small files in few reads, big ones one by one."""
+def _fetch_table(fetch: Fetch, table: pa.Table, cut: int) -> None:
+    """Fetch a table's rows, `cut` characters left out of their paths.
+
+    Groups of small files come in few reads, big ones one by one.
+    """
+    from lakefeed.format.paths import check_path
     from lakefeed.format.rows import Kind, rows_from_table
 
-    group: list[Row] = []
+    group: list[tuple[Row, str]] = []
     held_bytes = 0
     for row in rows_from_table(table):
+        name = check_path(row.path)[cut:].lstrip("/")
         if row.kind is Kind.DIR:
-            fetch.place(row.path).mkdir(parents=True, exist_ok=True)
-        elif row.kind is Kind.SYMLINK or row.size > GROUP_BYTES:
-            _write_one(fetch, fetch.place(row.path), row)
+            fetch.store(row, name, ())
+        elif row.size > GROUP_BYTES:
+            fetch.store(row, name, stream(fetch.snapshot, row))
         else:
-            group.append(row)
+            group.append((row, name))
             held_bytes += row.size
         if len(group) >= GROUP_FILES or held_bytes >= GROUP_BYTES:
-            _write_group(fetch, group)
+            _fetch_group(fetch, group)
             group, held_bytes = [], 0
-    _write_group(fetch, group)
+    _fetch_group(fetch, group)
 
 
-def _write_group(fetch: Fetch, group: list[Row]) -> None:
+def _fetch_group(fetch: Fetch, group: list[tuple[Row, str]]) -> None:
     from lakefeed.format.rows import table_from_rows
 
-    if not group:
-        return
-    for row, data in zip(group, fetch.snapshot.read_rows(table_from_rows(group)), strict=True):
-        with _replacing(fetch.place(row.path), row) as file:
-            file.write(data)
-        fetch.meter.add(size_bytes=row.size)
-
-
-def _write_one(fetch: Fetch, place: Path, row: Row) -> None:
-    from lakefeed.format.rows import Kind
-
-    if row.kind is Kind.SYMLINK:
-        fetch.links.append((place, row))
-        return
-    with _replacing(place, row) as file:
-        _copy(fetch.snapshot, row, file)
-    fetch.meter.add(size_bytes=row.size)
-
-
-@contextmanager
-def _replacing(place: Path, row: Row) -> Iterator[BinaryIO]:
-    """Give a new local file that gets its name, mode and time when the block ends well."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, tmp = tempfile.mkstemp(prefix=".lakefeed-", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            os.fchmod(file.fileno(), row.mode & 0o777)
-        os.utime(tmp, ns=(row.mtime_ns, row.mtime_ns))
-        os.replace(tmp, place)
-    except BaseException:
-        os.unlink(tmp)
-        raise
-
-
-def _link(place: Path, target: bytes) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_symlink() or place.is_file():
-        place.unlink()
-    os.symlink(os.fsdecode(target), place)
+    if group:
+        datas = fetch.snapshot.read_rows(table_from_rows([row for row, _ in group]))
+        for (row, name), data in zip(group, datas, strict=True):
+            fetch.store(row, name, [data])

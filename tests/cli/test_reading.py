@@ -96,6 +96,28 @@ def test_get_never_writes_through_a_link_of_the_lake(run: Run, tmp_path: Path) -
     assert list(outside.iterdir()) == []
 
 
+def test_get_never_writes_through_a_link_in_the_target(run: Run, tmp_path: Path) -> None:
+    where, outside, out = tmp_path / "lake", tmp_path / "outside", tmp_path / "out"
+    outside.mkdir()
+    with Lake.create(where) as made:
+        with made.writer() as writer:
+            writer.symlink("d/sub", str(outside))
+            writer.symlink("d/file", str(outside / "file"))
+        with made.writer() as writer:
+            writer.delete("d/sub")
+            writer.put("d/sub/evil", b"x", mode=0o4755)
+            writer.put("d/file", b"x", mode=0o4755)
+    assert run("get", "-r", where, "d", out, "--at", "1").code == 0
+    done = run("get", "-r", where, "d", out)
+    assert (done.code, done.out) == (6, "")
+    assert f"write {out}/sub/evil" in done.err
+    assert list(outside.iterdir()) == []
+    assert (out / "file").stat().st_mode & 0o7777 == 0o755
+    (tmp_path / "alias").symlink_to(out)
+    assert run("get", where, "d/sub/evil", tmp_path / "alias").code == 0
+    assert (out / "evil").read_bytes() == b"x"
+
+
 def test_a_failed_get_leaves_the_local_file(run: Run, lake: Path, tmp_path: Path) -> None:
     target = tmp_path / "kept.txt"
     target.write_text("mine")
