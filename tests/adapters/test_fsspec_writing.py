@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import gzip
 import multiprocessing
 import pickle
 import threading
@@ -68,6 +69,40 @@ def test_a_file_whose_writer_fails_never_appears(fs: LakeFileSystem) -> None:
     assert not fs.exists("half")
     assert commits(fs) == 0
     assert list(Path(str(fs.lake)).glob("packs/*/*")) == []
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "bz2", "xz", "zip"])
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_text_and_compressed_files_are_whole_or_not_at_all(
+    fs: LakeFileSystem, mode: str, compression: str | None
+) -> None:
+    half = "half" if mode == "w" else b"half"
+    with pytest.raises(KeyError), fs.open("half", mode, compression=compression) as file:
+        file.write(half)
+        raise KeyError("the program")
+    assert file.closed
+    del file
+    gc.collect()
+    assert commits(fs) == 0
+    with fs.open("whole", mode, compression=compression) as file:
+        file.write(half * 2)
+    assert file.closed
+    with fs.open("whole", mode.replace("w", "r"), compression=compression) as twin:
+        assert twin.read() == half * 2
+    with pytest.raises(LookupError):
+        fs.open("no", "w", compression=compression, encoding="none such")
+    gc.collect()
+    assert commits(fs) == 1
+
+
+def test_text_is_written_as_asked(fs: LakeFileSystem) -> None:
+    with fs.open("a.txt.gz", "wt", compression="infer", encoding="latin-1", newline="\r\n") as file:
+        print("ä", file=file)
+    assert gzip.decompress(fs.cat("a.txt.gz")) == b"\xe4\r\n"
+    with fs.transaction, fs.open("b", "at") as file:
+        file.write("b")
+        assert not fs.exists("b")
+    assert fs.cat("b") == b"b"
 
 
 def test_a_failing_volume_is_an_error_for_who_writes(

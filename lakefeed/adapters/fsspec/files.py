@@ -6,13 +6,14 @@ A reader holds the row it was opened with, so a later commit changes nothing und
 A writer gathers up to one block in memory and hands the file to a lake's writer when it is closed;
 a bigger file streams into a pack of its own meanwhile. Nothing is visible before `close`, and
 after it (or after the transaction) the file is durable. Leaving a `with` block by an exception, or
-`discard`, leaves nothing behind.
+`discard`, leaves nothing behind. What text mode and compression lay over a writer does the same.
 """
 
 from __future__ import annotations
 
+import io
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, Protocol, cast
 
 from fsspec.spec import AbstractBufferedFile
 
@@ -53,7 +54,28 @@ class ReadFile(AbstractBufferedFile):  # type: ignore[misc, unused-ignore]
         self._data = None
 
 
-class WriteFile(AbstractBufferedFile):  # type: ignore[misc, unused-ignore]
+class _Storing(Protocol):
+    def close(self) -> None: ...
+
+    def discard(self) -> None: ...
+
+
+class Discarding:
+    """A file whose `with` block, left by an exception, leaves nothing behind."""
+
+    def __exit__(
+        self: _Storing,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+class WriteFile(Discarding, AbstractBufferedFile):  # type: ignore[misc, unused-ignore]
     """A file being written; `sink` says into which commit."""
 
     DEFAULT_BLOCK_SIZE = WRITE_BLOCK_BYTES
@@ -98,13 +120,62 @@ class WriteFile(AbstractBufferedFile):  # type: ignore[misc, unused-ignore]
             self._upload.abandon()
         self._sink.drop()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.discard()
+
+class PackedFile(Discarding, io.BufferedIOBase):
+    """A file that `codec` compresses into another one; both are closed as one."""
+
+    def __init__(self, codec: Any, file: WriteFile) -> None:
+        self._codec = codec
+        self._file = file
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file is stored or given up."""
+        return bool(self._file.closed)
+
+    def writable(self) -> bool:
+        """It is for writing only."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Compress bytes; return how many."""
+        return int(self._codec.write(data))
+
+    def flush(self) -> None:
+        """Hand on what the codec holds."""
+        self._codec.flush()
+
+    def tell(self) -> int:
+        """Return how many bytes came, before compression."""
+        return int(self._codec.tell())
+
+    def close(self) -> None:
+        """Store the file as `WriteFile.close` does. Works twice."""
+        if self.closed:
+            return
+        try:
+            self._codec.close()
+            self._file.close()
+        except BaseException:
+            self._file.discard()
+            raise
+
+    def discard(self) -> None:
+        """Leave nothing behind. Works twice."""
+        try:
+            if not self.closed:
+                self._codec.close()
+        finally:
+            self._file.discard()
+
+
+class TextFile(Discarding, io.TextIOWrapper):
+    """A file written as text."""
+
+    def __init__(self, file: WriteFile | PackedFile, **options: Any) -> None:
+        super().__init__(cast(IO[bytes], file), **options)
+        self._file = file
+
+    def discard(self) -> None:
+        """Leave nothing behind. Works twice."""
+        self._file.discard()

@@ -15,12 +15,13 @@ from functools import partial
 from typing import Any
 
 from fsspec.callbacks import DEFAULT_CALLBACK
-from fsspec.core import has_magic
+from fsspec.compression import compr
+from fsspec.core import get_compression, has_magic
 from fsspec.utils import isfilelike
 
 from lakefeed.adapters.fsspec.committing import CommittingFileSystem
 from lakefeed.adapters.fsspec.entries import info_of, resolve
-from lakefeed.adapters.fsspec.files import ReadFile, WriteFile
+from lakefeed.adapters.fsspec.files import PackedFile, ReadFile, TextFile, WriteFile
 from lakefeed.adapters.fsspec.local import chunks, download, store
 from lakefeed.adapters.fsspec.moving import Move, kind_at, remove_copied, remove_shallow
 from lakefeed.adapters.fsspec.places import Place
@@ -28,6 +29,9 @@ from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Sink
 from lakefeed.errors import NotFound
 from lakefeed.format.paths import parents
 from lakefeed.format.rows import Kind, Row
+
+# What text mode takes, as `io.TextIOWrapper` does.
+_TEXT = ("encoding", "errors", "newline")
 
 
 class LakeFileSystem(CommittingFileSystem):
@@ -38,6 +42,33 @@ class LakeFileSystem(CommittingFileSystem):
     """
 
     # -- open files and bytes --------------------------------------------------------------------
+
+    def open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: int | None = None,
+        cache_options: dict[str, Any] | None = None,
+        compression: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return an open file; also text or compressed, one being written is stored whole or not.
+
+        Leaving its `with` block by an exception, or `discard()`, leaves nothing behind.
+        """
+        if "r" in mode:
+            return super().open(path, mode, block_size, cache_options, compression, **options)
+        words = {} if "b" in mode else {k: options.pop(k) for k in _TEXT if k in options}
+        codec = get_compression(path, compression)
+        letter = mode.replace("t", "").replace("b", "")
+        file: Any = super().open(path, f"{letter}b", block_size, cache_options, **options)
+        try:
+            if codec is not None:
+                file = PackedFile(compr[codec](file, mode=letter), file)
+            return file if "b" in mode else TextFile(file, **words)
+        except BaseException:
+            file.discard()
+            raise
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         shape: dict[str, Any] = {
