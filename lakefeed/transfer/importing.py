@@ -34,7 +34,7 @@ from lakefeed.transfer.behind import BehindFile
 from lakefeed.transfer.crew import Crew, can_travel
 from lakefeed.transfer.filling import Counts, Filling, Full
 from lakefeed.transfer.planning import Planner
-from lakefeed.transfer.problems import Problem, Problems
+from lakefeed.transfer.problems import Problem, Problems, printable
 from lakefeed.transfer.reading import THREADS_MAX, Block, Blocks, ReadOptions
 from lakefeed.transfer.recruiting import Recruits
 from lakefeed.transfer.walk import Found, Walk, WalkOptions
@@ -215,7 +215,7 @@ class Importer:
         self._blocks: Blocks
         self._source: Iterator[Block]
         self._left: Block | None = None
-        self._draft = Draft("import", f"from {task.root}")
+        self._draft = Draft("import", f"from {printable(task.root)}")
         names_bytes = _NAMES_BYTES_MAX // options.workers
         full = Full(options.pack_bytes, options.pack_rows, names_bytes)
         self._filling = Filling(options.prefix, full, self._reading, self.counts, problems)

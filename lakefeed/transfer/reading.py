@@ -44,6 +44,9 @@ BLOCK_FILES = 64
 # What a block should hold: little enough to be written while it still is in the processor's cache.
 _BLOCK_BYTES = 384 << 10
 
+# What a row has room for: the years 1677 to 2262. File systems know others.
+TIMES_NS = range(-(1 << 63), 1 << 63)
+
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NOTHING = encode(b"")
 
@@ -133,6 +136,9 @@ def read_block(block: Block, options: ReadOptions, problems: Problems) -> None:
             continue
         if item is None:
             block.skipped += 1
+            continue
+        if item.mtime_ns not in TIMES_NS:
+            problems.add(wanted.path, "its time cannot be kept: it is not between 1677 and 2262")
             continue
         block.items.append(item)
         if item.kind is Kind.FILE and item.payload is not None:

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from lakefeed.closing import Closing
-from lakefeed.transfer.reading import Changed
+from lakefeed.transfer.reading import TIMES_NS, Changed
 
 PIECE_BYTES = 4 << 20
 PIECES_AHEAD = 4
@@ -57,8 +57,8 @@ class SourceStream(Closing):
 
     def _facts(self) -> Facts:
         info = os.fstat(self._fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise Changed
+        if not stat.S_ISREG(info.st_mode) or info.st_mtime_ns not in TIMES_NS:
+            raise Changed  # it was another one when the block was read
         return Facts(info.st_size, info.st_mtime_ns, stat.S_IMODE(info.st_mode))
 
     def pieces(self, facts: Facts) -> Iterator[bytes]:

@@ -175,6 +175,13 @@ def test_names_with_odd_characters_survive(process: Run, lake: Path) -> None:
 
 
 @needs_script
+def test_local_names_that_are_no_text_are_escaped(process: Run, lake: Path, tmp_path: Path) -> None:
+    target = tmp_path / os.fsdecode(b"out\xff")
+    done = process("get", lake, "a/b.txt", target)
+    assert (done.code, done.out) == (0, f"a/b.txt (6 B) to {tmp_path}/out\\udcff\n")
+    assert process("get", lake, "a/b.txt", target, "--json").json["target"] == str(target)
+
+
 def test_a_terminal_gets_no_control_characters(lake: Path) -> None:
     with Lake.open(lake) as opened, opened.writer() as writer:
         writer.put("bad/\x1b[31mred", b"")

@@ -45,6 +45,30 @@ def test_a_file_that_cannot_be_read_is_named(lake: Lake, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("size", [100, 3_000_000])
+def test_a_file_whose_time_cannot_be_kept_is_named(lake: Lake, tree: Path, size: int) -> None:
+    (tree / "far").write_bytes(bytes(size))
+    (tree / "late").mkdir()
+    (tree / "late/ok").write_bytes(b"ok")
+    for name in ("far", "late"):
+        os.utime(tree / name, ns=(0, 1 << 63))
+    if (tree / "far").stat().st_mtime_ns < 1 << 63:
+        pytest.skip("this file system has no such times")
+    report = import_tree(lake, tree)
+    assert [problem.path for problem in report.problems] == ["far", "late"]
+    assert "time" in report.problems[0].reason
+    assert lake.snapshot().get("late/ok") == b"ok"
+    assert not lake.snapshot().exists("far")
+
+
+def test_a_source_whose_name_is_no_text_is_imported(lake: Lake, tmp_path: Path) -> None:
+    source = tmp_path / os.fsdecode(b"source\xff")
+    source.mkdir()
+    (source / "f").write_bytes(b"f")
+    assert import_tree(lake, source).errors == 0
+    assert next(lake.history()).message == f"from {bytes(source)!r}"
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000])
 def test_a_file_that_changes_all_the_time_is_named(
     lake: Lake, tree: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
