@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from lakefeed import Lake, NotFound
 from lakefeed.adapters.fsspec import LakeFileSystem
 from lakefeed.adapters.fsspec.ranges import Wanted, bounds, plan_ranges
+from lakefeed.format.payload import encode
 from lakefeed.format.rows import Codec, Kind, Row
+from lakefeed.lake.batch import Put
 from tests.lake.tools import compact
 
 BIG = bytes(range(256)) * (5 << 12)  # 5 MiB: above what is read whole
@@ -146,6 +149,24 @@ def test_links_that_lead_nowhere_are_errors(root: str, fs: LakeFileSystem) -> No
     with pytest.raises(OSError, match="symbolic") as caught:
         fs.cat_file(f"{root}/loop")
     assert caught.value.errno == errno.ELOOP
+
+
+def test_a_link_to_what_cannot_be_spoils_no_listing(tmp_path: Path) -> None:
+    targets = {"no-text": b"caf\xe9", "long": b"x" * 300, "dots": b"../../x", "nul": b"a\0b"}
+    with Lake.create(tmp_path / "lake") as lake, lake.writer() as writer:
+        writer.put("ok", b"ok")
+        for name, target in targets.items():
+            writer.apply({name: Put(encode(target), Kind.SYMLINK, None, 0o777, None)})
+        writer.symlink("empty", "")
+    fs = LakeFileSystem(lake=f"{tmp_path}/lake", skip_instance_cache=True)
+    kinds = {name: info["type"] for name, info in fs.find("", detail=True).items()}
+    assert kinds == {"ok": "file", "empty": "link", **dict.fromkeys(targets, "link")}
+    assert len(fs.ls("")) == len(fs.glob("*")) == 6
+    assert fs.info("no-text")["destination"] == os.fsdecode(b"caf\xe9")
+    for name in (*targets, "empty"):
+        with pytest.raises(NotFound):
+            fs.cat_file(name)
+    fs.close()
 
 
 @pytest.mark.parametrize("path", ["a/one.txt", "big.bin"])

@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakefeed.errors import NotFound, SnapshotExpired
-from lakefeed.format.paths import parents
+from lakefeed.errors import Invalid, NotFound, SnapshotExpired
+from lakefeed.format.paths import check_path, parents
 from lakefeed.format.rows import Kind, Row, rows_from_table, table_from_rows
 from lakefeed.lake.snapshot import Snapshot
 
@@ -62,7 +62,7 @@ def infos_of(snapshot: Snapshot, rows: Sequence[Row], names: Sequence[str]) -> l
 
 def _leads(snapshot: Snapshot, links: list[Row]) -> dict[str, tuple[str, Row | None]]:
     """Return each link's words and the file it leads to; one look-up serves all direct ones."""
-    words = [data.decode() for data in snapshot.read_rows(table_from_rows(links))]
+    words = [os.fsdecode(data) for data in snapshot.read_rows(table_from_rows(links))]
     targets = [_join(row.path, text, "") for row, text in zip(links, words, strict=True)]
     inside = sorted({target for target in targets if target})
     found: dict[str, Row] = {}
@@ -104,7 +104,7 @@ def resolve(snapshot: Snapshot, path: str) -> Row:
         assert row is not None
         if row.kind is not Kind.SYMLINK:
             return row
-        words = snapshot.read_row(row).decode()
+        words = os.fsdecode(snapshot.read_row(row))
         target = _join(row.path, words, at[len(row.path) + 1 :])
         if target is None:
             raise NotFound(
@@ -127,10 +127,13 @@ def _link_above(snapshot: Snapshot, path: str) -> Row | None:
 
 
 def _join(link: str, words: str, rest: str) -> str | None:
-    """Return where a link leads inside the lake, None if it leads out."""
-    if words.startswith("/"):
+    """Return where a link leads inside the lake, None if it leads where no file can be."""
+    if not words or words.startswith("/"):
         return None
     joined = posixpath.normpath(posixpath.join(posixpath.dirname(link), words, rest))
     if joined == ".":
         return ""
-    return None if joined.split("/", 1)[0] == ".." else joined
+    try:
+        return check_path(joined)
+    except Invalid:
+        return None
