@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from fsspec.transaction import Transaction
 
-from lakefeed import Conflict, Invalid, Lake, VolumeFailed
+from lakefeed import Conflict, Invalid, Lake, SnapshotExpired, VolumeFailed
 from lakefeed.adapters.fsspec import LakeFileSystem
 from lakefeed.format.rows import Row
+from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import Writer
+from tests.lake.tools import compact
 
 BIG = bytes(range(251)) * (3 << 16)  # 47 MiB: streamed in several blocks
 
@@ -520,6 +522,23 @@ def test_a_filesystem_and_an_open_file_survive_pickling(fs: LakeFileSystem) -> N
     assert pickle.loads(pickle.dumps(LakeFileSystem(lake=fs.lake, at=1))).at == "1"
     assert LakeFileSystem.from_json(fs.to_json()).cat("a") == b"hello"
     LakeFileSystem.clear_instance_cache()
+
+
+def test_a_pickled_file_comes_back_as_the_version_it_was(fs: LakeFileSystem) -> None:
+    fs.pipe({"a": b"first a", "b": b"first b"})
+    with fs.open("a", block_size=5) as a, fs.open("b") as b:
+        a.read(6)
+        pickled_a, pickled_b = pickle.dumps(a), pickle.dumps(b)
+    fs.pipe_file("a", b"second")
+    with pickle.loads(pickled_a) as twin:
+        assert (twin.read(), twin.blocksize, twin.details["name"]) == (b"a", 5, "a")
+    with Lake.open(str(fs.lake)) as lake:
+        compact(lake)
+        collect(lake, Retention(keep_seconds=0, grace_seconds=0))
+    with pytest.raises(SnapshotExpired):
+        pickle.loads(pickled_a)
+    with pickle.loads(pickled_b) as twin:
+        assert twin.read() == b"first b"
 
 
 def _child(fs: LakeFileSystem, name: str) -> None:

@@ -33,6 +33,7 @@ class ReadFile(AbstractBufferedFile):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, fs: Any, info: Info, held: tuple[Snapshot, Row], **options: Any) -> None:
         self._snapshot, self._row = held
+        self._shape = options
         self._data: bytes | None = None
         row = self._row
         self._whole = row.size <= VERIFIED_RANGE_BYTES or row.length != row.size
@@ -47,6 +48,10 @@ class ReadFile(AbstractBufferedFile):  # type: ignore[misc, unused-ignore]
         if self._data is None:
             self._data = self._snapshot.read_row(self._row)
         return self._data[start:end]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        version = (self._snapshot.number, self._row.path, self._row.seq)
+        return self.fs.reopen, (self.path, version, self.loc, self._shape)
 
     def close(self) -> None:
         """Let go of the bytes. Works twice."""

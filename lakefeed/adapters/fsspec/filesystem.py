@@ -26,7 +26,7 @@ from lakefeed.adapters.fsspec.local import chunks, download, store
 from lakefeed.adapters.fsspec.moving import Move, kind_at, remove_copied, remove_shallow
 from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Sink
-from lakefeed.errors import NotFound
+from lakefeed.errors import NotFound, SnapshotExpired
 from lakefeed.format.paths import parents
 from lakefeed.format.rows import Kind, Row
 
@@ -96,6 +96,26 @@ class LakeFileSystem(CommittingFileSystem):
         except BaseException:
             file.discard()
             raise
+        return file
+
+    def reopen(
+        self, path: str, version: tuple[int, str, int], position: int, shape: dict[str, Any]
+    ) -> ReadFile:
+        """Return a file that was pickled while open, as it was; SnapshotExpired if that is gone.
+
+        `version` is the number of the snapshot, and the file's path and `seq` in it.
+        """
+        number, inside, seq = version
+        place = self._place(path)
+        try:
+            snapshot = place.lake.snapshot(number)
+        except SnapshotExpired:
+            snapshot = place.lake.snapshot()
+            if snapshot.locate([inside])["seq"][0].as_py() != seq:
+                raise
+        row = snapshot.stat(inside)
+        file = ReadFile(self, info_of(place.name(place.path), row), (snapshot, row), **shape)
+        file.seek(position)
         return file
 
     def _before(self, place: Place) -> tuple[Row, Iterable[bytes]] | None:
