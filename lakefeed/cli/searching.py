@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from enum import Enum
+from glob import escape
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -151,7 +151,7 @@ def _whole_glob(prefix: str, glob: str | None, name: str | None) -> str | None:
         glob = f"**/{name}"
     if glob is None or not prefix.rstrip("/"):
         return glob
-    return re.sub(r"([*?\[])", r"[\1]", prefix.rstrip("/")) + f"/{glob}"
+    return f"{escape(prefix.rstrip('/'))}/{glob}"
 
 
 def _print_count(snapshot: View, query: Query, *, as_json: bool) -> None:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.rows import Kind, Row
-from lakefeed.transfer.exporting import Refused
+from lakefeed.transfer.exporting import Refuse, Refused, Rows
 from lakefeed.transfer.shards import Shards
 
 # Protocol buffers end at 2 GiB; the rest is room for the path and the framing.
@@ -60,7 +60,7 @@ class TarTarget:
             self._tar = None
             self._shards.close()
 
-    def finish(self, rows: Callable[[], Iterator[tuple[Row, str]]]) -> tuple[str, ...]:
+    def finish(self, rows: Rows, refuse: Refuse) -> tuple[str, ...]:
         """Complete the last tar; a selection of nothing gives an empty one."""
         if self._tar is None and not self._shards.names:
             self._shards.open()
@@ -181,7 +181,7 @@ class TfrecordTarget:
         self._is_open = False
         self._shards.close()
 
-    def finish(self, rows: Callable[[], Iterator[tuple[Row, str]]]) -> tuple[str, ...]:
+    def finish(self, rows: Rows, refuse: Refuse) -> tuple[str, ...]:
         """Complete the last file; a selection of nothing gives an empty one."""
         if not self._is_open and not self._shards.names:
             self._shards.open()

@@ -13,12 +13,12 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from lakefeed.errors import Corrupt, from_os_error
 from lakefeed.format.rows import Kind, Row
-from lakefeed.transfer.exporting import Refused
+from lakefeed.transfer.exporting import Refuse, Refused, Rows
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,6 +43,7 @@ class DirectoryTarget:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = os.path.abspath(os.fspath(root))
         self._open: list[tuple[str, int]] = []
+        self._refused: set[str] = set()
 
     def wants(self, row: Row, name: str) -> bool:
         """Tell whether a file is not there yet as it is in the lake; directories are looked at."""
@@ -69,7 +70,9 @@ class DirectoryTarget:
         """Store one file, symlink or directory."""
         with self._failing(name):
             if row.kind is Kind.DIR:
+                self._refused.add(name)  # unless it can be entered
                 self._enter(name)
+                self._refused.discard(name)
                 return
             directory, _, last = name.rpartition("/")
             parent = self._enter(directory)
@@ -118,18 +121,24 @@ class DirectoryTarget:
         while len(self._open) > depth:
             os.close(self._open.pop()[1])
 
-    def finish(self, rows: Callable[[], Iterator[tuple[Row, str]]]) -> tuple[str, ...]:
+    def finish(self, rows: Rows, refuse: Refuse) -> tuple[str, ...]:
         """Give directories their modes and times; those that lock us out come last."""
         locked = []
         for row, name in rows():
-            if row.kind is Kind.DIR and name:
-                with suppress(Refused):  # reported when it could not be made
+            # What could not be made was reported then.
+            if row.kind is Kind.DIR and name and name not in self._refused:
+                try:
                     self._dress(row, name, row.mode | 0o700)
+                except Refused as error:
+                    refuse(row, f"its mode and time: {error}")
+                    continue
                 if row.mode & 0o700 != 0o700:
                     locked.append((row, name))
         for row, name in reversed(locked):
-            with suppress(Refused):
+            try:
                 self._dress(row, name, row.mode)
+            except Refused as error:
+                refuse(row, f"its mode and time: {error}")
         self._leave(0)
         return (self._root,)
 
@@ -167,6 +176,8 @@ def _make_file(tmp: str, parent: int, row: Row, pieces: Iterable[bytes]) -> None
 
 
 def _make_symlink(tmp: str, parent: int, row: Row, target: bytes) -> None:
+    if not target or b"\0" in target:
+        raise Refused("no file system has a symbolic link to what it names")
     os.symlink(target, tmp, dir_fd=parent)
     times = (row.mtime_ns, row.mtime_ns)
     os.utime(tmp, ns=times, dir_fd=parent, follow_symlinks=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from glob import escape
 from typing import Protocol
 
 import numpy as np
@@ -56,6 +57,10 @@ class ExportReport:
     seconds: float
 
 
+Rows = Callable[[], Iterator[tuple[Row, str]]]
+Refuse = Callable[[Row, str], None]
+
+
 class Refused(Exception):
     """The target cannot take this one file; the reason is for the report."""
 
@@ -69,8 +74,11 @@ class Target(Protocol):
     def put(self, row: Row, name: str, pieces: Iterable[bytes]) -> None:
         """Store one file, directory or symlink; Refused when just this one cannot be."""
 
-    def finish(self, rows: Callable[[], Iterator[tuple[Row, str]]]) -> tuple[str, ...]:
-        """Complete the output and return its names; `rows` gives everything selected once more."""
+    def finish(self, rows: Rows, refuse: Refuse) -> tuple[str, ...]:
+        """Complete the output and return its names.
+
+        `rows` gives everything selected once more; `refuse` reports what is not as it should be.
+        """
 
     def abandon(self) -> None:
         """Remove what is incomplete."""
@@ -99,7 +107,7 @@ class _Export:
         self._prefix = check_prefix(options.prefix)
         glob = options.glob
         if glob is not None and self._prefix:
-            glob = f"{self._prefix}/{glob}"
+            glob = f"{escape(self._prefix)}/{glob}"
         self._query = Query(self._prefix, glob, _ALL)
         self._progress = progress
         self._problems = Problems()
@@ -112,7 +120,7 @@ class _Export:
             for table in self._snapshot.find(self._query):
                 for part in _parts(table):
                     self._export_part(part)
-            outputs = self._target.finish(self._rows)
+            outputs = self._target.finish(self._rows, self._refuse)
         except BaseException:
             self._target.abandon()
             raise
@@ -127,6 +135,9 @@ class _Export:
             snapshot=self._snapshot.number,
             seconds=time.monotonic() - began,
         )
+
+    def _refuse(self, row: Row, reason: str) -> None:
+        self._problems.add(row.path, reason)
 
     def _rows(self) -> Iterator[tuple[Row, str]]:
         for table in self._snapshot.find(self._query):
@@ -154,7 +165,7 @@ class _Export:
                 elif not self._is_root(row):
                     self._skipped += 1
             except Refused as error:
-                self._problems.add(row.path, str(error))
+                self._refuse(row, str(error))
         for at, pieces in self._read(table, rows, wanted):
             self._put(rows[at], pieces)
         if self._progress is not None:
@@ -193,7 +204,7 @@ class _Export:
         try:
             self._target.put(row, self._name(row.path), pieces)
         except Refused as error:
-            self._problems.add(row.path, str(error))
+            self._refuse(row, str(error))
             return
         if row.kind is Kind.DIR:
             self._directories += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -205,3 +207,39 @@ def test_a_name_taken_by_the_other_kind_is_reported(lake: Lake, tmp_path: Path) 
         "b/c": "something above it is no directory",
     }
     assert not [name for name in os.listdir(target) if name.startswith(".lakefeed")]
+
+
+def test_a_link_that_no_file_system_has_is_reported(lake: Lake, tmp_path: Path) -> None:
+    with lake.writer() as writer:
+        writer.symlink("empty", "")
+        writer.symlink("nul", "a\0b")
+        writer.put("z", b"z")
+    report = export(lake.snapshot(), DirectoryTarget(tmp_path / "out"))
+    assert [problem.path for problem in report.problems] == ["empty", "nul"]
+    assert os.listdir(tmp_path / "out") == ["z"]
+
+
+def test_a_directory_of_somebody_else_is_reported(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lake.writer() as writer:
+        writer.mkdir("theirs", 0o500)
+        writer.mkdir("taken")
+        writer.put("theirs/f", b"f")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/taken").write_bytes(b"in the way")
+    real = os.fchmod
+
+    def fchmod(fd: int, mode: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise PermissionError(errno.EPERM, "")
+        real(fd, mode)
+
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    report = export(lake.snapshot(), DirectoryTarget(tmp_path / "out"))
+    reasons = {problem.path: problem.reason for problem in report.problems}
+    assert reasons == {
+        "taken": "something above it is no directory",
+        "theirs": "its mode and time: not permitted",
+    }
+    assert (report.errors, report.files) == (2, 1)

@@ -164,3 +164,11 @@ def test_an_export_can_be_of_one_glob_or_one_file(lake: Lake, tree: Path, tmp_pa
     assert len(names) == 30
     export(lake.snapshot(), DirectoryTarget(tmp_path / "one"), ExportOptions("many/0/0000.png"))
     assert os.listdir(tmp_path / "one") == ["0000.png"]
+
+
+def test_the_prefix_of_an_export_is_no_glob(lake: Lake, tmp_path: Path) -> None:
+    with lake.writer() as writer:
+        writer.put("data[1]/a.jpg", b"1")
+        writer.put("data1/b.jpg", b"2")
+    export(lake.snapshot(), DirectoryTarget(tmp_path / "out"), ExportOptions("data[1]", "*.jpg"))
+    assert os.listdir(tmp_path / "out") == ["a.jpg"]
