@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -19,7 +21,7 @@ from lakefeed.cli.common import (
     open_lake,
     snapshot_of,
 )
-from lakefeed.cli.output import encode_json, print_lines, print_table
+from lakefeed.cli.output import print_lines, print_table
 from lakefeed.cli.units import iso_time
 from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND, Invalid
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 commands = typer.Typer()
+
+_encode_numbers = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 # A table is for reading by people; widths are only known once all rows are.
 SHOWN_ROWS_MAX = 1000
@@ -59,14 +63,37 @@ def sql(
     with open_lake(lake) as opened, connect(opened, snapshot_of(opened, at)) as connection:
         schema, batches = connection.stream(query)
         if as_json:
-            for batch in batches:
-                names = batch.schema.names
-                rows = _rows(batch)
-                print_lines(encode_json(dict(zip(names, row, strict=True))) for row in rows)
+            _print_json(schema, batches)
         elif as_csv:
             _print_csv(schema, batches)
         else:
             _print_table(schema, batches)
+
+
+def _print_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+    names = schema.names
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise Invalid("--json", expected="columns of different names", found=f"{twice!r} twice",
+                      hint="rename one: select path as other")  # fmt: skip
+    for batch in batches:
+        print_lines(_json_line(dict(zip(names, row, strict=True))) for row in _rows(batch))
+
+
+def _json_line(facts: dict[str, Any]) -> str:
+    try:
+        return _encode_numbers(facts)
+    except ValueError:
+        return _encode_numbers(_without_nan(facts))
+
+
+def _without_nan(value: Any) -> Any:
+    """Return null for NaN and the infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
@@ -107,8 +134,13 @@ def _values(column: pa.Array) -> list[Any]:
     kind = column.type
     if pa.types.is_timestamp(kind):
         # datetime ends at microseconds, and would refuse what has more.
-        times = column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()).to_pylist()
-        return [None if time_ns is None else iso_time(time_ns) for time_ns in times]
+        unit_ns = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}[kind.unit]
+        times = column.cast(pa.int64()).to_pylist()
+        try:
+            return [None if count is None else iso_time(count * unit_ns) for count in times]
+        except (ValueError, OverflowError) as error:
+            raise Invalid("a time in the answer", expected="one of the years 1 to 9999",
+                          hint="ask for it as text: cast(… as varchar)") from error  # fmt: skip
     if pa.types.is_decimal(kind):
         number = int if kind.scale == 0 else float
         return [None if value is None else number(value) for value in column.to_pylist()]

@@ -19,6 +19,8 @@ import typer
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 _POWERS = "kmgtp"
+# Sizes and times of files have 64 bits, one of them for the sign: times end in 2262.
+_MAX = (1 << 63) - 1
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MODES = ((0o400, "r"), (0o200, "w"), (0o100, "x"))
 
@@ -51,22 +53,22 @@ def parse_duration(text: str) -> float | None:
 def parse_time(text: str) -> int | None:
     """Return nanoseconds since the epoch from a time or '2h ago', or None for anything else."""
     text = text.strip()
-    if text.startswith("@") and text[1:].isdigit():
+    if text.startswith("@") and text[1:].isdecimal():
         return int(text[1:]) * 10**9
     if text.endswith("ago"):
         ago = parse_duration(text[: -len("ago")])
         return None if ago is None else time.time_ns() - int(ago * 1e9)
     try:
         when = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
+        return math.floor(when.timestamp()) * 10**9 + when.microsecond * 1000
+    except (ValueError, OverflowError):
         return None
-    return math.floor(when.timestamp()) * 10**9 + when.microsecond * 1000
 
 
 def size_option(text: str) -> int:
     """Return bytes, or raise a usage error; usable as Typer's `parser`."""
     size = parse_size(text)
-    if size is None:
+    if size is None or size > _MAX:
         raise typer.BadParameter(f"{text!r} is no size; write 4096, 256KiB, 64MiB, 1GB")
     return size
 
@@ -91,7 +93,7 @@ def time_option(text: str) -> int:
     """Return nanoseconds since the epoch, or raise a usage error. A duration counts from now."""
     ago = parse_duration(text)
     time_ns = parse_time(text) if ago is None else time.time_ns() - int(ago * 1e9)
-    if time_ns is None:
+    if time_ns is None or abs(time_ns) > _MAX:
         raise typer.BadParameter(f"{text!r} is no time; write 2026-01-31T12:00, 7d or @1767225600")
     return time_ns
 

@@ -42,6 +42,27 @@ def test_programs_get_json_lines(run: Run, lake: Path) -> None:
     ]
 
 
+def test_json_loses_no_column_and_holds_no_nan(run: Run, lake: Path) -> None:
+    query = "select 'nan'::double n, ['inf'::double, 1] l, {'x': 'nan'::double} s, '²' t"
+    assert run("sql", lake, query, "--json").lines == [
+        {"n": None, "l": [None, 1], "s": {"x": None}, "t": "²"}
+    ]
+    done = run("sql", lake, "select 1 a, 2 b, 3 a", "--json")
+    assert (done.code, done.out) == (2, "")
+    assert "'a' twice" in done.err
+    assert run("sql", lake, "select 1 a, 2 b, 3 a", "--csv").out == "a,b,a\n1,2,3\n"
+
+
+def test_times_beyond_nanoseconds_are_shown_as_far_as_python_knows_them(
+    run: Run, lake: Path
+) -> None:
+    lines = run("sql", lake, "select timestamp '2500-01-01' t", "--json").lines
+    assert lines == [{"t": "2500-01-01T00:00:00.000000Z"}]
+    done = run("sql", lake, "select timestamp 'infinity' t")
+    assert done.code == 2
+    assert "years 1 to 9999" in done.err
+
+
 def test_spreadsheets_get_csv(run: Run, lake: Path) -> None:
     done = run("sql", lake, "select path, size from files where ext = 'csv'", "--csv")
     assert list(csv.reader(io.StringIO(done.out))) == [["path", "size"], ["top.csv", "8"]]

@@ -6,6 +6,7 @@ import time
 from datetime import datetime, timezone
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,9 +79,21 @@ def test_a_time_may_count_back_from_now() -> None:
     assert before <= units.time_option("7d") + 604800 * 10**9 <= time.time_ns()
 
 
-@pytest.mark.parametrize("text", ["", "soon", "v1", "7d", "2026-13-01", "@x", "x ago", "12"])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "v1", "7d", "2026-13-01", "@x", "@²", "x ago", "12", "0001-01-01"]
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     assert units.parse_time(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["2262-04-13", "9999-01-01", "1600-01-01", "@9999999999", "999999w"]
+)
+def test_a_time_that_no_file_can_have_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="no time"):
+        units.time_option(text)
+    with pytest.raises(typer.BadParameter, match="no size"):
+        units.size_option("99999999999T")
 
 
 @pytest.mark.parametrize(
