@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 
 from lakefeed import Lake, NotFound
@@ -186,7 +187,9 @@ def test_many_ranges_come_in_the_order_asked(root: str, fs: LakeFileSystem) -> N
     names, starts, ends = (list(column) for column in zip(*asked, strict=True))
     whole = {"a/one.txt": b"one", "big.bin": BIG}
     paths = [f"{root}/{name}" for name in names]
-    assert fs.cat_ranges(paths, starts, ends) == [whole[n][s:e] for n, s, e in asked]
+    wanted = [whole[n][s:e] for n, s, e in asked]
+    assert fs.cat_ranges(paths, starts, ends) == wanted
+    assert fs.cat_ranges(paths, np.array(starts), tuple(ends)) == wanted
 
 
 def test_a_range_that_cannot_be_read_is_returned_as_its_error(

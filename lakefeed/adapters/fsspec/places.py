@@ -93,7 +93,7 @@ class Places:
         above, mark, tag = spelled.rpartition("@")
         root = self._open(above) if mark and "/" not in tag else None
         if root is not None:
-            return root, tag if tag.isdigit() else layout.check_tag(tag)
+            return root, tag if tag.isdecimal() else layout.check_tag(tag)
         return None
 
     def _open(self, spelled: str) -> str | None:

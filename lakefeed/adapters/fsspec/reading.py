@@ -12,7 +12,7 @@ that fails is an error for them too.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -272,8 +272,8 @@ class ReadingFileSystem(AbstractFileSystem):  # type: ignore[misc, unused-ignore
         """Return bytes of many ranges, neighbours (up to `max_gap` bytes apart) read together."""
         if not isinstance(paths, list):
             raise TypeError("paths must be a list")
-        firsts = starts if isinstance(starts, list) else [starts] * len(paths)
-        lasts = ends if isinstance(ends, list) else [ends] * len(paths)
+        firsts = list(starts) if isinstance(starts, Iterable) else [starts] * len(paths)
+        lasts = list(ends) if isinstance(ends, Iterable) else [ends] * len(paths)
         if not len(paths) == len(firsts) == len(lasts):
             raise ValueError("as many starts and ends as paths")
         wanted = list(zip(firsts, lasts, strict=True))
