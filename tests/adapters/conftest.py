@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lakefeed import Lake
 from lakefeed.adapters._kept import OpenedFeed
+from lakefeed.adapters.fsspec import LakeFileSystem
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +32,12 @@ def feeds_end_with_their_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     yield
     for feed in list(opened):
         feed.close()
+
+
+@pytest.fixture
+def fs(tmp_path: Path) -> Iterator[LakeFileSystem]:
+    """A filesystem of one empty lake."""
+    Lake.create(tmp_path / "lake").close()
+    fs = LakeFileSystem(lake=f"{tmp_path}/lake", skip_instance_cache=True)
+    yield fs
+    fs.close()

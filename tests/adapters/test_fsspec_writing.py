@@ -3,188 +3,16 @@
 from __future__ import annotations
 
 import errno
-import gc
-import gzip
 import multiprocessing
-import pickle
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fsspec.transaction import Transaction
 
-from lakefeed import Conflict, Invalid, Lake, SnapshotExpired, VolumeFailed
+from lakefeed import Invalid, Lake
 from lakefeed.adapters.fsspec import LakeFileSystem
-from lakefeed.format.rows import Row
-from lakefeed.lake.garbage import Retention, collect
-from lakefeed.lake.snapshot import Snapshot
-from lakefeed.lake.writer import Writer
-from tests.lake.tools import compact
-
-BIG = bytes(range(251)) * (3 << 16)  # 47 MiB: streamed in several blocks
-
-
-@pytest.fixture
-def fs(tmp_path: Path) -> Iterator[LakeFileSystem]:
-    Lake.create(tmp_path / "lake").close()
-    fs = LakeFileSystem(lake=f"{tmp_path}/lake", skip_instance_cache=True)
-    yield fs
-    fs.close()
-
-
-def commits(fs: LakeFileSystem) -> int:
-    with Lake.open(str(fs.lake)) as lake:
-        return lake.snapshot().number
-
-
-def stored(fs: LakeFileSystem, path: str) -> bytes:
-    """What another process would find."""
-    with Lake.open(str(fs.lake)) as lake:
-        return lake.snapshot().get(path)
-
-
-def test_a_closed_file_is_durable_and_an_open_one_invisible(fs: LakeFileSystem) -> None:
-    with fs.open("a", "wb") as file:
-        file.write(b"so")
-        file.write(b"on")
-        assert file.tell() == 4
-        assert not fs.exists("a")
-    assert stored(fs, "a") == b"soon"
-
-
-@pytest.mark.slow
-def test_a_big_file_streams_into_the_lake(fs: LakeFileSystem) -> None:
-    with fs.open("big", "wb", block_size=1 << 20) as file:
-        for start in range(0, len(BIG), 5 << 18):
-            file.write(BIG[start : start + (5 << 18)])
-    assert stored(fs, "big") == BIG
-    with fs.open("big", "rb") as file:
-        assert b"".join(iter(lambda: file.read(3 << 20), b"")) == BIG
-
-
-def test_a_file_whose_writer_fails_never_appears(fs: LakeFileSystem) -> None:
-    for blocks in (1, 40):
-        with pytest.raises(KeyError), fs.open("half", "wb", block_size=1 << 16) as file:
-            file.write(b"x" * (blocks << 14))
-            raise KeyError("the program")
-    assert not fs.exists("half")
-    assert commits(fs) == 0
-    assert list(Path(str(fs.lake)).glob("packs/*/*")) == []
-
-
-@pytest.mark.parametrize("compression", [None, "gzip", "bz2", "xz", "zip"])
-@pytest.mark.parametrize("mode", ["w", "wb"])
-def test_text_and_compressed_files_are_whole_or_not_at_all(
-    fs: LakeFileSystem, mode: str, compression: str | None
-) -> None:
-    half = "half" if mode == "w" else b"half"
-    with pytest.raises(KeyError), fs.open("half", mode, compression=compression) as file:
-        file.write(half)
-        raise KeyError("the program")
-    assert file.closed
-    del file
-    gc.collect()
-    assert commits(fs) == 0
-    with fs.open("whole", mode, compression=compression) as file:
-        file.write(half * 2)
-    assert file.closed
-    with fs.open("whole", mode.replace("w", "r"), compression=compression) as twin:
-        assert twin.read() == half * 2
-    with pytest.raises(LookupError):
-        fs.open("no", "w", compression=compression, encoding="none such")
-    gc.collect()
-    assert commits(fs) == 1
-
-
-def test_text_is_written_as_asked(fs: LakeFileSystem) -> None:
-    with fs.open("a.txt.gz", "wt", compression="infer", encoding="latin-1", newline="\r\n") as file:
-        print("ä", file=file)
-    assert gzip.decompress(fs.cat("a.txt.gz")) == b"\xe4\r\n"
-    with fs.transaction, fs.open("b", "at") as file:
-        file.write("b")
-        assert not fs.exists("b")
-    assert fs.cat("b") == b"b"
-
-
-def test_a_failing_volume_is_an_error_for_who_writes(
-    fs: LakeFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise VolumeFailed("pack", errno=errno.ENOSPC)
-
-    monkeypatch.setattr(Writer, "put_file", full)
-    file = fs.open("a", "wb", block_size=1 << 10)
-    with pytest.raises(VolumeFailed) as caught:
-        for _ in range(100):
-            file.write(b"x" * (1 << 10))
-    assert caught.value.errno == errno.ENOSPC
-    with pytest.raises(VolumeFailed):
-        file.close()
-    assert file.closed and not fs.exists("a")
-
-
-def test_modes_mean_what_they_mean_for_open(fs: LakeFileSystem) -> None:
-    with fs.open("log", "ab") as file:
-        file.write(b"one ")
-    with fs.open("log", "a") as file:
-        file.write("two")
-    assert fs.cat("log") == b"one two"
-    with pytest.raises(FileExistsError):
-        fs.open("log", "xb")
-    with pytest.raises(FileExistsError):
-        fs.pipe_file("log", b"", mode="create")
-    fs.mkdir("d")
-    with pytest.raises(IsADirectoryError):
-        fs.open("d", "wb")
-    with pytest.raises(IsADirectoryError):
-        fs.open("d", "rb")
-    with pytest.raises(FileNotFoundError):
-        fs.open("none", "rb")
-    with pytest.raises(ValueError, match="mode"):
-        fs.open("log", "r+b")
-
-
-@pytest.mark.slow
-def test_appending_that_cannot_read_the_file_changes_nothing(
-    fs: LakeFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fs.pipe({"small": b"precious", "big": BIG[: 9 << 20]})
-    read = Snapshot.read_row_range
-
-    def failing(snapshot: Snapshot, row: Row, offset: int, length: int) -> bytes:
-        if row.path == "small" or offset >= 8 << 20:
-            raise VolumeFailed(row.path, errno=errno.EIO)
-        return read(snapshot, row, offset, length)
-
-    monkeypatch.setattr(Snapshot, "read_row_range", failing)
-    for name in ("small", "big"):
-        with pytest.raises(VolumeFailed):
-            fs.open(name, "ab")
-    gc.collect()
-    assert commits(fs) == 1
-
-
-def test_appending_sees_its_transaction_and_keeps_mode_and_attributes(fs: LakeFileSystem) -> None:
-    with Lake.open(str(fs.lake)) as lake, lake.writer() as writer:
-        writer.put("log", b"0", mode=0o750, attrs={"label": "cat"})
-        writer.put("gone", b"gone")
-    with fs.transaction:
-        for line in (b"1", b"2"):
-            with fs.open("log", "ab") as file:
-                file.write(line)
-        fs.rm("gone")
-        with fs.open("gone", "ab") as file:
-            file.write(b"new")
-        fs.mkdir("d")
-        with pytest.raises(IsADirectoryError):
-            fs.open("d", "ab")
-    assert fs.cat(["log", "gone"]) == {"log": b"012", "gone": b"new"}
-    info = fs.info("log")
-    assert (info["mode"], info["attrs"]) == (0o750, {"label": "cat"})
-    with fs.open("log", "ab", block_size=1) as file:
-        file.write(b"3")
-    assert (fs.cat("log"), fs.info("log")["mode"]) == (b"0123", 0o750)
+from tests.adapters.lakes import BIG, commits
 
 
 def test_a_transaction_keeps_the_bytes_that_it_was_given(fs: LakeFileSystem) -> None:
@@ -270,32 +98,6 @@ def test_a_transaction_can_be_started_and_ended_by_hand(fs: LakeFileSystem) -> N
     assert fs.cat("c") == b"c"
 
 
-def test_moves_and_copies_move_no_bytes(fs: LakeFileSystem) -> None:
-    fs.pipe_file("src/file", b"x" * 100_000)
-    packs = Path(str(fs.lake)) / "packs"
-    before = sum(path.stat().st_size for path in packs.glob("*/*"))
-    fs.cp_file("src/file", "copy")
-    fs.mv("src", "dst", recursive=True)
-    assert sum(path.stat().st_size for path in packs.glob("*/*")) < before + 20_000
-    assert fs.find("") == ["copy", "dst/file"]
-    fs.mv("copy", "dst")
-    assert fs.find("") == ["dst/copy", "dst/file"]
-    fs.mv("dst/copy", "dst/file")
-    assert fs.find("") == ["dst/file"]
-    with pytest.raises(FileNotFoundError):
-        fs.mv("none", "x")
-
-
-def test_moving_onto_what_is_in_the_way_is_refused(fs: LakeFileSystem) -> None:
-    fs.pipe({"d/f": b"", "e/d/x": b"", "file": b"", "g/f/y": b""})
-    with pytest.raises(OSError, match="not empty"):
-        fs.mv("d", "e")
-    with pytest.raises(NotADirectoryError):
-        fs.mv("d", "file")
-    with pytest.raises(IsADirectoryError):
-        fs.mv("d/f", "g")
-
-
 def test_removing_follows_the_usual_rules(fs: LakeFileSystem) -> None:
     fs.pipe({"d/f": b"", "d/e/f": b"", "x1": b"", "x2": b""})
     fs.mkdir("empty")
@@ -374,110 +176,6 @@ def test_files_are_copied_out_of_a_snapshot_and_between_lakes(tmp_path: Path) ->
     fs.close()
 
 
-@pytest.fixture
-def lakes(tmp_path: Path) -> Iterator[tuple[LakeFileSystem, str, str]]:
-    """A filesystem of two lakes; the first holds `d/f` and `d/g`."""
-    one, two = f"{tmp_path}/one", f"{tmp_path}/two"
-    Lake.create(one).close()
-    Lake.create(two).close()
-    fs = LakeFileSystem(skip_instance_cache=True)
-    fs.pipe({f"{one}/d/f": b"f", f"{one}/d/g": b"g"})
-    yield fs, one, two
-    fs.close()
-
-
-def commit_elsewhere(root: str, path: str) -> None:
-    with Lake.open(root) as lake, lake.writer() as writer:
-        writer.put(path, b"elsewhere")
-
-
-def test_a_move_to_another_lake_removes_nothing_before_the_copy_is_durable(
-    lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fs, one, two = lakes
-    close, lost = Writer.close, []
-
-    def closing(writer: Writer) -> None:
-        close(writer)
-        lost.extend(
-            n for n in "fg" if not fs.exists(f"{one}/d/{n}") and not fs.exists(f"{two}/{n}")
-        )
-
-    monkeypatch.setattr(Writer, "close", closing)
-    fs.mv(f"{one}/d/f", f"{two}/f")
-    with fs.transaction:
-        fs.pipe_file(f"{one}/first", b"the lake that is changed first")
-        fs.mv(f"{one}/d/g", f"{two}/g")
-    assert fs.find(one) == [f"{one}/first"]
-    assert fs.find(two) == [f"{two}/f", f"{two}/g"]
-    assert lost == []
-
-
-def test_a_move_leaves_what_was_added_meanwhile(
-    lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fs, one, two = lakes
-    copy = LakeFileSystem.copy
-
-    def copying(self: LakeFileSystem, *args: object, **options: object) -> None:
-        copy(self, *args, **options)
-        commit_elsewhere(one, "d/late")
-
-    monkeypatch.setattr(LakeFileSystem, "copy", copying)
-    fs.mv(f"{one}/d/*", f"{one}/e/")
-    assert fs.find(one) == [f"{one}/d/late", f"{one}/e/f", f"{one}/e/g"]
-    fs.mv(f"{one}/e", f"{two}/e", recursive=True)
-    assert fs.find(one) == [f"{one}/d/late"]
-    assert fs.find(two) == [f"{two}/e/f", f"{two}/e/g"]
-    fs.mv(f"{one}/d/*", f"{one}/d/")
-    assert fs.find(one) == [f"{one}/d/late"]
-
-
-def test_a_move_refuses_to_remove_what_has_changed_meanwhile(
-    lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fs, one, two = lakes
-    copy = LakeFileSystem.copy
-
-    def copying(self: LakeFileSystem, *args: object, **options: object) -> None:
-        copy(self, *args, **options)
-        commit_elsewhere(one, "d/g")
-
-    monkeypatch.setattr(LakeFileSystem, "copy", copying)
-    with pytest.raises(Conflict, match="d/g"):
-        fs.mv(f"{one}/d", f"{two}/d", recursive=True)
-    assert fs.cat(one, recursive=True) == {f"{one}/d/f": b"f", f"{one}/d/g": b"elsewhere"}
-    assert fs.cat(two, recursive=True) == {f"{two}/d/f": b"f", f"{two}/d/g": b"g"}
-
-
-def test_a_move_to_another_lake_takes_what_was_asked_for(
-    lakes: tuple[LakeFileSystem, str, str],
-) -> None:
-    fs, one, two = lakes
-    fs.mkdir(f"{one}/d/empty")
-    with pytest.raises(IsADirectoryError):
-        fs.mv(f"{one}/d", f"{two}/d")
-    fs.pipe_file(f"{one}/d/deep/f", b"deep")
-    fs.mv(f"{one}/d", f"{two}/shallow", recursive=True, maxdepth=1)
-    assert fs.find(f"{two}") == [f"{two}/shallow/f", f"{two}/shallow/g"]
-    assert fs.find(one) == [f"{one}/d/deep/f"]
-    fs.mv(f"{one}/d", f"{two}/d", recursive=True)
-    assert fs.ls(one) == []
-    assert fs.isdir(f"{two}/d/empty") and fs.isfile(f"{two}/d/deep/f")
-    with pytest.raises(OSError, match="cannot be changed"):
-        fs.mv(f"{one}@1/d/f", f"{two}/f")
-
-
-def test_two_spellings_of_a_lake_are_one_lake(
-    lakes: tuple[LakeFileSystem, str, str], tmp_path: Path
-) -> None:
-    fs, one, _ = lakes
-    (tmp_path / "alias").symlink_to(one)
-    fs.mv(f"{one}/d/f", f"{tmp_path}/alias/d/f")
-    fs.mv(f"{one}/d", f"{tmp_path}/alias/e")
-    assert fs.find(f"{tmp_path}/alias") == [f"{tmp_path}/alias/e/{name}" for name in "fg"]
-
-
 def test_trees_come_and_go_with_names_bytes_and_times(fs: LakeFileSystem, tmp_path: Path) -> None:
     source = tmp_path / "tree"
     (source / "sub" / "empty").mkdir(parents=True)
@@ -510,35 +208,6 @@ def test_threads_that_write_one_file_each_all_succeed(fs: LakeFileSystem) -> Non
         thread.join()
     assert fs.cat("t", recursive=True) == {f"t/{n}": b"%d" % n for n in range(8)}
     assert commits(fs) <= 8
-
-
-def test_a_filesystem_and_an_open_file_survive_pickling(fs: LakeFileSystem) -> None:
-    fs.pipe_file("a", b"hello")
-    twin = pickle.loads(pickle.dumps(fs))
-    assert twin.cat("a") == b"hello" and twin.lake == fs.lake
-    with fs.open("a") as file:
-        file.seek(2)
-        assert pickle.loads(pickle.dumps(file)).read() == b"llo"
-    assert pickle.loads(pickle.dumps(LakeFileSystem(lake=fs.lake, at=1))).at == "1"
-    assert LakeFileSystem.from_json(fs.to_json()).cat("a") == b"hello"
-    LakeFileSystem.clear_instance_cache()
-
-
-def test_a_pickled_file_comes_back_as_the_version_it_was(fs: LakeFileSystem) -> None:
-    fs.pipe({"a": b"first a", "b": b"first b"})
-    with fs.open("a", block_size=5) as a, fs.open("b") as b:
-        a.read(6)
-        pickled_a, pickled_b = pickle.dumps(a), pickle.dumps(b)
-    fs.pipe_file("a", b"second")
-    with pickle.loads(pickled_a) as twin:
-        assert (twin.read(), twin.blocksize, twin.details["name"]) == (b"a", 5, "a")
-    with Lake.open(str(fs.lake)) as lake:
-        compact(lake)
-        collect(lake, Retention(keep_seconds=0, grace_seconds=0))
-    with pytest.raises(SnapshotExpired):
-        pickle.loads(pickled_a)
-    with pickle.loads(pickled_b) as twin:
-        assert twin.read() == b"first b"
 
 
 def _child(fs: LakeFileSystem, name: str) -> None:

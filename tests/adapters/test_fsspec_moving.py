@@ -1,0 +1,142 @@
+"""Moves through fsspec: inside a lake no bytes move, and between lakes nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Conflict, Lake
+from lakefeed.adapters.fsspec import LakeFileSystem
+from lakefeed.lake.writer import Writer
+
+
+def test_moves_and_copies_move_no_bytes(fs: LakeFileSystem) -> None:
+    fs.pipe_file("src/file", b"x" * 100_000)
+    packs = Path(str(fs.lake)) / "packs"
+    before = sum(path.stat().st_size for path in packs.glob("*/*"))
+    fs.cp_file("src/file", "copy")
+    fs.mv("src", "dst", recursive=True)
+    assert sum(path.stat().st_size for path in packs.glob("*/*")) < before + 20_000
+    assert fs.find("") == ["copy", "dst/file"]
+    fs.mv("copy", "dst")
+    assert fs.find("") == ["dst/copy", "dst/file"]
+    fs.mv("dst/copy", "dst/file")
+    assert fs.find("") == ["dst/file"]
+    with pytest.raises(FileNotFoundError):
+        fs.mv("none", "x")
+
+
+def test_moving_onto_what_is_in_the_way_is_refused(fs: LakeFileSystem) -> None:
+    fs.pipe({"d/f": b"", "e/d/x": b"", "file": b"", "g/f/y": b""})
+    with pytest.raises(OSError, match="not empty"):
+        fs.mv("d", "e")
+    with pytest.raises(NotADirectoryError):
+        fs.mv("d", "file")
+    with pytest.raises(IsADirectoryError):
+        fs.mv("d/f", "g")
+
+
+@pytest.fixture
+def lakes(tmp_path: Path) -> Iterator[tuple[LakeFileSystem, str, str]]:
+    """A filesystem of two lakes; the first holds `d/f` and `d/g`."""
+    one, two = f"{tmp_path}/one", f"{tmp_path}/two"
+    Lake.create(one).close()
+    Lake.create(two).close()
+    fs = LakeFileSystem(skip_instance_cache=True)
+    fs.pipe({f"{one}/d/f": b"f", f"{one}/d/g": b"g"})
+    yield fs, one, two
+    fs.close()
+
+
+def commit_elsewhere(root: str, path: str) -> None:
+    with Lake.open(root) as lake, lake.writer() as writer:
+        writer.put(path, b"elsewhere")
+
+
+def test_a_move_to_another_lake_removes_nothing_before_the_copy_is_durable(
+    lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, one, two = lakes
+    close, lost = Writer.close, []
+
+    def closing(writer: Writer) -> None:
+        close(writer)
+        lost.extend(
+            n for n in "fg" if not fs.exists(f"{one}/d/{n}") and not fs.exists(f"{two}/{n}")
+        )
+
+    monkeypatch.setattr(Writer, "close", closing)
+    fs.mv(f"{one}/d/f", f"{two}/f")
+    with fs.transaction:
+        fs.pipe_file(f"{one}/first", b"the lake that is changed first")
+        fs.mv(f"{one}/d/g", f"{two}/g")
+    assert fs.find(one) == [f"{one}/first"]
+    assert fs.find(two) == [f"{two}/f", f"{two}/g"]
+    assert lost == []
+
+
+def test_a_move_leaves_what_was_added_meanwhile(
+    lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, one, two = lakes
+    copy = LakeFileSystem.copy
+
+    def copying(self: LakeFileSystem, *args: object, **options: object) -> None:
+        copy(self, *args, **options)
+        commit_elsewhere(one, "d/late")
+
+    monkeypatch.setattr(LakeFileSystem, "copy", copying)
+    fs.mv(f"{one}/d/*", f"{one}/e/")
+    assert fs.find(one) == [f"{one}/d/late", f"{one}/e/f", f"{one}/e/g"]
+    fs.mv(f"{one}/e", f"{two}/e", recursive=True)
+    assert fs.find(one) == [f"{one}/d/late"]
+    assert fs.find(two) == [f"{two}/e/f", f"{two}/e/g"]
+    fs.mv(f"{one}/d/*", f"{one}/d/")
+    assert fs.find(one) == [f"{one}/d/late"]
+
+
+def test_a_move_refuses_to_remove_what_has_changed_meanwhile(
+    lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, one, two = lakes
+    copy = LakeFileSystem.copy
+
+    def copying(self: LakeFileSystem, *args: object, **options: object) -> None:
+        copy(self, *args, **options)
+        commit_elsewhere(one, "d/g")
+
+    monkeypatch.setattr(LakeFileSystem, "copy", copying)
+    with pytest.raises(Conflict, match="d/g"):
+        fs.mv(f"{one}/d", f"{two}/d", recursive=True)
+    assert fs.cat(one, recursive=True) == {f"{one}/d/f": b"f", f"{one}/d/g": b"elsewhere"}
+    assert fs.cat(two, recursive=True) == {f"{two}/d/f": b"f", f"{two}/d/g": b"g"}
+
+
+def test_a_move_to_another_lake_takes_what_was_asked_for(
+    lakes: tuple[LakeFileSystem, str, str],
+) -> None:
+    fs, one, two = lakes
+    fs.mkdir(f"{one}/d/empty")
+    with pytest.raises(IsADirectoryError):
+        fs.mv(f"{one}/d", f"{two}/d")
+    fs.pipe_file(f"{one}/d/deep/f", b"deep")
+    fs.mv(f"{one}/d", f"{two}/shallow", recursive=True, maxdepth=1)
+    assert fs.find(f"{two}") == [f"{two}/shallow/f", f"{two}/shallow/g"]
+    assert fs.find(one) == [f"{one}/d/deep/f"]
+    fs.mv(f"{one}/d", f"{two}/d", recursive=True)
+    assert fs.ls(one) == []
+    assert fs.isdir(f"{two}/d/empty") and fs.isfile(f"{two}/d/deep/f")
+    with pytest.raises(OSError, match="cannot be changed"):
+        fs.mv(f"{one}@1/d/f", f"{two}/f")
+
+
+def test_two_spellings_of_a_lake_are_one_lake(
+    lakes: tuple[LakeFileSystem, str, str], tmp_path: Path
+) -> None:
+    fs, one, _ = lakes
+    (tmp_path / "alias").symlink_to(one)
+    fs.mv(f"{one}/d/f", f"{tmp_path}/alias/d/f")
+    fs.mv(f"{one}/d", f"{tmp_path}/alias/e")
+    assert fs.find(f"{tmp_path}/alias") == [f"{tmp_path}/alias/e/{name}" for name in "fg"]
