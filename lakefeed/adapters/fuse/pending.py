@@ -2,8 +2,10 @@
 
 Changes are marks on nodes and on names that went away; what a mark means is read off the nodes when
 a commit is planned, so a file written ten times and renamed twice is one row. A commit is due when
-the oldest mark is old enough, when there are many or much is spooled, or when somebody waits for it
-(fsync). One runs at a time; those who come meanwhile wait for the next one, together.
+the oldest mark is old enough, when there are many or it would free much of the spool, or when
+somebody waits for it (fsync). One runs at a time; those who come meanwhile wait for the next one,
+together. The spool of an open file stays, so it makes no commit due and nobody wait; what open
+files hold is bounded by the spool itself (ENOSPC).
 
 1. Plan, on the trio thread: take the marks, copy small contents, freeze big ones.
 2. Publish, on a thread: payloads, one pack, one commit by the lake's Writer; big files get a pack
@@ -70,6 +72,9 @@ class Pending:
         self._thawed = trio.Event()
         self._due_at = 0.0
         self._patience = 0.0
+        # Seconds of the last commit: the next one is not due sooner, or a big file that is being
+        # written would be committed, as a whole, all the time.
+        self._took = 0.0
         self.commits = 0
         self.failed_commits = 0
 
@@ -119,7 +124,13 @@ class Pending:
         count = len(self._nodes) + len(self._removals)
         if count == 1 or count >= self.options.files or self.held_bytes >= self.options.bytes:
             if count == 1:
-                self._due_at = trio.current_time() + self.options.age_seconds
+                self._due_at = trio.current_time() + max(self.options.age_seconds, self._took)
+            self._kick.set()
+
+    def closed(self, node: Node) -> None:
+        """Take notice that nobody has a node open any more: a commit frees its spool from now on."""
+        self.trim(node)
+        if self.held_bytes >= self.options.bytes:
             self._kick.set()
 
     def _clean(self, node: Node) -> None:
@@ -155,8 +166,17 @@ class Pending:
             await self.commit()
 
     def is_full(self) -> bool:
-        """Tell whether writers have to wait."""
-        return self.held_bytes >= self.options.held_bytes_max
+        """Tell whether writers have to wait for a commit, which then frees something."""
+        return self._frees(self.options.held_bytes_max)
+
+    def _frees(self, size_bytes: int) -> bool:
+        """Tell whether a commit would give so much back: not what is in spools of open files."""
+        if self.held_bytes < size_bytes:
+            return False
+        nodes = {item.node for item in self._in_flight if item.node is not None}
+        nodes.update(self._nodes)
+        spools = (node.changed().spool for node in nodes if not node.opens)
+        return sum(spool.size for spool in spools if spool is not None) >= size_bytes
 
     async def thaw(self, node: Node) -> None:
         """Return once no commit reads the spool of a node."""
@@ -169,8 +189,10 @@ class Pending:
             await self._until_due()
             waiters, self._waiters = self._waiters, []
             error: LakefeedError | None = None
+            began = trio.current_time()
             try:
                 await self._round()
+                self._took = trio.current_time() - began
                 self._patience = 0.0
             except LakefeedError as failure:
                 error = failure
@@ -201,7 +223,7 @@ class Pending:
             if not count:
                 await self._kick.wait()
                 continue
-            much = count >= self.options.files or self.held_bytes >= self.options.bytes
+            much = count >= self.options.files or self._frees(self.options.bytes)
             if trio.current_time() >= self._due_at or (much and not self._patience):
                 return
             with trio.move_on_at(self._due_at):

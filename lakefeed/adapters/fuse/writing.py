@@ -376,7 +376,7 @@ class WriteOperations(ReadOperations):
 
     def closed(self, node: Node) -> None:
         """Give the spool of a committed or removed file back."""
-        self.pending.trim(node)
+        self.pending.closed(node)
 
     def own_xattr(self, name: bytes) -> bytes | None:
         """Return what the root tells about the mount itself."""

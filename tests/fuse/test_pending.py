@@ -1,0 +1,145 @@
+"""What was changed and is not committed yet, and what other writers do meanwhile; without a mount.
+
+The handlers are called as the kernel would call them, so that each step can be placed exactly.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from lakefeed import Lake
+from lakefeed.volume.memory import MemoryVolume
+
+pytest.importorskip("pyfuse3")
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
+
+from lakefeed.adapters.fuse.changes import Committing  # noqa: E402
+from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
+from lakefeed.adapters.fuse.pace import Pace  # noqa: E402
+from lakefeed.adapters.fuse.pending import Pending  # noqa: E402
+from lakefeed.adapters.fuse.reading import Reads  # noqa: E402
+from lakefeed.adapters.fuse.spool import Budget  # noqa: E402
+from lakefeed.adapters.fuse.tree import Tree  # noqa: E402
+from lakefeed.adapters.fuse.writing import WriteOperations  # noqa: E402
+
+# Nothing is committed but when a test says so.
+NEVER = 3600.0
+
+
+class Here:
+    """A lake and what a mount of it would answer."""
+
+    def __init__(self, lake: Lake, operations: WriteOperations) -> None:
+        self.lake = lake
+        self.operations = operations
+        self.pending = operations.pending
+        self.tree = operations.tree
+
+    async def find(self, name: str) -> int:
+        """Return the inode of a name; 0 if there is none."""
+        attributes = await self.operations.lookup(ROOT, name.encode(), None)
+        return int(attributes.st_ino)
+
+    async def open(self, name: str, flags: int = os.O_RDWR) -> int:
+        number = await self.find(name)
+        await self.operations.open(number, flags, None)
+        return number
+
+    async def create(self, name: str, data: bytes = b"") -> int:
+        """Make a file, which stays open."""
+        info, _ = await self.operations.create(ROOT, name.encode(), 0o644, os.O_RDWR, None)
+        await self.operations.write(info.fh, 0, data)
+        return int(info.fh)
+
+    async def write(self, name: str, data: bytes) -> None:
+        """Make a file and close it."""
+        await self.operations.release(await self.create(name, data))
+
+    async def rename(self, old: str, new: str) -> None:
+        await self.operations.rename(ROOT, old.encode(), ROOT, new.encode(), 0, None)
+
+    async def read(self, name: str) -> bytes:
+        """Return what a program that opens the name now is shown."""
+        number = await self.find(name)
+        size = (await self.operations.getattr(number, None)).st_size
+        return bytes(await self.operations.read(number, 0, size))
+
+    async def commits(self) -> None:
+        """Return once there has been a commit."""
+        before = self.pending.commits
+        while self.pending.commits == before:
+            await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def serving(lake: Lake, **options: Any) -> AsyncIterator[Here]:
+    pace = Pace()
+    tree = Tree(lake, lake.snapshot(), pace, follows=True)
+    operations = WriteOperations(tree, Reads(pace, 1 << 20), lake.volume, (0, 0))
+    with lake.writer(Committing.WRITER) as writer:
+        committing = Committing(**{"age_seconds": NEVER, **options})
+        operations.use(Pending(tree, lake, writer, committing, Budget()))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(operations.pending.run)
+            with trio.fail_after(60):
+                yield Here(lake, operations)
+            nursery.cancel_scope.cancel()
+
+
+def played(scene: Callable[[Here], Awaitable[None]], **options: Any) -> Lake:
+    """Play a scene in a lake with the files a and b; return the lake."""
+    lake = Lake.create(MemoryVolume())
+    with lake.writer() as writer:
+        writer.put("a", b"bytes of a")
+        writer.put("b", b"and of b")
+
+    async def run() -> None:
+        async with serving(lake, **options) as here:
+            await scene(here)
+
+    trio.run(run)
+    return lake
+
+
+# -- when a commit is due --------------------------------------------------------------------------
+
+
+def test_an_open_file_is_written_beyond_all_bounds_without_a_commit() -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.create("log")
+        for number in range(100):
+            await here.operations.write(handle, number * 100, bytes(100))
+            await trio.testing.wait_all_tasks_blocked()
+        assert here.pending.commits == 0
+        # Closed, a commit frees it, and so much is due.
+        await here.operations.release(handle)
+        await here.commits()
+        assert here.pending.held_bytes == 0
+
+    played(scene, bytes=1000, held_bytes_max=2000)
+
+
+def test_writers_wait_while_a_commit_would_free_enough() -> None:
+    async def scene(here: Here) -> None:
+        for number in range(30):
+            await here.write(str(number), bytes(1000))
+            assert here.pending.held_bytes <= 5000
+        assert here.pending.commits
+
+    played(scene, held_bytes_max=4000)
+
+
+def test_what_was_removed_and_is_open_makes_nobody_wait() -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.create("gone", bytes(5000))
+        await here.operations.unlink(ROOT, b"gone", None)
+        await here.operations.write(handle, 5000, b"more")
+        assert here.pending.commits == 0
+
+    played(scene, bytes=1000, held_bytes_max=2000)
