@@ -377,3 +377,17 @@ def test_reserved_names_and_attributes_are_refused(shared: Mounted) -> None:
     with pytest.raises(OSError) as refused:
         (shared.path / ".snapshots").mkdir()
     assert refused.value.errno == errno.EEXIST
+
+
+@pytest.mark.parametrize("seconds", [10_000_000_000, -10_000_000_000])
+def test_a_time_that_no_lake_can_hold_becomes_the_nearest_and_stops_no_commit(
+    shared: Mounted, seconds: int
+) -> None:
+    path = shared.path / f"time{seconds}"
+    path.write_bytes(b"x")
+    os.utime(path, (0, seconds))
+    shared.sync()
+    nearest = (1 << 63) - 1 if seconds > 0 else -(1 << 63)
+    assert os.stat(path).st_mtime_ns == nearest
+    with Lake.open(shared.lake) as lake:
+        assert lake.snapshot().stat(path.name).mtime_ns == nearest

@@ -128,7 +128,7 @@ class Pending:
             self._kick.set()
 
     def closed(self, node: Node) -> None:
-        """Take notice that nobody has a node open any more: a commit frees its spool from now on."""
+        """Take notice that nobody has a node open any more: a commit frees its spool now."""
         self.trim(node)
         if self.held_bytes >= self.options.bytes:
             self._kick.set()

@@ -28,6 +28,8 @@ from lakefeed.format.paths import PATH_BYTES_MAX
 from lakefeed.format.rows import Kind
 
 Error = pyfuse3.FUSEError
+# The years 1677 to 2262: nanoseconds in 64 bits.
+_TIME_MIN_NS, _TIME_MAX_NS = -(1 << 63), (1 << 63) - 1
 
 
 class WriteOperations(ReadOperations):
@@ -309,7 +311,8 @@ class WriteOperations(ReadOperations):
         if fields.update_mode:
             node.mode = attr.st_mode & 0o7777
         if fields.update_mtime:
-            node.mtime_ns = attr.st_mtime_ns
+            # What a row cannot hold becomes the nearest that it can, as on any file system.
+            node.mtime_ns = min(max(attr.st_mtime_ns, _TIME_MIN_NS), _TIME_MAX_NS)
         if fields.update_mode or fields.update_mtime or fields.update_uid or fields.update_gid:
             draft.ctime_ns = time.time_ns()
         if fields.update_mode or fields.update_mtime:
