@@ -19,6 +19,7 @@ pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
+from lakefeed.adapters.fuse import publishing  # noqa: E402
 from lakefeed.adapters.fuse.changes import Committing  # noqa: E402
 from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
 from lakefeed.adapters.fuse.pace import Pace  # noqa: E402
@@ -27,6 +28,7 @@ from lakefeed.adapters.fuse.reading import Reads  # noqa: E402
 from lakefeed.adapters.fuse.spool import Budget  # noqa: E402
 from lakefeed.adapters.fuse.tree import Tree  # noqa: E402
 from lakefeed.adapters.fuse.writing import WriteOperations  # noqa: E402
+from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
 
 # Nothing is committed but when a test says so.
 NEVER = 3600.0
@@ -143,3 +145,33 @@ def test_what_was_removed_and_is_open_makes_nobody_wait() -> None:
         assert here.pending.commits == 0
 
     played(scene, bytes=1000, held_bytes_max=2000)
+
+
+# -- commits whose answer got lost -----------------------------------------------------------------
+
+
+def test_a_commit_that_was_made_though_it_failed_is_repeated_with_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        await here.rename("a", "c")
+        await here.write("a", b"another file")
+        await here.write("secret", b"x")
+        with monkeypatch.context() as patched, pytest.raises(VolumeFailed):
+            patched.setattr(publishing, "locate_rows", _fail)
+            await here.pending.commit()
+        assert here.lake.snapshot().get("c") == b"bytes of a"
+        await here.operations.unlink(ROOT, b"secret", None)
+        await here.pending.commit()
+        assert await here.read("c") == b"bytes of a"
+        assert await here.find("secret") == 0
+
+    snapshot = played(scene).snapshot()
+    assert snapshot.get("c") == b"bytes of a"
+    assert snapshot.get("a") == b"another file"
+    with pytest.raises(NotFound):
+        snapshot.get("secret")
+
+
+def _fail(*_: object) -> None:
+    raise VolumeFailed("read of a segment")

@@ -50,7 +50,6 @@ class Item:
     data: bytes | Spool | None = None
     row: Row | None = None
     content: int = 0
-    fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Draft:
         self.content = 0
         # Waiting for the next commit; `Node.dirty` also covers the commit under way.
         self.marked = False
-        # Made here under a name that was free, and no commit has seen it yet.
+        # Made here under a name that was free, and no commit was tried with it yet.
         self.fresh = False
         # True while a commit reads the spool file: it must not change under its reader.
         self.freezing = False

@@ -8,37 +8,32 @@ together. The spool of an open file stays, so it makes no commit due and nobody 
 files hold is bounded by the spool itself (ENOSPC).
 
 1. Plan, on the trio thread: take the marks, copy small contents, freeze big ones.
-2. Publish, on a thread: payloads, one pack, one commit by the lake's Writer; big files get a pack
-   of their own. A file whose bytes did not change is a row that refers to them.
+2. Publish, on a thread (`publishing`).
 3. Finish, on the trio thread, in one step: nodes stand for their new rows, the view shows the new
    snapshot.
 
 A commit that failed puts its marks back: nothing is lost, whoever waits hears of it (ENOSPC,
-EDQUOT, EIO), and it is tried again, ever more slowly. Keeps I2 by using the Writer.
+EDQUOT, EIO), and it is tried again, ever more slowly. It may have been made all the same, and only
+its answer got lost; so its names count as names that the lake has.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import trio
 
 from lakefeed.adapters.fuse.answers import attrs_of
-from lakefeed.adapters.fuse.changes import Committing, Item, Outcome
+from lakefeed.adapters.fuse.changes import Committing, Item
 from lakefeed.adapters.fuse.nodes import Directory, Node
-from lakefeed.adapters.fuse.spool import COPY_BYTES, Budget, Spool
-from lakefeed.adapters.fuse.tree import Tree, changed_paths
-from lakefeed.adapters.fuse.view import locate_rows
-from lakefeed.errors import Conflict, LakefeedError, NotFound, VolumeFailed, from_os_error
-from lakefeed.format import payload
-from lakefeed.format.pack import Meta, PackWriter
-from lakefeed.format.rows import Codec, Kind, Row
-from lakefeed.lake.batch import Delete, Operation, Put, Refer, Sealed
+from lakefeed.adapters.fuse.publishing import Publishing
+from lakefeed.adapters.fuse.spool import Budget
+from lakefeed.adapters.fuse.tree import Tree
+from lakefeed.errors import LakefeedError, VolumeFailed, from_os_error
+from lakefeed.format.pack import Meta
+from lakefeed.format.rows import Kind, Row
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.packing import new_pack
-from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import Writer
 
 # Wait between attempts after a failed commit that nobody waited for: doubling up to this.
@@ -60,6 +55,7 @@ class Pending:
         self, tree: Tree, lake: Lake, writer: Writer, options: Committing, budget: Budget
     ) -> None:
         self._tree = tree
+        self._publishing = Publishing(lake, writer, options)
         self.lake = lake
         self.writer = writer
         self.options = options
@@ -239,7 +235,9 @@ class Pending:
                 return
             self._thawed = trio.Event()
             try:
-                outcome = await self._tree.pace.elsewhere(self._publish, items, old)
+                outcome = await self._tree.pace.elsewhere(
+                    self._publishing.publish, items, old, self._patience > 0
+                )
             except BaseException:
                 self._in_flight = []
                 self._restore(items)
@@ -276,8 +274,7 @@ class Pending:
     def _item(self, path: str, node: Node, removal: tuple[Directory, bytes] | None) -> Item:
         draft = node.changed()
         meta = Meta(node.mtime_ns, node.mode, dict(attrs_of(node)) or None)
-        item = Item(path, node, removal, Kind(node.kind), meta, None, node.row, draft.content,
-                    draft.fresh)  # fmt: skip
+        item = Item(path, node, removal, Kind(node.kind), meta, None, node.row, draft.content)
         spool = draft.spool
         if spool is not None and spool.on_disk:
             item.data = spool
@@ -303,7 +300,7 @@ class Pending:
                 if draft.removed:
                     self._clean(item.node)
                 elif not draft.marked:
-                    draft.marked, draft.fresh = True, item.fresh
+                    draft.marked = True
                     self._nodes[item.node] = None
 
     def _finish(self, items: list[Item], rows: list[Row | None]) -> None:
@@ -318,63 +315,3 @@ class Pending:
                 node.stored = True
             if not draft.marked:
                 self._clean(node)
-
-    # -- on a thread -----------------------------------------------------------------------------
-
-    def _publish(self, items: list[Item], old: Snapshot) -> Outcome:
-        try:
-            number = self._write(items, old, by_reference=True)
-        except Conflict as error:
-            # Somebody else deleted what a row refers to: take its bytes while there are any.
-            _logger.info("committing bytes instead of references: %s", error)
-            number = self._write(items, old, by_reference=False)
-        snapshot = self.lake.snapshot(number)
-        rows = locate_rows(snapshot, [item.path for item in items])
-        changed: list[str] | None = []
-        if number != old.number + 1:
-            changed = changed_paths(old, snapshot)
-        return Outcome(snapshot, rows, changed)
-
-    def _write(self, items: list[Item], old: Snapshot, *, by_reference: bool) -> int:
-        changes: dict[str, Operation] = {}
-        for item in items:
-            if by_reference or item.row is None or item.data is not None or item.kind is Kind.DIR:
-                changes[item.path] = self._operation(item, old)
-                continue
-            try:
-                item.data = old.read_row(item.row)
-            except NotFound as error:
-                _logger.error("%r is lost: another writer deleted its bytes: %s", item.path, error)
-                continue
-            changes[item.path] = self._operation(item, old)
-        if changes:
-            self.writer.apply(changes)
-        return self.writer.flush()
-
-    def _operation(self, item: Item, old: Snapshot) -> Operation:
-        meta, data = item.meta, item.data
-        if item.node is None:
-            return Delete()
-        if isinstance(data, Spool) and data.size > self.options.big_bytes:
-            return self._sealed(item.path, data, meta, old)
-        if isinstance(data, Spool):
-            data = data.read(0, data.size)
-        if data is None and item.row is not None and item.kind is not Kind.DIR:
-            return Refer(item.row.path, item.row, meta)
-        codec = self.options.codec if item.kind is Kind.FILE else Codec.NONE
-        stored = payload.encode(data or b"", codec)
-        return Put(stored, item.kind, meta.mtime_ns, meta.mode, meta.attrs)
-
-    def _sealed(self, path: str, spool: Spool, meta: Meta, old: Snapshot) -> Operation:
-        """Stream a big file into a pack of its own."""
-        rows: list[Row] = []
-
-        def chunks() -> Iterator[bytes]:
-            for offset in range(0, spool.size, COPY_BYTES):
-                yield spool.read(offset, COPY_BYTES)
-
-        def fill(writer: PackWriter, now_ns: int) -> None:
-            rows.append(writer.add_stream(path, chunks(), meta))
-
-        pack = new_pack(self.lake.volume, old.number, fill)
-        return Sealed(pack, rows[0])
