@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from lakefeed import Lake
 from lakefeed.volume.memory import MemoryVolume
 
-pytest.importorskip("pyfuse3")
+pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
@@ -32,6 +33,7 @@ from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
 
 # Nothing is committed but when a test says so.
 NEVER = 3600.0
+FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
 
 
 class Here:
@@ -45,8 +47,10 @@ class Here:
 
     async def find(self, name: str) -> int:
         """Return the inode of a name; 0 if there is none."""
-        attributes = await self.operations.lookup(ROOT, name.encode(), None)
-        return int(attributes.st_ino)
+        number = ROOT
+        for each in name.encode().split(b"/"):
+            number = int((await self.operations.lookup(number, each, None)).st_ino)
+        return number
 
     async def open(self, name: str, flags: int = os.O_RDWR) -> int:
         number = await self.find(name)
@@ -65,6 +69,11 @@ class Here:
 
     async def rename(self, old: str, new: str) -> None:
         await self.operations.rename(ROOT, old.encode(), ROOT, new.encode(), 0, None)
+
+    def other(self, name: str, data: bytes) -> None:
+        """Put a file as another writer."""
+        with self.lake.writer() as writer:
+            writer.put(name, data)
 
     async def read(self, name: str) -> bytes:
         """Return what a program that opens the name now is shown."""
@@ -95,11 +104,12 @@ async def serving(lake: Lake, **options: Any) -> AsyncIterator[Here]:
 
 
 def played(scene: Callable[[Here], Awaitable[None]], **options: Any) -> Lake:
-    """Play a scene in a lake with the files a and b; return the lake."""
+    """Play a scene in a lake with the files a, b and d/f; return the lake."""
     lake = Lake.create(MemoryVolume())
     with lake.writer() as writer:
         writer.put("a", b"bytes of a")
         writer.put("b", b"and of b")
+        writer.put("d/f", b"file in d")
 
     async def run() -> None:
         async with serving(lake, **options) as here:
@@ -175,3 +185,50 @@ def test_a_commit_that_was_made_though_it_failed_is_repeated_with_the_same_bytes
 
 def _fail(*_: object) -> None:
     raise VolumeFailed("read of a segment")
+
+
+# -- another writer puts the same path -------------------------------------------------------------
+
+NEWS = b"another writer's bytes, and more of them"
+
+
+async def chmod(here: Here) -> str:
+    with_mode = pyfuse3.EntryAttributes()
+    with_mode.st_mode = 0o600
+    fields = SimpleNamespace(**dict.fromkeys(FIELDS, False) | {"update_mode": True})
+    await here.operations.setattr(await here.find("a"), with_mode, fields, None, None)
+    return "a"
+
+
+async def rename(here: Here) -> str:
+    await here.rename("a", "c")
+    return "c"
+
+
+@pytest.mark.parametrize("change", [chmod, rename])
+def test_bytes_of_another_writer_under_a_change_of_ours_are_shown_as_they_are(
+    change: Callable[[Here], Awaitable[str]],
+) -> None:
+    async def scene(here: Here) -> None:
+        path = await change(here)
+        number = await here.find(path)
+        here.other("a", NEWS)
+        await here.pending.commit()
+        assert here.lake.snapshot().get(path) == NEWS
+        assert (ROOT, path.encode()) in here.tree.stale
+        assert await here.find(path) != number
+        assert await here.read(path) == NEWS
+
+    played(scene)
+
+
+def test_bytes_of_another_writer_in_a_renamed_directory_are_shown_as_they_are() -> None:
+    async def scene(here: Here) -> None:
+        await here.read("d/f")
+        here.other("d/f", NEWS)
+        here.other("d/g", NEWS)
+        await here.rename("d", "e")
+        assert await here.read("e/f") == NEWS
+        assert await here.read("e/g") == NEWS
+
+    played(scene)

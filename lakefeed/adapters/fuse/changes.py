@@ -51,6 +51,20 @@ class Item:
     row: Row | None = None
     content: int = 0
 
+    @property
+    def refers(self) -> bool:
+        """True for a file whose bytes are in the lake already."""
+        return self.data is None and self.row is not None and self.kind is not Kind.DIR
+
+    def is_shown(self, row: Row | None) -> bool:
+        """Tell whether a row of the snapshot after the commit shows what was meant.
+
+        Another writer may have come first and have put other bytes where this item refers to.
+        """
+        if row is None or self.row is None or not self.refers:
+            return row is not None
+        return same_bytes(row, self.row)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -59,3 +73,8 @@ class Outcome:
     snapshot: Snapshot
     rows: list[Row | None]
     changed: list[str] | None
+
+
+def same_bytes(one: Row, other: Row) -> bool:
+    """Tell whether two rows show the same bytes, wherever they are."""
+    return (one.kind, one.size, one.crc32c) == (other.kind, other.size, other.crc32c)

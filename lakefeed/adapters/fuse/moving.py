@@ -16,11 +16,12 @@ import time
 import pyfuse3
 import trio
 
-from lakefeed.adapters.fuse.changes import Outcome
+from lakefeed.adapters.fuse.changes import Outcome, same_bytes
 from lakefeed.adapters.fuse.nodes import Directory, Node
 from lakefeed.adapters.fuse.pending import Pending
 from lakefeed.adapters.fuse.tree import Tree, changed_paths
 from lakefeed.adapters.fuse.view import locate_rows
+from lakefeed.format.rows import Row
 from lakefeed.lake.snapshot import Snapshot
 
 
@@ -146,15 +147,13 @@ class Moves:
                 old = self._tree.view.snapshot
                 outcome = await self._tree.pace.elsewhere(self._publish, source, goal, paths, old)
                 self._renamed(node, parent, name)
-                for child, row in zip(below, outcome.rows, strict=True):
-                    if row is not None and not child.dirty:
-                        child.adopt(row)
+                others = _adopt(below, paths, outcome.rows)
                 changed = outcome.changed
                 if changed is not None:
-                    inside = (f"{source}/", f"{goal}/")
-                    changed = [
+                    mine = {source, goal, *paths}
+                    changed = others + [
                         path for path in changed
-                        if path not in (source, goal) and not path.startswith(inside)
+                        if path not in mine and not path.startswith(f"{source}/")
                     ]  # fmt: skip
                 self._tree.stale += self._tree.turn(outcome.snapshot, changed)
         finally:
@@ -190,3 +189,14 @@ class Moves:
         if number != old.number + 1:
             changed = changed_paths(old, snapshot)
         return Outcome(snapshot, locate_rows(snapshot, paths), changed)
+
+
+def _adopt(nodes: list[Node], paths: list[str], rows: list[Row | None]) -> list[str]:
+    """Let moved nodes stand for their new rows; return the paths with another writer's bytes."""
+    others = []
+    for node, path, row in zip(nodes, paths, rows, strict=True):
+        if row is None or node.row is None or not same_bytes(row, node.row):
+            others.append(path)
+        elif not node.dirty:
+            node.adopt(row)
+    return others

@@ -245,11 +245,11 @@ class Pending:
             finally:
                 self._thaw(items)
             self._in_flight = []
-            self._finish(items, outcome.rows)
-            mine = {item.path for item in items}
+            others = self._finish(items, outcome.rows)
             changed = outcome.changed
             if changed is not None:
-                changed = [path for path in changed if path not in mine]
+                mine = {item.path for item in items}
+                changed = [path for path in changed if path not in mine] + others
             self._tree.stale += self._tree.turn(outcome.snapshot, changed)
             for item in items:
                 if item.removal is not None and item.removal not in self._removals:
@@ -303,15 +303,20 @@ class Pending:
                     draft.marked = True
                     self._nodes[item.node] = None
 
-    def _finish(self, items: list[Item], rows: list[Row | None]) -> None:
+    def _finish(self, items: list[Item], rows: list[Row | None]) -> list[str]:
+        """Let nodes stand for their new rows; return the paths that show another writer's bytes."""
+        others = []
         for item, row in zip(items, rows, strict=True):
             node = item.node
             if node is None:
                 continue
             draft = node.changed()
-            if draft.content == item.content and row is not None:
+            if not item.is_shown(row):
+                others.append(item.path)
+            elif draft.content == item.content:
                 node.adopt(row)
             if isinstance(node, Directory):
                 node.stored = True
             if not draft.marked:
                 self._clean(node)
+        return others

@@ -46,7 +46,7 @@ class Publishing:
         except Conflict as error:
             # Somebody else deleted what a row refers to: take its bytes while there are any.
             _logger.info("committing bytes instead of references: %s", error)
-            number = self._write(items, old, _is_reference)
+            number = self._write(items, old, _refers)
         snapshot = self._lake.snapshot(number)
         rows = locate_rows(snapshot, [item.path for item in items])
         changed: list[str] | None = []
@@ -79,7 +79,7 @@ class Publishing:
             return self._sealed(item.path, data, meta, old)
         if isinstance(data, Spool):
             data = data.read(0, data.size)
-        if _is_reference(item):
+        if item.refers:
             assert item.row is not None
             return Refer(item.row.path, item.row, meta)
         codec = self._options.codec if item.kind is Kind.FILE else Codec.NONE
@@ -101,13 +101,12 @@ class Publishing:
         return Sealed(pack, rows[0])
 
 
-def _is_reference(item: Item) -> bool:
-    """Tell whether an item is a file whose bytes are in the lake already."""
-    return item.data is None and item.row is not None and item.kind is not Kind.DIR
+def _refers(item: Item) -> bool:
+    return item.refers
 
 
 def _is_moved(item: Item) -> bool:
-    return _is_reference(item) and item.row is not None and item.row.path != item.path
+    return item.refers and item.row is not None and item.row.path != item.path
 
 
 def _is_nothing(item: Item) -> bool:
