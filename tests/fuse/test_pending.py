@@ -187,6 +187,33 @@ def _fail(*_: object) -> None:
     raise VolumeFailed("read of a segment")
 
 
+# -- two handles -----------------------------------------------------------------------------------
+
+
+def test_a_file_emptied_while_its_bytes_are_being_copied_stays_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        handle, opened = await here.open("a"), trio.Event()
+        read = here.operations.reads.read
+
+        async def slowly(*arguments: Any) -> Any:
+            await opened.wait()
+            return await read(*arguments)
+
+        monkeypatch.setattr(here.operations.reads, "read", slowly)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.operations.write, handle, 3, b"!")
+            await trio.testing.wait_all_tasks_blocked()
+            await here.open("a", os.O_WRONLY | os.O_TRUNC)
+            await here.operations.write(handle, 0, b"new")
+            opened.set()
+        assert await here.read("a") == b"new!"
+        await here.pending.commit()
+
+    assert played(scene).snapshot().get("a") == b"new!"
+
+
 # -- another writer puts the same path -------------------------------------------------------------
 
 NEWS = b"another writer's bytes, and more of them"

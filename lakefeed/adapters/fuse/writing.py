@@ -258,21 +258,25 @@ class WriteOperations(ReadOperations):
                 continue
             async with self._copying:
                 if draft.spool is None:
-                    draft.spool = await self._copy(node)
+                    await self._copy(node, draft)
 
-    async def _copy(self, node: Node) -> Spool:
-        """Return a spool with the committed bytes of a node."""
-        spool = Spool(self.pending.budget)
+    async def _copy(self, node: Node, draft: Draft) -> None:
+        """Give a node a spool with its committed bytes, unless they are changed meanwhile."""
+        spool, content = Spool(self.pending.budget), draft.content
         try:
             while spool.size < node.size:
                 data = await self.content(node, spool.size, COPY_BYTES)
-                if not data:
+                # Emptied, for instance, which needs no copy: what was read is of no use any more.
+                if draft.content != content or not data:
                     break
                 spool.write(spool.size, bytes(data))
         except BaseException:
             spool.close()
             raise
-        return spool
+        if draft.content == content:
+            draft.spool = spool
+        else:
+            spool.close()
 
     async def _truncate(self, node: Node, size: int) -> None:
         draft = node.changed()
