@@ -214,6 +214,45 @@ def test_a_file_emptied_while_its_bytes_are_being_copied_stays_empty(
     assert played(scene).snapshot().get("a") == b"new!"
 
 
+def test_a_listing_under_way_shows_no_name_that_went_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: dict[bytes, int] = {}
+
+    def reply(room: int, name: bytes, attributes: Any, next_id: int) -> bool:
+        if len(shown) < room:
+            shown[name] = attributes.st_ino
+        return name in shown
+
+    monkeypatch.setattr(pyfuse3, "readdir_reply", reply)
+
+    async def scene(here: Here) -> None:
+        for number in range(7):
+            await here.write(str(number), b"x")
+        await here.pending.commit()
+        handle = await here.operations.opendir(ROOT, None)
+        await here.operations.readdir(handle, 0, 2)
+        started = dict(shown)
+        left = {f"{number}" for number in range(7)} - {name.decode() for name in started}
+        removed, moved, replaced, *_ = sorted(left)
+        await here.operations.unlink(ROOT, removed.encode(), None)
+        await here.rename(moved, "new name")
+        await here.operations.readdir(handle, 2, 3)
+        here.other(replaced, NEWS)
+        await here.tree.follow()
+        await here.operations.readdir(handle, 3, 100)
+        assert not {removed.encode(), moved.encode()} & set(shown)
+        assert shown.keys() | {b"new name"} == set(here.tree.root.children)
+        for name in shown.keys() - started.keys():
+            assert shown[name] == await here.find(name.decode())
+        # From the beginning again, all that is there now comes.
+        shown.clear()
+        await here.operations.readdir(handle, 0, 100)
+        assert shown.keys() == set(here.tree.root.children)
+
+    played(scene)
+
+
 # -- another writer puts the same path -------------------------------------------------------------
 
 NEWS = b"another writer's bytes, and more of them"

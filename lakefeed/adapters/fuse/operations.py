@@ -35,6 +35,33 @@ NAME_BYTES_MAX = 255
 _BLOCK = 4096
 
 
+class _Listing:
+    """An open directory: the names that it had when reading it began, and what they stand for."""
+
+    __slots__ = ("children", "directory", "names", "nodes")
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self.children = directory.children
+        self.names: list[bytes] = []
+        self.nodes: list[Node | None] = []
+
+    def begin(self) -> None:
+        """Take all names that there are now."""
+        self.children = self.directory.children
+        self.names = list(self.children)
+        self.nodes = list(self.children.values())
+
+    def renew(self) -> None:
+        """Look the names up again if the directory was loaded again: None stands for what is gone.
+
+        What went away without that was removed or renamed here, and its node has a draft.
+        """
+        if self.children is not self.directory.children:
+            self.children = self.directory.children
+            self.nodes = [self.children.get(name) for name in self.names]
+
+
 class ReadOperations(Answers, pyfuse3.Operations):
     """Handlers that change nothing."""
 
@@ -47,7 +74,7 @@ class ReadOperations(Answers, pyfuse3.Operations):
         self.tree = tree
         self.reads = reads
         self._volume = volume
-        self._listings: dict[int, list[Node]] = {}
+        self._listings: dict[int, _Listing] = {}
         self._next_listing = 1
         self._space: tuple[float, pyfuse3.StatvfsData] | None = None
 
@@ -157,25 +184,41 @@ class ReadOperations(Answers, pyfuse3.Operations):
 
     @walled
     async def opendir(self, ino: int, ctx: object) -> int:
-        """Open a directory; its listing is what it holds now."""
+        """Open a directory."""
         directory = self.directory(ino)
         if not directory.complete:
             await self.tree.load(directory)
         number = self._next_listing
         self._next_listing += 1
-        self._listings[number] = list(directory.children.values())
+        self._listings[number] = _Listing(directory)
         self.stats.open_handles += 1
         return number
 
     @walled
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        """Return names together with their attributes, as many as fit."""
-        nodes = self._listings[fh]
+        """Return names together with their attributes, as many as fit.
+
+        What the kernel is told here it keeps, so a name stands for what it stands for now, and one
+        that went away since reading began is left out.
+        """
+        listing = self._listings[fh]
+        directory = listing.directory
+        if not directory.complete and directory is not self.tree.timeline:
+            await self.tree.load(directory)
+        if start_id:
+            listing.renew()
+        else:
+            listing.begin()
+        nodes, names, find = listing.nodes, listing.names, directory.children.get
         attr, reply, meet = self._attr, pyfuse3.readdir_reply, self.tree.inodes.meet
         mode = mtime_ns = nlink = -1
         for at in range(start_id, len(nodes)):
             node = nodes[at]
+            if node is None:
+                continue
             if node.draft is not None:
+                if find(names[at]) is not node:
+                    continue
                 self.attributes(node)
                 mode = mtime_ns = nlink = -1
             else:
