@@ -298,3 +298,38 @@ def test_bytes_of_another_writer_in_a_renamed_directory_are_shown_as_they_are() 
         assert await here.read("e/g") == NEWS
 
     played(scene)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_what_is_written_through_a_handle_is_what_its_name_shows(both: bool) -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.open("a")
+        here.other("a", NEWS)
+        await here.tree.follow()
+        assert await here.read("a") == NEWS
+        if both:
+            await here.operations.write(await here.open("a"), 0, b"written here, too")
+        await here.operations.write(handle, 10, b", longer")
+        assert await here.find("a") == handle
+        assert (ROOT, b"a") in here.tree.stale
+        await here.operations.fsync(handle, False)
+        assert await here.find("a") == handle
+        assert await here.read("a") == b"bytes of a, longer"
+
+    assert played(scene).snapshot().get("a") == b"bytes of a, longer"
+
+
+def test_a_handle_whose_name_became_a_directory_writes_to_no_name() -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.open("a")
+        with here.lake.writer() as writer:
+            writer.delete("a")
+            writer.put("a/f", NEWS)
+        await here.tree.follow()
+        assert await here.read("a/f") == NEWS
+        await here.operations.write(handle, 10, b", longer")
+        await here.operations.fsync(handle, False)
+        with pytest.raises(NotFound):
+            here.lake.snapshot().get("a")
+
+    assert played(scene).snapshot().stat("a/f").size == len(NEWS)

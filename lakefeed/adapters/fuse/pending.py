@@ -91,12 +91,31 @@ class Pending:
         draft = node.changed()
         if draft.marked or draft.removed or node.parent is None:
             return
+        lost = node.parent.children.get(node.name) is not node
+        if lost and not isinstance(node, Directory) and not self._reclaim(node, node.parent):
+            return
         draft.marked = True
         if not node.dirty:
             node.dirty = True
             self._tree.inodes.hold(node)
         self._nodes[node] = None
         self._noted()
+
+    def _reclaim(self, node: Node, parent: Directory) -> bool:
+        """Give a node its name back that another writer's version took while it was open.
+
+        The later commit wins, and that will be this one. A file takes no directory's place: False.
+        """
+        there = parent.children.get(node.name)
+        if isinstance(there, Directory):
+            self.unmark(node)
+            return False
+        if there is not None and there.dirty:
+            self.unmark(there)
+        parent.children[node.name] = node
+        parent.complete = False
+        self._tree.stale.append((parent.ino, node.name))
+        return True
 
     def unmark(self, node: Node) -> None:
         """Take notice that a node needs no commit any more: it was removed."""
