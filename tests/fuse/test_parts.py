@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -110,6 +111,22 @@ def test_a_full_spool_says_so_and_changes_nothing(tmp_path: Path) -> None:
     assert full.value.errno == errno.ENOSPC
     assert spool.read(0, 2000) == bytes(900)
     spool.close()
+
+
+def test_a_disk_that_is_full_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite, spool = os.pwrite, Spool(budget := Budget(memory_max=0))
+    spool.write(0, b"kept")
+
+    def half(file: int, data: memoryview, offset: int) -> int:
+        if len(data) == 1:
+            raise OSError(errno.ENOSPC, "full")
+        return pwrite(file, data[: len(data) // 2], offset)
+
+    monkeypatch.setattr(os, "pwrite", half)
+    with pytest.raises(OSError, match="full"):
+        spool.write(4, bytes(range(1, 100)))
+    spool.truncate(8)
+    assert (spool.read(0, 100), budget.disk_bytes) == (b"kept" + bytes(4), 8)
 
 
 # -- attributes ------------------------------------------------------------------------------------

@@ -55,8 +55,9 @@ class Spool:
             self._move()
             held = None
         if held is None:
-            self._grow_disk(max(end, self.size))
+            self._check_disk(end - self.size)
             self._write_disk(offset, data)
+            self._budget.disk_bytes += max(end - self.size, 0)
         else:
             size = len(held)
             if end > size:
@@ -73,25 +74,27 @@ class Spool:
     def _grow_memory(self, more: int) -> None:
         self._budget.memory_bytes += more
 
-    def _grow_disk(self, size: int) -> None:
-        more = size - self.size
-        if more > 0:
-            if self._budget.disk_bytes + more > self._budget.disk_max:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._budget.disk_bytes += more
+    def _check_disk(self, more: int) -> None:
+        """Refuse to grow beyond what all spools may hold on disk."""
+        if more > 0 and self._budget.disk_bytes + more > self._budget.disk_max:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _write_disk(self, offset: int, data: bytes | bytearray) -> None:
         view = memoryview(data)
-        while view:
-            done = os.pwrite(self._file, view, offset)
-            view, offset = view[done:], offset + done
+        try:
+            while view:
+                done = os.pwrite(self._file, view, offset)
+                view, offset = view[done:], offset + done
+        except OSError:
+            # What a full disk took of it lies behind the end, where zeros are to be read later.
+            os.ftruncate(self._file, self.size)
+            raise
 
     def _move(self) -> None:
         """Continue in a local file."""
         held = self._data
         assert held is not None
-        if self._budget.disk_bytes + len(held) > self._budget.disk_max:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._check_disk(len(held))
         with tempfile.TemporaryFile(dir=self._budget.directory, prefix="lakefeed-") as file:
             self._file = os.dup(file.fileno())
         try:
@@ -108,9 +111,9 @@ class Spool:
         if self._data is not None and not self._fits(size - len(self._data), size):
             self._move()
         if self._data is None:
-            self._grow_disk(size)
+            self._check_disk(size - self.size)
             os.ftruncate(self._file, size)
-            self._budget.disk_bytes -= max(self.size - size, 0)
+            self._budget.disk_bytes += size - self.size
         else:
             self._grow_memory(size - len(self._data))
             if size < len(self._data):
