@@ -182,6 +182,23 @@ def test_time_travel_by_tag_and_by_number(full: Path, tmp_path: Path) -> None:
             os.stat(here.path / ".snapshots/v9")
 
 
+def test_a_tag_that_comes_moves_or_goes_does_so_in_a_mount(full: Path, tmp_path: Path) -> None:
+    with mounted(full, tmp_path / "mnt") as here, Lake.open(full) as opened:
+        snapshots = here.path / ".snapshots"
+        assert os.listdir(snapshots) == ["v1"]
+        assert (snapshots / "v1/nothing").read_bytes() == b""
+        assert not (snapshots / "v2").exists()
+        with opened.writer() as writer:
+            writer.put("nothing", b"something")
+        opened.tag("v2")
+        wait_until((snapshots / "v2").exists)
+        opened.tag("v1", move=True)
+        wait_until(lambda: (snapshots / "v1/nothing").read_bytes() == b"something")
+        opened.refs.delete("v2")
+        wait_until(lambda: not (snapshots / "v2").exists())
+        assert os.listdir(snapshots) == ["v1"]
+
+
 def test_damaged_bytes_are_an_error_never_wrong(full: Path, tmp_path: Path) -> None:
     with Lake.open(full) as opened:
         row = opened.snapshot().stat("train/c1/0001.bin")

@@ -15,6 +15,7 @@ import logging
 import stat
 import time
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -26,7 +27,8 @@ from lakefeed.format.rows import Kind
 
 # A year: nothing changes behind the kernel's back without it being told.
 FOREVER_SECONDS = 365 * 86400.0
-# A name that is not there; with a live mount it may appear, and then it is invalidated.
+# Tags come, move and go, and nobody is told; each look-up of one is a file or two of the lake.
+TAG_SECONDS = 1.0
 XATTR_PREFIX = "user.lakefeed."
 ATTRS_PREFIX = "user.lakefeed.attrs."
 # Values that are no text are kept as text; real values that look like it are too.
@@ -131,6 +133,12 @@ class Answers:
         attr.st_ctime_ns = mtime_ns if draft is None else draft.ctime_ns or mtime_ns
         # 1 for a directory says, as on btrfs, that links do not count its subdirectories.
         attr.st_nlink = 0 if draft is not None and draft.removed else 1
+        return attr
+
+    def passing(self, node: Node | None) -> pyfuse3.EntryAttributes:
+        """Return the attributes of what a tag stands for; the kernel asks again after a while."""
+        attr = copy(self._nothing if node is None else self.attributes(node))
+        attr.entry_timeout = TAG_SECONDS
         return attr
 
     def nothing(self) -> pyfuse3.EntryAttributes:

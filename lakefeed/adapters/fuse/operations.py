@@ -100,6 +100,8 @@ class ReadOperations(Answers, pyfuse3.Operations):
         if len(name) > NAME_BYTES_MAX:
             raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
         directory = self.directory(parent)
+        if directory is self.tree.timeline:
+            return await self._snapshot(directory, name)
         node = directory.children.get(name)
         if node is None:
             node = await self.tree.lookup(directory, name)
@@ -107,6 +109,12 @@ class ReadOperations(Answers, pyfuse3.Operations):
                 return self.nothing()
         self.tree.inodes.meet(node)
         return self.attributes(node)
+
+    async def _snapshot(self, timeline: Directory, name: bytes) -> pyfuse3.EntryAttributes:
+        node = await self.tree.lookup(timeline, name)
+        if node is not None:
+            self.tree.inodes.meet(node)
+        return self.passing(node)
 
     def forget(self, inode_list: Sequence[tuple[int, int]]) -> Any:
         """Let go of inodes that the kernel has forgotten."""
@@ -211,6 +219,8 @@ class ReadOperations(Answers, pyfuse3.Operations):
             listing.begin()
         nodes, names, find = listing.nodes, listing.names, directory.children.get
         attr, reply, meet = self._attr, pyfuse3.readdir_reply, self.tree.inodes.meet
+        if directory is self.tree.timeline:
+            attr = self.passing(directory)
         mode = mtime_ns = nlink = -1
         for at in range(start_id, len(nodes)):
             node = nodes[at]

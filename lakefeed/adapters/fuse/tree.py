@@ -51,7 +51,10 @@ class Tree:
         self.root = Directory(self.view, None, b"", None, 0)
         self.inodes.add_root(self.root, ROOT)
         self.follows = follows
+        # `.snapshots`; its children are the tags that were listed last.
         self.timeline: Directory | None = None
+        # The roots of older snapshots, by the names under which they were asked for.
+        self._snapshots: dict[bytes, Directory] = {}
         if follows:
             self.timeline = Directory(self.view, None, TIMELINE, None, 0)
             self.inodes.add_root(self.timeline)
@@ -67,11 +70,11 @@ class Tree:
         """Return what a name in a directory stands for, None if nothing."""
         if name == TIMELINE and parent is self.root and self.timeline is not None:
             return self.timeline
+        if parent is self.timeline:
+            return await self._tag(name)
         node = parent.children.get(name)
         if node is not None or parent.complete:
             return node
-        if parent is self.timeline:
-            return await self._tag(name)
         path = _join(parent, name)
         if path is None or name in parent.gone:
             return None
@@ -169,26 +172,29 @@ class Tree:
 
     # -- time travel -----------------------------------------------------------------------------
 
-    async def _tag(self, name: bytes) -> Node | None:
-        assert self.timeline is not None
+    async def _tag(self, name: bytes) -> Directory | None:
+        """Return the root of the snapshot that a name stands for now, None if for none."""
         try:
             text = name.decode()
             snapshot = await self.pace.elsewhere(self._lake.snapshot, text)
         except (UnicodeDecodeError, LakefeedError) as error:
             _logger.debug("no snapshot %r: %s", name, error)
             return None
-        known = self.timeline.children.get(name)
-        if isinstance(known, Directory) and known.view.snapshot.number == snapshot.number:
+        known = self._snapshots.get(name)
+        if known is not None and known.view.snapshot.number == snapshot.number:
             return known
-        node = Directory(View(snapshot), None, name, None, 0)
+        node = self._snapshots[name] = Directory(View(snapshot), None, name, None, 0)
         self.inodes.add_root(node)
-        self.timeline.children[name] = node
         return node
 
     async def _load_tags(self) -> None:
         assert self.timeline is not None
+        tags: dict[bytes, Node] = {}
         for tag in await self.pace.elsewhere(self._lake.refs.names):
-            await self._tag(tag.encode())
+            node = await self._tag(tag.encode())
+            if node is not None:
+                tags[tag.encode()] = node
+        self.timeline.children = tags
 
     # -- following the head ----------------------------------------------------------------------
 
