@@ -6,6 +6,7 @@ The handlers are called as the kernel would call them, so that each step can be 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -22,10 +23,11 @@ pytest.importorskip("trio.testing")
 
 from lakefeed.adapters.fuse import publishing  # noqa: E402
 from lakefeed.adapters.fuse.changes import Committing  # noqa: E402
-from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
+from lakefeed.adapters.fuse.nodes import ROOT, Directory  # noqa: E402
 from lakefeed.adapters.fuse.pace import Pace  # noqa: E402
 from lakefeed.adapters.fuse.pending import Pending  # noqa: E402
 from lakefeed.adapters.fuse.reading import Reads  # noqa: E402
+from lakefeed.adapters.fuse.session import Mount, MountOptions  # noqa: E402
 from lakefeed.adapters.fuse.spool import Budget  # noqa: E402
 from lakefeed.adapters.fuse.tree import Tree  # noqa: E402
 from lakefeed.adapters.fuse.writing import WriteOperations  # noqa: E402
@@ -333,3 +335,44 @@ def test_a_handle_whose_name_became_a_directory_writes_to_no_name() -> None:
             here.lake.snapshot().get("a")
 
     assert played(scene).snapshot().stat("a/f").size == len(NEWS)
+
+
+# -- following the lake ----------------------------------------------------------------------------
+
+
+def test_a_directory_far_above_others_changes() -> None:
+    async def scene(here: Here) -> None:
+        above = here.tree.root
+        for _ in range(1500):
+            made = above.children[b"x"] = Directory(above.view, above, b"x", None, 0)
+            above = made
+        with here.lake.writer() as writer:
+            writer.mkdir("x", 0o700)
+        await here.tree.follow()
+        shown = await here.operations.lookup(ROOT, b"x", None)
+        assert stat.S_IMODE(shown.st_mode) == 0o700
+
+    played(scene)
+
+
+def test_following_goes_on_after_what_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(here: Here) -> None:
+        failures, follow, done = [ZeroDivisionError()], here.tree.follow, trio.Event()
+
+        async def fail_once() -> Any:
+            if failures:
+                raise failures.pop()
+            done.set()
+            return await follow()
+
+        monkeypatch.setattr(here.tree, "follow", fail_once)
+        mount = Mount(here.lake, "/nowhere", MountOptions(refresh_seconds=0.0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount._follow, here.tree)
+            await done.wait()
+            nursery.cancel_scope.cancel()
+
+    played(scene)
+    assert "ZeroDivisionError" in caplog.text

@@ -127,11 +127,13 @@ class Directory(Node):
             self.be(Kind.DIR, 0o755, view.snapshot.time_ns)
 
     def walk(self) -> Iterator[Node]:
-        """Yield every node below that is in memory."""
-        for child in list(self.children.values()):
-            yield child
-            if isinstance(child, Directory):
-                yield from child.walk()
+        """Yield every node below that is in memory, however deep."""
+        waiting = [self]
+        while waiting:
+            for child in list(waiting.pop().children.values()):
+                yield child
+                if isinstance(child, Directory):
+                    waiting.append(child)
 
 
 class Inodes:

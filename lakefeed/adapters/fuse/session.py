@@ -205,11 +205,13 @@ class Mount:
             await trio.sleep(self._options.refresh_seconds)
             try:
                 stale, tree.stale = tree.stale + await tree.follow(), []
+                if stale:
+                    await self._pace.elsewhere(invalidate, stale)
             except LakefeedError as error:
                 _logger.warning("cannot look for a newer snapshot: %s", error)
-                continue
-            if stale:
-                await self._pace.elsewhere(invalidate, stale)
+            except Exception:
+                # It would end the mount; what was not shown this time may be the next time.
+                _logger.exception("following the lake failed in a way nobody foresaw")
 
     def _pinned(self, number: int) -> Pin | None:
         try:

@@ -209,10 +209,13 @@ class Tree:
 
     def turn(self, new: Snapshot, changed: list[str] | None) -> Stale:
         """Show another snapshot, which differs in these paths (None: anywhere); under `moving`."""
-        self.view.move(new)
         if changed is None:
-            return self._forget_everything()
-        return [entry for path in changed for entry in self._forget(path)]
+            stale = self._forget_everything()
+        else:
+            stale = [entry for path in changed for entry in self._forget(path)]
+        # Last, so that whoever failed to forget comes again.
+        self.view.move(new)
+        return stale
 
     def _forget(self, path: str) -> Stale:
         """Let a path be looked up again, and say which name of the kernel's that concerns."""
