@@ -21,7 +21,9 @@ from lakefeed.adapters.fuse.nodes import Directory, Node
 from lakefeed.adapters.fuse.pending import Pending
 from lakefeed.adapters.fuse.tree import Tree, changed_paths
 from lakefeed.adapters.fuse.view import locate_rows
+from lakefeed.format.paths import PATH_BYTES_MAX
 from lakefeed.format.rows import Row
+from lakefeed.lake.batch import Delete
 from lakefeed.lake.snapshot import Snapshot
 
 
@@ -82,6 +84,7 @@ class Moves:
         """Rename a node, over `target` if there is one."""
         if isinstance(node, Directory):
             await self._check_directory(node, parent, target)
+            _check_lengths(node, _path_of(parent, name))
             if not self._is_new(node):
                 await self._rename(node, parent, name, target)
                 return
@@ -135,17 +138,19 @@ class Moves:
         await self.settled()
         done = self._renaming = trio.Event()
         try:
-            if target is not None:
-                self.detach(parent, target)
             await self._pending.commit()
-            source, above = node.path(), parent.path()
-            goal = f"{above}/{name.decode()}" if above else name.decode()
+            source, goal = node.path(), _path_of(parent, name)
             async with self._tree.moving:
                 below = [child for child in node.walk() if child.row is not None]
                 skip = len(source)
                 paths = [goal + child.path()[skip:] for child in below]
                 old = self._tree.view.snapshot
-                outcome = await self._tree.pace.elsewhere(self._publish, source, goal, paths, old)
+                replaces = target is not None and not node.stored
+                outcome = await self._tree.pace.elsewhere(
+                    self._publish, source, goal, paths, old, replaces
+                )
+                if target is not None:
+                    self._pending.unmark(target)
                 self._renamed(node, parent, name)
                 others = _adopt(below, paths, outcome.rows)
                 changed = outcome.changed
@@ -180,15 +185,34 @@ class Moves:
         parent.gone.discard(name)
         node.changed().ctime_ns = now_ns
 
-    def _publish(self, source: str, goal: str, paths: list[str], old: Snapshot) -> Outcome:
+    def _publish(
+        self, source: str, goal: str, paths: list[str], old: Snapshot, replaces: bool
+    ) -> Outcome:
+        """Rename in one commit; `replaces` says that a row of the goal's own has to go."""
         writer = self._pending.writer
         writer.rename(source, goal)
+        if replaces:
+            writer.apply({goal: Delete()})
         number = writer.flush()
         snapshot = self._lake.snapshot(number)
         changed: list[str] | None = []
         if number != old.number + 1:
             changed = changed_paths(old, snapshot)
         return Outcome(snapshot, locate_rows(snapshot, paths), changed)
+
+
+def _path_of(parent: Directory, name: bytes) -> str:
+    above = parent.path()
+    return f"{above}/{name.decode()}" if above else name.decode()
+
+
+def _check_lengths(directory: Directory, goal: str) -> None:
+    """Refuse a new path of a directory that makes one below it longer than a lake can hold."""
+    longer = len(goal.encode()) - len(directory.path().encode())
+    if longer > 0 and any(
+        len(node.path().encode()) + longer > PATH_BYTES_MAX for node in directory.walk()
+    ):
+        raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
 
 
 def _adopt(nodes: list[Node], paths: list[str], rows: list[Row | None]) -> list[str]:

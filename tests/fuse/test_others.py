@@ -1,0 +1,142 @@
+"""What other writers do while a mount has changes or open files of its own; without a mount."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pyfuse3 = pytest.importorskip("pyfuse3")
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
+
+from lakefeed.adapters.fuse.nodes import ROOT, Directory  # noqa: E402
+from lakefeed.adapters.fuse.session import Mount, MountOptions  # noqa: E402
+from lakefeed.errors import NotFound  # noqa: E402
+from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
+
+FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
+
+
+# -- another writer puts the same path -------------------------------------------------------------
+
+
+async def chmod(here: Here) -> str:
+    with_mode = pyfuse3.EntryAttributes()
+    with_mode.st_mode = 0o600
+    fields = SimpleNamespace(**dict.fromkeys(FIELDS, False) | {"update_mode": True})
+    await here.operations.setattr(await here.find("a"), with_mode, fields, None, None)
+    return "a"
+
+
+async def rename(here: Here) -> str:
+    await here.rename("a", "c")
+    return "c"
+
+
+@pytest.mark.parametrize("change", [chmod, rename])
+def test_bytes_of_another_writer_under_a_change_of_ours_are_shown_as_they_are(
+    change: Callable[[Here], Awaitable[str]],
+) -> None:
+    async def scene(here: Here) -> None:
+        path = await change(here)
+        number = await here.find(path)
+        here.other("a", NEWS)
+        await here.pending.commit()
+        assert here.lake.snapshot().get(path) == NEWS
+        assert (ROOT, path.encode()) in here.tree.stale
+        assert await here.find(path) != number
+        assert await here.read(path) == NEWS
+
+    played(scene)
+
+
+def test_bytes_of_another_writer_in_a_renamed_directory_are_shown_as_they_are() -> None:
+    async def scene(here: Here) -> None:
+        await here.read("d/f")
+        here.other("d/f", NEWS)
+        here.other("d/g", NEWS)
+        await here.rename("d", "e")
+        assert await here.read("e/f") == NEWS
+        assert await here.read("e/g") == NEWS
+
+    played(scene)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_what_is_written_through_a_handle_is_what_its_name_shows(both: bool) -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.open("a")
+        here.other("a", NEWS)
+        await here.tree.follow()
+        assert await here.read("a") == NEWS
+        if both:
+            await here.operations.write(await here.open("a"), 0, b"written here, too")
+        await here.operations.write(handle, 10, b", longer")
+        assert await here.find("a") == handle
+        assert (ROOT, b"a") in here.tree.stale
+        await here.operations.fsync(handle, False)
+        assert await here.find("a") == handle
+        assert await here.read("a") == b"bytes of a, longer"
+
+    assert played(scene).snapshot().get("a") == b"bytes of a, longer"
+
+
+def test_a_handle_whose_name_became_a_directory_writes_to_no_name() -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.open("a")
+        with here.lake.writer() as writer:
+            writer.delete("a")
+            writer.put("a/f", NEWS)
+        await here.tree.follow()
+        assert await here.read("a/f") == NEWS
+        await here.operations.write(handle, 10, b", longer")
+        await here.operations.fsync(handle, False)
+        with pytest.raises(NotFound):
+            here.lake.snapshot().get("a")
+
+    assert played(scene).snapshot().stat("a/f").size == len(NEWS)
+
+
+# -- following the lake ----------------------------------------------------------------------------
+
+
+def test_a_directory_far_above_others_changes() -> None:
+    async def scene(here: Here) -> None:
+        above = here.tree.root
+        for _ in range(1500):
+            made = above.children[b"x"] = Directory(above.view, above, b"x", None, 0)
+            above = made
+        with here.lake.writer() as writer:
+            writer.mkdir("x", 0o700)
+        await here.tree.follow()
+        shown = await here.operations.lookup(ROOT, b"x", None)
+        assert stat.S_IMODE(shown.st_mode) == 0o700
+
+    played(scene)
+
+
+def test_following_goes_on_after_what_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene(here: Here) -> None:
+        failures, follow, done = [ZeroDivisionError()], here.tree.follow, trio.Event()
+
+        async def fail_once() -> Any:
+            if failures:
+                raise failures.pop()
+            done.set()
+            return await follow()
+
+        monkeypatch.setattr(here.tree, "follow", fail_once)
+        mount = Mount(here.lake, "/nowhere", MountOptions(refresh_seconds=0.0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(mount._follow, here.tree)
+            await done.wait()
+            nursery.cancel_scope.cancel()
+
+    played(scene)
+    assert "ZeroDivisionError" in caplog.text
