@@ -36,6 +36,8 @@ from lakefeed.errors import (
 )
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from lakefeed.adapters.fuse import kernel
     from lakefeed.adapters.fuse.operations import ReadOperations
     from lakefeed.adapters.fuse.session import MountOptions
@@ -259,15 +261,23 @@ class Reporter:
 
     def __init__(self, listen: str | None) -> None:
         self._listen = listen
+        self._page: CollectorRegistry | None = None
         told = os.environ.pop(READY_FD, None)
         self._ready_fd = None if told is None else int(told)
 
+    def listen(self) -> None:
+        """Take the address of the metrics, before anything is mounted."""
+        if self._listen is not None:
+            from lakefeed.adapters.fuse.report import listen
+
+            self._page = listen(self._listen)
+
     def ready(self, operations: ReadOperations) -> None:
         """Say that the mount answers."""
-        if self._listen is not None:
-            from lakefeed.adapters.fuse.report import serve
+        if self._page is not None:
+            from lakefeed.adapters.fuse.report import show
 
-            serve(self._listen, operations)
+            show(self._page, operations)
         self.up()
 
     def up(self) -> None:
@@ -324,6 +334,7 @@ def _serve(lake: str, mountpoint: str, options: MountOptions, reporter: Reporter
     from lakefeed.adapters.fuse.session import Mount
     from lakefeed.lake.lake import Lake
 
+    reporter.listen()
     # Not behind a deadline: handing every read to a thread would cost more than most reads take.
     with Lake.open(lake) as opened:
         # The session has its own handler, which lets pending changes be committed first.

@@ -85,8 +85,11 @@ class FuseCollector(Collector):
             yield GaugeMetricFamily(name, text, value=value)
 
 
-def serve_mount(host: str, port: int, read: Callable[[], FuseReading]) -> None:
-    """Serve one mount's metrics over HTTP, on a thread that ends with the process."""
+def serve_mount(host: str, port: int) -> CollectorRegistry:
+    """Serve a page over HTTP, on a thread that ends with the process; return what it shows.
+
+    Nothing yet: register a `FuseCollector` there once there is a mount.
+    """
     registry = CollectorRegistry()
-    registry.register(FuseCollector(read))
     start_http_server(port, host, registry)
+    return registry

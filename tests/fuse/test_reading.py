@@ -250,6 +250,18 @@ def test_a_hundred_names_a_second_time_come_from_memory(full: Path, tmp_path: Pa
         wait_until(asks_for_nothing)
 
 
+def test_an_address_that_cannot_be_listened_on_leaves_no_mount(lake: Path, tmp_path: Path) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for listen, code in (address, 6), ("nonsense", 2), ("127.0.0.1:99999", 2):
+            refused = run("mount", lake, point, "--listen", listen, check=False)
+            assert refused.returncode == code
+            assert listen in refused.stderr
+            assert not is_mounted(point)
+
+
 def counted(address: str, op: str) -> float:
     with urlopen(f"http://{address}/metrics") as reply:
         lines = reply.read().decode().splitlines()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from prometheus_client import CollectorRegistry
+
 from lakefeed.adapters.fuse.operations import ReadOperations
 from lakefeed.adapters.fuse.writing import WriteOperations
 from lakefeed.errors import Invalid, VolumeFailed
-from lakefeed.metrics.fuse import FuseReading, OpReading, serve_mount
+from lakefeed.metrics.fuse import FuseCollector, FuseReading, OpReading, serve_mount
+
+_PORT_MAX = 65_535
 
 
 def reading(operations: ReadOperations) -> FuseReading:
@@ -29,12 +33,20 @@ def reading(operations: ReadOperations) -> FuseReading:
     )
 
 
-def serve(listen: str, operations: ReadOperations) -> None:
-    """Serve a mount's metrics at HOST:PORT until the process ends."""
-    host, _, port = listen.rpartition(":")
-    if not port.isdigit():
-        raise Invalid(f"--listen {listen}", expected="HOST:PORT")
+def listen(where: str) -> CollectorRegistry:
+    """Serve a page at HOST:PORT until the process ends; return it, empty until `show`.
+
+    Before mounting, so that Invalid and VolumeFailed (with the errno) leave no mount behind.
+    """
+    host, _, port = where.rpartition(":")
+    if not port.isdigit() or int(port) > _PORT_MAX:
+        raise Invalid(f"--listen {where}", expected="HOST:PORT, such as 127.0.0.1:9464")
     try:
-        serve_mount(host or "127.0.0.1", int(port), lambda: reading(operations))
+        return serve_mount(host.strip("[]") or "127.0.0.1", int(port))
     except OSError as error:
-        raise VolumeFailed(f"listen on {listen}", found=str(error), errno=error.errno) from error
+        raise VolumeFailed(f"listen on {where}", found=str(error), errno=error.errno) from error
+
+
+def show(page: CollectorRegistry, operations: ReadOperations) -> None:
+    """Let a page show a mount's counters."""
+    page.register(FuseCollector(lambda: reading(operations)))
