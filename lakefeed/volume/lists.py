@@ -21,7 +21,6 @@ import weakref
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +51,28 @@ _brief_syscall.restype = ctypes.c_long
 
 
 class ReadList:
-    """Read i fills pieces [edges[i], edges[i + 1]) from `offset[i]` of a file on."""
+    """Read i fills pieces [edges[i], edges[i + 1]) from `offset[i]` of a file on.
+
+    Threads share a list, each doing reads of its own, so all of it is made before any of them runs:
+    the kernel is told addresses, which must be those of one table for as long as there are reads.
+    """
 
     def __init__(self, pieces: Pieces, edges: _Numbers, offset: _Numbers) -> None:
         self._pieces = pieces
         self._edges = edges
         self._offset = offset
+        # The bytes of each read.
+        self.size = pieces.bytes_between(edges)
+        # The kernel's control blocks of all reads; `fd` is for whoever submits to set.
+        self.controls = np.zeros(len(offset), _CONTROL)
+        self.controls["data"] = np.arange(len(offset))
+        self.controls["opcode"] = _PREADV
+        self.controls["buffers"] = pieces.vectors(edges[:-1])
+        self.controls["count"] = np.diff(edges)
+        self.controls["offset"] = offset
+        # Where each control block is.
+        steps = np.arange(len(offset), dtype=np.uintp) * np.uintp(_CONTROL.itemsize)
+        self.pointers = np.uintp(self.controls.ctypes.data) + steps
 
     def __len__(self) -> int:
         return len(self._offset)
@@ -68,27 +83,6 @@ class ReadList:
         pieces = self._pieces
         buffers = [pieces[first]] if end - first == 1 else pieces.part(first, end)
         return int(self._offset[read]), buffers
-
-    @cached_property
-    def size(self) -> _Numbers:
-        """The bytes of each read."""
-        return self._pieces.bytes_between(self._edges)
-
-    @cached_property
-    def controls(self) -> NDArray[np.void]:
-        """The kernel's control blocks of all reads; `fd` is for whoever submits to set."""
-        controls = np.zeros(len(self), _CONTROL)
-        controls["data"] = np.arange(len(self))
-        controls["opcode"] = _PREADV
-        controls["buffers"] = self._pieces.vectors(self._edges[:-1])
-        controls["count"] = np.diff(self._edges)
-        controls["offset"] = self._offset
-        return controls
-
-    @cached_property
-    def pointers(self) -> NDArray[np.uintp]:
-        """Where each control block is."""
-        return self.controls.ctypes.data + np.arange(len(self), dtype=np.uintp) * _CONTROL.itemsize
 
 
 class PlainReads:

@@ -155,6 +155,21 @@ def test_threads_have_a_queue_each_but_never_too_many(
     assert before < contexts() <= before + 3
 
 
+def test_what_threads_share_is_made_before_they_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that made it at the same time would have the kernel look at a table that is gone."""
+    memory, reads = listed([(7 * number, [50]) for number in range(200)])
+
+    def late(pieces: Pieces, first: np.ndarray) -> np.ndarray:
+        raise AssertionError("made by a thread that reads")
+
+    monkeypatch.setattr(Pieces, "vectors", late)
+    with PosixVolume(root).open("a") as file:
+        file.read_list(reads, 0, 200)
+    assert memory.tobytes() == b"".join(DATA[7 * n : 7 * n + 50] for n in range(200))
+
+
 def test_a_queue_with_reads_under_way_is_not_lent_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
