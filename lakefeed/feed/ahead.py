@@ -7,10 +7,10 @@ while reading (`pace`). Windows grow from one batch (so that the first comes soo
 which merging reads pays; a planned window waits until the budget has room for it (I9).
 
 A read that takes much longer than the others is done once more by an idle worker, and the faster
-one counts (`window` sees to it that the other disturbs nobody). The first error comes out of `next`
-behind the batches before it, and nothing comes after it. `close` wakes everybody and waits for the
-workers, but not for one that a volume keeps waiting: that one ends by itself when the call returns,
-touching nothing.
+one counts (`window` sees to it that the other disturbs nobody). An error comes in place of the
+first batch that it concerns (`slots`): nothing more is planned, and what is under way is finished,
+for the batches before it. `close` wakes everybody and waits for the workers, but not for one that a
+volume keeps waiting: that one ends by itself when the call returns, touching nothing.
 
 One lock guards all fields below it; no I/O and no planning under it. Idle workers wait for one of
 its conditions, the consumer for the other. A worker that has done its job looks for the next one
@@ -24,18 +24,19 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.fetching import Stopped
-from lakefeed.feed.flights import Flight, Readiness, Slot, Start, Task
+from lakefeed.feed.flights import Flight, Start, Task
 from lakefeed.feed.pace import Pace
 from lakefeed.feed.planning import Draft, Plan
+from lakefeed.feed.slots import Limits, Slot, Slots
 from lakefeed.feed.stats import Now
-from lakefeed.feed.tuning import Limits, Tuner
+from lakefeed.feed.tuning import Tuner
 from lakefeed.feed.window import Means, Window
 
 # What `close` waits for a worker inside a volume's call: several usual calls, less than one would
@@ -69,14 +70,10 @@ class Ahead:
         self._tasks: deque[Task] = deque()
         self._urgent: deque[Job] = deque()
         self._running: dict[Task, None] = {}  # in the order they began
-        self._slots: deque[Slot] = deque()
-        self._held_batches = 0
-        self._held_bytes = 0
-        self._peak_bytes = 0
+        self._slots = Slots(limits)
         self._any_made = False  # was any batch made yet?
         self._calling: dict[threading.Thread, bool] = {}  # the workers; is it in a volume's call?
         self._leaving: set[threading.Thread] = set()  # those of them that are about to end
-        self._readiness = Readiness()
 
     def start(self, start: Start) -> None:
         """Start the first worker."""
@@ -90,28 +87,23 @@ class Ahead:
         """Return the next batch, or None behind the last; raise what stopped the work."""
         with self._lock:
             self._answer.wait_for(self._can_answer)
-            if not self._slots or not self._slots[0].ready:
+            if self._slots.first is None:
                 return None  # behind the last, or closed by another thread
-            slot = self._slots[0]
-            if slot.error is not None:
-                raise slot.error
-            self._slots.popleft()
-            self._held_batches -= 1
-            self._held_bytes -= slot.held_bytes
-            self._note_ready()
+            batch = self._slots.take()
             self._work_to_do.notify()
-            return slot.batch
+            return batch
 
     @property
     def is_ready(self) -> bool:
         """True if the next batch is there for the taking."""
         with self._lock:
-            return bool(self._slots) and self._slots[0].batch is not None
+            first = self._slots.first
+            return first is not None and first.error is None
 
     def _can_answer(self) -> bool:
-        if self._closed.is_set():
+        if self._closed.is_set() or self._slots.first is not None:
             return True
-        return self._slots[0].ready if self._slots else self._planned_all()
+        return not self._slots and self._planned_all()
 
     def _planned_all(self) -> bool:
         return self._cursor is None and not self._planning and self._waiting is None
@@ -120,14 +112,11 @@ class Ahead:
         """Return what the workers are at."""
         with self._lock:
             return Now(
-                occupancy=self._readiness.share,
+                occupancy=self._slots.occupancy,
                 inflight=sum(task.reads for task in self._running),
                 workers=self._pace.width.target,
-                peak_bytes=self._peak_bytes,
+                peak_bytes=self._slots.peak_bytes,
             )
-
-    def _note_ready(self) -> None:
-        self._readiness.note(bool(self._slots) and self._slots[0].ready)
 
     def close(self) -> None:
         """Stop the workers and drop what is ready. Works twice."""
@@ -145,8 +134,9 @@ class Ahead:
                 if time.perf_counter() > began + _JOIN_SECONDS:
                     break
         with self._lock:
-            for queue in (self._slots, self._tasks, self._urgent):
-                queue.clear()
+            self._slots.clear()
+            self._tasks.clear()
+            self._urgent.clear()
             self._waiting = None
 
     # -- workers ---------------------------------------------------------------------------------
@@ -157,8 +147,8 @@ class Ahead:
         wanted = max(1, min(self._pace.width.target, useful))
         while len(self._calling) - len(self._leaving) < wanted and not self._closed.is_set():
             worker = threading.Thread(target=self._work, name="lakefeed-feed", daemon=True)
-            self._calling[worker] = False
             worker.start()
+            self._calling[worker] = False
 
     def _work(self) -> None:
         me = threading.current_thread()
@@ -178,7 +168,9 @@ class Ahead:
         except Stopped:
             pass  # closed: nobody wants the rest
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
-            self._fail(error)
+            with self._lock:  # nobody knows which batches it concerns
+                self._slots.append([Slot(0)], 0)
+                self._fail(self._slots, error)
         with self._lock:
             if working:
                 self._pace.rest()
@@ -214,33 +206,33 @@ class Ahead:
             straggler, seconds = self._straggler()
             if straggler is not None and seconds <= 0:
                 return self._hedge(straggler, me)
-            if self._planned_all() and not self._running and all(s.ready for s in self._slots):
+            if self._planned_all() and not self._running and self._slots.all_ready:
                 return None
             self._work_to_do.wait(self._patience(seconds))
         return None
 
-    def _fail(self, error: BaseException) -> None:
-        """Nothing comes behind an error: it takes the place of the first batch not ready."""
-        with self._lock:
-            self._plan_no_more()
-            self._tasks.clear()
-            if not any(slot.error is not None for slot in self._slots):
-                unready = next((slot for slot in self._slots if not slot.ready), None)
-                if unready is None:
-                    self._slots.append(Slot(0, error))
-                else:
-                    unready.error = error
-            self._note_ready()
-            self._wake_everybody()
+    def _try(self, action: Job, slots: list[Slot]) -> bool:
+        """Do something; what it runs into comes in place of these batches. Tells if it was done."""
+        try:
+            action()
+        except Stopped:
+            raise
+        except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
+            with self._lock:
+                self._fail(slots, error)
+            return False
+        return True
 
-    def _plan_no_more(self) -> None:
+    def _fail(self, slots: Iterable[Slot], error: BaseException) -> None:
+        """Plan no more; an error takes the place of some batches. Called under the lock."""
         self._cursor, self._waiting = None, None
+        self._slots.fail(slots, error)
+        self._wake_everybody()
 
     # -- planning --------------------------------------------------------------------------------
 
     def _may_plan(self) -> bool:
-        enough = self._tuner.ahead_bytes
-        room = self._held_batches < self._limits.depth and self._held_bytes < enough
+        room = self._slots.fewer_than(self._tuner.ahead_bytes)
         free = not self._planning and self._waiting is None
         wanted = self._pace.announces or len(self._tasks) < 2 * self._pace.width.target
         return self._cursor is not None and free and room and wanted
@@ -249,20 +241,25 @@ class Ahead:
         cursor = self._cursor
         assert cursor is not None
         began = time.perf_counter()
-        draft, window = None, None
+        draft, window, failure = None, None, None
         try:
             draft = self._plan.draft(cursor, self._tuner.samples(), self._skip)
             if draft is not None:
                 window, draft = self._sized(draft)
-        finally:
-            with self._lock:
-                self._planning = False
-                if self._cursor is cursor:  # nobody failed meanwhile
-                    self._cursor = None if draft is None else draft.cursors[-1]
-                    self._skip = self._plan.every - 1
-                    self._waiting = window
-                if self._planned_all():
-                    self._wake_everybody()
+        except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
+            failure = error
+        with self._lock:
+            self._planning = False
+            if self._cursor is cursor:  # nobody failed meanwhile
+                self._cursor = None if draft is None else draft.cursors[-1]
+                self._skip = self._plan.every - 1
+                self._waiting = window
+                if failure is not None:  # comes behind all that is planned
+                    end = Slot(0)
+                    self._slots.append([end], 0)
+                    self._fail([end], failure)
+            if self._planned_all():
+                self._wake_everybody()
         self._means.recorder.stage("index", time.perf_counter() - began)
 
     def _sized(self, draft: Draft) -> tuple[Window, Draft]:
@@ -284,23 +281,18 @@ class Ahead:
         return window, draft
 
     def _fits(self, window: Window) -> bool:
-        return (
-            self._held_batches + len(window.batch_bytes) <= self._limits.depth
-            and self._held_bytes + window.needed_bytes <= self._limits.bytes_max
-        )
+        return self._slots.fit(len(window.batch_bytes), window.needed_bytes)
 
     def _admit(self, window: Window) -> None:
         """Take the room for a window and queue its work; called under the lock."""
         flight = Flight(window)
         self._waiting = None
-        self._held_batches += len(flight.slots)
-        self._held_bytes += window.needed_bytes
-        self._peak_bytes = max(self._peak_bytes, self._held_bytes)
-        self._slots.extend(flight.slots)
+        self._slots.append(flight.slots, window.needed_bytes)
         self._urgent.append(partial(self._open, flight, self._pace.announced_from))
 
     def _open(self, flight: Flight, announced_from: int | None) -> None:
-        flight.open(announced_from)
+        if not self._try(partial(flight.open, announced_from), flight.slots):
+            return
         with self._lock:
             tasks = flight.tasks(self._pace.width.target, one_by_one=self._pace.unknown)
             self._tasks.extend(tasks)
@@ -326,28 +318,34 @@ class Ahead:
         return partial(self._read, task, me, second=task.hedged)
 
     def _read(self, task: Task, me: threading.Thread, *, second: bool) -> None:
-        first, error = False, None
+        first = False
         try:
             first = task.read(second=second)
-        except BaseException as failure:  # noqa: BLE001 - raised below, unless a runner is left
-            error = failure
+        except Stopped:
+            raise
+        except BaseException as error:  # noqa: BLE001 - told below, unless a runner is left
+            task.error = error
         with self._lock:
             self._calling[me] = False
             task.runners -= 1
-            alone = task.runners == 0
-            if first or alone:
-                self._running.pop(task, None)
+            done = task in self._running and (first or task.runners == 0)
+            if done:
+                self._running.pop(task)
             if self._pace.note(task if first else None):
                 self._hire()
-            if first:
-                task.flight.reads_left -= task.reads
-                if not task.flight.reads_left:
-                    self._pace.note_window(task.flight)
-                    self._urgent.append(partial(self._settle, task.flight))
+            if done:
+                self._note_done(task, failure=None if first else task.error)
             ready, inflight = len(self._slots), len(self._running)
         self._means.recorder.queue(ready, inflight)
-        if error is not None and (alone or isinstance(error, Stopped)):
-            raise error
+
+    def _note_done(self, task: Task, failure: BaseException | None) -> None:
+        flight = task.flight
+        if failure is not None:
+            self._fail(flight.concerned(task.start, task.end), failure)
+        flight.reads_left -= task.reads
+        if not flight.reads_left:
+            self._pace.note_window(flight)
+            self._urgent.append(partial(self._settle, flight))
 
     def _patience(self, seconds: float) -> float | None:
         """Return how long to wait for a straggler: reads that begin meanwhile wake nobody."""
@@ -355,7 +353,7 @@ class Ahead:
 
     def _straggler(self) -> tuple[Task | None, float]:
         """Return the read that is due first to be done once more, and in how many seconds."""
-        now, room = time.perf_counter(), self._limits.bytes_max - self._held_bytes
+        now, room = time.perf_counter(), self._slots.free_bytes
         for task in self._running:  # in the order they began
             if task.claim is None or task.hedged:
                 continue
@@ -367,15 +365,14 @@ class Ahead:
     def _hedge(self, task: Task, me: threading.Thread) -> Job:
         task.hedged = True
         task.flight.extra_bytes += task.hedge_bytes
-        self._held_bytes += task.hedge_bytes
-        self._peak_bytes = max(self._peak_bytes, self._held_bytes)
+        self._slots.hold(task.hedge_bytes)
         self._means.recorder.hedged()
         return self._run(task, me)
 
     # -- finishing -------------------------------------------------------------------------------
 
     def _settle(self, flight: Flight) -> None:
-        flight.window.settle()
+        self._try(flight.window.settle, flight.slots)
         with self._lock:
             self._urgent.extend(partial(self._finish, flight, n) for n in range(len(flight.slots)))
             self._hire()
@@ -384,17 +381,16 @@ class Ahead:
     def _finish(self, flight: Flight, number: int) -> None:
         slot, batch, failure = flight.slots[number], None, None
         try:
-            batch = flight.window.batch(number)
+            batch = None if slot.ready else flight.window.batch(number)
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
             failure = error
         with self._lock:
-            slot.batch, slot.error, self._any_made = batch, failure, True
+            self._any_made = True
             flight.batches_left -= 1
             if not flight.batches_left:
-                self._held_bytes -= flight.extra_bytes
+                self._slots.hold(-flight.extra_bytes)
+            if batch is not None:
+                self._slots.put(slot, batch)
             if failure is not None:
-                self._plan_no_more()  # but reads for the batches before it may be still to do
-            self._note_ready()
+                self._fail([slot], failure)
             self._answer.notify()
-            if failure is not None:
-                self._work_to_do.notify_all()

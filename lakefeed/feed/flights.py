@@ -8,8 +8,8 @@ import resource
 import time
 from dataclasses import dataclass
 
-from lakefeed.feed.batch import Batch
 from lakefeed.feed.cursor import Cursor
+from lakefeed.feed.slots import Slot
 from lakefeed.feed.window import Claim, Window
 
 # Reads that are handed to a worker at once where they are quick: a few calls of the kernel, each
@@ -39,45 +39,6 @@ class Start:
 
     cursor: Cursor
     skip: int = 0
-
-
-class Slot:
-    """A batch to come, in its place in the order: in the end a batch or an error."""
-
-    def __init__(self, held_bytes: int, error: BaseException | None = None) -> None:
-        self.held_bytes = held_bytes
-        self.batch: Batch | None = None
-        self.error = error
-
-    @property
-    def ready(self) -> bool:
-        """True when there is something to hand out or to raise."""
-        return self.batch is not None or self.error is not None
-
-
-class Readiness:
-    """How much of the time a batch was there for the taking."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._since: float | None = None
-        self._seconds = 0.0
-
-    def note(self, ready: bool) -> None:
-        """Tell whether there is one now."""
-        now = time.perf_counter()
-        if ready and self._since is None:
-            self._since = now
-        elif not ready and self._since is not None:
-            self._seconds += now - self._since
-            self._since = None
-
-    @property
-    def share(self) -> float:
-        """The share of the time so far, 0 to 1."""
-        now = time.perf_counter()
-        seconds = self._seconds + (0.0 if self._since is None else now - self._since)
-        return seconds / max(now - self._began, 1e-9)
 
 
 class Flight:
@@ -145,6 +106,10 @@ class Flight:
         self._announced = max(first, min(bisect.bisect(self._ends, target) + 1, len(self._ends)))
         return first, self._announced
 
+    def concerned(self, start: int, end: int) -> list[Slot]:
+        """Return the slots from the first batch on that needs one of reads [start, end)."""
+        return self.slots[self.window.first_batch(start, end) :]
+
     def tasks(self, workers: int, *, one_by_one: bool) -> list[Task]:
         """Cut the reads into what one of so many workers does at a time."""
         reads, hedged = self.window.reads, self.window.hedged
@@ -175,6 +140,7 @@ class Task:
     waited_seconds: float = 0.0
     fetched: bool = False  # did the kernel count what it fetched?
     announced: tuple[int, int] = (0, 0)
+    error: BaseException | None = None  # what a runner ran into
 
     def read(self, *, second: bool) -> bool:
         """Do the reads, noting how long the thread waited; False if another runner was faster."""

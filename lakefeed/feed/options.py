@@ -12,8 +12,8 @@ from lakefeed.feed.buffers import Allocate
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.order import Shuffle
 from lakefeed.feed.partition import Last, Partition
+from lakefeed.feed.slots import Limits
 from lakefeed.feed.stats import Observer
-from lakefeed.feed.tuning import Limits
 
 OnCorrupt = Literal["raise", "skip"]
 

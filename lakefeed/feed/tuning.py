@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lakefeed.feed.pace import Pace
+from lakefeed.feed.slots import Limits
 from lakefeed.feed.window import Tuning, Window
 
 if TYPE_CHECKING:
@@ -48,14 +48,6 @@ _SLOW_WIDTH = 4
 # seek under load is none.
 _STRAGGLER_FACTOR = 4
 _STRAGGLER_SECONDS = 0.03
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How far to run ahead: `depth` batches and `bytes_max` bytes, whichever is less."""
-
-    depth: int
-    bytes_max: int
 
 
 class Tuner:

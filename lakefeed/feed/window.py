@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 import time
 from collections.abc import Callable
@@ -171,6 +172,11 @@ class Window:
             return self.means.snapshot.read_pack(pack, question)
         except (NotFound, VolumeFailed):
             return None  # the reads will hear of it
+
+    def first_batch(self, start: int, end: int) -> int:
+        """Return the first batch that needs one of reads [start, end)."""
+        first, last = self.reads.start[start], self.reads.end[end - 1]
+        return bisect.bisect_right(self.draft.splits, int(self.reads.order[first:last].min())) - 1
 
     # -- reading ---------------------------------------------------------------------------------
 

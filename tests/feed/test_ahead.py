@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from lakefeed.errors import Corrupt
+import pytest
+
+from lakefeed.errors import Corrupt, LakefeedError, VolumeFailed
 from lakefeed.feed.ahead import Ahead
+from lakefeed.feed.batch import Batch
 from lakefeed.feed.control import Width
-from lakefeed.feed.flights import Slot, Task
+from lakefeed.feed.cursor import Cursor
+from lakefeed.feed.flights import Task
 from lakefeed.feed.order import Shuffle
+from lakefeed.feed.slots import Limits, Slot
 from lakefeed.feed.stats import Recorder
-from lakefeed.feed.tuning import Limits
 
 
 def test_workers_that_look_around_together_do_not_all_leave() -> None:
@@ -30,6 +35,88 @@ def test_workers_that_look_around_together_do_not_all_leave() -> None:
     assert ahead._next_job(other) is not None  # before the first one is gone
 
 
+class FakeWindow:
+    """A window of three batches and two reads; the second read brings the last two batches."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.batch_bytes = self.held_bytes = [10, 10, 10]
+        self.needed_bytes, self.extra_bytes, self.hedged = 30, 0, False
+        self.reads = FakeReads()
+        self._failing = failing
+
+    def _do(self, step: str) -> None:
+        if step == self._failing:
+            raise VolumeFailed(step, found="Permission denied")
+
+    def open(self) -> None:
+        self._do("open")
+
+    def heard_and_counted(self) -> tuple[bool, bool]:
+        return False, False
+
+    def first_batch(self, start: int, end: int) -> int:
+        return start
+
+    def read(self, start: int, end: int, claim: object, *, second: bool) -> bool:
+        self._do(f"read {start}")
+        return True
+
+    def settle(self) -> None:
+        self._do("settle")
+
+    def batch(self, number: int) -> int:
+        self._do(f"batch {number}")
+        return number
+
+
+class FakeReads:
+    """Two reads."""
+
+    length = (10, 20)
+
+    def __len__(self) -> int:
+        return 2
+
+
+def ahead_with(draft: Callable[..., Any] | None = None) -> Ahead:
+    """No worker runs: the test does what one of them would do."""
+    means: Any = SimpleNamespace(recorder=Recorder(None))
+    plan: Any = SimpleNamespace(count=10, shuffle=Shuffle(1), draft=draft, every=1)
+    ahead = Ahead(means, plan, Limits(8, 1 << 20), threading.Event())
+    ahead._pace.width = Width(1)
+    ahead._calling = {threading.current_thread(): False}
+    ahead._cursor = None if draft is None else Cursor(1, "", None, 0, 0, 0)
+    return ahead
+
+
+def under_way(ahead: Ahead, window: Any) -> None:
+    """Let a window be opened, and its reads wait to be done one by one."""
+    ahead._admit(window)
+    ahead._urgent.popleft()()
+
+
+def work_until_the_end(ahead: Ahead) -> None:
+    """Do what a worker does. It waits for ever if it cannot leave, so it may not wait at all."""
+    ahead._work_to_do.wait = never  # type: ignore[method-assign]
+    while (job := ahead._next_job(threading.current_thread())) is not None:
+        ahead._lock.release()  # what waits under it, waits without it
+        job()
+        ahead._lock.acquire()
+
+
+def never(timeout: float | None = None) -> bool:
+    raise AssertionError("a worker waits although nothing more will come")
+
+
+def taken(ahead: Ahead) -> tuple[list[Batch], str]:
+    """The batches before the error, and what that is about."""
+    batches: list[Batch] = []
+    with pytest.raises(LakefeedError) as caught:
+        while (batch := ahead.next()) is not None:
+            batches.append(batch)
+    return batches, caught.value.subject
+
+
 def test_a_batch_that_fails_leaves_the_reads_for_those_before_it() -> None:
     """Two windows are opened at the same time, and the later one's reads are done first."""
     means: Any = SimpleNamespace(recorder=Recorder(None))
@@ -42,9 +129,56 @@ def test_a_batch_that_fails_leaves_the_reads_for_those_before_it() -> None:
     earlier: Any = SimpleNamespace(slots=[Slot(0)])
     later: Any = SimpleNamespace(slots=[Slot(0)], batches_left=1, extra_bytes=0)
     later.window = SimpleNamespace(batch=batch)
-    ahead._slots.extend([*earlier.slots, *later.slots])
+    ahead._slots.append([*earlier.slots, *later.slots], 0)
     waiting = Task(earlier, 0, 1, None)
     ahead._tasks.append(waiting)
     ahead._finish(later, 0)
     assert list(ahead._tasks) == [waiting]
     assert isinstance(later.slots[0].error, Corrupt)
+
+
+def unreadable(*_: object) -> None:
+    raise Corrupt("group of the index")
+
+
+def test_an_error_of_planning_comes_behind_all_that_was_planned() -> None:
+    ahead = ahead_with(draft=unreadable)
+    under_way(ahead, FakeWindow())
+    ahead._planning = True
+    ahead._plan_window()
+    with ahead._lock:
+        work_until_the_end(ahead)
+    assert taken(ahead) == ([0, 1, 2], "group of the index")
+
+
+@pytest.mark.parametrize(
+    ("failing", "good"),
+    [("open", []), ("read 0", []), ("read 1", [0]), ("settle", []), ("batch 1", [0])],
+)
+def test_an_error_comes_in_place_of_the_first_batch_that_it_concerns(
+    failing: str, good: list[int]
+) -> None:
+    """Also when the window before it is still being read."""
+    ahead = ahead_with()
+    under_way(ahead, FakeWindow())
+    under_way(ahead, FakeWindow(failing))
+    ahead._tasks.rotate(len(ahead._tasks) // 2)  # the later window's reads are done first
+    with ahead._lock:
+        work_until_the_end(ahead)
+    assert taken(ahead) == ([0, 1, 2, *good], failing)
+
+
+def test_a_read_that_fails_after_another_worker_did_it_is_no_failure() -> None:
+    ahead = ahead_with()
+    under_way(ahead, FakeWindow())
+    me = threading.current_thread()
+    with ahead._lock:
+        first = ahead._start_task(me)
+        (task,) = ahead._running
+        second = ahead._run(task, me)
+    first()
+    task.flight.window._failing = "read 0"  # type: ignore[attr-defined]
+    second()
+    with ahead._lock:
+        work_until_the_end(ahead)
+    assert [ahead.next() for _ in range(4)] == [0, 1, 2, None]

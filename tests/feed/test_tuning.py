@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from lakefeed.feed.pace import Pace
+from lakefeed.feed.slots import Limits
 from lakefeed.feed.stats import Recorder
-from lakefeed.feed.tuning import Limits, Tuner
+from lakefeed.feed.tuning import Tuner
 
 GIB = 1 << 30
 
