@@ -29,6 +29,7 @@ from lakefeed.adapters._places import Place
 from lakefeed.closing import Closing
 from lakefeed.feed.feed import Feed, FeedOptions, Mix
 from lakefeed.feed.selection import Select, Selection
+from lakefeed.forking import new_lock
 
 # Longer than a validation between two epochs usually takes.
 IDLE_SECONDS = 60.0
@@ -77,7 +78,7 @@ class Kept:
     """At most one feed between two epochs. Safe for threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards what is kept
+        self._lock = new_lock()  # guards what is kept
         self._kept: _Watched | None = None
         _ALL.add(self)
 

@@ -50,7 +50,8 @@ Job = Callable[[], None]
 
 
 class Ahead:
-    """The batches of a plan, read ahead. Workers run from `start` to `close`."""
+    """The batches of a plan, read ahead. Workers run from `start` to `close`, in process `pid`
+    alone: a forked child has a copy of their lock, maybe held, so nobody there may ask for more."""
 
     def __init__(self, means: Means, plan: Plan, limits: Limits, closed: threading.Event) -> None:
         self.pid = os.getpid()
@@ -121,8 +122,6 @@ class Ahead:
     def close(self) -> None:
         """Stop the workers and drop what is ready. Works twice."""
         self._closed.set()
-        if self.pid != os.getpid():
-            return  # a forked child has no such threads, but may have a copy of their lock, held
         with self._lock:
             self._wake_everybody()
             workers = list(self._calling)

@@ -20,7 +20,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +40,7 @@ from lakefeed.feed.selection import Select, Selection, Where, resolve
 from lakefeed.feed.sources import Source, Sources
 from lakefeed.feed.stats import FeedStats, Now, Recorder, clock
 from lakefeed.feed.window import Means
+from lakefeed.forking import Lazy
 from lakefeed.lake.snapshot import Snapshot
 
 __all__ = ["Cache", "Feed", "FeedOptions", "Mix", "Source", "Where"]
@@ -83,7 +83,7 @@ class Feed(Closing):
         """The snapshot that is served, opened on first use."""
         return self._sources.snapshot
 
-    @cached_property
+    @Lazy
     def selection(self) -> Selection:
         """The samples, resolved on first use; NotFound when there are none."""
         return self._resolve(self.snapshot)
@@ -131,14 +131,22 @@ class Feed(Closing):
     @property
     def is_ready(self) -> bool:
         """True if the next batch is there already and costs no waiting."""
-        return self._ahead is not None and self._ahead.is_ready
+        ahead = self._own_ahead
+        return ahead is not None and ahead.is_ready
+
+    @property
+    def _own_ahead(self) -> Ahead | None:
+        """The workers, if they run in this process: after a fork only the parent has them."""
+        ahead = self._ahead
+        return ahead if ahead is not None and ahead.pid == os.getpid() else None
 
     def _running(self) -> Ahead:
         self._refuse_closed()
-        if self._ahead is None or self._ahead.pid != os.getpid():
-            self._ahead = self._start()
+        ahead = self._own_ahead
+        if ahead is None:
+            ahead = self._ahead = self._start()
             self._refuse_closed()  # another thread may have closed it, and seen nothing to stop
-        return self._ahead
+        return ahead
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -239,7 +247,8 @@ class Feed(Closing):
 
     def stats(self) -> FeedStats:
         """Return what the feed did so far and where the time went."""
-        now = Now() if self._ahead is None else self._ahead.now()
+        ahead = self._own_ahead
+        now = Now() if ahead is None else ahead.now()
         hits, misses = self._sources.cache_counts()
         return self._recorder.facts(
             replace(now, cache_hits=hits, cache_misses=misses, peak_bytes=self.peak_bytes)
@@ -248,14 +257,15 @@ class Feed(Closing):
     @property
     def peak_bytes(self) -> int:
         """The most bytes that were read ahead at once, so far."""
-        now = 0 if self._ahead is None else self._ahead.now().peak_bytes
+        ahead = self._own_ahead
+        now = 0 if ahead is None else ahead.now().peak_bytes
         return max(now, self._past_peak_bytes)
 
     # -- the end ---------------------------------------------------------------------------------
 
     def _stop(self) -> None:
         self._past_peak_bytes = self.peak_bytes
-        ahead, self._ahead = self._ahead, None
+        ahead, self._ahead = self._own_ahead, None
         if ahead is not None:
             ahead.close()
 

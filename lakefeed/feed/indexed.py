@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from lakefeed.errors import Corrupt
 from lakefeed.feed.content import Content
 from lakefeed.feed.labels import Classes, Labelling, Labels
 from lakefeed.feed.table import Rows, Table
+from lakefeed.forking import new_lock
 from lakefeed.format import bridge
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.paths import check_prefix, subtree_range
@@ -126,10 +126,8 @@ class Indexed:
         self._starts = np.array([group.start for group in index.groups], np.int64)
         self._filled = np.zeros(len(index.groups), np.bool_)
         self._all_filled = False
-        self._lock = threading.Lock()  # guards the three above and the table's filling
-        self._paths_lock = threading.Lock()  # guards the two below
-        self._paths: OrderedDict[int, pa.Array] = OrderedDict()
-        self._paths_bytes = 0
+        self._lock = new_lock()  # guards the three above and the table's filling
+        self._paths = _Paths()
         self._table = Table(snapshot, len(index))
         self._classes = Classes(labelling.class_names)
         self._labels: Labels | None = None
@@ -221,23 +219,12 @@ class Indexed:
         return together.take(bridge.numbers(bases[where] + numbers - self._starts[at]))
 
     def _path_groups(self, needed: list[int]) -> list[pa.Array]:
-        found: dict[int, pa.Array] = {}
-        with self._paths_lock:
-            for at in needed:
-                if at in self._paths:
-                    self._paths.move_to_end(at)
-                    found[at] = self._paths[at]
+        found = self._paths.find(needed)
         lacking = [at for at in needed if at not in found]
         for start, end in _stretches(lacking, self._index.groups):
             for at, (_, table) in enumerate(self._decoded(start, end, ["path"]), start):
                 found[at] = pa.concat_arrays(table["path"].cast(pa.large_string()).chunks)
-        with self._paths_lock:
-            for at in lacking:
-                self._paths_bytes += found[at].nbytes if at not in self._paths else 0
-                self._paths[at] = found[at]
-            while self._paths_bytes > _PATHS_BYTES:
-                _, old = self._paths.popitem(last=False)
-                self._paths_bytes -= old.nbytes
+        self._paths.keep({at: found[at] for at in lacking})
         return [found[at] for at in needed]
 
     def through(self, snapshot: Snapshot) -> Indexed:
@@ -253,6 +240,33 @@ class Indexed:
             for _, table in self._decoded(start, end, ["path", "crc32c"]):
                 content.add(table["path"], table["crc32c"])
         return content.digest
+
+
+class _Paths:
+    """Decoded paths by group, those asked for last. Safe for threads; the lock guards both."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+        self._groups: OrderedDict[int, pa.Array] = OrderedDict()
+        self._held_bytes = 0
+
+    def find(self, groups: list[int]) -> dict[int, pa.Array]:
+        """Return the paths of those groups that are here."""
+        with self._lock:
+            here = [at for at in groups if at in self._groups]
+            for at in here:
+                self._groups.move_to_end(at)
+            return {at: self._groups[at] for at in here}
+
+    def keep(self, paths: dict[int, pa.Array]) -> None:
+        """Keep the paths of some groups, as long as there is room."""
+        with self._lock:
+            for at, array in paths.items():
+                self._held_bytes += array.nbytes if at not in self._groups else 0
+                self._groups[at] = array
+            while self._held_bytes > _PATHS_BYTES and self._groups:
+                _, old = self._groups.popitem(last=False)
+                self._held_bytes -= old.nbytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ other and with the consumer's step, so they do not add up to the wall time.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
+
+from lakefeed.forking import new_lock
 
 STAGES = ("index", "fetch", "verify", "batch")
 _KEPT = 4096
@@ -189,7 +190,7 @@ class Recorder:
 
     def __init__(self, observer: Observer | None = None) -> None:
         self._observer = observer
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._sums = _Sums()
         self._waits: deque[float] = deque(maxlen=_KEPT)
         self._reads: deque[float] = deque(maxlen=_KEPT)

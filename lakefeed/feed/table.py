@@ -104,8 +104,10 @@ class Table:
     def _pack_code(self, pack: str) -> int:
         code = self._code.get(pack)
         if code is None:
-            code = self._code[pack] = len(self.packs)
+            # In this order: a fork in between leaves a pack without a number, not two with one.
+            code = len(self.packs)
             self.packs.append(pack)
+            self._code[pack] = code
             if code >> _PACK_BITS:
                 raise Invalid("selection", expected=f"at most {1 << _PACK_BITS} packs",
                               hint='merge packs with "lakefeed compact"')  # fmt: skip

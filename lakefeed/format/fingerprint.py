@@ -10,7 +10,6 @@ nobody can write paths that collide.
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from operator import mul
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lakefeed.forking import Lazy
 from lakefeed.format.paths import PATH_BYTES_MAX
 
 _SUMS = 3
@@ -67,7 +67,7 @@ class Fingerprints:
         place, high, low = (number >> 32 for number in sums)
         return Prints(np.array([place], np.uint32), np.array([high << 32 | low], np.uint64))
 
-    @cached_property
+    @Lazy
     def _numbers(self) -> list[list[int]]:
         """The factors of each sum as Python's numbers."""
         return [self._factors[:, number, 0].tolist() for number in range(_SUMS)]

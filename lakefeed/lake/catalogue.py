@@ -12,7 +12,6 @@ immutable (I1), so nothing here is ever invalidated. Rows are verified before th
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from lakefeed.errors import Corrupt
+from lakefeed.forking import new_lock
 from lakefeed.format import bridge
 from lakefeed.format import rows as rows_format
 from lakefeed.format.columns import ColumnsReader
@@ -102,7 +102,7 @@ class Catalogue:
         self._files = files
         self._cache_bytes = cache_bytes
         self.resident = Resident(addresses_bytes)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._readers: OrderedDict[str, ColumnsReader] = OrderedDict()
         # By source, number, and whether all columns are there.
         self._groups: OrderedDict[tuple[str, int, bool], pa.Table] = OrderedDict()

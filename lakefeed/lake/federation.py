@@ -15,12 +15,12 @@ snapshot. Every call to a volume answers within `timeout_seconds`, or fails.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, LakefeedError, NotFound
+from lakefeed.forking import new_lock
 from lakefeed.lake.federated import FederatedSnapshot, Part
 from lakefeed.lake.federated_writer import FederatedWriter
 from lakefeed.lake.lake import Lake
@@ -55,7 +55,7 @@ class Member:
     def __init__(self, mount: Mount, open_lake: Callable[[], Lake]) -> None:
         self.mount = mount
         self._open_lake = open_lake
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._once = Once(open_lake)
 
     def lake(self) -> Lake:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import resource
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lakefeed.errors import VolumeFailed
+from lakefeed.forking import new_lock
 from lakefeed.volume.base import ReadableFile, Volume
 
 # A quarter of the usual 1,024 descriptors of a process, and more packs than one batch touches.
@@ -51,7 +51,7 @@ class OpenFiles:
     def __init__(self, volume: Volume, limit: int | None = None) -> None:
         self._volume = volume
         self._limit = open_files_max() if limit is None else limit
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
 
     @contextmanager

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from lakefeed.errors import Conflict, Corrupt, Invalid, LakefeedError, NotFound, VolumeFailed
+from lakefeed.forking import new_lock
 from lakefeed.format import envelope
 from lakefeed.format.commit import (
     Changes,
@@ -75,7 +76,7 @@ class Log:
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._state: State | None = None
         self._wake = threading.Event()
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lakefeed.forking import Lazy
 from lakefeed.format import bridge
 from lakefeed.format.columns import Groups
 from lakefeed.format.fingerprint import Prints
@@ -78,7 +78,7 @@ class _Wanted:
         self.sources = sources
         self.paths = paths
 
-    @cached_property
+    @Lazy
     def prints(self) -> Prints:
         """The fingerprints of all paths."""
         paths = self.paths
@@ -88,7 +88,7 @@ class _Wanted:
             paths = pc.if_else(too_long, "", paths)
         return self.catalogue.resident.prints.of(paths)
 
-    @cached_property
+    @Lazy
     def admitted(self) -> frozenset[str]:
         return self.catalogue.admitted(self.sources)
 

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Generic, TypeVar
+
+from lakefeed.forking import new_lock
 
 T = TypeVar("T")
 
 
 class Once(Generic[T]):
-    """What `make` returns or raises, the same for everybody who asks. The lock guards `_future`."""
+    """What `make` returns or raises, the same for everybody who asks. What was being made at a fork
+    the child makes itself. The lock guards `_pid` and `_ended`."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._lock = threading.Lock()
-        self._future: Future[T] | None = None
+        self._lock = new_lock()
+        self._pid = 0  # of the process that makes it
+        self._ended = threading.Event()
+        self._made: list[T] = []
+        self._error: BaseException | None = None
 
     def get(self) -> T:
         """Return the value, or raise what making it raised."""
+        if not self._made and self._error is None:
+            self._make_or_wait()
+        if self._error is not None:
+            raise self._error
+        return self._made[0]
+
+    def _make_or_wait(self) -> None:
         with self._lock:
-            mine = self._future is None
-            future = self._future = self._future or Future()
-        if mine:
-            try:
-                future.set_result(self._make())
-            except BaseException as error:
-                future.set_exception(error)
-                raise
-        return future.result()
+            mine = self._pid != os.getpid()
+            if mine:
+                self._pid, self._ended = os.getpid(), threading.Event()
+            ended = self._ended
+        if not mine:
+            ended.wait()
+            return
+        try:
+            self._made.append(self._make())
+        except BaseException as error:
+            self._error = error
+            raise
+        finally:
+            ended.set()
 
     def peek(self) -> T | None:
         """Return the value if it has been made, without waiting."""
-        with self._lock:
-            future = self._future
-        if future is None or not future.done() or future.exception() is not None:
-            return None
-        return future.result()
+        return self._made[0] if self._made else None

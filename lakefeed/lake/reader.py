@@ -10,7 +10,6 @@ compared before the bytes leave (I7). Results are in the order asked.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from lakefeed.errors import NotFound
+from lakefeed.forking import new_lock
 from lakefeed.format import bridge, payload
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.columns import MAGIC
@@ -121,7 +121,7 @@ class Reader:
 
     def __init__(self, files: OpenFiles) -> None:
         self._files = files
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
 

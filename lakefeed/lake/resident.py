@@ -9,7 +9,6 @@ lakes that a process has open: a daemon may serve many.
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from lakefeed.forking import new_lock
 from lakefeed.format.fingerprint import Fingerprints
 from lakefeed.lake.addresses import ROW_BYTES, Addresses
 from lakefeed.lake.once import Once
@@ -43,7 +43,7 @@ class Resident:
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._held: OrderedDict[str, Addresses] = OrderedDict()
         self._making: dict[str, Once[Addresses]] = {}
         self._decoded_groups: dict[str, int] = {}

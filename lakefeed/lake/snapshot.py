@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from lakefeed.errors import Invalid, NotFound, SnapshotExpired
+from lakefeed.forking import Lazy
 from lakefeed.format import bridge
 from lakefeed.format.columns import ColumnsReader
 from lakefeed.format.commit import State
@@ -86,7 +86,7 @@ class Snapshot:
         """When that commit was made, by the file server's clock."""
         return self.state.time_ns
 
-    @cached_property
+    @Lazy
     def sources(self) -> list[Source]:
         """The sorted runs whose rows make up this view, newest first."""
         return sources_of(self.state)

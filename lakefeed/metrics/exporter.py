@@ -22,6 +22,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, from_os_error
 from lakefeed.feed.feed import FeedOptions
+from lakefeed.forking import new_lock
 from lakefeed.metrics.loader import REGISTRY, loader_metrics
 
 # Any host may ask for metrics, as Prometheus in a cluster does.
@@ -80,7 +81,7 @@ def page(registry: CollectorRegistry = REGISTRY) -> str:
     return text
 
 
-_lock = threading.Lock()  # guards the pages below
+_lock = new_lock()  # guards the pages below
 _served: dict[int, Exporter] = {}
 
 

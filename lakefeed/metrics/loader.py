@@ -11,11 +11,12 @@ loader workers included, dead ones too. Gauges are then the sum or the latest of
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from lakefeed.forking import new_lock
 
 # From a page cache's microseconds to a filer that has gone away.
 _BUCKETS = (1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
@@ -28,7 +29,7 @@ class LoaderMetrics:
     that the two ratios are made of."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._wait_seconds = self._all_seconds = 0.0
         self._sample_bytes = self._read_bytes = 0
         self._declare_loader(registry)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from itertools import islice
 
 from lakefeed.errors import Invalid
+from lakefeed.forking import Lazy
 from lakefeed.format.paths import PATH_BYTES_MAX, check_path, parents, subtree_range
 from lakefeed.format.rows import Kind
 from lakefeed.lake.snapshot import Snapshot
@@ -36,7 +36,7 @@ class Planner:
         self._above = f"{prefix}/" if prefix else ""
         self._problems = problems
 
-    @cached_property
+    @Lazy
     def nothing_there(self) -> bool:
         """Whether the lake has nothing at the prefix or below it."""
         if self._prefix and self._snapshot.locate([self._prefix])["kind"][0].is_valid:

@@ -22,10 +22,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
+from lakefeed.forking import Lazy
 from lakefeed.format.payload import Payload, encode
 from lakefeed.format.rows import Codec, Kind
 from lakefeed.transfer.problems import Problems
@@ -89,7 +89,7 @@ class ReadOptions:
     dry_run: bool = False
     threads_max: int = THREADS_MAX
 
-    @cached_property
+    @Lazy
     def flags(self) -> int:
         """Flags to open a source file with."""
         return _FLAGS if self.follow_symlinks else _FLAGS | os.O_NOFOLLOW

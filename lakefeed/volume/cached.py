@@ -18,12 +18,12 @@ import hashlib
 import os
 import random
 import struct
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, LakefeedError, NotFound
+from lakefeed.forking import new_lock
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import deal_out, total_bytes
@@ -58,7 +58,7 @@ class BlockCache:
         self.bytes_max = bytes_max
         self._disk = PosixVolume(directory)
         self._crc = crc
-        self._lock = threading.Lock()  # guards all below
+        self._lock = new_lock()  # guards all below
         self._hits = 0
         self._misses = 0
         self._unusable = 0

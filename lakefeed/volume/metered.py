@@ -7,13 +7,13 @@ Only volume calls are timed, not the work between them.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lakefeed.closing import Closing
+from lakefeed.forking import new_lock
 from lakefeed.volume.base import (
     Buffer,
     FileStat,
@@ -41,7 +41,7 @@ class Meter:
     """The counters, by verb."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._readings: dict[str, Reading] = {}
 
     def readings(self) -> dict[str, Reading]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lakefeed.closing import Closing
+from lakefeed.forking import new_lock
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import total_bytes
@@ -45,7 +46,7 @@ class SlowVolume:
     def __init__(self, inner: Volume, profile: Profile) -> None:
         self._inner = inner
         self._profile = profile
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = new_lock()  # guards the three below
         self._free_at = 0.0
         self.calls = 0
         self.moved_bytes = 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lakefeed.errors import Corrupt
+from lakefeed.feed import indexed
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.indexed import Indexed
 from lakefeed.feed.labels import Labelling
@@ -169,3 +170,17 @@ def test_an_index_that_lies_about_its_kinds_is_refused(
         selection = resolve(lying.snapshot(), "")
         with pytest.raises(Corrupt, match="only files"):
             selection.rows(np.array([0]))
+
+
+def test_the_paths_of_a_selection_in_two_feeds_are_kept_within_one_bound(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection = resolve(lake.snapshot(), "train")
+    assert isinstance(selection, Indexed)
+    one, other = selection.through(lake.snapshot()), selection.through(lake.snapshot())
+    group = selection.paths(np.arange(64)).nbytes
+    monkeypatch.setattr(indexed, "_PATHS_BYTES", 3 * group)
+    for start in range(0, 832, 64):
+        for each in (one, other):
+            assert each.paths(np.arange(start, start + 64)).to_pylist() == TRAIN[start : start + 64]
+    assert 0 < len(selection._paths._groups) <= 3

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 LAYERS = {
     "closing": 0,
     "errors": 0,
+    "forking": 0,
     "volume": 1,
     "format": 1,
     "lake": 2,
