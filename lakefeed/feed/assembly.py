@@ -204,13 +204,18 @@ class Places:
         low, high = splits[at - self._first[number] : at - self._first[number] + 2].tolist()
         return data.data[low:high]
 
-    def check(self, at: int, name: str) -> None:
-        """Expand a compressed sample into its place; raise Corrupt for what does not verify."""
+    def check(self, at: int, name: str, stored: bytes | None = None) -> None:
+        """Expand a compressed sample into its place; raise Corrupt for what does not verify.
+
+        `stored` is what to look at instead of what a read brought.
+        """
         rows = self._rows
-        (brought,) = self._brought(np.array([at]))
+        if stored is None:
+            (brought,) = self._brought(np.array([at]))
+            stored = bytes(brought)
         codec = Codec.ZSTD if rows.packed[at] else Codec.NONE
         size, checksum = int(rows.size[at]), int(rows.crc32c[at])
-        data = payload.decode(bytes(brought), size, codec, checksum, name)
+        data = payload.decode(stored, size, codec, checksum, name)
         self.put(at, data)
 
     def put(self, at: int, data: bytes) -> None:

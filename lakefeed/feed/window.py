@@ -3,7 +3,7 @@
 1. `Window` plans: where the samples are, which reads bring them, how much memory it takes.
 2. `open` lends the buffers, once the budget has room for them.
 3. `read` does some of the reads and verifies what came (I7), on any thread: reads write to
-   disjoint places.
+   disjoint places. What is damaged is read once more if it may have been a copy (V9).
 4. `settle` brings what no read brought: empty payloads, and those whose pack is gone because
    compaction moved them, which the snapshot knows.
 5. `batch` makes one batch.
@@ -246,18 +246,39 @@ class Window:
 
     def _verify(self, find: Callable[[], list[int]]) -> None:
         began = time.perf_counter()
-        for at in find():
-            self._check(at)
+        damaged = {at: error for at in find() if (error := self._damage(at)) is not None}
+        # All before any is read once more: they may lie in one block of a cache.
+        copies = {at for at in damaged if self._ask_at(at, _distrust)}
+        for at, error in damaged.items():
+            stored = self._ask_at(at, _read) if at in copies else None
+            still = error if stored is None else self._damage(at, stored)
+            if still is not None:
+                self._refuse(at, still)
         self.means.recorder.stage("verify", time.perf_counter() - began)
 
-    def _check(self, at: int) -> None:
+    def _damage(self, at: int, stored: bytes | None = None) -> Corrupt | None:
         """Look at a payload whose checksum did not agree, unless its pack is gone."""
         if at in self._gone:
-            return
+            return None
         try:
-            self._places.check(at, self._name(at))
+            self._places.check(at, self._name(at), stored)
         except Corrupt as error:
-            self._refuse(at, error)
+            return error
+        return None
+
+    def _ask_at(
+        self, at: int, question: Callable[[ReadableFile, int, int], _Answer]
+    ) -> _Answer | None:
+        """Ask the pack of a payload about its bytes; None if the pack is gone."""
+        pack = self.rows.packs[int(self.rows.pack[at])]
+        place = int(self.rows.offset[at]), int(self.rows.length[at])
+        means = self.means
+        try:
+            return means.patience.run(
+                lambda: means.snapshot.read_pack(pack, lambda file: question(file, *place))
+            )
+        except NotFound:
+            return None
 
     def _refuse(self, at: int, error: Corrupt) -> None:
         with self._lock:
@@ -275,7 +296,9 @@ class Window:
         empty = (rows.length == 0) & (self.draft.numbers != EMPTY)
         wrong = empty & ((rows.size != 0) | (rows.crc32c != 0))
         for at in np.flatnonzero(wrong).tolist():
-            self._check(at)
+            error = self._damage(at)
+            if error is not None:
+                self._refuse(at, error)
         if not self._gone:
             return
         snapshot = self.means.snapshot
@@ -330,6 +353,14 @@ class Window:
 
 def _hint(places: list[tuple[int, int]], file: ReadableFile) -> bool:
     return file.will_need(places)
+
+
+def _distrust(file: ReadableFile, offset: int, length: int) -> bool:
+    return file.distrust(offset, length)
+
+
+def _read(file: ReadableFile, offset: int, length: int) -> bytes:
+    return file.read_at(offset, length)
 
 
 def _labels(selection: Selection, numbers: np.ndarray) -> Labels | None:

@@ -4,7 +4,8 @@
 into reads of at most about 4 MiB. `Reader` does: a few reads inline to see how fast the volume
 answers, the rest inline too if it answers from memory (threads would only contend for the
 interpreter), or on a pool wide enough to hide a filer's latency. Each payload's checksum is
-compared before the bytes leave (I7). Results are in the order asked.
+compared before the bytes leave (I7); a damaged one is read once more if it was maybe a copy (V9).
+Results are in the order asked.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lakefeed.errors import NotFound
+from lakefeed.errors import Corrupt, NotFound
 from lakefeed.forking import new_lock
 from lakefeed.format import bridge, payload
 from lakefeed.format.checksum import crc32c
@@ -256,7 +257,7 @@ class _Job:
                 if last - first == 1 and not codec[at] and crc32c(data) == checksum[at]:
                     results[at] = data
                 else:
-                    self._unpack(data, base, order[first:last])
+                    self._unpack(file, data, base, order[first:last])
                 done += 1
 
         try:
@@ -265,12 +266,20 @@ class _Job:
             first, last = self._reads.start[done], self._reads.end[end - 1]
             self.gone.extend(self._order[first:last])
 
-    def _unpack(self, data: bytes, base: int, positions: Sequence[int]) -> None:
+    def _unpack(self, file: ReadableFile, data: bytes, base: int, positions: Sequence[int]) -> None:
         for at in positions:
             start = self._offset[at] - base
             stored = data[start : start + self._length[at]]
             if self._codec[at] or crc32c(stored) != self._crc32c[at]:
-                stored = payload.decode(
-                    stored, self._size[at], self._codec[at], self._crc32c[at], self._name(at)
-                )
+                stored = self._decoded(file, stored, at)
             self.results[at] = stored
+
+    def _decoded(self, file: ReadableFile, stored: bytes, at: int) -> bytes:
+        expected = (self._size[at], self._codec[at], self._crc32c[at], self._name(at))
+        try:
+            return payload.decode(stored, *expected)
+        except Corrupt:
+            offset, length = self._offset[at], self._length[at]
+            if not file.distrust(offset, length):
+                raise
+        return payload.decode(file.read_at(offset, length), *expected)

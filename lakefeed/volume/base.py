@@ -18,6 +18,7 @@ V6  `read_at` returns exactly what was asked or raises; a short file is VolumeFa
 V7  Every failure is one of lakefeed's five errors. NotFound means that the name does not exist.
 V8  `will_need` is a hint: bytes may come sooner, all of them at the same time, to whoever reads
     them next. It does not wait for them, changes nothing else, and never fails.
+V9  After `distrust` said True, bytes come from further away than those that were read before.
 
 Left to others: names (`lake.layout`), checksums (`format`), retries and ambiguity (`lake.log`).
 """
@@ -114,6 +115,10 @@ class ReadableFile(Protocol):
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
         """Have these bytes, each (offset, length), fetched; False if nobody here does that (V8)."""
+
+    def distrust(self, offset: int, length: int) -> bool:
+        """Forget copies of these bytes, which turned out to be damaged; False if none are kept on
+        the way here, so that reading them again brings nothing else (V9)."""
 
     def stat(self) -> FileStat:
         """Return the facts of the open file, fresh from the server."""

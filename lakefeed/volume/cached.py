@@ -4,7 +4,8 @@ Which files may be cached says the caller: those that never change (I1), so that
 for ever. A block is one file, named after its file's path and its number. Nothing in the cache is
 trusted and nothing in it can be half there: every 64 KiB of a block carry a checksum that is
 compared on the way out (I7), and a block is written under a temporary name and appears by a rename.
-One that is torn by a power cut, damaged or of another length is removed and fetched anew. Two
+One that is torn by a power cut, damaged or of another length is removed and fetched anew, and so is
+one that was damaged before it came here, when whoever verifies its bytes says so (`distrust`). Two
 processes that fetch one block at once do the work twice and no harm.
 
 When the cache nears its bound, blocks are removed until an eighth of it is free, chosen at random:
@@ -122,8 +123,11 @@ class BlockCache:
             into[:] = data[start - low : start - low + len(into)]
         return True
 
+    def drop(self, path: str, block: int) -> None:
+        """Remove a block whose bytes turned out to be damaged."""
+        self._drop(_block_name(path, block))
+
     def _drop(self, name: str) -> None:
-        """Remove a block that is of no use."""
         with self._lock:
             self._unusable += 1
         try:
@@ -252,6 +256,13 @@ class CachedFile(PlainReads, Closing):
             self._cache.keep(self._path, block, data[number * size : (number + 1) * size])
         low, high = max(start, offset), min(end, offset + len(into))
         into[low - offset : high - offset] = data[low - start : high - start]
+
+    def distrust(self, offset: int, length: int) -> bool:
+        """Drop the blocks with these bytes: they were damaged when they came, and kept so."""
+        size = self._cache.block_bytes
+        for block in range(offset // size, -(-(offset + length) // size)):
+            self._cache.drop(self._path, block)
+        return True
 
     def stat(self) -> FileStat:
         """Return the facts of the open file, fresh from the server."""

@@ -253,6 +253,11 @@ class DeadlineReadableFile(_DeadlineFile[ReadableFile], PlainReads):
         except VolumeFailed:
             return False  # whoever reads hears of it
 
+    def distrust(self, offset: int, length: int) -> bool:
+        """Pass it on."""
+        drop = partial(self._inner.distrust, offset, length)
+        return self._volume.run("distrust", self._path, drop)
+
 
 class DeadlineVolume:
     """`inner`, whose every call answers within `seconds` or raises VolumeFailed(ETIMEDOUT)."""

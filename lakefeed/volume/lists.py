@@ -86,7 +86,8 @@ class ReadList:
 
 
 class PlainReads:
-    """What a file does that knows no better: one call after the other, nothing of the kernel."""
+    """What a file does that knows no better: one call after the other, nothing of the kernel, no
+    copies."""
 
     @property
     def counted(self) -> bool:
@@ -96,6 +97,10 @@ class PlainReads:
     def cached_share(self, _ranges: Sequence[tuple[int, int]]) -> float | None:
         """Nobody tells what lies in memory."""
         return None
+
+    def distrust(self, _offset: int, _length: int) -> bool:
+        """No copies are kept."""
+        return False
 
     @abstractmethod
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:

@@ -143,6 +143,10 @@ class MeteredReadableFile(Closing):
         """Pass the hint on; it is not counted, because nobody waits for it."""
         return self._inner.will_need(ranges)
 
+    def distrust(self, offset: int, length: int) -> bool:
+        """Pass it on."""
+        return self._inner.distrust(offset, length)
+
     def stat(self) -> FileStat:
         """Return the facts of the open file."""
         with self._meter.call("stat"):

@@ -135,6 +135,10 @@ class PosixReadableFile(Descriptor):
             return False  # whoever reads hears what is wrong
         return True
 
+    def distrust(self, _offset: int, _length: int) -> bool:
+        """What the kernel keeps it answers for: there is nothing to forget."""
+        return False
+
     def _failed(self, error: OSError, offset: int) -> LakefeedError:
         return from_os_error(error, f"read of {self._path} at {offset}")
 

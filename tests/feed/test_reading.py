@@ -14,7 +14,7 @@ import pytest
 from lakefeed.errors import Corrupt, Invalid, VolumeFailed
 from lakefeed.feed import assembly, fetching, tuning
 from lakefeed.feed.batch import Batch
-from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.feed.feed import Cache, Feed, FeedOptions
 from lakefeed.feed.labels import NO_LABEL
 from lakefeed.lake.lake import Lake
 from lakefeed.volume.memory import MemoryVolume
@@ -217,6 +217,27 @@ def test_a_damaged_sample_stops_the_feed_unless_it_is_skipped(tmp_path: Path) ->
     damaged_lake(tmp_path, [41])
     with Feed(tmp_path, "train", FeedOptions(16)) as feed, pytest.raises(Corrupt, match="2/041"):
         list(feed)
+
+
+@pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["one by one", "by batch"])
+def test_bytes_that_came_damaged_into_a_cache_are_read_once_more(
+    tmp_path: Path, small_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "_SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(assembly, "_WORTH_BYTES", 0)
+    where = tmp_path / "lake"
+    good = damaged_lake(where, [7, 41])
+    cache = Cache(tmp_path / "cache", "64MiB")
+    with Feed(where, "train", FeedOptions(16, on_corrupt="skip", cache=cache)) as feed:
+        assert served(feed) == good
+        assert feed.stats().corrupt_samples == 2
+    (pack,) = (where / "packs").rglob("*.pack")
+    pack.write_bytes(pack.read_bytes().replace(b"UNLIKE", b"unlike"))
+    for _ in range(2):
+        with Feed(where, "train", FeedOptions(16, cache=cache)) as feed:
+            assert len(served(feed)) == 60
+            misses = feed.stats().cache_misses
+    assert misses == 0  # what came the second time was kept
 
 
 def test_every_batch_is_as_long_as_the_last_with_padding(volume: MemoryVolume) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakefeed.errors import Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
+from lakefeed.format.checksum import crc32c
+from lakefeed.format.rows import Codec
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.reader import Extents, plan_reads
 from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES
+from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import QUIET, all_rows, compact, contents, damage, new_lake, write
 from tests.support.faulty import FaultyVolume
@@ -97,6 +102,25 @@ def test_a_damaged_payload_is_corrupt_and_names_its_path(size: int) -> None:
         with pytest.raises(Corrupt, match="b"):
             lake.snapshot().get_many(["a", "b"])
         assert lake.snapshot().get("a") == b"a" * size
+
+
+@pytest.mark.parametrize("codec", [Codec.NONE, Codec.ZSTD])
+def test_a_payload_that_came_damaged_into_a_cache_is_read_once_more(
+    tmp_path: Path, codec: Codec
+) -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        with lake.writer(replace(QUIET, codec=codec)) as writer:
+            writer.put("a", b"a" * 5000)
+        (row,) = all_rows(lake.snapshot())
+    cached = CachedVolume(volume, BlockCache(tmp_path, 16 << 20, 1 << 20, crc32c), layout.is_pack)
+    place = layout.pack_path(row.pack), row.offset + row.length - 1
+    damage(volume, *place)
+    with Lake.open(cached) as lake, pytest.raises(Corrupt, match="a"):
+        lake.snapshot().get("a")
+    damage(volume, *place)  # the other way round
+    with Lake.open(cached) as lake:
+        assert lake.snapshot().get("a") == b"a" * 5000
 
 
 @pytest.mark.parametrize("verb", ["read", "open"])

@@ -1,4 +1,4 @@
-"""What every volume promises (V1 to V8 of `lakefeed.volume.base`), as one class of tests.
+"""What every volume promises (V1 to V9 of `lakefeed.volume.base`), as one class of tests.
 
 A volume proves itself in three lines:
 
@@ -386,3 +386,14 @@ class VolumePromises:
             reader.will_need([(0, 10)])
         assert not reader.will_need([(0, 10)])
         assert reader.cached_share([(0, 10)]) is None
+
+    # V9
+
+    def test_v9_distrusted_bytes_come_again(self, volume: Volume) -> None:
+        write_file(volume, "a", b"0123456789")
+        with volume.open("a") as reader:
+            assert reader.read_at(2, 3) == b"234"
+            assert reader.distrust(2, 3) in (True, False)
+            assert reader.read_at(2, 3) == b"234"
+            assert reader.distrust(0, 10) in (True, False)
+            assert reader.read_at(0, 10) == b"0123456789"

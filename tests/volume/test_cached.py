@@ -102,6 +102,16 @@ def test_a_damaged_block_is_fetched_anew(rig: Rig, at: int) -> None:
     assert rig.fetched_bytes() == 2 * BLOCK
 
 
+def test_distrusted_bytes_are_fetched_anew_and_no_others(rig: Rig) -> None:
+    rig.read(0, len(rig.data))
+    fetched = rig.fetched_bytes()
+    with rig.volume.open("packs/a") as file:
+        assert file.distrust(BLOCK - 1, 2)
+        assert len(rig.blocks()) == 1
+        assert file.read_at(0, len(rig.data)) == rig.data
+    assert rig.fetched_bytes() == fetched + 2 * BLOCK
+
+
 @pytest.mark.parametrize("length", [0, 3, 16, 100, BLOCK])
 def test_a_block_cut_by_a_power_cut_is_fetched_anew(rig: Rig, length: int) -> None:
     rig.read(0, BLOCK)
