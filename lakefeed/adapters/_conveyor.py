@@ -15,9 +15,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 Stamped = tuple[dict[str, Any], Any]
+
+_Value = TypeVar("_Value")
+_Result = TypeVar("_Result")
+
+
+def applied(action: Callable[[_Value], _Result], value: _Value) -> _Result:
+    """Return what a user's function makes of a value.
+
+    A StopIteration that it lets out would be taken for the end of the epoch, so it is an error.
+    """
+    try:
+        return action(value)
+    except StopIteration as error:
+        raise RuntimeError("the transform raised StopIteration") from error
 
 
 class Conveyor(Iterator[Stamped]):
@@ -93,7 +107,7 @@ class Conveyor(Iterator[Stamped]):
 
     def _start(self, value: Any) -> Future[Any]:
         if self._pool is not None:
-            return self._pool.submit(self._action, value)
+            return self._pool.submit(applied, self._action, value)
         done: Future[Any] = Future()
-        done.set_result(self._action(value))
+        done.set_result(applied(self._action, value))
         return done

@@ -42,6 +42,12 @@ def fail_late(samples: Samples) -> int:
     return len(samples)
 
 
+def give_up(samples: Samples) -> int:
+    """Ask an iterator for more than it has."""
+    empty: list[int] = []
+    return next(iter(empty))
+
+
 def die(samples: Samples) -> int:
     """What a segmentation fault or the kernel's memory killer does."""
     os.kill(os.getpid(), signal.SIGKILL)
@@ -76,6 +82,18 @@ def test_an_error_comes_out_of_next_in_its_place(lake: Lake, processes: bool) ->
         with pytest.raises(Invalid, match="closed"):
             next(results)
         assert results.state()["position"] == 14  # what was taken
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_function_that_lets_out_a_stop_iteration_does_not_end_the_epoch(
+    lake: Lake, processes: bool
+) -> None:
+    with (
+        Feed(lake.snapshot(), "", OPTIONS) as feed,
+        mapped(feed, give_up, workers=1, processes=processes) as results,
+        pytest.raises(RuntimeError, match="the transform raised StopIteration"),
+    ):
+        list(results)
 
 
 def test_a_process_that_dies_is_an_error_not_a_hang(lake: Lake) -> None:

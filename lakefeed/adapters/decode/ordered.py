@@ -28,6 +28,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lakefeed.adapters._conveyor import applied
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch, Names
@@ -164,7 +165,7 @@ def mapped(
         executor = ThreadPoolExecutor(workers, "lakefeed-map")
 
     def begin(samples: Samples) -> Callable[[], T]:
-        future: Future[T] = executor.submit(function, samples)
+        future: Future[T] = executor.submit(applied, function, samples)
         return future.result
 
     return Ordered(feed, executor, begin, 2 * workers if ahead is None else ahead)

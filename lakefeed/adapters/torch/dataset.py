@@ -27,6 +27,7 @@ from typing import Any
 
 from torch.utils import data
 
+from lakefeed.adapters._conveyor import applied
 from lakefeed.adapters._kept import Kept, OpenedFeed
 from lakefeed.adapters._places import Place, Source
 from lakefeed.adapters.torch.batch import Batch
@@ -170,7 +171,7 @@ class Iteration(Iterator[Any]):
     def __next__(self) -> Any:
         batch = self.next_batch()
         transform = self._dataset.transform
-        return batch if transform is None else transform(batch)
+        return batch if transform is None else applied(transform, batch)
 
     def next_batch(self) -> Batch:
         """Return the next batch as it is, without the transform."""

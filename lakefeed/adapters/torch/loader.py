@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch.utils import data
 
-from lakefeed.adapters._conveyor import Conveyor, Stamped
+from lakefeed.adapters._conveyor import Conveyor, Stamped, applied
 from lakefeed.adapters._places import Source
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
@@ -197,7 +197,9 @@ class Loader(Closing):
             return stage
         if threads:
             return self._ahead(stage, running, transform, threads)
-        return _Stage(((state, transform(batch)) for state, batch in iteration), iteration.close)
+        return _Stage(
+            ((state, applied(transform, batch)) for state, batch in iteration), iteration.close
+        )
 
     def _ahead(self, stage: _Stage, running: ExitStack, action: Any, threads: int) -> _Stage:
         depth = self.options.prefetch + threads
@@ -311,7 +313,7 @@ class _StampingIteration(Iterator[Stamped]):
 
     def _next(self) -> Stamped:
         batch: Batch = self._iteration.next_batch()
-        return batch.state, batch if self._transform is None else self._transform(batch)
+        return batch.state, batch if self._transform is None else applied(self._transform, batch)
 
 
 def _same(value: Any) -> Any:

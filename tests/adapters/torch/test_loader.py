@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,22 @@ def test_an_error_of_the_function_reaches_the_loop(lake: Path, way: str) -> None
         pytest.raises(LookupError, match="cannot use 8 samples"),
     ):
         next(iter(loader))
+
+
+def give_up(batch: lakefeed.torch.Batch) -> None:
+    next(iter(()))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_function_that_lets_out_a_stop_iteration_does_not_end_the_epoch(
+    lake: Path, way: str
+) -> None:
+    options = replace(WAYS[way], transform=give_up)
+    with (
+        Loader(lake, "train", OPTIONS, options) as loader,
+        pytest.raises(RuntimeError, match="the transform raised StopIteration"),
+    ):
+        list(loader)
 
 
 @pytest.mark.parametrize("way", WAYS)
