@@ -53,8 +53,9 @@ class Batch:
 
     The first `real` samples are the step's own; behind them are those that only fill the batch up
     (`last="pad"`: empty, label -1; `last="repeat"`: from the beginning of the epoch). `corrupt`
-    names what `on_corrupt="skip"` left out. `state` is where to restore a feed so that it goes on
-    behind this batch. In a `with` block the buffer is released at its end.
+    names what `on_corrupt="skip"` left out; `kept` then says which samples of the step these are,
+    and is None where all are there. `state` is where to restore a feed so that it goes on behind
+    this batch. In a `with` block the buffer is released at its end.
     """
 
     labels: Labels | None
@@ -64,6 +65,7 @@ class Batch:
     real: int
     names: Names = field(repr=False)
     corrupt: tuple[str, ...] = ()
+    kept: NDArray[np.int64] | None = None
     released: bool = False
 
     def __len__(self) -> int:

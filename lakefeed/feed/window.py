@@ -335,11 +335,12 @@ class Window:
         draft, selection = self.draft, self.means.selection
         start, end = draft.splits[number], draft.splits[number + 1]
         chosen = np.arange(start, end)
-        numbers, real = draft.numbers[start:end], draft.real[number]
+        numbers, real, kept = draft.numbers[start:end], draft.real[number], None
         if bad and self.means.fixed:
             chosen[np.array(bad) - start] = NOTHING
         elif bad:
             chosen = np.setdiff1d(chosen, bad, assume_unique=True)
+            kept = chosen - start
             numbers = draft.numbers[chosen]
             real -= sum(at - start < real for at in bad)
         data, splits = self._places.gather(number, chosen)
@@ -348,7 +349,7 @@ class Window:
             labels[chosen == NOTHING] = NO_LABEL
         names = tuple(self._name(at) for at in bad)
         paths = Names(selection.paths, numbers)
-        return Batch(labels, data, splits, draft.cursors[number], real, paths, names)
+        return Batch(labels, data, splits, draft.cursors[number], real, paths, names, kept)
 
 
 def _hint(places: list[tuple[int, int]], file: ReadableFile) -> bool:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,10 @@ def give_up(samples: Samples) -> int:
     """Ask an iterator for more than it has."""
     empty: list[int] = []
     return next(iter(empty))
+
+
+def positions(samples: Samples) -> list[tuple[str, int]]:
+    return list(zip(samples.paths, samples.positions.tolist(), strict=True))
 
 
 def die(samples: Samples) -> int:
@@ -94,6 +99,20 @@ def test_a_function_that_lets_out_a_stop_iteration_does_not_end_the_epoch(
         pytest.raises(RuntimeError, match="the transform raised StopIteration"),
     ):
         list(results)
+
+
+@pytest.mark.parametrize("batch_size", [3, 6, 60])
+def test_samples_behind_a_damaged_one_keep_their_positions(tmp_path: Path, batch_size: int) -> None:
+    files = {f"{at:03d}": b"%03d unlike any other" % at for at in range(60)}
+    with Lake.create(tmp_path) as lake, lake.writer() as writer:
+        for path, data in files.items():
+            writer.put(path, data)
+    (pack,) = (tmp_path / "packs").rglob("*.pack")
+    pack.write_bytes(pack.read_bytes().replace(b"007 unlike", b"007 UNLIKE"))
+    options = FeedOptions(batch_size, shuffle=None, on_corrupt="skip")
+    with Feed(tmp_path, "", options) as feed, mapped(feed, positions, workers=1) as results:
+        found = dict(pair for batch in results for pair in batch)
+    assert found == {path: int(path) for path in files if path != "007"}
 
 
 def test_a_process_that_dies_is_an_error_not_a_hang(lake: Lake) -> None:

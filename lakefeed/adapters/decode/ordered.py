@@ -191,7 +191,7 @@ def samples_of(feed: Feed, before: Mapping[str, Any], batch: Batch) -> Samples:
         names=batch.names,
         seed=feed.options.seed,
         epoch=epoch,
-        positions=np.arange(low, low + len(batch), dtype=np.int64),
+        positions=low + (np.arange(len(batch)) if batch.kept is None else batch.kept),
     )
 
 
