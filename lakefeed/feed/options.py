@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from dataclasses import dataclass
@@ -25,11 +26,15 @@ _DEPTH_MAX = 1 << 20
 
 def bytes_of(size: int | str, name: str) -> int:
     """Return a number of bytes given as such or as text, "1GiB" or "500 MB"."""
-    if isinstance(size, int):
-        return size
+    expected = 'bytes, as a whole number or like "1GiB"'
+    if not isinstance(size, str):
+        try:
+            return operator.index(size)  # numpy's numbers too
+        except TypeError as error:
+            raise Invalid(name, expected=expected, found=repr(size)) from error
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?\s*", size.lower())
     if match is None or match[2] not in _UNITS:
-        raise Invalid(name, expected='bytes, as a number or like "1GiB"', found=repr(size))
+        raise Invalid(name, expected=expected, found=repr(size))
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -92,6 +97,8 @@ class FeedOptions:
         for name, value in (("prefetch", limits.depth), ("memory_bytes", limits.bytes_max)):
             if value < 1:
                 raise Invalid(name, expected="at least 1", found=value)
+        if type(self.seed) is not int or not 0 <= self.seed < 1 << 64:
+            raise Invalid("seed", expected="a number from 0 to 2^64 - 1", found=repr(self.seed))
         if self.on_corrupt not in ("raise", "skip"):
             raise Invalid("on_corrupt", expected='"raise" or "skip"', found=repr(self.on_corrupt))
         if self.window is not None and not str(self.shuffle).startswith("runs="):

@@ -77,6 +77,8 @@ class Shuffle:
             expected = '"global", "runs=K", "runs=K,window=W" or None'
             raise Invalid("shuffle", expected=expected, found=repr(text))
         if match[2] is not None:
+            if window is not None:
+                raise Invalid("window", expected=f"none beside shuffle={text!r}", found=window)
             window = int(match[2])
         if window is None:
             window = _usual_window(run)

@@ -215,8 +215,16 @@ def test_packs_that_garbage_collection_took_are_missed_by_name() -> None:
             list(feed)
 
 
+def test_a_budget_may_be_a_number_of_numpys() -> None:
+    limits = FeedOptions(memory_bytes=np.int64(1 << 30)).limits  # type: ignore[arg-type]
+    assert limits == FeedOptions(memory_bytes="1GiB").limits
+    assert type(limits.bytes_max) is int
+
+
 def test_options_that_cannot_be_are_refused_at_once() -> None:
     for options in ({"batch_size": 0}, {"shuffle": "a bit"}, {"rank": 1}, {"prefetch": 0},
-                    {"memory_bytes": 0}, {"labels": "colour"}):  # fmt: skip
+                    {"memory_bytes": 0}, {"labels": "colour"}, {"memory_bytes": 1e9}, {"seed": -1},
+                    {"seed": 1 << 64}, {"seed": 0.5}, {"seed": np.int64(7)},
+                    {"shuffle": "runs=8,window=16", "window": 64}):  # fmt: skip
         with pytest.raises(Invalid):
             FeedOptions(**options)  # type: ignore[arg-type]
