@@ -1,7 +1,8 @@
 """From what a user names (a directory, a lake, a snapshot) to the snapshot a feed reads.
 
 A directory is opened here and closed with the feed; a lake or a snapshot stays the caller's. With a
-cache the same snapshot is opened once more, through the cache.
+cache the same snapshot is opened once more, through the cache; of a federation each lake's, when
+something of it is first wanted.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import os
 from typing import cast
 
-from lakefeed.errors import Invalid
 from lakefeed.feed.options import Cache
 from lakefeed.format.checksum import crc32c
 from lakefeed.lake import layout
@@ -32,7 +32,7 @@ class Sources:
     def __init__(self, source: Source | FederatedSnapshot, cache: Cache | None) -> None:
         self._source = source
         self._cache = cache
-        self._blocks: BlockCache | None = None
+        self._blocks = None if cache is None else block_cache(cache)
         self._told = (0, 0)
         self._opened: list[Lake] = []
         self._snapshot: Snapshot | None = None
@@ -47,19 +47,19 @@ class Sources:
     def _open(self) -> Snapshot:
         source = self._source
         if isinstance(source, FederatedSnapshot):
-            if self._cache is not None:
-                raise Invalid("feed", expected="one lake to cache", found="a federation")
+            view = source if self._cache is None else source.through(self._cached)
             # It has all that a feed asks of a snapshot (`View`).
-            return cast("Snapshot", source)
+            return cast("Snapshot", view)
         if isinstance(source, Snapshot):
             snapshot = source
         else:
             lake = source if isinstance(source, Lake) else self._kept(Lake.open(source))
             snapshot = lake.snapshot()
-        if self._cache is None:
-            return snapshot
-        cache = self._cache
-        self._blocks = block_cache(cache)
+        return snapshot if self._cache is None else self._cached(snapshot)
+
+    def _cached(self, snapshot: Snapshot) -> Snapshot:
+        """Open a lake's snapshot once more, through the cache."""
+        assert self._blocks is not None
         cached = self._kept(Lake.open(CachedVolume(snapshot.volume, self._blocks, layout.is_pack)))
         return cached.snapshot(snapshot.number)
 

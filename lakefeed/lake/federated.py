@@ -96,6 +96,14 @@ class FederatedSnapshot:
                 with suppress(LakefeedError):
                     future.result()
 
+    def through(self, reopen: Callable[[Snapshot], Snapshot]) -> FederatedSnapshot:
+        """Return the same view of snapshots that were opened in another way, each on first need."""
+
+        def part(old: Part) -> Part:
+            return Part(old.mount, Once(lambda: reopen(old.once.get())))
+
+        return FederatedSnapshot(self.name, self.mounts, [part(old) for old in self.parts])
+
     def _part(self, path: str) -> Part | None:
         mount = self.mounts.of(path)
         return None if mount is None else self._parts[mount.prefix]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lakefeed import Feed, FeedOptions
+from lakefeed import Cache, Feed, FeedOptions
 from lakefeed.errors import Corrupt, Invalid, NotFound, VolumeFailed
 from lakefeed.format.rows import Kind, rows_from_table
 from lakefeed.lake import layout
@@ -328,6 +328,21 @@ def test_a_feed_serves_the_files_of_all_lakes_in_one_order(lakes: Federation) ->
         for batch in feed:
             served.update(zip(batch.paths, (bytes(view) for view in batch.views()), strict=True))
     assert served == ALL
+
+
+def test_a_node_cache_keeps_blocks_of_all_lakes(
+    world: World, lakes: Federation, tmp_path: Path
+) -> None:
+    options = FeedOptions(batch_size=3, cache=Cache(tmp_path, "64MiB"))
+    for _ in range(2):
+        served: dict[str, bytes] = {}
+        with Feed(lakes.snapshot(), "", options) as feed:  # type: ignore[arg-type]
+            for batch in feed:
+                served.update(zip(batch.paths, batch.bytes(), strict=True))
+            stats = feed.stats()
+        assert served == ALL
+    assert stats.cache_hits > 0
+    assert stats.cache_misses == 0
 
 
 @pytest.mark.slow
