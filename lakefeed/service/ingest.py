@@ -2,8 +2,9 @@
 
 1. A file that the lake holds already, byte for byte and with the same time, needs no commit: it is
    what a crash left behind. A file in whose way something stands in the lake is refused.
-2. The record of the batch is written (`records`), then the packs: one for the small files, one for
-   each big one.
+2. The packs are written, one for the small files, one for each big one; then the record of the
+   batch (`records`). It names what is in the packs, or was in the lake, and nothing else: whoever
+   recovers removes all of it. A crash before it leaves packs that nobody names, for `gc --orphans`.
 3. The commit names inbox and batch. Its plan refuses (Conflict) when another replica committed a
    batch of this inbox since this one looked: then both may have read the same files, and the lease
    has most likely moved. So every file is in one commit, whoever is slow, stopped or cut off.
@@ -131,29 +132,27 @@ class Ingest:
         """
         self._guard.check()
         snapshot = self._lake.snapshot()
-        files = sorted_files([one.file for one in taken])
-        outcome = Outcome(Record(layout.new_id(), snapshot.number, files))
+        outcome = Outcome(Record(layout.new_id(), snapshot.number, ()))
         fresh = self._fresh(sorted(taken, key=lambda one: one.file.path), outcome)
         if not fresh:
             return outcome
-        self._records.begin(outcome.record)
         packs: list[PackSealed] = []
         try:
             self._write(fresh, packs, outcome)
+            if not packs:
+                return outcome
+            outcome.record = replace(outcome.record, files=sorted_files(outcome.done))
+            self._records.begin(outcome.record)
         except BaseException:
             self._drop(packs, outcome.record)
             raise
         try:
-            state = self._publish(packs, outcome) if packs else None
+            outcome.snapshot = self._seen = self._publish(packs, outcome).number
         except (Conflict, Stopped):
             # Raised by the plan alone. After anything else the commit may stand, and needs its
             # packs; then the record tells the next one.
             self._drop(packs, outcome.record)
             raise
-        if state is None:
-            self._records.forget(outcome.record)
-        else:
-            outcome.snapshot = self._seen = state.number
         return outcome
 
     def _drop(self, packs: list[PackSealed], record: Record) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lakefeed.errors import Conflict, VolumeFailed
-from lakefeed.service import taking
+from lakefeed.service import inbox, taking
 from lakefeed.service.ingest import Ingest
 from lakefeed.service.records import CLAIMS, Records
 from lakefeed.service.threads import Stopped
@@ -81,6 +81,33 @@ def test_what_was_deleted_in_the_lake_after_a_crash_does_not_come_back(
         assert made.take() == 0
         assert made.files() == {"b": b"newer"}
         assert waiting(made.root) == []
+
+
+@pytest.mark.parametrize("step", [(Ingest, "_publish"), (inbox, "move_aside")])
+def test_what_was_not_committed_outlives_the_recovery_of_its_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str]
+) -> None:
+    with service(tmp_path, big_bytes=100) as made:
+        with made.lake.writer() as writer:
+            writer.put("cam", b"a file")
+        drop(made.root, "good", b"1")
+        drop(made.root, "cam/refused", b"the only copy")
+        drop(made.root, "changed", b"2" * 200)
+        add_big = Ingest._add_big
+
+        def changing(self: Ingest, *args: Any) -> None:
+            monkeypatch.setattr(Ingest, "_add_big", add_big)
+            drop(made.root, "changed", b"3" * 200, mtime_ns=LONG_AGO_NS + 1)
+            add_big(self, *args)
+
+        monkeypatch.setattr(Ingest, "_add_big", changing)
+        dying(monkeypatch, *step, after=step[1] == "_publish")
+        with pytest.raises(Died):
+            made.take()
+        assert made.take() == 1
+        assert made.files() == {"cam": b"a file", "good": b"1", "changed": b"3" * 200}
+        (kept,) = (made.root / ".rejected").glob("*/refused")
+        assert kept.read_bytes() == b"the only copy"
 
 
 def test_a_file_overwritten_between_reading_and_removal_is_not_lost(
