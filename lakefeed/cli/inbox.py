@@ -49,7 +49,7 @@ def inbox(
     Files are committed and then removed; what a lake cannot hold is moved to .rejected/. A compactd
     that looks after the same inbox does no harm: each file is in one commit.
 
-    JSON keys: dry_run, files, bytes, early, rejected (path, reason), snapshot.
+    JSON keys: dry_run, files, bytes, early, rejected and left (path, reason), snapshot.
 
     \b
     lakefeed inbox /mnt/lake /mnt/drop=cameras --dry-run
@@ -61,12 +61,16 @@ def inbox(
     (found,) = load(given, None).options(settings.get().timeout_seconds).lakes[0].inboxes
     with open_lake(lake) as opened:
         facts = _look(found) if dry_run else _take(opened, found)
+    for kind in ("rejected", "left"):
+        facts[kind] = [_reported(*one) for one in facts[kind]]
     if as_json:
         print_json({"dry_run": dry_run, **facts})
         return
     for one in facts["rejected"]:
         print_line(f"{'would move' if dry_run else 'moved'} aside {shown(one['path'])}: "
                    f"{one['reason']}")  # fmt: skip
+    for one in facts["left"]:
+        print_line(f"left alone {shown(one['path'])}: {one['reason']}")
     amount = f"{human_count(facts['files'])} files, {human_size(facts['bytes'])}"
     verb = "would take in" if dry_run else "took in"
     print_line(f"{verb} {amount}; {human_count(facts['early'])} are not complete yet")
@@ -74,19 +78,22 @@ def inbox(
 
 def _look(options: InboxOptions) -> dict[str, Any]:
     """Return what a walk finds, changing nothing."""
-    from lakefeed.service.waiting import Rules, Walk
+    from lakefeed.service.waiting import Rules, Walk, check_root
 
+    check_root(options.directory)
     prefix = f"{options.prefix}/" if options.prefix else ""
     # The server's time would take a file to ask for; this machine's will do for a look.
     rules = Rules(time.time_ns(), int(options.quiet_seconds * 1e9), prefix, frozenset())
     walk = Walk(options.directory, rules, tidy=False)
-    facts: dict[str, Any] = {"files": 0, "bytes": 0, "early": 0, "rejected": [], "snapshot": None}
+    facts: dict[str, Any] = {"files": 0, "bytes": 0, "early": 0, "rejected": [], "left": [],
+                             "snapshot": None}  # fmt: skip
     try:
         while (seen := walk.next_slice()) is not None:
             facts["files"] += len(seen.complete)
             facts["bytes"] += sum(file.size for file in seen.complete)
             facts["early"] += len(seen.early)
-            facts["rejected"] += [_reported(bad.path, bad.reason) for bad in seen.bad]
+            facts["rejected"] += seen.bad
+            facts["left"] += seen.left
     except FileNotFoundError as error:
         raise NotFound(f"inbox {options.directory}") from error
     return facts
@@ -95,12 +102,13 @@ def _look(options: InboxOptions) -> dict[str, Any]:
 def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
     """Take in what is complete, and return what was done."""
     import asyncio
+    import os
 
     from lakefeed.service.inbox import Inbox
     from lakefeed.service.ingest import Outcome
     from lakefeed.service.threads import Guard
 
-    rejected = _look(options)["rejected"]
+    before = _look(options)
     outcomes: list[Outcome] = []
     guard = Guard()
     guard.allow(True)
@@ -114,12 +122,18 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
         asyncio.run(drain())
     finally:
         inbox.close()
-    refused = [_reported(bad.path, bad.reason) for one in outcomes for bad in one.refused]
+    refused = [bad for one in outcomes for bad in one.refused]
+    gone = [
+        bad
+        for bad in before["rejected"] + refused
+        if not os.path.lexists(os.path.join(options.directory, bad.path))
+    ]
     return {
         "files": sum(one.files for one in outcomes),
         "bytes": sum(one.bytes for one in outcomes),
         "early": inbox.backlog.files,
-        "rejected": rejected + refused,
+        "rejected": gone,
+        "left": before["left"],
         "snapshot": max((one.snapshot for one in outcomes if one.snapshot), default=None),
     }
 

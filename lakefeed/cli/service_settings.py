@@ -121,8 +121,10 @@ class ServiceSettings(BaseSettings):
         if not self.lakes:
             hint = "name it as an argument, in LAKEFEED_LAKES or as lakes in --config"
             raise Invalid("compactd", expected="at least one lake", found="none", hint=hint)
+        lakes = tuple(LakeOptions(lake, self._inboxes_of(lake)) for lake in self._lakes())
+        _check_apart(lakes)
         return ServiceOptions(
-            lakes=tuple(LakeOptions(lake, self._inboxes_of(lake)) for lake in self._lakes()),
+            lakes=lakes,
             name=self.name or f"{os.uname().nodename}/{os.getpid()}",
             interval_seconds=self.interval,
             compaction=CompactionOptions(
@@ -151,13 +153,10 @@ class ServiceSettings(BaseSettings):
 
     def _inboxes_of(self, lake: str) -> tuple[InboxOptions, ...]:
         words = (*self.inbox, *self.inboxes.get(lake, ()))
-        return tuple(self._inbox(word, lake) for word in words)
+        return tuple(self._inbox(word) for word in words)
 
-    def _inbox(self, word: str, lake: str) -> InboxOptions:
+    def _inbox(self, word: str) -> InboxOptions:
         directory, _, prefix = word.partition("=")
-        inside = os.path.realpath(directory).startswith(os.path.realpath(lake) + "/")
-        if inside or os.path.realpath(directory) == os.path.realpath(lake):
-            raise Invalid("setting inbox", expected="a directory outside the lake", found=directory)
         return InboxOptions(
             directory,
             check_prefix(prefix),
@@ -167,6 +166,25 @@ class ServiceSettings(BaseSettings):
             self.pack_age,
             keep=self.keep_inbox,
         )
+
+
+def _check_apart(lakes: tuple[LakeOptions, ...]) -> None:
+    """Refuse inboxes that lie in a lake or in each other, or that a lake lies in.
+
+    A lake's own files would be taken for arrivals, and each file of two inboxes twice.
+    """
+    inboxes = [inbox.directory for lake in lakes for inbox in lake.inboxes]
+    others = [(lake.path, "outside of lakes, and with none in it") for lake in lakes]
+    for directory in inboxes:
+        for other, expected in others:
+            if _overlap(os.path.realpath(directory), os.path.realpath(other)):
+                raise Invalid("setting inbox", expected=f"a directory {expected}",
+                              found=f"{directory} beside {other}")  # fmt: skip
+        others.append((directory, "apart from other inboxes"))
+
+
+def _overlap(one: str, other: str) -> bool:
+    return os.path.commonpath([one, other]) in (one, other)
 
 
 def load(flags: dict[str, Any], config: str | None) -> ServiceSettings:

@@ -20,7 +20,10 @@ REJECTED = ".rejected"
 
 
 def move_aside(root: str, bad: Bad, now_ns: int) -> str | None:
-    """Move one name to `.rejected/` and report it; return its new place, None if it is gone."""
+    """Move one name to `.rejected/` and report it; return its new place, None if it is gone.
+
+    After an OSError it is where it was.
+    """
     id_ = layout.new_id()
     place = f"{REJECTED}/{id_}"
     name = bad.path.rpartition("/")[2]
@@ -31,17 +34,18 @@ def move_aside(root: str, bad: Bad, now_ns: int) -> str | None:
         "reason": bad.reason,
         "time_ns": now_ns,
     }
+    path = os.path.join(root, f"{place}.json")
+    with open(f"{path}.tmp", "x", encoding="utf-8") as file:
+        json.dump(report, file)
     with opened(root) as root_fd:
         try:
             with directory_of(root_fd, bad.path) as fd:
                 os.rename(name, f"{place}/{name}", src_dir_fd=fd, dst_dir_fd=root_fd)
         except OSError as error:
+            os.unlink(f"{path}.tmp")
             os.rmdir(place, dir_fd=root_fd)
             if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
                 return None
             raise
-    path = os.path.join(root, f"{place}.json")
-    with open(f"{path}.tmp", "x", encoding="utf-8") as file:
-        json.dump(report, file)
     os.replace(f"{path}.tmp", path)
     return f"{place}/{name}"

@@ -7,6 +7,7 @@ much as reading a small file from memory). While one batch is being committed no
 so memory is bounded by one batch, however many files wait.
 
 What is unreadable stays where it is and is named once; what a lake can never hold is moved aside.
+What is committed and cannot be removed stays, too, and is not taken again.
 Which steps make it exactly once is told in `ingest`.
 """
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,13 +33,16 @@ from lakefeed.service.options import InboxOptions
 from lakefeed.service.records import CLAIMS, Records, claim_of, digest, sorted_files
 from lakefeed.service.taking import Taken, inbox_failed, read_files, remove_files
 from lakefeed.service.threads import Guard
-from lakefeed.service.waiting import Bad, Candidate, Rules, Seen, Walk
+from lakefeed.service.waiting import Bad, Candidate, Rules, Seen, Walk, check_root
 
 # What one call of the pool reads: little enough that several are in flight for any batch.
 CHUNK_FILES = 64
 CHUNK_BYTES = 4 << 20
 # A claim younger than this may belong to a removal that is going on.
-_CLAIM_SECONDS = 60.0
+CLAIM_NS = 60 * 10**9
+# After so long it is tried again to remove what could not be removed.
+STUCK_SECONDS = 600.0
+_STUCK = "the lake has it, and it cannot be removed"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,10 +99,12 @@ class Inbox:
         self._records = Records(options.directory)
         self._ingest = Ingest(lake, options, self._records, guard)
         self._pool = ThreadPoolExecutor(options.threads, "lakefeed-inbox")
-        self._recovered = False
+        # By the monotonic clock, when to finish what was begun and not ended.
+        self._recover_at = 0.0
+        # Files that are committed and stay in the inbox: kept ones, and those stuck there.
         self._taken: set[bytes] = set()
         self._renamed: frozenset[int] = frozenset()
-        self._unreadable: set[str] = set()
+        self._left: set[str] = set()
         self.backlog = Backlog()
 
     def close(self) -> None:
@@ -117,15 +125,14 @@ class Inbox:
         try:
             return await self._run(everything)
         except BaseException as error:
-            self._recovered = False
+            self._recover_at = 0.0
             if isinstance(error, OSError) and not isinstance(error, LakefeedError):
                 raise inbox_failed(self._options.directory, error) from error
             raise
 
     async def _run(self, everything: bool) -> int:
-        if not self._recovered:
+        if time.monotonic() >= self._recover_at:
             await self._call(self._open)
-            self._recovered = True
         now_ns = await self._call(self._records.server_time_ns)
         prefix = f"{self._options.prefix}/" if self._options.prefix else ""
         rules = Rules(now_ns, int(self._options.quiet_seconds * 1e9), prefix, self._renamed)
@@ -141,20 +148,29 @@ class Inbox:
 
     def _open(self) -> None:
         """Make the inbox's own directory, and finish what a crash left."""
+        check_root(self._options.directory)
         self._records.open()
-        self._ingest.recover()
+        stuck = self._ingest.recover()
+        self._recover_at = time.monotonic() + STUCK_SECONDS if stuck else math.inf
+        self._taken = {*map(digest, stuck)}
+        for file in stuck:
+            self._name_left(file.path, _STUCK)
         self._set_strays_aside()
         if self._options.keep:
             self._taken = {digest(f) for record in self._records.taken() for f in record.files}
 
     def _set_strays_aside(self) -> None:
-        now_ns = self._records.server_time_ns()
+        root, now_ns = self._options.directory, self._records.server_time_ns()
         for name in self._records.claims():
-            path = os.path.join(self._options.directory, CLAIMS, name)
-            age_ns = now_ns - os.stat(path, follow_symlinks=False).st_ctime_ns
-            if claim_of(name) is not None and age_ns > _CLAIM_SECONDS * 1e9:
-                bad = Bad(f"{CLAIMS}/{name}", "its removal was interrupted; the lake may have it")
-                move_aside(self._options.directory, bad, now_ns)
+            bad = Bad(f"{CLAIMS}/{name}", "its removal was interrupted; the lake may have it")
+            try:
+                info = os.stat(os.path.join(root, bad.path), follow_symlinks=False)
+                if claim_of(name) is not None and now_ns - info.st_ctime_ns > CLAIM_NS:
+                    move_aside(root, bad, now_ns)
+            except FileNotFoundError:
+                continue  # another replica settles it
+            except OSError as error:
+                self._name_left(bad.path, f"{bad.reason}: {error.strerror}")
 
     async def _consume(self, current: _Pass, everything: bool) -> None:
         """Gather what a walk finds into batches, and take those in that are due."""
@@ -163,6 +179,8 @@ class Inbox:
         while (seen := await self._call(current.walk.next_slice)) is not None:
             self._guard.check()
             await self._set_aside(seen.bad, current.rules.now_ns)
+            for left in seen.left:
+                self._name_left(*left)
             complete = self._new(seen, there)
             current.count(complete)
             current.count(seen.early)
@@ -178,11 +196,12 @@ class Inbox:
             await self._call(self._records.condense, there)
 
     def _new(self, seen: Seen, there: set[bytes]) -> list[Candidate]:
-        """Return the complete files that were not taken before; a kept inbox remembers."""
-        if not self._options.keep:
+        """Return the complete files that were not taken before."""
+        if not self._options.keep and not self._taken:
             return seen.complete
         digests = [digest(file) for file in seen.complete]
-        there.update(digests)
+        if self._options.keep:
+            there.update(digests)
         return [
             file
             for file, mark in zip(seen.complete, digests, strict=True)
@@ -195,7 +214,11 @@ class Inbox:
 
     async def _set_aside(self, bad: Sequence[Bad], now_ns: int) -> None:
         for one in bad:
-            place = await self._call(move_aside, self._options.directory, one, now_ns)
+            try:
+                place = await self._call(move_aside, self._options.directory, one, now_ns)
+            except OSError as error:
+                self._name_left(one.path, f"{one.reason}; not moved aside: {error.strerror}")
+                continue
             if place is not None:
                 _logger.warning("moved aside from inbox %s: %r: %s", self._options.directory,
                                 one.path, one.reason)  # fmt: skip
@@ -224,20 +247,19 @@ class Inbox:
                 for chunk in _chunks(sorted_files(batch))
             )
         )
-        for error in (error for _, failed in parts for error in failed):
-            self._name_unreadable(error)
+        for left in (left for _, failed in parts for left in failed):
+            self._name_left(*left)
         return [one for taken, _ in parts for one in taken]
 
-    def _name_unreadable(self, error: OSError) -> None:
-        name = os.fsdecode(error.filename or "?")
-        if name not in self._unreadable and len(self._unreadable) < CHUNK_FILES:
-            self._unreadable.add(name)
-            _logger.warning("left in inbox %s: %s", self._options.directory, error)
+    def _name_left(self, path: str, reason: str) -> None:
+        if path not in self._left and len(self._left) < CHUNK_FILES:
+            self._left.add(path)
+            _logger.warning("left in inbox %s: %r: %s", self._options.directory, path, reason)
 
     async def _remove(self, outcome: Outcome) -> None:
         if self._options.keep:
             self._taken.update(map(digest, outcome.done))
-            await self._call(self._ingest.remove, outcome.record, outcome.done)
+            await self._call(self._records.keep, outcome.record)
             return
         directory, batch = self._options.directory, outcome.record.batch
         parts = await asyncio.gather(
@@ -246,11 +268,14 @@ class Inbox:
                 for chunk in _chunks(sorted_files(outcome.done))
             )
         )
-        failed = [error for _, errors in parts for error in errors]
-        for error in failed:
-            self._name_unreadable(error)
+        failed = {left.path: left.reason for part in parts for left in part}
         if not failed:
             await self._call(self._records.forget, outcome.record)
+            return
+        for path, reason in failed.items():
+            self._name_left(path, f"{_STUCK}: {reason}")
+        self._taken.update(digest(file) for file in outcome.done if file.path in failed)
+        self._recover_at = time.monotonic() + STUCK_SECONDS
 
 
 def _chunks(files: Sequence[Candidate]) -> Iterator[Sequence[Candidate]]:

@@ -8,13 +8,15 @@
 3. The commit names inbox and batch. Its plan refuses (Conflict) when another replica committed a
    batch of this inbox since this one looked: then both may have read the same files, and the lease
    has most likely moved. So every file is in one commit, whoever is slow, stopped or cut off.
-4. The files are removed as far as they are still what was committed; the record goes last.
+4. The files are removed as far as they are still what was committed; the record goes last. It
+   stays where one of them cannot be removed, so that none of them is ever taken again.
 
 `recover` finishes what anybody left at any of these steps. Keeps I2 and I4. Blocking.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +37,6 @@ from lakefeed.service.records import CLAIMS, Record, Records, claim_of, sorted_f
 from lakefeed.service.taking import (
     Moved,
     Taken,
-    directory_of,
     opened,
     remove_files,
     settle_claim,
@@ -45,6 +46,7 @@ from lakefeed.service.threads import Guard, Stopped
 from lakefeed.service.waiting import Bad, Candidate
 
 OPERATION = "inbox"
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -75,8 +77,11 @@ class Ingest:
 
     # -- recovery --------------------------------------------------------------------------------
 
-    def recover(self) -> int:
-        """Finish what was begun and not ended, by whomever; return how many batches that were."""
+    def recover(self) -> list[Candidate]:
+        """Finish what was begun and not ended, by whomever.
+
+        Return the files that are committed and cannot be removed: they must not be taken again.
+        """
         head = self._lake.log.head()
         records = {record.batch: record for record in self._records.pending()}
         # A batch given up for lost may have been committed after all by a replica that was slow.
@@ -89,38 +94,40 @@ class Ingest:
             )
             if commit.operation == OPERATION
         }
+        stuck: list[Candidate] = []
         for batch, record in records.items():
             if batch in committed:
-                self._settle(record)
-                self._doubtful.pop(batch, None)
+                failed = self._settle(record)
+                stuck += failed
+                if not failed:
+                    self._doubtful.pop(batch, None)
             else:
                 # What comes up to here was looked at; the next look may begin after it.
                 self._doubtful[batch] = replace(record, base=head.number)
                 self._records.forget(record)
         self._seen = head.number
-        return len(records)
+        return stuck
 
-    def _settle(self, record: Record) -> None:
+    def _settle(self, record: Record) -> list[Candidate]:
         with opened(self._options.directory) as root_fd:
             inodes = {file.inode: file for file in record.files}
             for name in self._records.claims():
                 batch, inode = claim_of(name) or ("", 0)
                 file = inodes.get(inode)
                 if batch == record.batch and file is not None:
-                    with directory_of(root_fd, file.path) as fd:
-                        home = (fd, file.path.rpartition("/")[2])
-                        settle_claim(root_fd, f"{CLAIMS}/{name}", file, home)
-        self.remove(record, record.files)
-
-    def remove(self, record: Record, files: Sequence[Candidate]) -> list[OSError]:
-        """Take committed files out of the inbox (or remember them); return what failed."""
+                    try:
+                        settle_claim(root_fd, f"{CLAIMS}/{name}", file)
+                    except OSError as error:
+                        # Whoever finds the claim old moves it aside.
+                        _logger.warning("a claimed file cannot be put back: %s", error)
         if self._options.keep:
             self._records.keep(record)
             return []
-        _, failed = remove_files(self._options.directory, sorted_files(files), CLAIMS, record.batch)
+        root, files = self._options.directory, sorted_files(record.files)
+        failed = {left.path for left in remove_files(root, files, CLAIMS, record.batch)}
         if not failed:
             self._records.forget(record)
-        return failed
+        return [file for file in files if file.path in failed]
 
     # -- committing ------------------------------------------------------------------------------
 

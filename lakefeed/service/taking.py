@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from lakefeed.errors import LakefeedError, from_os_error
 from lakefeed.format.payload import Payload, encode
-from lakefeed.service.waiting import Candidate
+from lakefeed.service.waiting import Candidate, Left
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -76,13 +76,13 @@ def by_directory(files: Sequence[Candidate]) -> Iterator[tuple[str, list[Candida
 
 def read_files(
     root: str, files: Sequence[Candidate], big_bytes: int
-) -> tuple[list[Taken], list[OSError]]:
-    """Return the files that are still what was seen, and the errors of those that cannot be read.
+) -> tuple[list[Taken], list[Left]]:
+    """Return the files that are still what was seen, and those that cannot be read.
 
     Those above `big_bytes` come without their bytes.
     """
     taken: list[Taken] = []
-    failed: list[OSError] = []
+    failed: list[Left] = []
     with opened(root) as root_fd:
         for first, group in by_directory(files):
             try:
@@ -90,26 +90,25 @@ def read_files(
                     for file in group:
                         _read_into(taken, failed, fd, file, big_bytes)
             except OSError as error:
-                _note(error, failed)
+                _note(failed, error, first.rpartition("/")[0])
     return taken, failed
 
 
 def _read_into(
-    taken: list[Taken], failed: list[OSError], fd: int, file: Candidate, big_bytes: int
+    taken: list[Taken], failed: list[Left], fd: int, file: Candidate, big_bytes: int
 ) -> None:
     try:
         taken.append(_read(fd, file, big_bytes))
     except Moved:
         return  # the next walk sees what became of it
     except OSError as error:
-        error.filename = error.filename or file.path
-        _note(error, failed)
+        _note(failed, error, file.path)
 
 
-def _note(error: OSError, failed: list[OSError]) -> None:
+def _note(failed: list[Left], error: OSError, *paths: str) -> None:
     # Gone, or a link or directory by now: the next walk says what it is.
     if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ESTALE):
-        failed.append(error)
+        failed += [Left(path, error.strerror or str(error)) for path in paths]
 
 
 def _read(directory_fd: int, file: Candidate, big_bytes: int) -> Taken:
@@ -161,52 +160,49 @@ def _identity(info: os.stat_result) -> tuple[int, int, int]:
     return info.st_size, info.st_mtime_ns, info.st_ino
 
 
-def remove_files(
-    root: str, files: Sequence[Candidate], claims: str, batch: str
-) -> tuple[int, list[OSError]]:
-    """Remove the files that are still what was committed; return how many, and what failed.
+def remove_files(root: str, files: Sequence[Candidate], claims: str, batch: str) -> list[Left]:
+    """Remove the files that are still what was committed; return those that cannot be removed.
 
     `claims` is a directory of ours below the inbox; a claim left there by a crash is named
     `<batch>-<inode>`.
     """
-    removed = 0
-    failed: list[OSError] = []
+    failed: list[Left] = []
     with opened(root) as root_fd:
         for first, group in by_directory(files):
             try:
                 with directory_of(root_fd, first) as fd:
                     for file in group:
-                        claim = f"{claims}/{batch}-{file.inode}"
                         try:
-                            removed += _remove(root_fd, fd, file, claim)
+                            _remove(root_fd, fd, file, f"{claims}/{batch}-{file.inode}")
                         except OSError as error:
-                            _note(error, failed)
+                            _note(failed, error, file.path)
             except OSError as error:
-                _note(error, failed)
-    return removed, failed
+                _note(failed, error, *(file.path for file in group))
+    return failed
 
 
-def _remove(root_fd: int, directory_fd: int, file: Candidate, claim: str) -> bool:
+def _remove(root_fd: int, directory_fd: int, file: Candidate, claim: str) -> None:
     name = file.path.rpartition("/")[2]
     try:
         if _identity(os.stat(name, dir_fd=directory_fd, follow_symlinks=False)) != file.identity:
-            return False
+            return
         os.rename(name, claim, src_dir_fd=directory_fd, dst_dir_fd=root_fd)
     except FileNotFoundError:
-        return False
+        return
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         # A mount of its own inside the inbox: nothing can be renamed out of it.
         os.unlink(name, dir_fd=directory_fd)
-        return True
-    return settle_claim(root_fd, claim, file, (directory_fd, name))
+        return
+    settle_claim(root_fd, claim, file)
 
 
-def settle_claim(root_fd: int, claim: str, file: Candidate, home: tuple[int, str]) -> bool:
+def settle_claim(root_fd: int, claim: str, file: Candidate) -> bool:
     """Delete a claimed file if it is what was committed, else put it back; tell which.
 
-    False too if it is gone: another replica, which follows the same record, was faster.
+    False too if it is gone: another replica, which follows the same record, was faster. OSError if
+    it cannot be put back, where its directory went away for instance; the claim is still there.
     """
     try:
         found = _identity(os.stat(claim, dir_fd=root_fd, follow_symlinks=False))
@@ -215,11 +211,12 @@ def settle_claim(root_fd: int, claim: str, file: Candidate, home: tuple[int, str
     if found == file.identity:
         _drop(root_fd, claim)
         return True
-    directory_fd, name = home
-    try:
-        os.link(claim, name, src_dir_fd=root_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
-    except FileExistsError:
-        pass  # its writer has put a newer one there, as it would have done over this one
+    with directory_of(root_fd, file.path) as fd:
+        try:
+            os.link(claim, file.path.rpartition("/")[2], src_dir_fd=root_fd, dst_dir_fd=fd,
+                    follow_symlinks=False)  # fmt: skip
+        except FileExistsError:
+            pass  # its writer has put a newer one there, as it would have done over this one
     _drop(root_fd, claim)
     return False
 

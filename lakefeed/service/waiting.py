@@ -6,12 +6,14 @@ quiet for a while by the file server's clock. A file that was renamed into place
 more waiting; one that was seen under a temporary name in the walk before is complete at once.
 
 Symbolic links are never followed. Links, devices and names that a lake cannot hold are *bad*: they
-are moved aside. Hidden names and those of unfinished downloads are left alone. The decisions are
-pure (`judge`); reading files is left to `taking`.
+are moved aside. Hidden names and those of unfinished downloads are left alone. So is a directory
+that is a lake or that cannot be listed: it is named, and the walk goes on. The decisions are pure
+(`judge`); reading files is left to `taking`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Generator, Iterator
@@ -20,6 +22,7 @@ from typing import NamedTuple
 
 from lakefeed.errors import Invalid
 from lakefeed.format.paths import check_path
+from lakefeed.lake import layout
 
 # Some milliseconds of work on a local disk: how long a walk stays away from the event loop.
 SLICE = 1024
@@ -29,6 +32,8 @@ TEMPORARY = (".tmp", ".part", ".partial", ".filepart", ".crdownload")
 _TEMPORARY_MAX = 100_000
 # A directory that stayed empty for so long is one that nobody drops files into any more.
 _EMPTY_SECONDS = 24 * 3600.0
+# What a listing says of names that went away, or became something else, since they were seen.
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 class Candidate(NamedTuple):
@@ -53,6 +58,13 @@ class Bad(NamedTuple):
     reason: str
 
 
+class Left(NamedTuple):
+    """A name that stays where it is, and why."""
+
+    path: str
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What complete means now: by the server's time, below which prefix."""
@@ -65,11 +77,12 @@ class Rules:
 
 @dataclass(slots=True)
 class Seen:
-    """One slice of a walk: what can be taken in, what has to wait, what never can."""
+    """One slice of a walk: what can be taken in, what has to wait, what never can, what is left."""
 
     complete: list[Candidate] = field(default_factory=list)
     early: list[Candidate] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
 
 
 def judge(path: str, info: os.stat_result, rules: Rules) -> tuple[Candidate, bool] | Bad:
@@ -93,6 +106,17 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") or name.endswith(TEMPORARY)
 
 
+def check_root(root: str) -> None:
+    """Refuse an inbox that is a lake: its files would be taken for arrivals."""
+    if _is_lake(root):
+        raise Invalid(f"inbox {root}", expected="a directory of its own", found="a lake")
+
+
+def _is_lake(directory: str) -> bool:
+    marks = (layout.SUPERBLOCK, layout.LOG)
+    return all(os.path.lexists(os.path.join(directory, name)) for name in marks)
+
+
 class Walk:
     """One pass over an inbox. Used by one thread at a time."""
 
@@ -100,6 +124,7 @@ class Walk:
         self._root = root
         self._rules = rules
         self._tidy = tidy
+        self._seen = Seen()
         self._slices = self._run()
         self.temporary: set[int] = set()
 
@@ -112,20 +137,19 @@ class Walk:
         self._slices.close()
 
     def _run(self) -> Generator[Seen, None, None]:
-        seen = Seen()
-        names = 0
-        for path, entry in self._entries():
-            names += 1
-            self._look(path, entry, seen)
-            if names >= SLICE:
-                yield seen
-                seen, names = Seen(), 0
-        yield seen
+        for names, (path, entry) in enumerate(self._entries(), 1):
+            self._look(path, entry)
+            if names % SLICE == 0:
+                yield self._seen
+                self._seen = Seen()
+        yield self._seen
 
-    def _look(self, path: str, entry: os.DirEntry[str], seen: Seen) -> None:
+    def _look(self, path: str, entry: os.DirEntry[str]) -> None:
+        seen = self._seen
         try:
             info = entry.stat(follow_symlinks=False)
-        except FileNotFoundError:
+        except OSError as error:
+            self._leave(path, error)
             return
         if is_temporary(entry.name):
             if len(self.temporary) < _TEMPORARY_MAX:
@@ -138,11 +162,18 @@ class Walk:
         file, complete = verdict
         (seen.complete if complete else seen.early).append(file)
 
+    def _leave(self, path: str, error: OSError) -> None:
+        if error.errno not in _GONE:
+            self._seen.left.append(Left(path, error.strerror or str(error)))
+
     def _entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield (path in the inbox, entry) of everything that is no directory."""
         pending = [""]
         while pending:
             directory = pending.pop()
+            if directory and _is_lake(os.path.join(self._root, directory)):
+                self._seen.left.append(Left(directory, "a lake, whose files are no arrivals"))
+                continue
             found = 0
             try:
                 with os.scandir(os.path.join(self._root, directory)) as entries:
@@ -153,10 +184,11 @@ class Walk:
                             yield path, entry
                         elif not entry.name.startswith("."):
                             pending.append(path)
-            except (FileNotFoundError, NotADirectoryError):
+            except OSError as error:
                 if not directory:
                     raise
-                continue  # somebody removed it since it was listed
+                self._leave(directory, error)
+                continue
             if directory and not found and self._tidy:
                 self._remove_if_old(directory)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,67 @@ def test_what_was_not_committed_outlives_the_recovery_of_its_batch(
         assert made.files() == {"cam": b"a file", "good": b"1", "changed": b"3" * 200}
         (kept,) = (made.root / ".rejected").glob("*/refused")
         assert kept.read_bytes() == b"the only copy"
+
+
+def test_what_cannot_be_removed_is_not_taken_again_and_goes_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "theirs/a", b"1")
+        drop(made.root, "b", b"2")
+        rename = os.rename
+
+        def refusing(source: str, *args: Any, **kwargs: Any) -> None:
+            if source == "a":
+                raise PermissionError(13, "Permission denied", source)
+            rename(source, *args, **kwargs)
+
+        monkeypatch.setattr(os, "rename", refusing)
+        box, next_one = made.inbox(), made.inbox()
+
+        async def story() -> None:
+            assert await box.run(everything=True) == 2
+            assert await box.run(everything=True) == 0  # who drains an inbox ends here
+            assert box.backlog.files == 0
+            with made.lake.writer() as writer:
+                writer.delete("theirs/a")
+            assert await box.run(everything=True) == 0
+            assert await next_one.run(everything=True) == 0
+            monkeypatch.setattr(os, "rename", rename)
+            assert await box.run(everything=True) == 0
+            assert waiting(made.root) == ["theirs/a"]
+            monkeypatch.setattr(box, "_recover_at", 0.0)  # as if the time were over
+            assert await box.run(everything=True) == 0
+
+        asyncio.run(story())
+        box.close()
+        next_one.close()
+        assert waiting(made.root) == []
+        assert made.files() == {"b": b"2"}
+        assert list((made.root / ".lakefeed").glob("*.open")) == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_claim_whose_directory_went_away_does_not_stop_the_inbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "sub/a", b"1")
+        dying(monkeypatch, taking, "settle_claim", after=False)
+        with pytest.raises(Died):
+            made.take()
+        (made.root / "sub").rmdir()
+        (claim,) = (made.root / CLAIMS).iterdir()
+        if changed:
+            claim.write_bytes(b"written by somebody who had it open")
+        drop(made.root, "b", b"2")
+        assert made.take() == 1
+        assert made.files() == {"sub/a": b"1", "b": b"2"}
+        assert claim.exists() is changed
+        monkeypatch.setattr(inbox, "CLAIM_NS", -1)  # as if it were old
+        assert made.take() == 0
+        assert not claim.exists()
+        assert len([*(made.root / ".rejected").glob("*.json")]) == changed
 
 
 def test_a_file_overwritten_between_reading_and_removal_is_not_lost(
@@ -254,7 +316,6 @@ def test_a_batch_given_up_for_lost_that_was_committed_after_all_is_not_repeated(
 
         def look() -> None:
             other._open()
-            other._recovered = True
 
         race(made, monkeypatch, look)
         dying(monkeypatch, Ingest, "_publish", after=True)
@@ -325,12 +386,12 @@ def test_a_claim_that_another_replica_settles_meanwhile_is_no_failure(
         else:
             monkeypatch.setattr(taking.os, "stat", look_and_lose)
         try:
-            settled = taking.settle_claim(root_fd, "claim", file, (root_fd, "home"))
+            settled = taking.settle_claim(root_fd, "claim", file)
         except FileNotFoundError:
             # What cannot be put back is said: whoever recovers looks again, and finds it settled.
             assert changed and moment == "behind its look"
             monkeypatch.setattr(taking.os, "stat", look)
-            settled = taking.settle_claim(root_fd, "claim", file, (root_fd, "home"))
+            settled = taking.settle_claim(root_fd, "claim", file)
         assert settled == (moment == "behind its look" and not changed)
     finally:
         os.close(root_fd)

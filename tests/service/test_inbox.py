@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lakefeed.errors import LakefeedError
+from lakefeed import Lake
+from lakefeed.errors import Invalid, LakefeedError
+from lakefeed.service.inbox import Inbox
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Bad, Rules, Walk, judge
 from tests.service.tools import LONG_AGO_NS, drop, run_once, service, waiting
@@ -211,6 +215,74 @@ def test_what_cannot_be_read_stays_and_does_not_stop_the_rest(
         assert made.take() == 1
         assert waiting(made.root) == ["locked"]
         assert made.files() == {"good": b"1"}
+
+
+def test_a_directory_that_cannot_be_listed_is_left_and_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "good", b"1")
+        drop(made.root, "lost+found/a", b"2")
+        drop(made.root, "sub/b", b"3")
+        refuse(monkeypatch, "scandir", "lost+found")
+        inbox = made.inbox()
+        assert run_twice(inbox) == (2, 0)
+        assert (made.root / "lost+found" / "a").exists()
+        assert caplog.text.count("'lost+found': Permission denied") == 1
+
+
+def test_a_link_that_cannot_be_moved_aside_stays_and_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "good", b"1")
+        (made.root / "link").symlink_to("good")
+        refuse(monkeypatch, "rename", "link")
+        inbox = made.inbox()
+        assert run_twice(inbox) == (1, 0)
+        assert waiting(made.root) == ["link"]
+        assert list((made.root / ".rejected").iterdir()) == []
+        assert caplog.text.count("not moved aside: Permission denied") == 1
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
+    """Let a system call fail for one name, as it does for who is not its owner."""
+    really = getattr(os, call)
+
+    def refusing(path: str, *args: Any, **kwargs: Any) -> Any:
+        if os.path.basename(path) == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return really(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, call, refusing)
+
+
+def run_twice(inbox: Inbox) -> tuple[int, int]:
+    async def story() -> tuple[int, int]:
+        return await inbox.run(everything=True), await inbox.run(everything=True)
+
+    try:
+        return asyncio.run(story())
+    finally:
+        inbox.close()
+
+
+def test_a_lake_in_an_inbox_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with service(tmp_path, quiet_seconds=0.0) as made:
+        drop(made.root, "good", b"1")
+        drop(made.root, "lake.json", b"{}")
+        with Lake.create(made.root / "deep" / "lake") as inner, inner.writer() as writer:
+            writer.put("a", b"precious")
+        assert made.take() == 2
+        assert made.files() == {"good": b"1", "lake.json": b"{}"}
+        assert "'deep/lake': a lake" in caplog.text
+        with Lake.open(made.root / "deep" / "lake") as inner:
+            assert inner.snapshot().get("a") == b"precious"
+            made.root = made.root / "deep" / "lake"
+            with pytest.raises(Invalid, match="found a lake"):
+                made.take()
+            assert inner.snapshot().get("a") == b"precious"
+        assert not (made.root / ".lakefeed").exists()
 
 
 @pytest.mark.slow

@@ -98,12 +98,32 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
         {"lakes": ["/a", "/b"], "inbox": ["/in"]},
         {"lakes": ["/a"], "inbox": ["/a"]},
         {"lakes": ["/a"], "inbox": ["/a/in"]},
+        {"lakes": ["/a/lake"], "inbox": ["/a"]},
+        {"lakes": ["/a", "/b"], "inboxes": {"/a": ["/b/in"]}},
+        {"lakes": ["/a", "/b/lake"], "inboxes": {"/a": ["/b"]}},
+        {"lakes": ["/a", "/b"], "inboxes": {"/a": ["/in"], "/b": ["/in=cams"]}},
+        {"lakes": ["/a"], "inbox": ["/in", "/in/cams=cams"]},
         {"lakes": ["/a"], "inbox": ["/in=../x"]},
         {"lakes": ["/a"], "inboxes": {"/c": ["/in"]}},
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(flags: dict[str, object]) -> None:
     with pytest.raises(Invalid):
+        load(flags, None).options(60)
+
+
+def test_neighbours_whose_names_begin_alike_do_not_overlap() -> None:
+    (lake,) = (
+        load({"lakes": ["/a/lake"], "inbox": ["/a/lake-in", "/a/lake-in2"]}, None).options(60).lakes
+    )
+    assert [inbox.directory for inbox in lake.inboxes] == ["/a/lake-in", "/a/lake-in2"]
+
+
+def test_a_link_does_not_hide_that_a_lake_lies_in_an_inbox(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    flags = {"lakes": [f"{tmp_path}/real/lake"], "inbox": [f"{tmp_path}/link"]}
+    with pytest.raises(Invalid, match="outside of lakes"):
         load(flags, None).options(60)
 
 
