@@ -98,7 +98,10 @@ def judge(path: str, info: os.stat_result, rules: Rules) -> tuple[Candidate, boo
     written_ns = info.st_mtime_ns if info.st_mtime_ns <= rules.now_ns else info.st_ctime_ns
     quiet = rules.now_ns - written_ns >= rules.quiet_ns
     file = Candidate(path, info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns)
-    return file, quiet or info.st_ino in rules.renamed
+    # A rename is a change, but no writing. Without one this is another file, not finished, that was
+    # given the inode number of a temporary one.
+    renamed = info.st_ino in rules.renamed and info.st_ctime_ns > info.st_mtime_ns
+    return file, quiet or renamed
 
 
 def is_temporary(name: str) -> bool:

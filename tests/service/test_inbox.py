@@ -61,16 +61,17 @@ def test_a_file_seen_under_a_temporary_name_is_complete_once_it_is_renamed(tmp_p
         assert made.files() == {"a.jpg": b"1"}
 
 
+def facts(mtime_ns: int, ctime_ns: int) -> os.stat_result:
+    """What the file server says of a file with inode 1."""
+    numbers = [0o100644, 1, 1, 1, 0, 0, 10, 0, 0, 0]
+    return os.stat_result(
+        numbers, {"st_mtime_ns": mtime_ns, "st_ctime_ns": ctime_ns, "st_atime_ns": 0}
+    )
+
+
 def test_a_time_in_the_future_does_not_make_a_file_wait_for_ever() -> None:
     now_ns = time.time_ns()
     rules = Rules(now_ns, 5 * 10**9, "", frozenset())
-
-    def facts(mtime_ns: int, ctime_ns: int) -> os.stat_result:
-        numbers = [0o100644, 1, 1, 1, 0, 0, 10, 0, 0, 0]
-        return os.stat_result(
-            numbers, {"st_mtime_ns": mtime_ns, "st_ctime_ns": ctime_ns, "st_atime_ns": 0}
-        )
-
     hour = 3600 * 10**9
     for mtime_ns, ctime_ns, complete in (
         (now_ns - hour, now_ns, True),
@@ -79,6 +80,15 @@ def test_a_time_in_the_future_does_not_make_a_file_wait_for_ever() -> None:
         (now_ns + hour, now_ns - hour, True),
     ):
         verdict = judge("a", facts(mtime_ns, ctime_ns), rules)
+        assert not isinstance(verdict, Bad)
+        assert verdict[1] is complete
+
+
+def test_a_new_file_with_the_inode_number_of_a_temporary_one_is_not_complete() -> None:
+    now_ns = time.time_ns()
+    rules = Rules(now_ns, 5 * 10**9, "", frozenset({1}))
+    for ctime_ns, complete in ((now_ns - 1000, False), (now_ns, True)):
+        verdict = judge("a", facts(now_ns - 1000, ctime_ns), rules)
         assert not isinstance(verdict, Bad)
         assert verdict[1] is complete
 
