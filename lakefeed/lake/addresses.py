@@ -86,10 +86,13 @@ class Addresses:
             + self._directories.nbytes
         )
 
-    def leads_to(self, directory: Prints) -> bool:
-        """Tell whether a row, dead or alive, lies below this directory."""
-        at = np.searchsorted(self._directories, directory.mark[0])
-        return bool((self._directories[at : at + 1] == directory.mark[0]).any())
+    def leads_to(self, directories: Prints) -> NDArray[np.bool_]:
+        """Tell of each directory whether a row, dead or alive, lies below it."""
+        known, marks = self._directories, directories.mark
+        if not len(known):
+            return np.zeros(len(marks), np.bool_)
+        nearest = known[np.minimum(np.searchsorted(known, marks), len(known) - 1)]
+        return np.equal(nearest, marks)
 
     def find(self, prints: Prints) -> NDArray[np.int64]:
         """Return which row each fingerprint belongs to, -1 for none."""

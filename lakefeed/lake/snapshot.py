@@ -32,7 +32,7 @@ from lakefeed.format.rows import (
 )
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.listing import children, implied_directory
-from lakefeed.lake.lookup import EXTENT_COLUMNS, below, locate
+from lakefeed.lake.lookup import EXTENT_COLUMNS, below, locate, may_have_below
 from lakefeed.lake.query import Query, mask
 from lakefeed.lake.reader import Extents, Reader, check_bounds, extents_of
 from lakefeed.lake.scan import scan
@@ -123,6 +123,15 @@ class Snapshot:
         except NotFound:
             return False
         return True
+
+    def directories(self, paths: Sequence[str]) -> builtins.list[str]:
+        """Return those of these names below which something lies; many cost little more than one.
+
+        A directory of its own, with nothing below it, is a row: `locate` finds it.
+        """
+        with self._expiring():
+            maybe = may_have_below(self._shared.catalogue, self.sources, paths)
+        return [path for path in maybe if self._has_files_below(path)]
 
     def _has_files_below(self, directory: str) -> bool:
         with self._expiring():

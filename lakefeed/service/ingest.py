@@ -176,12 +176,14 @@ class Ingest:
         above = sorted({directory for path in paths for directory in parents(path)})
         kinds = snapshot.locate(above, ("kind", "seq"))["kind"].to_pylist() if above else []
         files = {d for d, kind in zip(above, kinds, strict=True) if kind in (0, int(Kind.SYMLINK))}
+        new = [path for path, kind in zip(paths, columns[0], strict=True) if kind is None]
+        directories = {*snapshot.directories(new)}
         fresh = []
         for one, path, *known in zip(taken, paths, *columns, strict=True):
             blocked = next((d for d in parents(path) if d in files), None)
             if blocked is not None:
                 outcome.refused.append(Bad(one.file.path, f"in the lake {blocked!r} is a file"))
-            elif known[0] == Kind.DIR:
+            elif known[0] == Kind.DIR or path in directories:
                 outcome.refused.append(Bad(one.file.path, "in the lake this is a directory"))
             elif known[:3] == [Kind.FILE, one.file.size, one.file.mtime_ns] and known[
                 3

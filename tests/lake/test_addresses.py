@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from unittest.mock import patch
 
 import numpy as np
@@ -162,6 +163,29 @@ def test_a_directory_whose_files_were_all_deleted_is_not_known_by_its_name() -> 
             snapshot.locate([*files(20), "gone/1", "kept/1", "kept/2"])
             assert not snapshot.exists("gone")
             assert snapshot.stat("kept").kind is Kind.DIR
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_of_many_names_those_with_files_below_are_directories(big: bool) -> None:
+    rng = np.random.default_rng(1)
+    names = ["a", "a!", "a0", "b"]
+    tree = sorted({"/".join(rng.choice(names, 4)) for _ in range(40)})
+    kept, gone = tree[::2], [path for path in tree[1::2] if path < "a0"]
+    with small_groups(), big_lakes() if big else nullcontext(), new_lake() as lake:
+        write(lake, dict.fromkeys(tree[::3], b""))
+        write(lake, dict.fromkeys([*kept, *gone], b""))
+        lake.merge_index()
+        write(lake, {"z/z": b""}, delete=gone)
+        for _ in range(2):
+            snapshot = lake.snapshot()
+            for _ in range(4):
+                snapshot.locate(tree)
+            live = [path for table in snapshot.find("") for path in table["path"].to_pylist()]
+            asked = sorted({path[:end] for path in [*tree, "a/!", "c/"] for end in (1, 3, 5, 6, 7)})
+            below = [one for one in asked if any(path.startswith(f"{one}/") for path in live)]
+            assert snapshot.directories(asked) == below
+            assert snapshot.directories([]) == []
+            lake.merge_index(everything=True)
 
 
 def test_newer_rows_and_deletions_count_across_runs() -> None:

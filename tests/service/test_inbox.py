@@ -156,12 +156,14 @@ def test_what_stands_in_the_way_in_the_lake_is_refused(tmp_path: Path) -> None:
         with made.lake.writer() as writer:
             writer.put("a", b"file")
             writer.mkdir("d")
+            writer.put("implied/by", b"this")
         drop(made.root, "a/b", b"1")
+        drop(made.root, "implied", b"4")
         drop(made.root, "d", b"2")
         drop(made.root, "e", b"3")
         made.take()
-        assert made.files() == {"a": b"file", "e": b"3"}
-        assert len(list((made.root / ".rejected").glob("*.json"))) == 2
+        assert made.files() == {"a": b"file", "e": b"3", "implied/by": b"this"}
+        assert len(list((made.root / ".rejected").glob("*.json"))) == 3
         assert waiting(made.root) == []
 
 
