@@ -99,6 +99,13 @@ class Fields:
             raise Corrupt(f"{self._subject}, field {name}", expected="0 to 2^63 - 1", found=value)
         return value
 
+    def word(self, name: str) -> int:
+        """Return an integer that fits in 64 bits, with a sign or without."""
+        value = int(self._get(name, int))
+        if not -(1 << 63) <= value < 1 << 64:
+            raise Corrupt(f"{self._subject}, field {name}", expected="64 bits", found=value)
+        return value
+
     def flag(self, name: str) -> bool:
         """Return a boolean, written as 0 or 1."""
         value = self.number(name)

@@ -3,7 +3,8 @@
 - Who holds the lease works, the other replicas wait (`leading`).
 - Each inbox is walked in a loop of its own; compaction, index merges, garbage collection and
   verification take turns in another, so a long compaction does not keep files waiting.
-- Every failure of a job is told and tried again later; none ends the daemon.
+- Every failure of a job is told and tried again later; none ends the daemon, not even one that is a
+  mistake of ours: its traceback is logged, and the other jobs and lakes go on.
 
 Blocking work runs on daemon threads (`threads`, `inbox`), so a volume that hangs holds up this lake
 alone. Safe with any number of replicas: see `ingest` and the commit protocol.
@@ -220,7 +221,7 @@ class Keeper:
         except Conflict as error:
             self._teller.conflict(job, str(error))
             return None
-        except LakefeedError as error:
+        except Exception as error:  # noqa: BLE001 - our mistake in one lake must not end the others
             self._teller.failure(job, error)
             return None
         finally:

@@ -184,7 +184,7 @@ def _sealed(record: Record) -> bytes:
 def _unsealed(data: bytes, subject: str) -> Record:
     fields = envelope.unseal(data, "taken", subject)
     files = tuple(
-        Candidate(f.text("path"), f.number("size"), f.number("mtime_ns"), f.number("inode"), 0)
+        Candidate(f.text("path"), f.number("size"), f.word("mtime_ns"), f.word("inode"), 0)
         for f in fields.objects("files")
     )
     return Record(fields.id("batch"), fields.number("base"), files)

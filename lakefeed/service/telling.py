@@ -32,8 +32,11 @@ class Teller:
         self.status = LakeStatus(path)
         metrics.leader.labels(path).set(0)
 
-    def _log(self, level: int, text: str, job: str = "") -> None:
-        _logger.log(level, "%s: %s", self._path, text, extra={"lake": self._path, "job": job})
+    def _log(
+        self, level: int, text: str, job: str = "", unforeseen: Exception | None = None
+    ) -> None:
+        extra = {"lake": self._path, "job": job}
+        _logger.log(level, "%s: %s", self._path, text, extra=extra, exc_info=unforeseen)
 
     def problem(self, text: str) -> None:
         """Note what keeps the lake from being looked after; '' when nothing does any more."""
@@ -53,11 +56,16 @@ class Teller:
         self.status.done(job)
         self._metrics.last_success.labels(self._path, job).set_to_current_time()
 
-    def failure(self, job: str, error: LakefeedError) -> None:
-        """Note that a job failed; the same failure is logged once until the job ends well."""
-        if self.status.last_failure.get(job) != str(error):
-            self._log(logging.ERROR, f"{job} failed: {error}", job)
-        self.status.failed(job, str(error))
+    def failure(self, job: str, error: Exception) -> None:
+        """Note that a job failed; the same failure is logged once until the job ends well.
+
+        What nobody foresaw is logged with its traceback.
+        """
+        unforeseen = None if isinstance(error, LakefeedError) else error
+        text = f"{type(error).__name__}: {error}" if unforeseen else str(error)
+        if self.status.last_failure.get(job) != text:
+            self._log(logging.ERROR, f"{job} failed: {text}", job, unforeseen)
+        self.status.failed(job, text)
         if job == "compaction":
             self._metrics.runs.labels(self._path, "failed").inc()
 

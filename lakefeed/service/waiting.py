@@ -94,6 +94,8 @@ def judge(path: str, info: os.stat_result, rules: Rules) -> tuple[Candidate, boo
         check_path(rules.prefix + path)
     except Invalid as error:
         return Bad(path, f"no path for a lake: expected {error.expected}")
+    if not -(1 << 63) <= info.st_mtime_ns < 1 << 63:
+        return Bad(path, "modified at a time that a lake cannot hold: expected 1677 to 2262")
     # A time in the future was made up by whoever wrote the file; the change time is the server's.
     written_ns = info.st_mtime_ns if info.st_mtime_ns <= rules.now_ns else info.st_ctime_ns
     quiet = rules.now_ns - written_ns >= rules.quiet_ns

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.lake import layout
 from lakefeed.service import inbox, taking
 from lakefeed.service.ingest import Ingest
-from lakefeed.service.records import CLAIMS, Records
+from lakefeed.service.records import CLAIMS, Record, Records
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Candidate
 from tests.service.tools import LONG_AGO_NS, Service, drop, run_once, service, waiting
@@ -66,11 +67,12 @@ def test_a_crash_at_any_step_loses_and_repeats_nothing(
         assert made.commits() == 1
 
 
+@pytest.mark.parametrize("mtime_ns", [LONG_AGO_NS, -(10**18)])
 def test_what_was_deleted_in_the_lake_after_a_crash_does_not_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mtime_ns: int
 ) -> None:
     with service(tmp_path) as made:
-        drop(made.root, "a", b"1")
+        drop(made.root, "a", b"1", mtime_ns=mtime_ns)
         drop(made.root, "b", b"2")
         dying(monkeypatch, Ingest, "_publish", after=True)
         with pytest.raises(Died):
@@ -329,6 +331,15 @@ def test_a_batch_given_up_for_lost_that_was_committed_after_all_is_not_repeated(
         assert waiting(made.root) == []
         assert made.files() == {}
         assert made.commits() == 1
+
+
+def test_a_record_holds_whatever_a_file_server_says_of_a_file(tmp_path: Path) -> None:
+    records = Records(str(tmp_path))
+    records.open()
+    odd = Candidate("a", (1 << 63) - 1, -1 << 63, (1 << 64) - 1, 0)
+    record = Record(layout.new_id(), 1, (odd, odd._replace(mtime_ns=(1 << 63) - 1, inode=0)))
+    records.begin(record)
+    assert records.pending() == [record]
 
 
 def test_other_writers_do_not_disturb_a_batch(

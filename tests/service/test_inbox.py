@@ -93,6 +93,14 @@ def test_a_new_file_with_the_inode_number_of_a_temporary_one_is_not_complete() -
         assert verdict[1] is complete
 
 
+def test_a_time_that_no_lake_can_hold_is_a_bad_name_and_one_before_1970_is_not() -> None:
+    rules = Rules(time.time_ns(), 5 * 10**9, "", frozenset())
+    verdict = judge("a", facts(1 << 63, 0), rules)
+    assert isinstance(verdict, Bad)
+    assert "1677 to 2262" in verdict.reason
+    assert not isinstance(judge("a", facts(-1 << 63, 0), rules), Bad)
+
+
 def test_count_bytes_and_age_trip_the_threshold(tmp_path: Path) -> None:
     with service(tmp_path, pack_files=4, pack_bytes=1000, pack_age_seconds=3600.0) as made:
         for number in range(10):
