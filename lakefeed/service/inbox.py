@@ -20,7 +20,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from aiofiles.os import wrap
@@ -105,7 +105,16 @@ class Inbox:
         self._taken: set[bytes] = set()
         self._renamed: frozenset[int] = frozenset()
         self._left: set[str] = set()
-        self.backlog = Backlog()
+        self._behind = Backlog()
+        self._walked_at = 0.0
+
+    @property
+    def backlog(self) -> Backlog:
+        """What the last walk that ended well left; it has been growing older since."""
+        if not self._behind.files:
+            return self._behind
+        age = self._behind.oldest_seconds + time.monotonic() - self._walked_at
+        return replace(self._behind, oldest_seconds=age)
 
     def close(self) -> None:
         """End the threads that are not blocked. Works twice."""
@@ -143,7 +152,7 @@ class Inbox:
         finally:
             await self._call(walk.close)
         self._renamed = frozenset(walk.temporary)
-        self.backlog = current.left()
+        self._behind, self._walked_at = current.left(), time.monotonic()
         return current.took
 
     def _open(self) -> None:

@@ -25,6 +25,7 @@ from lakefeed.lake.lake import Lake
 from lakefeed.lake.scrub import known_damage
 from lakefeed.metrics.compactor import CompactorMetrics
 from lakefeed.service.inbox import Backlog, Inbox
+from lakefeed.service.ingest import Outcome
 from lakefeed.service.jobs import (
     MERGE_FROM,
     in_window,
@@ -36,7 +37,7 @@ from lakefeed.service.jobs import (
 from lakefeed.service.leading import Leadership
 from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
 from lakefeed.service.status import LakeStatus
-from lakefeed.service.telling import Teller
+from lakefeed.service.telling import Teller, inbox_job
 from lakefeed.service.threads import Guard, Stopped, in_thread
 from lakefeed.volume.deadline import DeadlineVolume
 from lakefeed.volume.posix import PosixVolume
@@ -67,7 +68,7 @@ class Keeper:
     ) -> None:
         self._place = place
         self._options = options
-        self._teller = Teller(place.path, metrics)
+        self._teller = Teller(place.path, metrics, (one.directory for one in place.inboxes))
         self._guard = Guard()
         self._stop = asyncio.Event()
         self._backlogs: dict[str, Backlog] = {}
@@ -154,13 +155,14 @@ class Keeper:
 
     async def _watch(self, lake: Lake, leading: Leadership, options: InboxOptions) -> None:
         """Take in what arrives, for as long as this replica has the lease."""
-        inbox = Inbox(lake, options, self._guard, self._teller.packed)
+        job = inbox_job(options.directory)
+        inbox = self._inbox(lake, options, job)
         try:
             while not self._stop.is_set():
                 await leading.held.wait()
                 if self._stop.is_set():
                     return
-                took = await self._attempt("inbox", inbox.run)
+                took = await self._attempt(job, inbox.run)
                 self._note(options, inbox)
                 if not took:
                     await self._pause(RETRY_SECONDS if took is None else options.poll_seconds)
@@ -168,16 +170,28 @@ class Keeper:
             inbox.close()
 
     async def _drain(self, lake: Lake, options: InboxOptions) -> None:
-        inbox = Inbox(lake, options, self._guard, self._teller.packed)
+        job = inbox_job(options.directory)
+        inbox = self._inbox(lake, options, job)
         try:
             while await inbox.run(everything=True):
                 _logger.debug("more may have arrived in %s", options.directory)
             self._note(options, inbox)
-            self._teller.success("inbox")
+            self._teller.success(job)
         finally:
             inbox.close()
 
+    def _inbox(self, lake: Lake, options: InboxOptions, job: str) -> Inbox:
+        def report(outcome: Outcome) -> None:
+            # A walk over a million files ends well only hours later.
+            self._teller.advance(job)
+            self._teller.packed(outcome)
+
+        return Inbox(lake, options, self._guard, report)
+
     def _note(self, options: InboxOptions, inbox: Inbox) -> None:
+        if not self.status.leader:
+            self._backlogs.clear()
+            return
         self._backlogs[options.directory] = inbox.backlog
         self._teller.waiting(self._backlogs.values())
 

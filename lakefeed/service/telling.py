@@ -20,15 +20,23 @@ from lakefeed.service.jobs import CompactionDone
 from lakefeed.service.status import LakeStatus
 from lakefeed.volume.base import Space
 
+INBOX = "inbox"
 _logger = logging.getLogger(__name__)
+
+
+def inbox_job(directory: str) -> str:
+    """Return what taking in one inbox is called: each succeeds and fails for itself."""
+    return f"{INBOX} {directory}"
 
 
 class Teller:
     """Tells what happens to one lake."""
 
-    def __init__(self, path: str, metrics: CompactorMetrics) -> None:
+    def __init__(self, path: str, metrics: CompactorMetrics, inboxes: Iterable[str] = ()) -> None:
         self._path = path
         self._metrics = metrics
+        # When each inbox last got on; of one that never did, when this replica began with it.
+        self._inboxes = dict.fromkeys(map(inbox_job, inboxes), 0.0)
         self.status = LakeStatus(path)
         metrics.leader.labels(path).set(0)
 
@@ -45,16 +53,27 @@ class Teller:
         self.status.problem = text
 
     def leads(self, held: bool, holder: str, token: int) -> None:
-        """Note who has the lease."""
+        """Note who has the lease. What waits in the inboxes is the leader's to tell."""
         if held != self.status.leader:
             self._log(logging.INFO, f"token {token} is ours" if held else f"no lease: {holder}")
+            self.waiting(())
+            for job in self._inboxes if held else ():
+                self.advance(job)
         self.status.leader, self.status.holder, self.status.token = held, holder, token
         self._metrics.leader.labels(self._path).set(int(held))
 
     def success(self, job: str) -> None:
         """Note that a job ended well."""
         self.status.done(job)
-        self._metrics.last_success.labels(self._path, job).set_to_current_time()
+        self.advance(job)
+
+    def advance(self, job: str) -> None:
+        """Note that a job gets on. Of the inboxes, metrics show the one that waits the longest."""
+        when = time.time()
+        if job in self._inboxes:
+            self._inboxes[job] = when
+            job, when = INBOX, min(self._inboxes.values())
+        self._metrics.last_success.labels(self._path, job).set(when)
 
     def failure(self, job: str, error: Exception) -> None:
         """Note that a job failed; the same failure is logged once until the job ends well.
@@ -89,7 +108,7 @@ class Teller:
         self.moved(outcome.bytes, outcome.written_bytes)
         if outcome.files:
             text = f"{outcome.files} files, {outcome.bytes} bytes in snapshot {outcome.snapshot}"
-            self._log(logging.INFO, text, "inbox")
+            self._log(logging.INFO, text, INBOX)
 
     def moved(self, read_bytes: int, written_bytes: int) -> None:
         """Note bytes read from and written to the volume."""

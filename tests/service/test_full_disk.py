@@ -112,12 +112,13 @@ def test_an_inbox_waits_while_the_disk_is_full_and_the_daemon_goes_on(
         drop(inbox, f"{number}", content(number) * 16)
     words = ("--inbox", f"{inbox}=in", "--pack-age", "0s", "--lease", "3s", "--interval", "1s")
     with compactd(disk / "lake", *words) as daemon:
-        eventually(lambda: "inbox" in daemon.status()["last_failure"], daemon.log())
-        assert "no space left" in daemon.status()["last_failure"]["inbox"]
+        job = f"inbox {inbox}"
+        eventually(lambda: job in daemon.status()["last_failure"], daemon.log())
+        assert "no space left" in daemon.status()["last_failure"][job]
         assert len(waiting(inbox)) == 4
         ballast.unlink()
         eventually(lambda: daemon.status()["files_packed"] == 4, daemon.log())
-        eventually(lambda: "inbox" not in daemon.status()["last_failure"])
+        eventually(lambda: job not in daemon.status()["last_failure"])
         assert daemon.stop() == 0
     with Lake.open(disk / "lake") as lake:
         assert files_of(lake) == {**files, **{f"in/{n}": content(n) * 16 for n in range(4)}}

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from lakefeed.errors import VolumeFailed
 from lakefeed.metrics.compactor import CompactorMetrics
+from lakefeed.service import inbox, telling
+from lakefeed.service.inbox import Backlog
 from lakefeed.service.keeper import Keeper
-from lakefeed.service.options import LakeOptions, ServiceOptions
+from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
+from lakefeed.service.telling import Teller, inbox_job
+from lakefeed.service.waiting import Walk
+from tests.service.tools import drop, run_once, service
 
 
 def keeper(path: Path) -> Keeper:
-    lake = LakeOptions(str(path))
+    lake = LakeOptions(str(path), (InboxOptions("/a"),))
     return Keeper(lake, ServiceOptions((lake,), "test"), CompactorMetrics())
 
 
@@ -32,3 +38,80 @@ def test_a_job_that_fails_is_told_and_whoever_runs_it_goes_on(
     assert type(error).__name__ in made.status.last_failure["gc"]
     assert caplog.text.count("gc failed") == 1
     assert ("Traceback" in caplog.text) is isinstance(error, OverflowError)
+
+
+def value(metrics: CompactorMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"lakefeed_compactor_{name}", labels)
+
+
+def test_an_inbox_that_fails_shows_beside_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(telling, "time", SimpleNamespace(time=lambda: now[0]))
+    metrics = CompactorMetrics()
+    teller = Teller("lake", metrics, ["/a", "/b"])
+    teller.leads(True, "us", 1)
+    now[0] = 200.0
+    teller.failure(inbox_job("/b"), VolumeFailed("/b"))
+    teller.success(inbox_job("/a"))
+    assert [*teller.status.last_failure] == ["inbox /b"]
+    last = "last_success_timestamp_seconds"
+    assert value(metrics, last, lake="lake", task="inbox") == 100.0
+    now[0] = 300.0
+    teller.advance(inbox_job("/b"))
+    assert value(metrics, last, lake="lake", task="inbox") == 200.0
+
+
+def test_what_waits_is_told_by_the_leader_alone() -> None:
+    metrics = CompactorMetrics()
+    teller = Teller("lake", metrics)
+    teller.leads(True, "us", 1)
+    teller.waiting([Backlog(2, 10, 5.0), Backlog(1, 1, 7.0)])
+    assert value(metrics, "ingest_lag_seconds", lake="lake") == 7.0
+    teller.leads(False, "them", 0)
+    assert (teller.status.backlog_files, teller.status.ingest_lag_seconds) == (0, 0.0)
+    assert value(metrics, "backlog_files", lake="lake") == 0.0
+    assert value(metrics, "ingest_lag_seconds", lake="lake") == 0.0
+
+
+def test_a_walk_that_fails_after_the_lease_is_lost_tells_no_backlog(tmp_path: Path) -> None:
+    made = keeper(tmp_path / "lake")
+    with service(tmp_path, quiet_seconds=3600.0) as other:
+        (other.root / "fresh").write_bytes(b"1")
+        box = other.inbox()
+        run_once(box)
+        made._teller.leads(True, "us", 1)
+        made._note(InboxOptions("/a"), box)
+        assert made.status.backlog_files == 1
+        made._teller.leads(False, "them", 0)
+        made._note(InboxOptions("/a"), box)
+        assert made.status.backlog_files == 0
+
+
+def test_files_that_wait_grow_older_while_walks_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(inbox, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with service(tmp_path, pack_age_seconds=1e12) as made:
+        drop(made.root, "a", b"12")
+        box = made.inbox()
+
+        async def story() -> None:
+            await box.run()
+            before = box.backlog
+            assert (before.files, before.bytes) == (1, 2)
+            monkeypatch.setattr(Walk, "next_slice", failing)
+            clock[0] += 60.0
+            with pytest.raises(VolumeFailed):
+                await box.run()
+            assert box.backlog.files == 1
+            assert box.backlog.oldest_seconds == before.oldest_seconds + 60.0
+
+        asyncio.run(story())
+        box.close()
+
+
+def failing(walk: Walk) -> None:
+    raise OSError(5, "Input/output error")

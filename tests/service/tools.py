@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lakefeed import Lake
 from lakefeed.service.inbox import Inbox
@@ -86,3 +88,20 @@ def service(tmp_path: Path, **options: Any) -> Iterator[Service]:
     root.mkdir()
     with Lake.create(tmp_path / "lake") as lake:
         yield Service(lake, root, options)
+
+
+class Died(BaseException):
+    """The process ends here, as kill -9 would."""
+
+
+def dying(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: bool) -> None:
+    """Let the next call of `owner.name` be the last thing that happens."""
+    call: Callable[..., Any] = getattr(owner, name)
+
+    def die(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(owner, name, call)
+        if after:
+            call(*args, **kwargs)
+        raise Died
+
+    monkeypatch.setattr(owner, name, die)

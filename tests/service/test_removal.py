@@ -1,0 +1,134 @@
+"""What is committed leaves the inbox; what stays there is neither lost nor taken again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakefeed.service import inbox, taking
+from lakefeed.service.records import CLAIMS
+from lakefeed.service.waiting import Candidate
+from tests.service.tools import Died, drop, dying, service, waiting
+
+
+def test_a_file_overwritten_in_the_moment_of_its_removal_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        path = drop(made.root, "a", b"1")
+        rename = os.rename
+
+        def writing(source: Any, target: Any, **where: Any) -> None:
+            monkeypatch.setattr(os, "rename", rename)
+            path.write_bytes(b"longer")
+            rename(source, target, **where)
+
+        monkeypatch.setattr(os, "rename", writing)
+        made.take()
+        assert made.files() == {"a": b"1"}
+        assert path.read_bytes() == b"longer"
+        made.take(quiet_seconds=0.0)
+        assert made.files() == {"a": b"longer"}
+        assert waiting(made.root) == []
+
+
+def test_what_cannot_be_removed_is_not_taken_again_and_goes_when_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "theirs/a", b"1")
+        drop(made.root, "b", b"2")
+        rename = os.rename
+
+        def refusing(source: str, *args: Any, **kwargs: Any) -> None:
+            if source == "a":
+                raise PermissionError(13, "Permission denied", source)
+            rename(source, *args, **kwargs)
+
+        monkeypatch.setattr(os, "rename", refusing)
+        box, next_one = made.inbox(), made.inbox()
+
+        async def story() -> None:
+            assert await box.run(everything=True) == 2
+            assert await box.run(everything=True) == 0  # who drains an inbox ends here
+            assert box.backlog.files == 0
+            with made.lake.writer() as writer:
+                writer.delete("theirs/a")
+            assert await box.run(everything=True) == 0
+            assert await next_one.run(everything=True) == 0
+            monkeypatch.setattr(os, "rename", rename)
+            assert await box.run(everything=True) == 0
+            assert waiting(made.root) == ["theirs/a"]
+            monkeypatch.setattr(box, "_recover_at", 0.0)  # as if the time were over
+            assert await box.run(everything=True) == 0
+
+        asyncio.run(story())
+        box.close()
+        next_one.close()
+        assert waiting(made.root) == []
+        assert made.files() == {"b": b"2"}
+        assert list((made.root / ".lakefeed").glob("*.open")) == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_claim_whose_directory_went_away_does_not_stop_the_inbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "sub/a", b"1")
+        dying(monkeypatch, taking, "settle_claim", after=False)
+        with pytest.raises(Died):
+            made.take()
+        (made.root / "sub").rmdir()
+        (claim,) = (made.root / CLAIMS).iterdir()
+        if changed:
+            claim.write_bytes(b"written by somebody who had it open")
+        drop(made.root, "b", b"2")
+        assert made.take() == 1
+        assert made.files() == {"sub/a": b"1", "b": b"2"}
+        assert claim.exists() is changed
+        monkeypatch.setattr(inbox, "CLAIM_NS", -1)  # as if it were old
+        assert made.take() == 0
+        assert not claim.exists()
+        assert len([*(made.root / ".rejected").glob("*.json")]) == changed
+
+
+@pytest.mark.parametrize("moment", ["before it looks", "behind its look"])
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_claim_that_another_replica_settles_meanwhile_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, changed: bool
+) -> None:
+    claim = tmp_path / "claim"
+    claim.write_bytes(b"committed")
+    found = claim.stat()
+    size = found.st_size + changed
+    file = Candidate("home", size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns)
+    look = os.stat
+
+    def look_and_lose(*args: Any, **kwargs: Any) -> os.stat_result:
+        found = look(*args, **kwargs)
+        if changed:
+            os.link(claim, tmp_path / "home")  # the other one puts it back
+        claim.unlink()
+        return found
+
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        if moment == "before it looks":
+            claim.unlink()
+        else:
+            monkeypatch.setattr(taking.os, "stat", look_and_lose)
+        try:
+            settled = taking.settle_claim(root_fd, "claim", file)
+        except FileNotFoundError:
+            # What cannot be put back is said: whoever recovers looks again, and finds it settled.
+            assert changed and moment == "behind its look"
+            monkeypatch.setattr(taking.os, "stat", look)
+            settled = taking.settle_claim(root_fd, "claim", file)
+        assert settled == (moment == "behind its look" and not changed)
+    finally:
+        os.close(root_fd)
