@@ -58,7 +58,9 @@ def inbox(
 
     given = {"lakes": [lake], "inbox": [directory], "inbox_quiet": inbox_quiet,
              "keep_inbox": keep_inbox or None}  # fmt: skip
-    (found,) = load(given, None).options(settings.get().timeout_seconds).lakes[0].inboxes
+    # A table of inboxes in the environment is meant for compactd.
+    alone = load(given, None).model_copy(update={"inboxes": {}})
+    (found,) = alone.options(settings.get().timeout_seconds).lakes[0].inboxes
     with open_lake(lake) as opened:
         facts = _look(found) if dry_run else _take(opened, found)
     for kind in ("rejected", "left"):

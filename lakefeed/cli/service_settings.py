@@ -26,6 +26,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -75,9 +76,15 @@ def _words(value: Any) -> Any:
         value)  # fmt: skip
 
 
-Duration = Annotated[float, _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d")]
-Size = Annotated[int, _reader(parse_size, "a size such as 4096, 256KiB, 64MiB, 1GB")]
-Rate = Annotated[int | None, _reader(_rate, "a rate such as 200MB/s")]
+# A file may hold plain numbers, seconds and bytes, which no reader has seen.
+Duration = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False),
+    _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d"),
+]
+Size = Annotated[int, Field(ge=0), _reader(parse_size, "a size such as 4096, 256KiB, 64MiB, 1GB")]
+Rate = Annotated[Annotated[int, Field(ge=0)] | None, _reader(_rate, "a rate such as 200MB/s")]
+Port = Annotated[int, Field(ge=0, le=65535)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 
@@ -110,7 +117,7 @@ class ServiceSettings(BaseSettings):
     scrub_interval: Duration = 24 * 3600.0
     scrub_duration: Duration = 3600.0
     listen: Annotated[
-        tuple[str, int], NoDecode, _reader(_listen, "an address such as 127.0.0.1:9464")
+        tuple[str, Port], NoDecode, _reader(_listen, "an address such as 127.0.0.1:9464")
     ] = ("127.0.0.1", PORT)
     lease: Duration = Field(30.0, ge=1)
     name: str = ""
@@ -211,6 +218,11 @@ def load(flags: dict[str, Any], config: str | None) -> ServiceSettings:
         return Loaded(**given)
     except ValidationError as error:
         raise _invalid(error) from error
+    except SettingsError as error:
+        # Of all variables only this one is read as JSON.
+        expected = """JSON such as {"/mnt/lake": ["/mnt/drop=cameras"]}"""
+        found = repr(os.environ.get("LAKEFEED_INBOXES"))
+        raise Invalid("setting inboxes", expected=expected, found=found) from error
 
 
 def _read(config: str) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import Run
 from tests.service.tools import drop, waiting
@@ -36,3 +39,22 @@ def test_what_is_complete_is_taken_in_once(run: Run, lake: Path, tmp_path: Path)
     assert run("cat", lake, "cams/2").data == b"2"
     assert run("inbox", lake, f"{box}=cams").out.startswith("took in 0 files")
     assert run("inbox", lake, f"{lake}/in").code == 2
+
+
+def test_the_inboxes_that_compactd_has_are_not_this_commands(
+    run: Run, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = tmp_path / "drop"
+    box.mkdir()
+    drop(box, "a", b"1")
+    monkeypatch.setenv("LAKEFEED_INBOXES", json.dumps({str(lake): [str(box)], "/x": ["/y"]}))
+    assert run("inbox", lake, f"{box}=cams", "--json").json["files"] == 1
+
+
+def test_what_is_left_is_said(run: Run, lake: Path, tmp_path: Path) -> None:
+    box = tmp_path / "drop"
+    assert run("create", box / "lake").code == 0
+    done = run("inbox", lake, box, "--dry-run")
+    assert "left alone lake: a lake" in done.out
+    facts = run("inbox", lake, box, "--json").json
+    assert [one["path"] for one in facts["left"]] == ["lake"]

@@ -81,6 +81,34 @@ def test_a_wrong_setting_is_named_with_what_was_expected(
     assert expected in str(told.value.expected)
 
 
+@pytest.mark.parametrize(
+    ("line", "subject"),
+    [
+        ("inbox-quiet = inf", "setting inbox-quiet"),
+        ("gc-interval = -5", "setting gc-interval"),
+        ("keep = nan", "setting keep"),
+        ("rate = -1", "setting rate"),
+        ('listen = ["127.0.0.1", 65536]', "setting listen"),
+    ],
+)
+def test_a_number_in_the_file_is_checked_as_a_flag_is(
+    tmp_path: Path, line: str, subject: str
+) -> None:
+    with pytest.raises(Invalid) as told:
+        load({}, toml(tmp_path, line))
+    assert told.value.subject == subject
+
+
+def test_a_table_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAKEFEED_INBOXES", '{"/a": ["/in=cams"]}')
+    (lake,) = load({"lakes": ["/a"]}, None).options(60).lakes
+    assert [inbox.prefix for inbox in lake.inboxes] == ["cams"]
+    monkeypatch.setenv("LAKEFEED_INBOXES", "/drop")
+    with pytest.raises(Invalid) as told:
+        load({"lakes": ["/a"]}, None)
+    assert (told.value.subject, told.value.found) == ("setting inboxes", "'/drop'")
+
+
 def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid) as told:
         load({}, toml(tmp_path, 'pack-aeg = "1m"\n'))
