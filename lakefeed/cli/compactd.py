@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lakefeed.cli.common import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
     JsonOption,
     debugging,
     exit_codes,
@@ -142,8 +145,8 @@ def compactd(
     in the file of --config (pack-age); flags come first. /healthz, /readyz, /metrics and /status
     on --listen never touch a volume. Sizes, durations and defaults: docs/SERVICE.md.
 
-    JSON keys: with --once skipped, failures, lakes (path, leader, token, problem, files_packed,
-    bytes_read, bytes_written, snapshot, packs, index_entries, …).
+    JSON keys: with --once skipped, stopped, failures, lakes (path, leader, token, problem,
+    files_packed, bytes_read, bytes_written, snapshot, packs, index_entries, …).
 
     \b
     lakefeed compactd /mnt/lake --inbox /mnt/drop=cameras
@@ -186,11 +189,14 @@ def _tell(ran: Ran, *, once: bool, as_json: bool) -> int:
     """Print what one pass did; return the exit code."""
     if once and as_json:
         failures = {path: error.text for path, error in ran.failures.items()}
-        print_json({"skipped": ran.skipped, "failures": failures, "lakes": ran.lakes})
+        print_json({"skipped": ran.skipped, "stopped": ran.stopped, "failures": failures,
+                    "lakes": ran.lakes})  # fmt: skip
     elif once:
         for lake in ran.lakes:
             if lake["path"] in ran.skipped:
                 print_line(f"{lake['path']}: another replica is at work")
+            elif lake["path"] in ran.stopped:
+                print_line(f"{lake['path']}: asked to end before everything was done")
             elif lake["path"] not in ran.failures:
                 print_line(
                     f"{lake['path']}: snapshot {lake['snapshot']}, took in "
@@ -198,4 +204,6 @@ def _tell(ran: Ran, *, once: bool, as_json: bool) -> int:
                     f"{human_size(lake['bytes_written'])}"
                 )
     codes = [report(error) for error in ran.failures.values()]
+    if ran.stopped and ran.signal and not codes:
+        return EXIT_TERMINATED if ran.signal == signal.SIGTERM else EXIT_INTERRUPTED
     return codes[0] if codes else EXIT_OK

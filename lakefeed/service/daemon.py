@@ -30,9 +30,14 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Ran:
-    """How a daemon ended. `skipped` lakes were another replica's; `failures` by lake."""
+    """How a daemon ended. `skipped` lakes were another replica's; `failures` by lake.
+
+    `stopped` lakes were not done when `signal` asked to end.
+    """
 
     skipped: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    signal: int | None = None
     failures: dict[str, LakefeedError] = field(default_factory=dict)
     abandoned: bool = False
     lakes: list[dict[str, Any]] = field(default_factory=list)
@@ -46,6 +51,7 @@ class Daemon:
         self._metrics = CompactorMetrics()
         self._keepers: list[Keeper] = []
         self._ran = Ran()
+        self._bug: Exception | None = None
 
     def _facts(self) -> list[dict[str, Any]]:
         return [keeper.status.facts() for keeper in self._keepers]
@@ -65,7 +71,7 @@ class Daemon:
         asked = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, asked.set)
+            loop.add_signal_handler(number, self._ask, asked, number)
         try:
             if listen and options.listen is not None:
                 host, port = await endpoints.open(*options.listen)
@@ -75,8 +81,14 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             await endpoints.close()
+        if self._bug is not None:
+            raise self._bug
         self._ran.lakes = self._facts()
         return self._ran
+
+    def _ask(self, asked: asyncio.Event, number: int) -> None:
+        self._ran.signal = number
+        asked.set()
 
     async def _work(self, work: list[Coroutine[Any, Any, None]], asked: asyncio.Event) -> None:
         """Run the keepers until all end, or until `asked` and the time to end is over."""
@@ -107,6 +119,11 @@ class Daemon:
                 self._ran.skipped.append(path)
         except Stopped:
             # Asked to end, or too slow for the lease: what is left is for the next one.
-            self._ran.skipped.append(path)
+            (self._ran.stopped if self._ran.signal else self._ran.skipped).append(path)
+        except asyncio.CancelledError:
+            self._ran.stopped.append(path)
+            raise
         except LakefeedError as error:
             self._ran.failures[path] = error
+        except Exception as error:  # noqa: BLE001 - raised as soon as the other lakes are done
+            self._bug = error

@@ -117,7 +117,8 @@ class Keeper:
             while await self._compact(lake):
                 _logger.debug("more is worth compacting in %s", self._place.path)
             await self._merge(lake, 2)
-            await self._collect(lake, orphans=True)
+            if self._options.gc_interval_seconds:
+                await self._collect(lake, orphans=True)
             await self._look(lake)
         finally:
             self.stop()

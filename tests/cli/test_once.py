@@ -1,0 +1,80 @@
+"""compactd --once: what one pass leaves out, and how it ends when it is not the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from lakefeed.service import keeper
+from lakefeed.service.inbox import Inbox
+from tests.cli.conftest import Run
+from tests.service.tools import drop, waiting
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Path:
+    made = tmp_path / "drop"
+    drop(made, "a", b"1")
+    return made
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_who_is_asked_to_end_says_so(
+    run: Run, lake: Path, box: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    async def asked(self: Inbox, **_: object) -> int:
+        os.kill(os.getpid(), number)
+        while True:
+            self._guard.check()
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Inbox, "run", asked)
+    done = run("compactd", lake, "--inbox", box, "--once")
+    assert done.code == code
+    assert done.out == f"{lake}: asked to end before everything was done\n"
+    facts = run("compactd", lake, "--inbox", box, "--once", "--json").json
+    assert (facts["stopped"], facts["skipped"]) == ([str(lake)], [])
+
+
+def test_collection_that_is_turned_off_is_left_out(
+    run: Run, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collections = []
+    collect = keeper.run_collection
+
+    def counting(*args: object) -> object:
+        collections.append(args)
+        return collect(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(keeper, "run_collection", counting)
+    assert run("compactd", lake, "--once", "--gc-interval", "0s").code == 0
+    assert not collections
+    assert run("compactd", lake, "--once").code == 0
+    assert len(collections) == 1
+
+
+def test_our_mistake_in_one_lake_does_not_end_the_others(
+    run: Run, lake: Path, box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    assert run("create", other).code == 0
+    config = tmp_path / "c.toml"
+    config.write_text(f'[inboxes]\n"{lake}" = ["{box}"]\n')
+    calls: list[str] = []
+    look = keeper.known_damage
+
+    def looking(opened: keeper.Lake) -> object:
+        calls.append(opened.volume.name)
+        if opened.volume.name == str(other):
+            raise OverflowError("too big")
+        return look(opened)
+
+    monkeypatch.setattr(keeper, "known_damage", looking)
+    with pytest.raises(OverflowError):
+        run("compactd", other, lake, "--config", config, "--once")
+    assert sorted(calls) == sorted([str(lake), str(other)])
+    assert waiting(box) == []
