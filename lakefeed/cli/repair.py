@@ -33,12 +33,16 @@ _INDEX = {"index", "order", "rows", "file", "missing"}
 
 @dataclass(frozen=True)
 class _Damage:
-    """What repair can mend: the log, a newest commit, the index."""
+    """What repair can mend: the log, a newest commit, the index; and what it found.
+
+    Of the findings `lasting` are beyond it: what is not there, or not what was written.
+    """
 
     log: bool
     head: int | None
     index: bool
     findings: tuple[Finding, ...]
+    lasting: int = 0
 
 
 @commands.command("repair", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
@@ -60,7 +64,8 @@ def repair(
     Looks first and does what is needed. The newest commit, if it is damaged, moves to quarantine/
     and the lake goes on from the one before. Segments are rebuilt from the packs alone, beside
     readers and writers. A log is rebuilt only on request: which of two overlapping writers came
-    first may then be a guess (docs/SERVICE.md). Damaged payloads cannot be mended: see scrub.
+    first may then be a guess (docs/SERVICE.md). Damaged payloads cannot be mended: see scrub. What is
+    left that cannot be mended, such as a missing pack, is exit code 5, as fsck has it.
 
     JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, quarantine), head (number,
     quarantine), index (needed, done, snapshot, rows, segments), findings.
@@ -87,6 +92,8 @@ def repair(
         print_json({**facts, "findings": [str(finding) for finding in damage.findings]})
     else:
         _print(facts, damage)
+    if damage.lasting:
+        raise typer.Exit(EXIT_CORRUPT)
 
 
 def _look(volume: Volume, progress: Progress) -> _Damage:
@@ -111,8 +118,9 @@ def _look(volume: Volume, progress: Progress) -> _Damage:
         return _Damage(True, head, False, found.report(0, False).findings)
     with Lake.open(volume) as opened:
         findings = check(opened, progress=progress).findings
-    index = any(f.kind in _INDEX and "packs/" not in f.subject for f in findings)
-    return _Damage(False, head, index, findings)
+    others = [f for f in findings if f.kind != "log"]
+    index = sum(f.kind in _INDEX and "packs/" not in f.subject for f in others)
+    return _Damage(False, head, index > 0, findings, len(others) - index)
 
 
 def _mend_log(volume: Volume, needed: bool, only_look: bool, progress: Progress) -> dict[str, Any]:
@@ -179,5 +187,8 @@ def _print(facts: dict[str, Any], damage: _Damage) -> None:
         )
     elif index["needed"]:
         print_line("would rebuild the index from the packs")
-    if not (log["needed"] or head["number"] is not None or index["needed"]):
+    if damage.lasting:
+        print_line(f"{human_count(damage.lasting)} findings are beyond repair: restore what is "
+                   "missing or damaged, or delete what names it")  # fmt: skip
+    elif not (log["needed"] or head["number"] is not None or index["needed"]):
         print_line("nothing to repair")

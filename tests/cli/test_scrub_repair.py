@@ -54,6 +54,17 @@ def test_repair_rebuilds_segments(run: Run, lake: Path) -> None:
     assert run("cat", lake, "a/b.txt").data == FILES["a/b.txt"]
 
 
+def test_repair_says_that_a_missing_pack_is_beyond_it(run: Run, lake: Path) -> None:
+    (pack,) = (lake / "packs").glob("*/*.pack")
+    pack.unlink()
+    for words in (("--dry-run",), ()):
+        done = run("repair", lake, *words)
+        assert done.code == run("fsck", lake).code == 5
+        assert f"missing: packs/{pack.parent.name}/{pack.name}" in done.out
+        assert "1 findings are beyond repair" in done.out
+        assert "nothing to repair" not in done.out
+
+
 def test_repair_moves_a_damaged_newest_commit_away(run: Run, lake: Path) -> None:
     torn = lake / layout.commit_path(2)
     torn.write_bytes(b"torn")
