@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lakefeed.cli.service_settings import ServiceSettings
 from tests.deploy.tools import DEPLOY, tool
 
 pytestmark = pytest.mark.slow
@@ -100,6 +101,18 @@ def test_a_mount_unit_is_named_after_its_path() -> None:
     for path in UNITS.glob("*.mount"):
         where = section(path, "Mount")["Where"]
         assert path.stem == where.strip("/").replace("/", "-")
+
+
+def test_what_is_one_lakes_alone_is_not_in_the_settings_of_all() -> None:
+    shared = (UNITS / "compactd.toml").read_text(encoding="utf-8")
+    names = {line.split("=")[0].strip() for line in shared.splitlines() if line[:1].isalpha()}
+    assert names <= {field.replace("_", "-") for field in ServiceSettings.model_fields}
+    assert names & {"lakes", "inbox", "listen"} == set()
+    own = (UNITS / "lakefeed-compactd.env").read_text(encoding="utf-8")
+    given = {line.split("=")[0] for line in own.splitlines() if line and not line.startswith("#")}
+    assert given == {"LAKEFEED_INBOX", "LAKEFEED_LISTEN"}
+    unit = (UNITS / "lakefeed-compactd@.service").read_text(encoding="utf-8")
+    assert "EnvironmentFile=-/etc/lakefeed/compactd-%i.env" in unit
 
 
 def test_every_line_of_the_fstab_example_is_complete() -> None:
