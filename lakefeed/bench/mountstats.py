@@ -80,7 +80,7 @@ def _mount(lines: list[str]) -> NfsMount:
         elif name == "per-op statistics":
             within = True
         elif within and rest:
-            numbers = [int(word) for word in rest.split() if word.lstrip("-").isdigit()]
+            numbers = [int(word) for word in rest.split() if word.lstrip("-").isdecimal()]
             operations[name] = Operation(*numbers[: len(fields(Operation))])
     version = next((o.partition("=")[2] for o in options.split(",") if o.startswith("vers=")), "?")
     return NfsMount(point, version, age_seconds, options, operations)

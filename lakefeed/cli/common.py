@@ -389,7 +389,7 @@ def number_of(view: View) -> int | None:
 
 def snapshot_of(lake: Lake, at: str | None) -> Snapshot:
     """Return the snapshot that a number, a tag, a time or '2h ago' names; a tag comes first."""
-    if at is None or at.isdigit():
+    if at is None or at.isdecimal():
         return lake.snapshot(at)
     time_ns = parse_time(at)
     if time_ns is None or at in {tag.name for tag in lake.refs.tags()}:

@@ -37,7 +37,7 @@ def mount_federation(
     code is that of the first one that is not. With `stay`, calls it when all are up, and returns
     when all have ended; SIGTERM and Ctrl-C end them.
     """
-    if wanted.at is not None and wanted.at.isdigit():
+    if wanted.at is not None and wanted.at.isdecimal():
         raise Invalid(f"--at {wanted.at}", expected="a tag that each lake has",
                       found="a number, which each has of its own")  # fmt: skip
     if not os.path.isdir(mountpoint):

@@ -66,7 +66,7 @@ def _window(text: str) -> Window | None:
 
 def _listen(text: str) -> tuple[str, int] | None:
     host, _, port = text.rpartition(":")
-    if not port.isdigit() or int(port) > 65535:
+    if not port.isdecimal() or int(port) > 65535:
         return None
     return host.strip("[]") or "0.0.0.0", int(port)
 

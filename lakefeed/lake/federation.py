@@ -137,7 +137,7 @@ class Federation(Closing):
 
         Each lake's snapshot is taken when something first asks for it, and kept from then on.
         """
-        if at is not None and at.isdigit():
+        if at is not None and at.isdecimal():
             raise Invalid(f"snapshot {at} of {self.name}", expected="a tag or a time",
                           found="a number, which each lake has of its own")  # fmt: skip
 

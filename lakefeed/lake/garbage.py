@@ -266,7 +266,7 @@ class _History:
         for commit in lake.log.history(head.number, head.horizon + 1):
             if formerly is None and commit.changes.horizon is not None:
                 formerly = [int(word) for word in commit.app.get(KEPT, "").split(",")
-                            if word.isdigit()]  # fmt: skip
+                            if word.isdecimal()]  # fmt: skip
             self.files.update({file.id: file for file in _added_files(commit)})
             self._added.append((commit.number, {file.id for file in _added_files(commit)}))
         self.named = self._from(head.horizon)

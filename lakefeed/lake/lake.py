@@ -117,7 +117,7 @@ class Lake(Closing):
         if at is None:
             return Snapshot(self._shared, self.log.head())
         kept = False
-        if isinstance(at, str) and not at.isdigit():
+        if isinstance(at, str) and not at.isdecimal():
             at, kept = self.refs.read(at).snapshot, True
         number = int(at)
         head = self.log.head()

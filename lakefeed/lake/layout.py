@@ -118,7 +118,7 @@ def tmp_path(unique: str) -> str:
 
 def is_tag(tag: str) -> bool:
     """Tell whether `tag` may name a snapshot."""
-    return _TAG.fullmatch(tag) is not None and not tag.isdigit()
+    return _TAG.fullmatch(tag) is not None and not tag.isdecimal()
 
 
 def check_tag(tag: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lakefeed.errors import Invalid
 from lakefeed.format import bridge
 from lakefeed.format.rows import Kind
 
@@ -24,6 +25,14 @@ class Query:
     size_max: int | None = None
     newer_than_ns: int | None = None
     older_than_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.glob is not None:
+            try:
+                pc.match_substring_regex(pa.array([""]), glob_to_regex(self.glob))
+            except pa.ArrowInvalid as error:
+                raise Invalid(f"glob {self.glob!r}", expected="sets like [a-z] or [!abc]",
+                              found=str(error)) from error  # fmt: skip
 
     @property
     def directory(self) -> str:
@@ -60,9 +69,9 @@ def _glob_step(pattern: str, at: int) -> tuple[str, int]:
     if char == "[":
         end = pattern.find("]", at + 2)
         if end > 0:
-            inner = pattern[at + 1 : end].replace("\\", "\\\\")
-            negated = inner.startswith("!")
-            return f"[{'^/' if negated else ''}{inner[negated:]}]", end + 1
+            negated = pattern[at + 1] == "!"
+            inner = re.sub(r"[\\\[^]", r"\\\g<0>", pattern[at + 1 + negated : end])
+            return f"[{'^/' if negated else ''}{inner}]", end + 1
     return re.escape(char), at + 1
 
 

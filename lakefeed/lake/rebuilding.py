@@ -182,7 +182,7 @@ def _read_pack(volume: Volume, files: OpenFiles, path: str) -> Evidence:
     reader, size = _opened(files, path)
     payload_end = open_pack(reader, id_, path)
     base = reader.meta.get("lakefeed.base", "")
-    if not base.isdigit():
+    if not base.isdecimal():
         raise Corrupt(path, expected="the snapshot that its writer saw", found=repr(base[:80]))
     groups = reader.groups
     tombstones, implied, packs = 0, False, set()

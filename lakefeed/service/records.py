@@ -169,7 +169,7 @@ def digest(file: Candidate) -> bytes:
 def claim_of(name: str) -> tuple[str, int] | None:
     """Return the batch and the inode in a claim's name, None for another name."""
     batch, _, inode = name.partition("-")
-    return (batch, int(inode)) if envelope.is_id(batch) and inode.isdigit() else None
+    return (batch, int(inode)) if envelope.is_id(batch) and inode.isdecimal() else None
 
 
 def _sealed(record: Record) -> bytes:

@@ -153,6 +153,21 @@ def test_find_equals_a_filter_over_the_dictionary(
     assert found == sorted(wanted)
 
 
+@pytest.mark.parametrize(
+    ("glob", "matches"),
+    [("[^a]", "^a"), ("[!^a]", "!b[:\\]"), ("[[:]", "[:"), (r"[\\]", "\\"), ("[]a]", "a]")],
+)
+def test_a_set_of_a_glob_holds_its_characters_and_no_others(glob: str, matches: str) -> None:
+    expression = re.compile(glob_to_regex(glob))
+    assert "".join(char for char in "^a!b[:\\]" if expression.match(char)) == matches
+
+
+@pytest.mark.parametrize("glob", ["[z-a]*", "x[9-0]"])
+def test_a_glob_without_a_meaning_is_refused(glob: str) -> None:
+    with pytest.raises(Invalid, match="glob"):
+        Query(glob=glob)
+
+
 @settings(max_examples=15)
 @given(steps=STEPS)
 def test_old_snapshots_stay_as_they_were(steps: list[object]) -> None:

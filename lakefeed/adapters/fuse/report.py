@@ -39,7 +39,7 @@ def listen(where: str) -> CollectorRegistry:
     Before mounting, so that Invalid and VolumeFailed (with the errno) leave no mount behind.
     """
     host, _, port = where.rpartition(":")
-    if not port.isdigit() or int(port) > _PORT_MAX:
+    if not port.isdecimal() or int(port) > _PORT_MAX:
         raise Invalid(f"--listen {where}", expected="HOST:PORT, such as 127.0.0.1:9464")
     try:
         return serve_mount(host.strip("[]") or "127.0.0.1", int(port))
