@@ -36,7 +36,7 @@ from lakefeed.errors import (
 )
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    from collections.abc import Callable
 
     from lakefeed.adapters.fuse import kernel
     from lakefeed.adapters.fuse.operations import ReadOperations
@@ -261,7 +261,7 @@ class Reporter:
 
     def __init__(self, listen: str | None) -> None:
         self._listen = listen
-        self._page: CollectorRegistry | None = None
+        self._show: Callable[[ReadOperations], None] | None = None
         told = os.environ.pop(READY_FD, None)
         self._ready_fd = None if told is None else int(told)
 
@@ -270,14 +270,12 @@ class Reporter:
         if self._listen is not None:
             from lakefeed.adapters.fuse.report import listen
 
-            self._page = listen(self._listen)
+            self._show = listen(self._listen)
 
     def ready(self, operations: ReadOperations) -> None:
         """Say that the mount answers."""
-        if self._page is not None:
-            from lakefeed.adapters.fuse.report import show
-
-            show(self._page, operations)
+        if self._show is not None:
+            self._show(operations)
         self.up()
 
     def up(self) -> None:

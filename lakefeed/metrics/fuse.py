@@ -85,11 +85,11 @@ class FuseCollector(Collector):
             yield GaugeMetricFamily(name, text, value=value)
 
 
-def serve_mount(host: str, port: int) -> CollectorRegistry:
-    """Serve a page over HTTP, on a thread that ends with the process; return what it shows.
+def serve_mount(host: str, port: int) -> Callable[[Callable[[], FuseReading]], None]:
+    """Serve a page over HTTP, on a thread that ends with the process.
 
-    Nothing yet: register a `FuseCollector` there once there is a mount.
+    It is empty until what this returns is told how to read a mount's counters.
     """
     registry = CollectorRegistry()
     start_http_server(port, host, registry)
-    return registry
+    return lambda read: registry.register(FuseCollector(read))

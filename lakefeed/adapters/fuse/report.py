@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+from collections.abc import Callable
 
 from lakefeed.adapters.fuse.operations import ReadOperations
 from lakefeed.adapters.fuse.writing import WriteOperations
 from lakefeed.errors import Invalid, VolumeFailed
-from lakefeed.metrics.fuse import FuseCollector, FuseReading, OpReading, serve_mount
+from lakefeed.metrics.fuse import FuseReading, OpReading, serve_mount
 
 _PORT_MAX = 65_535
 
@@ -33,8 +33,8 @@ def reading(operations: ReadOperations) -> FuseReading:
     )
 
 
-def listen(where: str) -> CollectorRegistry:
-    """Serve a page at HOST:PORT until the process ends; return it, empty until `show`.
+def listen(where: str) -> Callable[[ReadOperations], None]:
+    """Serve a page at HOST:PORT until the process ends; what this returns lets it show a mount.
 
     Before mounting, so that Invalid and VolumeFailed (with the errno) leave no mount behind.
     """
@@ -42,11 +42,7 @@ def listen(where: str) -> CollectorRegistry:
     if not port.isdecimal() or int(port) > _PORT_MAX:
         raise Invalid(f"--listen {where}", expected="HOST:PORT, such as 127.0.0.1:9464")
     try:
-        return serve_mount(host.strip("[]") or "127.0.0.1", int(port))
+        show = serve_mount(host.strip("[]") or "127.0.0.1", int(port))
     except OSError as error:
         raise VolumeFailed(f"listen on {where}", found=str(error), errno=error.errno) from error
-
-
-def show(page: CollectorRegistry, operations: ReadOperations) -> None:
-    """Let a page show a mount's counters."""
-    page.register(FuseCollector(lambda: reading(operations)))
+    return lambda operations: show(lambda: reading(operations))
