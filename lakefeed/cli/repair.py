@@ -64,8 +64,8 @@ def repair(
     Looks first and does what is needed. The newest commit, if it is damaged, moves to quarantine/
     and the lake goes on from the one before. Segments are rebuilt from the packs alone, beside
     readers and writers. A log is rebuilt only on request: which of two overlapping writers came
-    first may then be a guess (docs/SERVICE.md). Damaged payloads cannot be mended: see scrub. What is
-    left that cannot be mended, such as a missing pack, is exit code 5, as fsck has it.
+    first may then be a guess (docs/SERVICE.md). Damaged payloads cannot be mended: see scrub.
+    Findings that are beyond repair, such as a missing pack, are exit code 5, as with fsck.
 
     JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, quarantine), head (number,
     quarantine), index (needed, done, snapshot, rows, segments), findings.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from contextlib import suppress
 
 from lakefeed.lake import layout
 from lakefeed.service.taking import directory_of, opened
@@ -35,17 +36,17 @@ def move_aside(root: str, bad: Bad, now_ns: int) -> str | None:
         "time_ns": now_ns,
     }
     path = os.path.join(root, f"{place}.json")
-    with open(f"{path}.tmp", "x", encoding="utf-8") as file:
-        json.dump(report, file)
-    with opened(root) as root_fd:
-        try:
-            with directory_of(root_fd, bad.path) as fd:
-                os.rename(name, f"{place}/{name}", src_dir_fd=fd, dst_dir_fd=root_fd)
-        except OSError as error:
+    try:
+        with open(f"{path}.tmp", "x", encoding="utf-8") as file:
+            json.dump(report, file)
+        with opened(root) as root_fd, directory_of(root_fd, bad.path) as fd:
+            os.rename(name, f"{place}/{name}", src_dir_fd=fd, dst_dir_fd=root_fd)
+    except OSError as error:
+        with suppress(FileNotFoundError):
             os.unlink(f"{path}.tmp")
-            os.rmdir(place, dir_fd=root_fd)
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
-                return None
-            raise
+        os.rmdir(os.path.join(root, place))
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            return None
+        raise
     os.replace(f"{path}.tmp", path)
     return f"{place}/{name}"

@@ -40,7 +40,7 @@ CHUNK_FILES = 64
 CHUNK_BYTES = 4 << 20
 # A claim younger than this may belong to a removal that is going on.
 CLAIM_NS = 60 * 10**9
-# After so long it is tried again to remove what could not be removed.
+# After so long it is tried again to remove what could not be removed, or put back.
 STUCK_SECONDS = 600.0
 _STUCK = "the lake has it, and it cannot be removed"
 
@@ -160,11 +160,12 @@ class Inbox:
         check_root(self._options.directory)
         self._records.open()
         stuck = self._ingest.recover()
-        self._recover_at = time.monotonic() + STUCK_SECONDS if stuck else math.inf
         self._taken = {*map(digest, stuck)}
         for file in stuck:
             self._name_left(file.path, _STUCK)
         self._set_strays_aside()
+        again = bool(stuck or self._records.claims())
+        self._recover_at = time.monotonic() + STUCK_SECONDS if again else math.inf
         if self._options.keep:
             self._taken = {digest(f) for record in self._records.taken() for f in record.files}
 
