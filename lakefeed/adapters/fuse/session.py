@@ -16,7 +16,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,15 +115,17 @@ class Mount:
         if self._options.fd is None:
             kernel.prepare(self._path)
         pace.install(self._pace)
-        self._init(operations)
-        try:
-            await self._serve(operations, pending, ready)
-        finally:
-            pyfuse3.close(unmount=self._options.fd is None)
-            pace.uninstall()
-            self._dismiss_guard()
-            if self._pin is not None:
-                self._lake.refs.unpin(self._pin)
+        # Heard from before the mount is there, or a signal in that moment would leave a dead one.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            self._init(operations)
+            try:
+                await self._serve(operations, pending, signals, ready)
+            finally:
+                pyfuse3.close(unmount=self._options.fd is None)
+                pace.uninstall()
+                self._dismiss_guard()
+                if self._pin is not None:
+                    self._lake.refs.unpin(self._pin)
 
     def _init(self, operations: ReadOperations) -> None:
         options = self._options
@@ -147,12 +149,13 @@ class Mount:
         self,
         operations: ReadOperations,
         pending: Pending | None,
+        signals: AsyncIterator[int],
         ready: Callable[[ReadOperations], None],
     ) -> None:
         tree = operations.tree
         async with trio.open_nursery() as nursery:
             operations.reads.start = nursery.start_soon
-            nursery.start_soon(self._stop_on_signal, pending, nursery.cancel_scope)
+            nursery.start_soon(self._stop_on_signal, pending, signals)
             if tree.follows:
                 nursery.start_soon(self._follow, tree)
             if pending is not None:
@@ -232,16 +235,14 @@ class Mount:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    async def _stop_on_signal(self, pending: Pending | None, scope: trio.CancelScope) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
-                _logger.info("signal %d: unmounting", number)
-                await self._commit_rest(pending)
-                if self._options.fd is None:
-                    # Detached, so that nobody new comes in; those inside finish or get ENOTCONN.
-                    await self._pace.elsewhere(self._detach)
-                pyfuse3.terminate()
-                return
+    async def _stop_on_signal(self, pending: Pending | None, signals: AsyncIterator[int]) -> None:
+        number = await anext(signals)
+        _logger.info("signal %d: unmounting", number)
+        await self._commit_rest(pending)
+        if self._options.fd is None:
+            # Detached, so that nobody new comes in; those inside finish or get ENOTCONN.
+            await self._pace.elsewhere(self._detach)
+        pyfuse3.terminate()
 
     def _detach(self) -> None:
         try:
