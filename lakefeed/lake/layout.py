@@ -44,6 +44,7 @@ LATER_DIRECTORIES = (SCRUB, QUARANTINE)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LEASE = re.compile(r"[a-z0-9-]{1,64}")
 _COMMIT = re.compile(r"(\d{20})\.json")
+_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint")
 _PACK = re.compile(r"([0-9a-f]{32})\.pack")
 _SEGMENT = re.compile(r"([0-9a-f]{32})\.parquet")
 _JSON = re.compile(r"(.+)\.json")
@@ -134,6 +135,12 @@ def check_tag(tag: str) -> str:
 def parse_commit(name: str) -> int | None:
     """Return the number in a commit's file name, or None if it is another file."""
     match = _COMMIT.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def parse_checkpoint(name: str) -> int | None:
+    """Return the number in a checkpoint's file name, or None if it is another file."""
+    match = _CHECKPOINT.fullmatch(name)
     return int(match[1]) if match else None
 
 

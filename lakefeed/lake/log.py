@@ -2,7 +2,8 @@
 
 1. Packs and segments are complete, synced and final before a commit names them (I2).
 2. Find the head: start from a checkpoint, then open commit N+1, N+2, … by name until there is none.
-   The log directory is opened first, so that NFS asks its server instead of a cached miss.
+   The log directory is opened first, so that NFS asks its server instead of a cached miss. A
+   checkpoint counts only with its commit: in a copy that ended early the number may be free.
 3. Write the whole commit to `tmp/`, sync it, close it.
 4. `link` it to the next number. Anything but success is ambiguous, because the server may have done
    it and lost the reply: read that number and compare commit ids. Equal: committed. Different: lost
@@ -168,12 +169,26 @@ class Log:
         for candidate in range(number - number % CHECKPOINT_EVERY, 0, -CHECKPOINT_EVERY):
             path = layout.checkpoint_path(candidate)
             try:
-                return decode_checkpoint(read_file(self._volume, path), path)
+                state = decode_checkpoint(read_file(self._volume, path), path)
             except NotFound:
                 continue
             except Corrupt as error:
                 _logger.warning("ignoring a damaged checkpoint: %s", error)
+                continue
+            if self._has_made(candidate, state):
+                return state
+            _logger.warning("ignoring %s: its commit is missing, or another", path)
         return State()
+
+    def _has_made(self, number: int, state: State) -> bool:
+        """Tell whether a checkpoint is of this history, and its number taken for good."""
+        try:
+            return self.read(number).id == state.commit_id
+        except NotFound:
+            # Without the checkpoint all that follows would be hidden as well.
+            return self._exists(number + 1)
+        except Corrupt:
+            return True
 
     def _hint(self) -> int:
         """Return a number that the history reached: from the hint, or else from a listing."""
@@ -274,11 +289,12 @@ class Log:
 
     def write_checkpoint(self, number: int) -> None:
         """Write the state after commit `number` beside it, and point the hint at it."""
-        state = self.at(number)
+        data = encode_checkpoint(self.at(number))
         path = layout.checkpoint_path(number)
         try:
-            place_new(self._volume, encode_checkpoint(state), path)
+            place_new(self._volume, data, path)
         except Conflict:
-            _logger.debug("%s was there already", path)
+            if read_file(self._volume, path) != data:
+                place_over(self._volume, data, path)  # it was of a commit that others do not know
         hint = envelope.seal({"type": "hint", "number": number})
         place_over(self._volume, hint, layout.HEAD_HINT)

@@ -94,23 +94,29 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
 
 def surviving_state(volume: Volume) -> State | None:
     """Return the newest state that a checkpoint, and the commits after it, still give."""
-    numbers = []
     try:
-        for entry in volume.list(layout.LOG):
-            number = layout.parse_commit(entry.name.replace(".checkpoint", ".json"))
-            if number is not None and entry.name.endswith(".checkpoint"):
-                numbers.append(number)
+        numbers = [layout.parse_checkpoint(entry.name) for entry in volume.list(layout.LOG)]
     except NotFound:
         return None
-    for number in sorted(numbers, reverse=True):
+    for number in sorted((number for number in numbers if number is not None), reverse=True):
         path = layout.checkpoint_path(number)
         try:
             state = decode_checkpoint(read_file(volume, path), path)
         except (Corrupt, Invalid, NotFound) as error:
             _logger.warning("checkpoint not used: %s", error)
             continue
-        return _with_later_commits(volume, state)
+        if not _is_contradicted(volume, state):
+            return _with_later_commits(volume, state)
+        _logger.warning("%s not used: the commit of that number is another", path)
     return None
+
+
+def _is_contradicted(volume: Volume, state: State) -> bool:
+    """Tell whether a checkpoint is of another commit than the one that has its number."""
+    try:
+        return Log(volume).read(state.number).id != state.commit_id
+    except (Corrupt, Invalid, NotFound):
+        return False  # lost: the checkpoint is what is left of it
 
 
 def _with_later_commits(volume: Volume, state: State) -> State:

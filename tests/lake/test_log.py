@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, VolumeFailed
-from lakefeed.format.commit import Changes, State
+from lakefeed.format.commit import Changes, State, decode_checkpoint
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import CHECKPOINT_EVERY, Draft, Log
@@ -72,6 +72,53 @@ def test_a_hint_that_lags_or_lies_ahead_only_costs_time() -> None:
     wanted = Log(volume).head()
     other = history_of(CHECKPOINT_EVERY * 3)
     put_bytes(volume, layout.HEAD_HINT, read_file(other, layout.HEAD_HINT))
+    assert Log(volume).head() == wanted
+
+
+def copy_that_ended_early() -> MemoryVolume:
+    """A log copied in the order of names, up to a checkpoint: its own commit comes behind it."""
+    volume = history_of(CHECKPOINT_EVERY + 1)
+    for number in (CHECKPOINT_EVERY, CHECKPOINT_EVERY + 1):
+        volume.unlink(layout.commit_path(number))
+    return volume
+
+
+def test_a_commit_is_never_hidden_by_the_checkpoint_of_one_that_is_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    volume = copy_that_ended_early()
+    with caplog.at_level(logging.WARNING):
+        assert Log(volume).head().number == CHECKPOINT_EVERY - 1
+    assert layout.checkpoint_path(CHECKPOINT_EVERY) in caplog.text
+    made = Log(volume).commit(DRAFT, nothing)
+    assert made.number == CHECKPOINT_EVERY
+    # Another process sees it, also by the checkpoint, which was replaced.
+    assert Log(volume).head() == made
+    path = layout.checkpoint_path(CHECKPOINT_EVERY)
+    assert decode_checkpoint(read_file(volume, path), path) == made
+    later = Log(volume).commit(DRAFT, nothing)
+    assert Log(volume).head() == later
+
+
+def test_a_checkpoint_of_another_commit_is_passed_over() -> None:
+    volume = copy_that_ended_early()
+    path = layout.checkpoint_path(CHECKPOINT_EVERY)
+    stale = read_file(volume, path)
+    Log(volume).commit(DRAFT, nothing)
+    put_bytes(volume, path, stale)
+    made = Log(volume).commit(DRAFT, nothing)
+    assert made.number == CHECKPOINT_EVERY + 1
+    assert Log(volume).head() == Log(volume).at(made.number) == made
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_a_checkpoint_stands_for_a_lost_commit_that_others_follow(how: str) -> None:
+    volume = history_of(CHECKPOINT_EVERY + 1)
+    wanted = Log(volume).head()
+    if how == "gone":
+        volume.unlink(layout.commit_path(CHECKPOINT_EVERY))
+    else:
+        damage(volume, layout.commit_path(CHECKPOINT_EVERY), 50)
     assert Log(volume).head() == wanted
 
 
