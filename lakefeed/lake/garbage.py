@@ -13,10 +13,11 @@ from facts about the volume:
    failed or killed writers and an interrupted collection leave) are garbage once they are older
    than the grace; a younger one may be about to be committed.
 
-`collect` does: commit the new horizon; read head, tags and pins *again*; delete what is still
-unreached, segments before packs. A tag or pin written in between either is seen by that second
-look, or its maker sees the new horizon (see `Lake.pin`). Keeps I3 and I6. Commits and checkpoints
-stay for ever. Nothing is deleted when any of the log, a tag or a pin cannot be read.
+`collect` does: commit the new horizon; read head, tags and pins *again*, until the tags rested
+meanwhile; delete what is still unreached, segments before packs. A tag or pin written in between
+either is seen by that second look, or its maker sees the new horizon (see `Lake.pin`). Keeps I3 and
+I6. Commits and checkpoints stay for ever. Nothing is deleted when any of the log, a tag or a pin
+cannot be read.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lakefeed.errors import Corrupt, NotFound
+from lakefeed.errors import Conflict, Corrupt, NotFound
 from lakefeed.format.commit import Changes, Commit, SegmentInfo, State
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
-from lakefeed.lake.refs import Pin
+from lakefeed.lake.refs import Pin, Tag
 from lakefeed.volume.base import Volume
 
 KEEP_SECONDS = 7 * 24 * 3600.0
@@ -40,6 +41,10 @@ GRACE_SECONDS = 24 * 3600.0
 
 # In a commit that raises the horizon: the snapshots below it that tags and pins kept.
 KEPT = "kept"
+
+# Reading all tags takes a second or two where there are thousands; who moves tags does it by hand,
+# or at the end of a job, so this many changes in a row are no accident.
+REFS_TRIES_MAX = 10
 
 GarbageKind = Literal["segment", "pack", "temporary", "pin"]
 # Readers start at the commit and follow the index to the packs: deleted in that order.
@@ -143,7 +148,7 @@ def collect(
     Without `orphans` the log alone decides, and its cost does not grow with the lake.
 
     Corrupt, and nothing deleted, when a commit, a tag or a pin cannot be read: it might name what
-    would be deleted.
+    would be deleted. Conflict, and nothing deleted, while tags are moved without a pause.
     """
     now_ns = lake.refs.server_time_ns()
     plan = plan_garbage(_gather(lake, retention or Retention(), now_ns, orphans))
@@ -187,11 +192,29 @@ def orphans_of(lake: Lake) -> Orphans:
 
 def _needed(lake: Lake, now_ns: int) -> set[str]:
     """Return what must stay, as the lake is now: the ids of packs and segments, and of pins."""
-    pins = [pin for pin in lake.refs.pins() if pin.expires_ns > now_ns]
-    kept = _kept(lake, pins)
+    pins, tags = _refs_at_one_moment(lake)
+    pins = [pin for pin in pins if pin.expires_ns > now_ns]
+    kept = {pin.snapshot for pin in pins} | {tag.snapshot for tag in tags}
     head = lake.log.head()
     history = _History(lake, head)
     return {*history.reached(head.horizon, kept), *(pin.id for pin in pins)}
+
+
+def _refs_at_one_moment(lake: Lake) -> tuple[list[Pin], list[Tag]]:
+    """Return the pins and tags that there were at one moment.
+
+    Read one after the other, a tag that takes over the snapshot of another could be read before,
+    and the other behind. Who pins an old snapshot later finds a tag of that moment on it.
+    """
+    tags = lake.refs.tags()
+    for _ in range(REFS_TRIES_MAX):
+        pins, before = lake.refs.pins(), tags
+        tags = lake.refs.tags()
+        if tags == before:
+            return pins, tags
+    raise Conflict(f"garbage collection of {lake.name}", expected="tags that rest for a moment",
+                   found=f"others in each of {REFS_TRIES_MAX} readings",
+                   hint="nothing was deleted; repeat later")  # fmt: skip
 
 
 def _kept_now(lake: Lake, now_ns: int) -> set[int]:
