@@ -1,12 +1,14 @@
 """Is the log whole? Every commit decodes, follows from the one before, and leaves no gap.
 
-The state is replayed from nothing, and each checkpoint on the way must equal it. After a damaged
-commit the replay goes on from the next checkpoint, so one damage is not reported a hundred times.
-Reads every commit once; writes nothing.
+The log reaches as far as its commits and its checkpoints do. The state is replayed from nothing,
+and each checkpoint on the way must equal it. After a damaged commit the replay goes on from the
+next checkpoint, so one damage is not reported a hundred times. Reads every commit once; writes
+nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
@@ -30,12 +32,13 @@ def check_log(volume: Volume, found: Collector, progress: Progress) -> LogChecke
     log = Log(volume)
     volume.refresh(layout.LOG)
     # A listing may miss names, so it only says how far to look at least.
-    numbers = (layout.parse_commit(entry.name) for entry in volume.list(layout.LOG))
-    listed = max((number for number in numbers if number is not None), default=0)
+    names = [entry.name for entry in volume.list(layout.LOG)]
+    last = _newest(map(layout.parse_commit, names))
+    listed = max(last, _newest(map(layout.parse_checkpoint, names)))
     checked = LogChecked()
     number = 1
     while True:
-        commit, there = _read(log, number, listed, found)
+        commit, there = _read(log, number, (last, listed), found)
         if not there:
             return checked
         found.count("commits")
@@ -50,19 +53,30 @@ def check_log(volume: Volume, found: Collector, progress: Progress) -> LogChecke
         number += 1
 
 
-def _read(log: Log, number: int, listed: int, found: Collector) -> tuple[Commit | None, bool]:
-    """Return a commit (None: it is damaged), and whether the log reaches that far."""
+def _newest(numbers: Iterable[int | None]) -> int:
+    return max((number for number in numbers if number is not None), default=0)
+
+
+def _read(
+    log: Log, number: int, reach: tuple[int, int], found: Collector
+) -> tuple[Commit | None, bool]:
+    """Return a commit (None: it is damaged), and whether the log reaches that far: its commits are
+    listed up to one number, they or checkpoints up to another."""
+    last, listed = reach
     path = layout.commit_path(number)
     try:
         return log.read(number), True
     except NotFound:
         if number > listed:
             return None, False
-        found.add("log", path, "commits without a gap", "no such commit", "restore the file")
+        hint = "restore the file"
+        if number > last:
+            # A copy that ended early, or a server that lost the end of the log.
+            hint += f", or delete the checkpoints behind {last} to go on from there"
+        found.add("log", path, "commits without a gap", "no such commit", hint)
     except (Corrupt, Invalid) as error:
-        last = number >= listed
         hint = f"nothing before it is affected; move {path} away to go on from {number - 1}"
-        found.add_error("log", error, hint if last else "restore the file")
+        found.add_error("log", error, hint if number >= listed else "restore the file")
     return None, True
 
 

@@ -1,8 +1,8 @@
 """Do tags and pins name snapshots that are whole? (I3)
 
 Every tag and pin can be read, names a snapshot that the log reaches, and, for tags, every pack and
-segment of that snapshot is still on the volume. Damaged refs matter beyond themselves: garbage
-collection deletes nothing while it cannot read one.
+segment of that snapshot is still on the volume, as long as its commit says. Damaged refs matter
+beyond themselves: garbage collection deletes nothing while it cannot read one.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from lakefeed.format.commit import State
 from lakefeed.lake import layout
 from lakefeed.lake.findings import Collector
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.refs import Tag
+from lakefeed.lake.refs import Pin, Tag
+
+_HINT = "restore the file, or delete the tag"
 
 
 def check_refs(lake: Lake, checked: State, found: Collector) -> None:
     """Check every tag and pin; the files of the snapshot `checked` need no second look."""
     seen = {*checked.packs, *checked.segments}
-    tags = _tags(lake, found)
-    head = lake.log.head().number
+    tags, pins = _tags(lake, found), _pins(lake, found)
+    head = lake.log.head().number  # behind the refs: they may name what was committed meanwhile
     for tag in tags:
         if tag.snapshot > head:
             found.add("ref", f"tag {tag.name!r}", f"a snapshot up to {head}", tag.snapshot,
                       "delete the tag or restore the log")  # fmt: skip
         else:
             _check_files(lake, tag, seen, found)
-    try:
-        lake.refs.pins()
-    except (Corrupt, Invalid) as error:
-        found.add_error("ref", error, "delete the pin")
+    for pin in pins:
+        if pin.snapshot > head:
+            found.add("ref", layout.pin_path(pin.id), f"a snapshot up to {head}", pin.snapshot,
+                      "delete the pin or restore the log")  # fmt: skip
 
 
 def _tags(lake: Lake, found: Collector) -> list[Tag]:
@@ -40,8 +42,16 @@ def _tags(lake: Lake, found: Collector) -> list[Tag]:
         except NotFound:
             continue  # deleted since it was listed
         except (Corrupt, Invalid) as error:
-            found.add_error("ref", error, "tag the snapshot again, or delete the tag")
+            found.add_error("ref", error, "tag the snapshot again with --move, or delete the tag")
     return tags
+
+
+def _pins(lake: Lake, found: Collector) -> list[Pin]:
+    try:
+        return lake.refs.pins()
+    except (Corrupt, Invalid) as error:
+        found.add_error("ref", error, "delete the pin")
+        return []
 
 
 def _check_files(lake: Lake, tag: Tag, seen: set[str], found: Collector) -> None:
@@ -51,12 +61,16 @@ def _check_files(lake: Lake, tag: Tag, seen: set[str], found: Collector) -> None
     except (Corrupt, NotFound) as error:
         found.add_error("ref", error)
         return
-    paths = {id_: layout.pack_path(id_) for id_ in state.packs}
-    paths.update({id_: layout.segment_path(id_) for id_ in state.segments})
-    for id_ in paths.keys() - seen:
+    files = {id_: (layout.pack_path(id_), info.sealed.bytes) for id_, info in state.packs.items()}
+    files |= {id_: (layout.segment_path(id_), info.bytes) for id_, info in state.segments.items()}
+    for id_ in files.keys() - seen:
         seen.add(id_)
+        path, size = files[id_]
+        expected = f"a file of {size} bytes, which tag {tag.name!r} keeps"
         try:
-            lake.volume.stat(paths[id_])
+            there = lake.volume.stat(path).size
         except NotFound:
-            found.add("missing", paths[id_], f"a file that tag {tag.name!r} keeps", "none",
-                      "restore the file, or delete the tag")  # fmt: skip
+            found.add("missing", path, expected, "none", _HINT)
+            continue
+        if there != size:
+            found.add("file", path, expected, f"{there} bytes", _HINT)

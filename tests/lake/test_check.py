@@ -269,6 +269,30 @@ def test_a_checkpoint_that_differs_from_the_commits_is_found() -> None:
         assert kinds(check(lake)) == {"checkpoint"}
 
 
+def test_commits_that_only_their_checkpoint_tells_of_are_missed() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        for number in range(CHECKPOINT_EVERY):
+            write(lake, {str(number): b""})
+    lost = [layout.commit_path(number) for number in (CHECKPOINT_EVERY - 1, CHECKPOINT_EVERY)]
+    for path in lost:
+        volume.unlink(path)
+    with Lake.open(volume) as lake:
+        report = check(lake)
+    assert report.snapshot == CHECKPOINT_EVERY - 2
+    assert [(found.kind, found.subject) for found in report.findings] == [
+        ("log", path) for path in lost
+    ]
+    assert f"behind {CHECKPOINT_EVERY - 2}" in (report.findings[0].hint or "")
+
+
+def test_a_pin_beyond_the_log_is_found() -> None:
+    with lake_with_files(MemoryVolume()) as lake:
+        pin = lake.refs.pin(99, "test", 60)
+        (found,) = check(lake).findings
+        assert (found.kind, found.subject) == ("ref", layout.pin_path(pin.id))
+
+
 def test_damaged_tags_and_pins_are_found() -> None:
     volume = MemoryVolume()
     with lake_with_files(volume) as lake:
@@ -293,6 +317,18 @@ def test_a_tagged_snapshot_that_lacks_files_or_commits_is_found() -> None:
         assert [(found.kind, found.subject) for found in report.findings] == [("missing", lost)]
         lake.refs.set(Tag("v2", 99))
         assert kinds(check(lake)) == {"missing", "ref"}
+
+
+@pytest.mark.parametrize("length", [0, -10])
+def test_a_tagged_snapshot_whose_files_are_cut_short_is_found(length: int) -> None:
+    volume = MemoryVolume()
+    with lake_with_files(volume) as lake:
+        lake.tag("v1", 2)
+        path = only_segment(lake)
+        lake.merge_index(everything=True)
+        put_bytes(volume, path, read_file(volume, path)[:length])
+        report = check(lake)
+        assert [(found.kind, found.subject) for found in report.findings] == [("file", path)]
 
 
 def test_a_volume_that_cannot_be_read_is_no_finding() -> None:
