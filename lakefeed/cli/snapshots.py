@@ -142,7 +142,7 @@ def tag(
 ) -> None:
     """Name a snapshot, so that it is kept and --at finds it; or list the names.
 
-    JSON keys: tag, snapshot, message.
+    JSON keys: tag, snapshot (null: a damaged tag was deleted), message.
 
     \b
     lakefeed tag /mnt/lake v1 --message "first complete set"
@@ -157,9 +157,7 @@ def tag(
         if name is None:
             _print_tags(opened.refs.tags(), as_json=as_json)
         elif delete:
-            gone = opened.refs.read(name)
-            opened.refs.delete(name)
-            _print_tag("deleted tag", gone, as_json=as_json)
+            _print_deleted(name, opened.refs.delete(name), as_json=as_json)
         else:
             number = snapshot_of(opened, at).number
             made = opened.tag(name, number, move=move, message=message)
@@ -184,6 +182,15 @@ def _print_tag(verb: str, tag: Tag, *, as_json: bool) -> None:
         print_json(_tag_facts(tag))
     else:
         print_line(f"{verb} {tag.name} at snapshot {tag.snapshot}")
+
+
+def _print_deleted(name: str, tag: Tag | None, *, as_json: bool) -> None:
+    if tag is not None:
+        _print_tag("deleted tag", tag, as_json=as_json)
+    elif as_json:
+        print_json({"tag": name, "snapshot": None, "message": None})
+    else:
+        print_line(f"deleted tag {name}, which was damaged")
 
 
 # -- the index -------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ class Lake(Closing):
         SnapshotExpired when garbage collection gave the snapshot up in the meantime.
         """
         number = self.snapshot(at).number
-        tagged = self._tagged(number)
+        tagged = self.refs.is_tagged(number)
         pin = self.refs.pin(number, holder, lifetime_seconds)
         return self._confirmed(pin, tagged)
 
@@ -224,13 +224,10 @@ class Lake(Closing):
 
     def renew(self, pin: Pin, lifetime_seconds: float) -> Pin:
         """Prolong a pin and return it; SnapshotExpired when it had expired and was too late."""
-        tagged = self._tagged(pin.snapshot)
+        tagged = self.refs.is_tagged(pin.snapshot)
         renewed = self.refs.renew(pin, lifetime_seconds)
         now_ns = renewed.expires_ns - int(lifetime_seconds * 1e9)
         return renewed if now_ns < pin.expires_ns else self._confirmed(renewed, tagged)
-
-    def _tagged(self, number: int) -> bool:
-        return any(tag.snapshot == number for tag in self.refs.tags())
 
     def _confirmed(self, pin: Pin, tagged: bool) -> Pin:
         """Return a pin that collection has seen or will see, else remove it again.
@@ -242,7 +239,9 @@ class Lake(Closing):
         confirmed = False
         try:
             head = self.log.head()
-            confirmed = pin.snapshot >= head.horizon or (tagged and self._tagged(pin.snapshot))
+            confirmed = pin.snapshot >= head.horizon or (
+                tagged and self.refs.is_tagged(pin.snapshot)
+            )
         finally:
             if not confirmed:
                 self.refs.unpin(pin)

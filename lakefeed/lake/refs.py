@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lakefeed.errors import Conflict, NotFound
+from lakefeed.errors import Conflict, Corrupt, NotFound
 from lakefeed.format import envelope
 from lakefeed.lake import layout
 from lakefeed.lake.placing import discard_tmp, place_new, place_over
@@ -78,18 +78,31 @@ class Refs:
             if name is not None:
                 yield name
 
+    def is_tagged(self, snapshot: int) -> bool:
+        """Tell whether a tag names a snapshot; what a damaged one names is not known."""
+        return any(self._reads(name, snapshot) for name in self.names())
+
+    def _reads(self, name: str, snapshot: int) -> bool:
+        try:
+            return self.read(name).snapshot == snapshot
+        except (NotFound, Corrupt):
+            return False
+
     def set(self, tag: Tag, *, move: bool = False) -> None:
         """Create a tag; Conflict if it exists, unless `move` says to point it elsewhere."""
         body = {"type": "tag", "snapshot": tag.snapshot, "message": tag.message}
         self._place(envelope.seal(body), layout.ref_path(tag.name), f"tag {tag.name!r}", move)
 
-    def delete(self, name: str) -> None:
-        """Remove a tag; NotFound if there is none of that name."""
-        self.read(name)
+    def delete(self, name: str) -> Tag | None:
+        """Remove a tag and return it, None for a damaged one; NotFound if there is none."""
+        tag: Tag | None = None
+        with suppress(Corrupt):
+            tag = self.read(name)
         # It was there, so "no such file" is the answer to a removal that was sent twice.
         with suppress(NotFound):
             self._volume.unlink(layout.ref_path(name))
         self._volume.sync_directory(layout.REFS)
+        return tag
 
     def pin(self, snapshot: int, holder: str, lifetime_seconds: float) -> Pin:
         """Claim a snapshot for a reader."""

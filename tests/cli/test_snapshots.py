@@ -81,6 +81,18 @@ def test_tag_names_lists_moves_and_deletes(run: Run, lake: Path) -> None:
     assert [tag["tag"] for tag in run("tag", lake, "--json").lines] == ["v1"]
 
 
+def test_a_damaged_tag_is_deleted_and_said_to_be(run: Run, lake: Path) -> None:
+    for words, out in (
+        ([], "deleted tag v1, which was damaged\n"),
+        (["--json"], '{"tag": "v1", "snapshot": null, "message": null}\n'),
+    ):
+        assert run("tag", lake, "v1").code == 0
+        (lake / "refs" / "v1.json").write_bytes(b"torn")
+        assert run("tag", lake).code == 5
+        assert run("tag", lake, "v1", "--delete", *words).out == out
+        assert run("tag", lake).out == ""
+
+
 def test_a_long_message_is_never_cut_in_a_pipe(run: Run, lake: Path) -> None:
     message = "word " * 100 + "end"
     assert run("tag", lake, "v1", "-m", message).code == 0

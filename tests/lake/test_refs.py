@@ -56,6 +56,21 @@ def test_a_damaged_tag_is_corrupt() -> None:
         found.read("v1")
 
 
+def test_a_damaged_tag_can_be_deleted_or_moved_and_is_in_the_way_of_no_other() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"1"})
+        for name in ("moved", "deleted"):
+            lake.tag(name)
+            damage(volume, layout.ref_path(name), 60)
+        assert lake.tag("other").snapshot == 1
+        lake.refs.unpin(lake.pin(holder="reader", lifetime_seconds=60))
+        assert lake.refs.delete("deleted") is None
+        lake.tag("moved", move=True)
+        assert lake.refs.tags() == [Tag("moved", 1), Tag("other", 1)]
+        assert lake.refs.delete("other") == Tag("other", 1)
+
+
 def test_a_pin_lives_by_the_server_clock_and_is_renewed() -> None:
     now = [10**18]
     volume = MemoryVolume(clock_ns=lambda: now[0])
