@@ -171,8 +171,10 @@ class _Scrubber:
         """Verify a pack, and note what is wrong with it; None when the time ended before it did."""
         volume, id_ = self._lake.volume, info.sealed.id
         first = state.group if id_ == state.pack else 0
-        # A pack that is gone on with keeps what was found in its first part.
-        found = [*read_damage(volume, id_)] if first else []
+        noted = read_damage(volume, id_)
+        # A pack that is gone on with keeps what this round found in its first part; what earlier
+        # rounds found stays noted as well until all of the pack was looked at again.
+        found = [one for one in noted if first and one.time_ns >= state.started_ns]
         try:
             groups = len(self._catalogue.reader(pack_source(info)).groups)
         except (Corrupt, Invalid, NotFound) as error:
@@ -185,7 +187,9 @@ class _Scrubber:
             seq = info.seq
             state = replace(state, seq=seq, pack=id_, group=group + 1)
             if group + 1 < groups:
-                write_damage(volume, id_, found)
+                again = {one.path for one in found}
+                older = [one for one in noted if one.path not in again]
+                write_damage(volume, id_, found + older)
                 _write_state(volume, state)
             step()
         write_damage(volume, id_, found)

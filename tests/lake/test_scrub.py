@@ -92,6 +92,22 @@ def test_findings_stay_until_the_pack_is_sound_or_gone() -> None:
         assert noted == ["state.json"]
 
 
+def test_a_run_that_ends_inside_a_pack_forgets_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(columns, "GROUP_ROWS", 3)
+    with new_lake() as lake:
+        write(lake, {f"{number:02d}": b"%d" % number for number in range(10)})
+        for path in ("01", "04", "08"):
+            spoil(lake, path)
+        assert named(scrub(lake).damaged) == ["01", "04", "08"]
+        spoil(lake, "04")  # it was read wrong once, or came back from a backup
+        for complete in (False, False, False, True):
+            wanted = ["01", "08"] if complete else ["01", "04", "08"]
+            done = scrub(lake, SOON)
+            assert (done.complete, named(done.damaged)) == (complete, wanted)
+
+
 def test_payloads_that_only_older_snapshots_show_are_verified_too() -> None:
     with new_lake() as lake:
         write(lake, {"a": b"1" * 50})
