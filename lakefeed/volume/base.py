@@ -25,11 +25,13 @@ Left to others: names (`lake.layout`), checksums (`format`), retries and ambigui
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
+from lakefeed.errors import VolumeFailed
 from lakefeed.volume.lists import ReadList
 
 Buffer = bytes | bytearray | memoryview  # a memoryview is of single bytes (format "B")
@@ -179,7 +181,18 @@ class Volume(Protocol):
 
 
 def read_file(volume: Volume, path: str) -> bytes:
-    """Return the bytes of a small file."""
+    """Return the bytes of a small file, also if it is replaced meanwhile."""
+    try:
+        return _read_whole(volume, path)
+    except VolumeFailed as error:
+        if error.errno != errno.ESTALE:
+            raise
+    # Replaced by another client after it was opened: on NFS the old bytes are gone at once.
+    volume.refresh(path.rpartition("/")[0])
+    return _read_whole(volume, path)
+
+
+def _read_whole(volume: Volume, path: str) -> bytes:
     with volume.open(path) as file:
         return file.read_at(0, file.size)
 
