@@ -4,7 +4,8 @@ A hard NFS mount whose server is gone blocks the calling thread in the kernel, w
 server ends it. Here every call runs on a thread of a small pool; the caller waits `seconds` and
 then raises VolumeFailed(ETIMEDOUT) naming the call. The blocked thread stays with its call. Once
 all of the pool's threads are blocked, further calls fail at once. When the server comes back the
-threads return, what they opened too late is closed, and the volume works again.
+threads return, what they opened too late is closed, files whose closing was too late or found no
+thread are closed, and the volume works again.
 
 A call that timed out may still take effect later, as any lost reply may (V3). `read_into` reads
 into memory of its own, so a late answer never writes into a buffer that is somebody else's by then.
@@ -50,11 +51,14 @@ F = TypeVar("F", bound=WritableFile | ReadableFile)
 class _Call(Generic[T]):
     """One call on its way: `work` runs on a pool thread, `outcome` is for the caller.
 
-    `done` and `abandoned` change under the pool's lock; the thread alone writes the rest before.
+    An `owed` one is made even if its caller has gone before it began; an `abandoned` one is being
+    made, and its caller has gone. `done` and `abandoned` change under the pool's lock; the thread
+    alone writes the rest before.
     """
 
-    def __init__(self, subject: str, work: Callable[[], T]) -> None:
+    def __init__(self, subject: str, work: Callable[[], T], *, owed: bool = False) -> None:
         self.subject = subject
+        self.owed = owed
         self.done = threading.Event()
         self.abandoned = False
         self._work = work
@@ -92,12 +96,13 @@ class _Pool:
         self._blocked = 0
         self._dismissals = 0
 
-    def run(self, subject: str, work: Callable[[], T], seconds: float) -> T:
-        """Return what `work` gives, or raise VolumeFailed(ETIMEDOUT) after `seconds`."""
-        call = _Call(subject, work)
+    def run(self, call: _Call[T], seconds: float) -> T:
+        """Return what the call gives, or raise VolumeFailed(ETIMEDOUT) after `seconds`."""
         with self._lock:
             if self._blocked >= self._threads_max:
-                raise _too_late(subject, f"{self._blocked} earlier calls without an answer")
+                if call.owed:
+                    self._waiting.append(call)
+                raise _too_late(call.subject, f"{self._blocked} earlier calls without an answer")
             self._find_thread()
             self._waiting.append(call)
         try:
@@ -107,7 +112,7 @@ class _Pool:
             answered = self._leave(call)
         if answered:
             return call.outcome()
-        raise _too_late(subject, f"no answer in {seconds:g} seconds")
+        raise _too_late(call.subject, f"no answer in {seconds:g} seconds")
 
     def _find_thread(self) -> None:
         if len(self._idle) > len(self._waiting):
@@ -121,11 +126,11 @@ class _Pool:
         with self._lock:
             if call.done.is_set():
                 return True
-            call.abandoned = True
-            if call in self._waiting:
-                self._waiting.remove(call)
-            else:
+            if call not in self._waiting:
+                call.abandoned = True
                 self._blocked += 1
+            elif not call.owed:
+                self._waiting.remove(call)
             return False
 
     def _serve(self) -> None:
@@ -207,7 +212,7 @@ class _DeadlineFile(Closing, Generic[F]):
         """Close the file. Works twice."""
         if not self._closed:
             self._closed = True
-            self._volume.run("close", self._path, self._inner.close)
+            self._volume.run("close", self._path, self._inner.close, owed=True)
 
 
 class DeadlineWritableFile(_DeadlineFile[WritableFile]):
@@ -278,11 +283,12 @@ class DeadlineVolume:
         """The volume that is called."""
         return self._inner
 
-    def run(self, verb: str, path: str, work: Callable[[], T]) -> T:
-        """Return what `work` gives within the deadline."""
+    def run(self, verb: str, path: str, work: Callable[[], T], *, owed: bool = False) -> T:
+        """Return what `work` gives within the deadline; `owed`: it is done later if not in time."""
         pid = os.getpid()
         pool = self._pools.get(pid) or self._pools.setdefault(pid, _Pool(self._threads_max))
-        return pool.run(f"{verb} of {self.name}/{path}", work, self._seconds)
+        call = _Call(f"{verb} of {self.name}/{path}", work, owed=owed)
+        return pool.run(call, self._seconds)
 
     def close(self) -> None:
         """End the idle threads; the volume may be used again. A blocked thread ends when it can."""

@@ -43,6 +43,7 @@ class SlowReader(MemoryReadableFile):
 
     up: threading.Event
     done: threading.Event
+    closed: threading.Event
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> int:
         assert self.up.wait(AMPLE_SECONDS)
@@ -50,6 +51,10 @@ class SlowReader(MemoryReadableFile):
             return super().read_into(offset, buffers)
         finally:
             self.done.set()
+
+    def close(self) -> None:
+        super().close()
+        self.closed.set()
 
 
 class SlowVolume(MemoryVolume):
@@ -74,7 +79,7 @@ class SlowVolume(MemoryVolume):
 
     def open(self, path: str) -> MemoryReadableFile:
         reader = SlowReader(self._node(path), path, self._lock)
-        reader.up, reader.done = self.up, self.done
+        reader.up, reader.done, reader.closed = self.up, self.done, threading.Event()
         return reader
 
 
@@ -179,6 +184,32 @@ def test_a_file_created_too_late_is_closed(slow: SlowVolume) -> None:
     (late,) = slow.created
     with pytest.raises(VolumeFailed, match="closed"):
         late.write([b"x"])
+
+
+@pytest.mark.parametrize("how", ["no thread", "no answer"])
+def test_a_file_whose_closing_comes_too_late_is_closed(slow: SlowVolume, how: str) -> None:
+    volume = DeadlineVolume(slow, AMPLE_SECONDS, threads_max=2)
+    late = hasty(volume)
+    files = [late.open("a") for _ in range(3)]
+    inner = [file._inner for file in files]
+    slow.up.clear()
+    while blocked(volume) < 2:
+        with pytest.raises(VolumeFailed):
+            late.stat("a")
+    if how == "no answer":  # a thread seems to be free, and is taken before the call gets it
+        next(iter(volume._pools.values()))._blocked -= 1
+    for file in files:
+        with pytest.raises(VolumeFailed, match="close of slow/a"):
+            file.close()
+        file.close()
+    if how == "no answer":
+        next(iter(volume._pools.values()))._blocked += 1
+    slow.up.set()
+    for one in inner:
+        assert isinstance(one, SlowReader)
+        assert one.closed.wait(AMPLE_SECONDS)
+    wait_until_idle(volume)
+    assert volume.stat("a").size == 5
 
 
 def test_close_ends_the_threads_and_not_the_volume(threads: Threads) -> None:
