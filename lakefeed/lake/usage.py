@@ -21,6 +21,9 @@ from lakefeed.lake.segments import count_live
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.view import View
 
+# RE2, which looks for directories, repeats nothing more often. Paths may be twice as deep.
+REPEATED_MAX = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -76,8 +79,9 @@ def _by_directory(table: pa.Table, prefix: str, depth: int) -> Iterator[tuple[st
     kinds = np.asarray(table["kind"])
     # A stored directory counts for itself: it is listed even while nothing lies below it.
     inside = pc.if_else(pa.array(kinds == Kind.DIR), _plus_slash(table["path"]), table["path"])
-    skip = prefix.count("/") + 1 if prefix else 0
-    shape = rf"^((?:[^/]*/){{0,{skip + depth}}}).*$"
+    levels = depth + (prefix.count("/") + 1 if prefix else 0)
+    repeated = f"{{0,{levels}}}" if levels <= REPEATED_MAX else "*"
+    shape = rf"^((?:[^/]*/){repeated}).*$"
     directories = pc.replace_substring_regex(inside, f"(?s){shape}", r"\1")
     encoded = directories.combine_chunks().dictionary_encode()
     codes, count = np.asarray(encoded.indices), len(encoded.dictionary)
@@ -87,7 +91,7 @@ def _by_directory(table: pa.Table, prefix: str, depth: int) -> Iterator[tuple[st
         # One at a time in integers: floating sums would round above 2^53 bytes.
         np.add.at(figures[:, column], codes, np.asarray(values).astype(np.int64))
     for directory, line in zip(encoded.dictionary.to_pylist(), figures, strict=True):
-        yield directory.rstrip("/"), line
+        yield "/".join(directory.rstrip("/").split("/")[:levels]), line
 
 
 def _plus_slash(paths: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -139,6 +139,18 @@ def test_usage_counts_stored_directories_and_names_what_is_missing() -> None:
             usage(lake.snapshot(), "nothing")
 
 
+def test_usage_goes_down_as_deep_as_paths_do() -> None:
+    deep = "/".join("d" * 1300)
+    with new_lake() as lake:
+        write(lake, {f"{deep}/file": bytes(3), "d/file": bytes(4)})
+        for depth, lines in ((1000, 1001), (1001, 1002), (2000, 1301)):
+            found = usage_by_directory(lake.snapshot(), "", depth)
+            assert len(found) == lines
+            assert (found[0].size_bytes, found[-1].size_bytes) == (7, 3)
+        found = usage_by_directory(lake.snapshot(), deep[:-4], 1)
+        assert [(line.path, line.files) for line in found] == [(deep[:-4], 1), (deep[:-2], 1)]
+
+
 def test_pack_usage_is_exact() -> None:
     with new_lake() as lake:
         write(lake, {"a": bytes(10), "b": bytes(20), "c": bytes(30)})
