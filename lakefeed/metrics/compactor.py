@@ -6,6 +6,8 @@ owns its registry, so that two daemons in one process (as in tests) do not add u
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -55,6 +57,16 @@ class CompactorMetrics:
         self.snapshot_version = gauge("lakefeed_snapshot_version", "Number of the newest commit.")
         self.snapshot_age = gauge("lakefeed_snapshot_age_seconds", "Age of the newest commit.")
         self.free_bytes = gauge("lakefeed_volume_free_bytes", "Room left on the lake's volume.")
+
+    def forget(self, lake: str) -> None:
+        """Say no more how a lake is: the replica that holds its lease knows better now."""
+        for gauge in (
+            self.orphan_bytes, self.write_amplification, self.scrub_corrupt, self.index_entries,
+            self.index_segments, self.index_bytes, self.snapshot_version, self.snapshot_age,
+            self.free_bytes,
+        ):  # fmt: skip
+            with suppress(KeyError):  # older versions of the library want it to be there
+                gauge.remove(lake)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, ("lake", *labels), registry=self.registry)

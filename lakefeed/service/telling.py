@@ -57,6 +57,8 @@ class Teller:
         if held != self.status.leader:
             self._log(logging.INFO, f"token {token} is ours" if held else f"no lease: {holder}")
             self.waiting(())
+            if not held:
+                self._metrics.forget(self._path)
             for job in self._inboxes if held else ():
                 self.advance(job)
         self.status.leader, self.status.holder, self.status.token = held, holder, token
@@ -117,7 +119,8 @@ class Teller:
         status.bytes_written += written_bytes
         self._metrics.bytes.labels(self._path, "read").inc(read_bytes)
         self._metrics.bytes.labels(self._path, "written").inc(written_bytes)
-        self._metrics.write_amplification.labels(self._path).set(status.write_amplification)
+        if status.leader:  # here and below: a job may end after the lease was lost
+            self._metrics.write_amplification.labels(self._path).set(status.write_amplification)
 
     def waiting(self, backlogs: Iterable[Backlog]) -> None:
         """Note what waits in all inboxes of the lake."""
@@ -148,12 +151,14 @@ class Teller:
                       "gc")  # fmt: skip
         if orphan_bytes is not None:
             self.status.orphan_bytes = orphan_bytes
-            self._metrics.orphan_bytes.labels(self._path).set(orphan_bytes)
+            if self.status.leader:
+                self._metrics.orphan_bytes.labels(self._path).set(orphan_bytes)
 
     def scrubbed(self, done: Scrubbed) -> None:
         """Note what verification has found."""
         self.status.corrupt_payloads = len(done.damaged)
-        self._metrics.scrub_corrupt.labels(self._path).set(len(done.damaged))
+        if self.status.leader:
+            self._metrics.scrub_corrupt.labels(self._path).set(len(done.damaged))
         self._metrics.scrub_verified.labels(self._path).inc(done.verified_bytes)
         for one in done.damaged:
             self._log(logging.ERROR, f"damaged payload: {one.path} in pack {one.pack}", "scrub")
@@ -162,8 +167,10 @@ class Teller:
         """Note what the newest snapshot consists of, and how many payloads are known damaged."""
         status, metrics, path = self.status, self._metrics, self._path
         status.corrupt_payloads = damaged
-        metrics.scrub_corrupt.labels(path).set(damaged)
         status.show(state, space.free_bytes)
+        if not status.leader:
+            return
+        metrics.scrub_corrupt.labels(path).set(damaged)
         metrics.index_entries.labels(path).set(status.index_entries)
         metrics.index_segments.labels(path).set(status.index_segments)
         metrics.index_bytes.labels(path).set(status.index_bytes)
