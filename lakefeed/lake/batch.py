@@ -44,7 +44,9 @@ class Refer:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The path goes away."""
+    """The path goes away; with `seq`, only if it is of that version when this is committed."""
+
+    seq: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

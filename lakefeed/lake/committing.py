@@ -63,12 +63,15 @@ class Committer:
 
     def _attempt(self, operations: dict[str, Operation], base: State) -> State:
         origins = {path: op for path, op in operations.items() if isinstance(op, Refer)}
+        self._check_deleted(operations, base)
         current = self._current(origins, base)
         big = [op.pack for op in operations.values() if isinstance(op, Sealed)]
         pack = self._write({**operations, **current}, base)
         packs = tuple(big if pack is None else [*big, pack])
 
         def plan(state: State) -> Changes:
+            if state.number != base.number:
+                self._check_deleted(operations, state)
             if state.number != base.number and self._current(origins, state) != current:
                 raise _OriginsMoved(state)
             return Changes(add_packs=packs)
@@ -79,6 +82,18 @@ class Committer:
             if pack is not None:
                 discard(self._volume, layout.pack_path(pack.id))
             raise
+
+    def _check_deleted(self, operations: dict[str, Operation], state: State) -> None:
+        """Raise Conflict where another version came to what shall go only as it was seen."""
+        seen = {path: op.seq for path, op in operations.items()
+                if isinstance(op, Delete) and op.seq is not None}  # fmt: skip
+        if not seen:
+            return
+        now = self._locate(state, list(seen))["seq"].to_pylist()
+        for path, found in zip(seen, now, strict=True):
+            if found != seen[path]:
+                raise Conflict(f"delete {path!r}", expected=f"the version of commit {seen[path]}",
+                               found=f"that of commit {found}" if found else "none")  # fmt: skip
 
     def _current(self, origins: dict[str, Refer], state: State) -> dict[str, Refer]:
         """Return the references with each row as `state` has it."""

@@ -12,6 +12,7 @@ import pytest
 
 from lakefeed import Lake, SnapshotExpired, VolumeFailed
 from lakefeed.adapters.fsspec import LakeFileSystem
+from lakefeed.adapters.fsspec.files import WriteFile
 from lakefeed.format.rows import Row
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.snapshot import Snapshot
@@ -71,6 +72,33 @@ def test_text_and_compressed_files_are_whole_or_not_at_all(
         fs.open("no", "w", compression=compression, encoding="none such")
     gc.collect()
     assert commits(fs) == 1
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_what_nobody_closed_is_whole_at_the_end_of_its_transaction(
+    fs: LakeFileSystem, mode: str, compression: str | None
+) -> None:
+    words = "words" if mode == "w" else b"words"
+    with fs.transaction:
+        file = fs.open("left open", mode, compression=compression)
+        file.write(words)
+    with fs.open("left open", mode.replace("w", "r"), compression=compression) as twin:
+        assert twin.read() == words
+
+
+def test_text_that_cannot_be_handed_on_is_not_stored_in_part(
+    fs: LakeFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    file = fs.open("text", "w")
+    file.write("words")
+    monkeypatch.setattr(WriteFile, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        file.close()
+    assert file.closed and commits(fs) == 0
 
 
 def test_text_is_written_as_asked(fs: LakeFileSystem) -> None:

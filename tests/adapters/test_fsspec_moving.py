@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lakefeed import Conflict, Lake
+from lakefeed import Conflict, Invalid, Lake
 from lakefeed.adapters.fsspec import LakeFileSystem
+from lakefeed.lake.batch import Operation, PutHandle
 from lakefeed.lake.writer import Writer
 
 
@@ -112,6 +113,30 @@ def test_a_move_refuses_to_remove_what_has_changed_meanwhile(
         fs.mv(f"{one}/d", f"{two}/d", recursive=True)
     assert fs.cat(one, recursive=True) == {f"{one}/d/f": b"f", f"{one}/d/g": b"elsewhere"}
     assert fs.cat(two, recursive=True) == {f"{two}/d/f": b"f", f"{two}/d/g": b"g"}
+
+
+def test_a_move_does_not_remove_what_changes_at_the_last_moment(
+    lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, one, two = lakes
+    apply = Writer.apply
+
+    def applying(self: Writer, changes: dict[str, Operation]) -> PutHandle:
+        commit_elsewhere(one, "d/g")  # the file was looked at, and its removal is not committed yet
+        return apply(self, changes)
+
+    monkeypatch.setattr(Writer, "apply", applying)
+    with pytest.raises(Conflict, match="d/g"):
+        fs.mv(f"{one}/d", f"{two}/d", recursive=True)
+    assert fs.cat(f"{one}/d/g") == b"elsewhere"
+    assert fs.cat(f"{two}/d/g") == b"g"
+
+
+def test_a_directory_is_not_moved_into_itself(fs: LakeFileSystem) -> None:
+    fs.pipe({"d/1": b"outer", "d/s/1": b"inner"})
+    with pytest.raises(Invalid, match="outside itself"):
+        fs.mv("d/", "d/s", recursive=True)
+    assert fs.cat("d", recursive=True) == {"d/1": b"outer", "d/s/1": b"inner"}
 
 
 def test_a_move_to_another_lake_takes_what_was_asked_for(

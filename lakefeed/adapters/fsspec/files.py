@@ -165,6 +165,11 @@ class PackedFile(Discarding, io.BufferedIOBase):
             self._file.discard()
             raise
 
+    def commit(self) -> None:
+        """Store it at the end of its transaction, whole even if nobody closed it."""
+        self.close()
+        self._file.commit()
+
     def discard(self) -> None:
         """Leave nothing behind. Works twice."""
         try:
@@ -180,6 +185,22 @@ class TextFile(Discarding, io.TextIOWrapper):
     def __init__(self, file: WriteFile | PackedFile, **options: Any) -> None:
         super().__init__(cast(IO[bytes], file), **options)
         self._file = file
+
+    def close(self) -> None:
+        """Store the file, with all that was written. Works twice."""
+        if self.closed:
+            return
+        try:
+            self.flush()
+        except BaseException:
+            self.discard()
+            raise
+        super().close()
+
+    def commit(self) -> None:
+        """Store it at the end of its transaction, whole even if nobody closed it."""
+        self.close()
+        self._file.commit()
 
     def discard(self) -> None:
         """Leave nothing behind. Works twice."""

@@ -26,7 +26,7 @@ from lakefeed.adapters.fsspec.local import chunks, download, store
 from lakefeed.adapters.fsspec.moving import Move, kind_at, remove_copied, remove_shallow
 from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Sink
-from lakefeed.errors import NotFound, SnapshotExpired
+from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format.paths import parents
 from lakefeed.format.rows import Kind, Row
 
@@ -61,14 +61,20 @@ class LakeFileSystem(CommittingFileSystem):
         words = {} if "b" in mode else {k: options.pop(k) for k in _TEXT if k in options}
         codec = get_compression(path, compression)
         letter = mode.replace("t", "").replace("b", "")
-        file: Any = super().open(path, f"{letter}b", block_size, cache_options, **options)
+        inner: Any = super().open(path, f"{letter}b", block_size, cache_options, **options)
+        file = inner
         try:
             if codec is not None:
                 file = PackedFile(compr[codec](file, mode=letter), file)
-            return file if "b" in mode else TextFile(file, **words)
+            if "b" not in mode:
+                file = TextFile(file, **words)
         except BaseException:
             file.discard()
             raise
+        files = [] if self._transaction is None else self._transaction.files
+        if files and files[-1] is inner:
+            files[-1] = file  # or what it has not handed on yet would miss the commit
+        return file
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         shape: dict[str, Any] = {
@@ -326,7 +332,7 @@ class LakeFileSystem(CommittingFileSystem):
             if self._rename(path1, path2, options.get("maxdepth")) or path1 == path2:
                 return
             for path in path1 if isinstance(path1, list) else [path1]:
-                self._writable(path)
+                self._refuse_inside(self._writable(path), path2)
             if isinstance(path1, str) and not options.get("recursive") and self.isdir(path1):
                 raise IsADirectoryError(errno.EISDIR, "is a directory", path1)
             move = self._current.move = Move()
@@ -337,6 +343,14 @@ class LakeFileSystem(CommittingFileSystem):
             self._remove_shallow(move.within)
             for lake, rows in move.away.values():
                 group.afterwards(partial(remove_copied, lake, rows))
+
+    def _refuse_inside(self, source: Place, path2: Any) -> None:
+        """Refuse to move a directory into itself: what is copied would be copied once more."""
+        target = self._writable(path2) if isinstance(path2, str) else source
+        inside = source.path and target.path.startswith(f"{source.path}/")
+        if inside and target.lake is source.lake:
+            raise Invalid(f"move {source.path!r}", expected="a target outside itself",
+                          found=target.path)  # fmt: skip
 
     def _rename(self, path1: Any, path2: Any, maxdepth: int | None) -> bool:
         """Move by renaming; False where that is not what was asked for."""

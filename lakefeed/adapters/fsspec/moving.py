@@ -46,7 +46,7 @@ def remove_copied(lake: Lake, rows: Sequence[Row]) -> None:
                            hint="what was copied is in both lakes; move it again")  # fmt: skip
     with lake.writer(TOGETHER, operation=OPERATION) as writer:
         if there:
-            writer.apply({row.path: Delete() for row in there})
+            writer.apply({row.path: Delete(row.seq) for row in there})
         directories = {row.path for row in rows if row.kind is Kind.DIR}
         for directory in sorted(directories, reverse=True):
             remove_shallow(writer, directory)
