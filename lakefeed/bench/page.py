@@ -7,6 +7,7 @@ sections appear as far as the report has their facts. Beside the page lie the fa
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -81,15 +82,16 @@ def write(report: Mapping[str, Any], where: Path) -> tuple[Path, Path]:
 def check(where: Path) -> None:
     """Raise what `write` would raise for a place where nothing can be written.
 
-    Ask before measuring. Makes the directory; files that are there stay as they are.
+    Ask before measuring. Makes the directory; files that are there stay as they are. Several
+    processes may ask for one place.
     """
     try:
         for path in _paths(where):
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = not path.exists()
-            path.open("ab").close()
-            if new:
-                path.unlink()
+            if path.exists():
+                path.open("ab").close()
+            else:
+                tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise from_os_error(error, f"report {where}") from error
 

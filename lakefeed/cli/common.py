@@ -228,7 +228,7 @@ class Wall(typer.core.TyperGroup):
 
 
 def _not_installed(error: ModuleNotFoundError, command: str | None) -> Invalid | None:
-    module = (error.name or "").partition(".")[0]
+    module = error.name or ""  # a part of a library that is there would be a bug
     extras = _EXTRAS.get(module)
     if extras is None:
         return None

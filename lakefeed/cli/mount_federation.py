@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import typer
 
 from lakefeed.cli.common import complain, report, volume_at
 from lakefeed.cli.mount_daemon import Daemon
 from lakefeed.errors import Invalid, LakefeedError
-from lakefeed.lake.mounts import Mount, directory_of, load
+
+if TYPE_CHECKING:
+    from lakefeed.lake.mounts import Mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ def mount_federation(
     code is that of the first one that is not. With `stay`, calls it when all are up, and returns
     when all have ended; SIGTERM and Ctrl-C end them.
     """
+    from lakefeed.lake.mounts import load
+
     if wanted.at is not None and wanted.at.isdecimal():
         raise Invalid(f"--at {wanted.at}", expected="a tag that each lake has",
                       found="a number, which each has of its own")  # fmt: skip
@@ -64,6 +69,7 @@ def mount_federation(
 def _start(mount: Mount, home: str, mountpoint: str, wanted: Wanted) -> Daemon | None:
     """Start the daemon of one lake; None where it is mounted already."""
     from lakefeed.adapters.fuse import kernel
+    from lakefeed.lake.mounts import directory_of
 
     where = os.path.join(mountpoint, mount.prefix)
     found = kernel.mounted_at(where)

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from lakefeed.errors import Corrupt, from_os_error
+from lakefeed.errors import Corrupt, LakefeedError, from_os_error
 from lakefeed.format.rows import Kind, Row
 from lakefeed.transfer.exporting import Refuse, Refused, Rows
 
@@ -95,6 +95,8 @@ class DirectoryTarget:
             yield
         except Corrupt as error:
             raise Refused(error.text) from error
+        except LakefeedError:
+            raise  # of the lake that is read, not of this directory
         except OSError as error:
             reason = _OF_ONE_NAME.get(error.errno or 0)
             if reason is not None:

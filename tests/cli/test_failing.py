@@ -189,6 +189,15 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
 
 
 @pytest.mark.slow
+def test_a_part_that_a_library_has_not_is_a_bug(process: Run, lake: Path) -> None:
+    broken = lake.parent / "broken"
+    broken.mkdir()
+    (broken / "plotext.py").write_text("import plotext.no_such_part\n")
+    done = process("bench", "train", lake, PYTHONPATH=str(broken))
+    assert "This is a bug" in done.err
+
+
+@pytest.mark.slow
 def test_debug_shows_where_an_error_came_from(process: Run, tmp_path: Path) -> None:
     done = process("--debug", "ls", tmp_path)
     assert done.code == 3

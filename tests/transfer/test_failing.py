@@ -6,12 +6,13 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lakefeed import Lake
-from lakefeed.errors import VolumeFailed
+from lakefeed.errors import LakefeedError, SnapshotExpired, VolumeFailed
 from lakefeed.transfer import reading
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
@@ -217,6 +218,22 @@ def test_a_link_that_no_file_system_has_is_reported(lake: Lake, tmp_path: Path) 
     report = export(lake.snapshot(), DirectoryTarget(tmp_path / "out"))
     assert [problem.path for problem in report.problems] == ["empty", "nul"]
     assert os.listdir(tmp_path / "out") == ["z"]
+
+
+@pytest.mark.parametrize("error", [SnapshotExpired("the file"), VolumeFailed("pack", errno=13)])
+def test_what_the_lake_cannot_give_is_no_fault_of_the_target(
+    lake: Lake, tmp_path: Path, error: LakefeedError
+) -> None:
+    with lake.writer() as writer:
+        writer.put("a", b"a")
+
+    def pieces() -> Iterator[bytes]:
+        yield b"a"
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        DirectoryTarget(tmp_path / "out").put(lake.snapshot().stat("a"), "a", pieces())
+    assert raised.value is error
 
 
 def test_a_directory_of_somebody_else_is_reported(
