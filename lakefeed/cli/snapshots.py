@@ -142,7 +142,9 @@ def tag(
 ) -> None:
     """Name a snapshot, so that it is kept and --at finds it; or list the names.
 
-    JSON keys: tag, snapshot (null: a damaged tag was deleted), message.
+    A damaged tag can be moved and deleted; what it named is null then.
+
+    JSON keys: tag, snapshot, message.
 
     \b
     lakefeed tag /mnt/lake v1 --message "first complete set"
