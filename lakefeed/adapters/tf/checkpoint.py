@@ -9,9 +9,11 @@ between is served again after a restart. Weights (with the optimizer's) and posi
 checkpoint: the weights are written first under a name of their own, then a JSON file that names
 them is published. A process killed in between leaves the checkpoint before; what it left half-way
 is removed by the next save. So no sample is repeated or missing in what the weights have seen (I8).
+Both are named after the step, in 12 digits; whatever else lies in the directory is left alone.
 
 Only rank 0 keeps files, but every rank calls Keras to save: variables that replicas hold together
-are read together. All ranks read the same directory when they begin.
+are read together. All ranks read the same directory when they begin; from its first save on a rank
+above 0 knows by itself what was saved last, and only waits for rank 0 to publish it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import json
 import os
 import shutil
 import tempfile
+import threading
+import time
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,16 +32,21 @@ from typing import Any
 import keras
 
 from lakefeed.adapters.tf.source import Consumed, Source, State
-from lakefeed.errors import Corrupt, Invalid, from_os_error
+from lakefeed.errors import Corrupt, Invalid, NotFound, from_os_error
 from lakefeed.volume.base import write_file
 from lakefeed.volume.posix import PosixVolume
 
 FORMAT = 1
 _SUFFIX = ".position.json"
 _WEIGHTS = ".weights.h5"
+_DIGITS = 12
+_STEP = "[0-9]" * _DIGITS  # as a glob: a user's best.weights.h5 is none of ours
 _UNFINISHED = "unfinished-"
 # What Keras says at the end of the rest of an epoch, although training goes on.
 _SHORT_EPOCH = "Your input ran out of data"
+# All ranks save at the same step; rank 0 may take a minute to make big weights durable.
+_PUBLISH_SECONDS = 300.0
+_LOOK_SECONDS = 0.1
 
 
 class FeedCheckpoint(keras.callbacks.Callback):
@@ -62,6 +71,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         self._directory = Path(directory)
         self._every, self._keep = every, keep
         self._saved = _newest(self._directory)
+        self._has_saved = False  # this process itself
         self._step = 0 if self._saved is None else int(self._saved["step"])
         self._consumed: Consumed | None = None
         self._source: Source | None = None
@@ -120,7 +130,13 @@ class FeedCheckpoint(keras.callbacks.Callback):
     def save(self, model: Any) -> None:
         """Keep the model's weights and the position behind its last batch, as one checkpoint."""
         state, rank = dict(self._position().state), self._feed.rank
-        facts = {"step": self._step, "epoch": self._fit_epoch(state), "feed": state}
+        document = {
+            "format": FORMAT,
+            "step": self._step,
+            "epoch": self._fit_epoch(state),
+            "feed": state,
+            "weights": f"{self._step:0{_DIGITS}d}{_WEIGHTS}",
+        }
         self._directory.mkdir(parents=True, exist_ok=True)
         mine = f"{_UNFINISHED}{rank}-"
         for stale in self._directory.glob(f"{mine}*"):
@@ -129,13 +145,15 @@ class FeedCheckpoint(keras.callbacks.Callback):
             written = Path(scratch) / f"model{_WEIGHTS}"
             model.save_weights(written)
             if rank == 0:
-                self._saved = _publish(self._directory, written, facts)
-                _tidy(self._directory, self._keep)
-        self._unsaved = 0
+                _publish(self._directory, written, document)
+        self._saved, self._has_saved, self._unsaved = document, True, 0
+        if rank == 0:
+            _tidy(self._directory, self._keep)
 
     def restore(self, model: Any) -> bool:
         """Go back to the newest checkpoint, weights and position; False when there is none."""
-        self._saved = _newest(self._directory)
+        if self._feed.rank == 0 or not self._has_saved:
+            self._saved = _newest(self._directory)
         if self._saved is None:
             self._position().begin()
             return False
@@ -146,10 +164,12 @@ class FeedCheckpoint(keras.callbacks.Callback):
                 found="one that has seen no input",
                 hint="call model.build(...) or begin it with keras.Input",
             )
+        weights = self._directory / str(self._saved["weights"])
+        _await(weights)
         with model.distribute_strategy.scope():
             if model.optimizer is not None and not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
-            model.load_weights(self._directory / str(self._saved["weights"]))
+            model.load_weights(weights)
         self._step, self._unsaved = int(self._saved["step"]), 0
         self.bind(self._feed)
         return True
@@ -226,10 +246,9 @@ class FeedCheckpoint(keras.callbacks.Callback):
 # -- files -----------------------------------------------------------------------------------------
 
 
-def _publish(directory: Path, written: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def _publish(directory: Path, written: Path, document: dict[str, Any]) -> None:
     """Make weights durable under a name of their own, then the JSON file that names them."""
-    name = f"{facts['step']:012d}"
-    weights = f"{name}{_WEIGHTS}"
+    weights = str(document["weights"])
     volume = PosixVolume(directory)
     try:
         descriptor = os.open(written, os.O_RDONLY)
@@ -241,16 +260,32 @@ def _publish(directory: Path, written: Path, facts: dict[str, Any]) -> dict[str,
         raise from_os_error(error, str(written)) from error
     scratch = written.parent.name
     volume.replace(f"{scratch}/{written.name}", weights)
-    document = {"format": FORMAT, **facts, "weights": weights}
     write_file(volume, f"{scratch}/position", json.dumps(document, indent=1).encode())
-    volume.replace(f"{scratch}/position", f"{name}{_SUFFIX}")
+    volume.replace(f"{scratch}/position", f"{weights.removesuffix(_WEIGHTS)}{_SUFFIX}")
     volume.sync_directory("")
-    return document
+
+
+def _await(weights: Path) -> None:
+    """Wait until rank 0 has published what this rank knows to be saved; NotFound when it does not.
+
+    Returns at once on rank 0, and wherever a directory was read.
+    """
+    until = time.monotonic() + _PUBLISH_SECONDS
+    pause = threading.Event()
+    while not weights.is_file():
+        if time.monotonic() > until:
+            raise NotFound(
+                f"checkpoint {weights}",
+                expected=f"rank 0 to publish it within {_PUBLISH_SECONDS:.0f} s",
+                found="no such file",
+                hint="let all ranks save at the same steps, into the same directory",
+            )
+        pause.wait(_LOOK_SECONDS)
 
 
 def _newest(directory: Path) -> dict[str, Any] | None:
     """Return the newest checkpoint of a directory, or None; Corrupt if it cannot be read."""
-    positions = sorted(directory.glob(f"*{_SUFFIX}"))
+    positions = _positions(directory)
     if not positions:
         return None
     try:
@@ -269,6 +304,11 @@ def _newest(directory: Path) -> dict[str, Any] | None:
     return dict(found)
 
 
+def _positions(directory: Path) -> list[Path]:
+    """Return the checkpoints of a directory, the newest last."""
+    return sorted(directory.glob(f"{_STEP}{_SUFFIX}"))
+
+
 def _unreadable(path: Path) -> Corrupt:
     return Corrupt(
         f"checkpoint {path}",
@@ -280,10 +320,10 @@ def _unreadable(path: Path) -> Corrupt:
 
 def _tidy(directory: Path, keep: int) -> None:
     """Remove all but the newest checkpoints, positions first, and what crashes left half-way."""
-    positions = sorted(directory.glob(f"*{_SUFFIX}"))
+    positions = _positions(directory)
     for path in positions[:-keep]:
         path.unlink()
     kept = {path.name.removesuffix(_SUFFIX) for path in positions[-keep:]}
-    for path in directory.glob(f"*{_WEIGHTS}"):
+    for path in directory.glob(f"{_STEP}{_WEIGHTS}"):
         if path.name.removesuffix(_WEIGHTS) not in kept:
             path.unlink()

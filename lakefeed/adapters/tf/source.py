@@ -68,19 +68,14 @@ class Source:
                 self._ended = False
                 return
             here = self._next
-            epoch = _number(here, "epoch")
-            self._next = {**here, "epoch": epoch + 1, "position": 0}
-        if self._batches_from(_number(here, "position")):
-            yield from self._batches(here, epoch)
+            self._next = _behind_epoch(here)
+        yield from self._batches(here)
         with self._lock:
             self._ended = True
 
-    def _batches_from(self, position: int) -> bool:
-        """Tell whether the epoch has batches behind a position."""
-        return self._options.partition.step(position, len(self._selection)) is not None
-
-    def _batches(self, here: State, epoch: int) -> Iterator[list[Batch]]:
+    def _batches(self, here: State) -> Iterator[list[Batch]]:
         """Yield the batches of an epoch from here on, those together that need no waiting."""
+        epoch = here["epoch"]
         opened = self.kept.take(self._options) or self._open()
         with ExitStack() as leaving:
             leaving.callback(opened.close)
@@ -119,11 +114,18 @@ class Source:
                 self._behind[_place(here)] = behind
 
     def check(self, state: State) -> State:
-        """Return a saved state as one of this feed; Invalid if it belongs to other samples, another
-        seed or another shuffle."""
+        """Return a saved state as one of this feed, at which a batch begins.
+
+        What an epoch has left may fill no step of another batch size or world size (last="drop");
+        the feed then goes on with the next epoch. Invalid if the state belongs to other samples,
+        another seed or another shuffle.
+        """
         with self._open() as opened:
             opened.feed.restore(state)
-            return opened.feed.state()
+            here = opened.feed.state()
+        position, count = _number(here, "position"), len(self._selection)
+        has_batches = self._options.partition.step(position, count) is not None
+        return here if has_batches else _behind_epoch(here)
 
     def begin(self, state: State) -> None:
         """Let the next run begin here, and note from now on what is handed out."""
@@ -179,6 +181,11 @@ class Consumed:
 
 def _place(state: State) -> _Place:
     return state["epoch"], state["position"]
+
+
+def _behind_epoch(state: State) -> State:
+    """Return the beginning of the epoch behind a state's own."""
+    return {**state, "epoch": _number(state, "epoch") + 1, "position": 0}
 
 
 def _number(state: State, name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 import tensorflow as tf
 
 import lakefeed.tf
-from lakefeed.errors import Corrupt, Invalid
+from lakefeed.adapters.tf import checkpoint
+from lakefeed.errors import Corrupt, Invalid, NotFound
 from tests.adapters.alone.tf_trainer import SAMPLES, make_lake, make_model, numbers, seen
 
 pytestmark = [
@@ -141,6 +143,16 @@ def test_every_epoch_keeps_the_newest_checkpoints_only(lake: Path, tmp_path: Pat
     assert (saved.epoch, seen(model)) == (4, [4] * SAMPLES)
 
 
+def test_files_of_others_in_the_directory_are_left_alone(lake: Path, tmp_path: Path) -> None:
+    theirs = {"best.weights.h5", "zz.position.json", "0.weights.h5"}
+    for name in theirs:
+        (tmp_path / name).write_bytes(b"theirs")
+    fit(lake, tmp_path, epochs=3, every="epoch")
+    assert {path.name for path in tmp_path.iterdir() if path.read_bytes() == b"theirs"} == theirs
+    _, saved = fit(lake, tmp_path, epochs=4, every="epoch")
+    assert (saved.epoch, saved.step) == (4, 4 * STEPS)
+
+
 def test_several_steps_an_execution_and_a_built_in_validation(lake: Path, tmp_path: Path) -> None:
     saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=4)
     model = make_model(steps_per_execution=4)
@@ -186,6 +198,67 @@ def test_a_training_loop_of_ones_own(lake: Path, tmp_path: Path) -> None:
     assert saved.step == 12
     assert sum(seen(model)) == 12 * BATCH
     assert max(seen(model)) == 1
+
+
+@pytest.mark.parametrize("share", [{"batch_size": 16}, {"world_size": 4, "rank": 3}], ids=str)
+def test_a_rest_that_fills_no_step_is_dropped_and_the_next_epoch_begins(
+    lake: Path, tmp_path: Path, share: dict[str, int]
+) -> None:
+    saved = lakefeed.tf.FeedCheckpoint(tmp_path)
+    model = make_model()
+    data = training_data(lake, saved, last="drop")
+    for number, target in data.take(20):
+        model.train_on_batch(number, target)
+        saved.advance()
+    saved.save(model)
+    assert (saved.state["epoch"], saved.state["position"]) == (0, 80)
+    options = {"batch_size": BATCH, "seed": 3, "last": "drop", **share}
+    saved = lakefeed.tf.FeedCheckpoint(tmp_path)
+    data = lakefeed.tf.dataset(lake, checkpoint=saved, **options).map(numbers)
+    model.fit(
+        data, epochs=2, initial_epoch=saved.epoch, callbacks=[saved], shuffle=False, verbose=0
+    )
+    assert saved.step == 20 + 2 * (SAMPLES // 16)
+    assert (saved.state["epoch"], saved.state["position"]) == (3, 0)
+
+
+def two_ranks(lake: Path, where: Path) -> list[Any]:
+    """A function for each rank, which trains up to an epoch and returns the rank's checkpoint."""
+    return [
+        functools.partial(fit_share, lake, lakefeed.tf.FeedCheckpoint(where), rank)
+        for rank in range(2)
+    ]
+
+
+def fit_share(lake: Path, saved: Any, rank: int, epochs: int) -> Any:
+    data = lakefeed.tf.dataset(lake, batch_size=BATCH, rank=rank, world_size=2, checkpoint=saved)
+    make_model().fit(
+        data.map(numbers),
+        epochs=epochs,
+        initial_epoch=saved.epoch,
+        callbacks=[saved],
+        shuffle=False,
+        verbose=0,
+    )
+    return saved
+
+
+def test_a_rank_above_0_knows_what_was_saved(lake: Path, tmp_path: Path) -> None:
+    first, second = two_ranks(lake, tmp_path)
+    assert second(1).epoch == 1  # before rank 0 has written anything
+    assert first(1).epoch == 1
+    for rank in (second, first):
+        assert rank(2).epoch == 2
+
+
+def test_a_rank_above_0_does_not_go_on_from_what_rank_0_never_wrote(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_PUBLISH_SECONDS", 0.0)
+    _, second = two_ranks(lake, tmp_path)
+    second(1)
+    with pytest.raises(NotFound, match="rank 0 to publish it"):
+        second(2)
 
 
 # -- what is refused -------------------------------------------------------------------------------
