@@ -49,6 +49,7 @@ class OpenedFeed(Closing):
         self.options = options
         self.unused = threading.Event()  # nobody goes through it
         self.unused.set()
+        self.closed = False
         with ExitStack() as opening:
             snapshot = opening.enter_context(place.opened())
             self.feed = opening.enter_context(Feed(snapshot, select, options))
@@ -62,6 +63,7 @@ class OpenedFeed(Closing):
 
     def close(self) -> None:
         """Close the feed and what it was opened from."""
+        self.closed = True
         self._resources.close()
 
 
@@ -87,9 +89,13 @@ class Kept:
         weakref.finalize(owner, self._owner_is_gone).atexit = False
 
     def take(self, options: FeedOptions) -> OpenedFeed | None:
-        """Return the kept feed if it has these options."""
+        """Return the kept feed if it has these options.
+
+        Not one that was closed: an iteration may be broken off while the thread that works ahead of
+        it takes the epoch's last batch and leaves the feed here.
+        """
         opened = self._out()
-        if opened is None or opened.options == options:
+        if opened is None or (opened.options == options and not opened.closed):
             return opened
         opened.close()
         return None

@@ -56,6 +56,16 @@ def test_a_feed_of_other_options_is_closed(lake: Lake, threads: Threads) -> None
     assert threads.left() == []
 
 
+def test_a_feed_that_is_closed_is_not_taken(lake: Lake, threads: Threads) -> None:
+    """An iteration that is broken off closes its feed while a thread of its own keeps it."""
+    kept = Kept()
+    opened = running(lake)
+    kept.keep(opened)
+    opened.close()
+    assert kept.take(OPTIONS) is None
+    assert threads.left() == []
+
+
 def test_one_feed_is_kept_at_a_time(lake: Lake, threads: Threads) -> None:
     kept = Kept()
     kept.keep(running(lake))

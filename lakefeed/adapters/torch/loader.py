@@ -102,7 +102,7 @@ class Loader(Closing):
         self._state: dict[str, Any] | None = None
         self._epoch = 0  # what `_state` None stands at the beginning of
         self._next_epoch = 0
-        self._dataset_epoch = 0  # what the dataset serves next by itself
+        self._dataset_epoch: int | None = 0  # what the dataset serves next from its start
         self._resuming = False
         self._running: ExitStack | None = None
         self._workers: data.DataLoader[Any] | None = None
@@ -130,6 +130,7 @@ class Loader(Closing):
         self._stop()
         self.dataset.resume(state)
         self._epoch, self._state, self._resuming = int(state["epoch"]), dict(state), True
+        self._dataset_epoch = None
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be this epoch, from its beginning."""
@@ -167,12 +168,13 @@ class Loader(Closing):
         """Let the dataset begin where this iteration begins, if that is not what comes anyway.
 
         Persistent workers that have yet to begin an earlier iteration would take this for theirs,
-        so they are given up.
+        so they are given up. Workers of one iteration alone may have been ended before they began
+        it, so they are always told.
         """
         if self._state is not None:
             self._workers = None
             self.dataset.resume(self._state)
-        elif self._dataset_epoch != self._epoch:
+        elif self._dataset_epoch != self._epoch or not self.options.persistent:
             self._workers = None
             self.dataset.set_epoch(self._epoch)
         self._dataset_epoch = self._epoch + 1

@@ -8,6 +8,10 @@ lock is needed, and the n-th iteration is the n-th epoch in every worker, howeve
 of another. Slots of other numbers of workers hold still meanwhile; where one of them is further,
 another loader has served those epochs, and all workers go on from there alike.
 
+An iteration that is abandoned may end workers that had not begun it, so new workers do not rely on
+their slots. Workers made together share a seed: the first to begin takes the furthest epoch of all
+slots and leaves it beside its seed, and the others begin with the same one, however late.
+
 A position within an epoch, set by the main process between two iterations, lies beside the slots
 as JSON. It counts for the epoch it names and is out of date afterwards.
 """
@@ -24,18 +28,23 @@ from torch.utils import data
 
 from lakefeed.errors import Invalid
 
-# The slots of all numbers of workers up to here take half a mebibyte.
+# The slots of all numbers of workers up to here take half a mebibyte a table.
 WORKERS_MAX = 256
 # A cursor of one feed has under 200 bytes.
 _STATE_BYTES_MAX = 4096
+_NO_SEED = -1  # torch draws them from 0 on
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Which of how many workers a process is; no worker at all is the first of one."""
+    """Which of how many workers a process is; no worker at all is the first of one.
+
+    `seed` is what torch drew for the workers that were made together, None: no worker.
+    """
 
     worker: int
     workers: int
+    seed: int | None = None
 
     @classmethod
     def of_this_process(cls) -> Turn:
@@ -45,7 +54,7 @@ class Turn:
             return cls(0, 1)
         if info.num_workers > WORKERS_MAX:
             raise Invalid("num_workers", expected=f"at most {WORKERS_MAX}", found=info.num_workers)
-        return cls(info.id, info.num_workers)
+        return cls(info.id, info.num_workers, info.seed - info.id)
 
 
 class Standing:
@@ -54,16 +63,34 @@ class Standing:
     def __init__(self) -> None:
         slots = (WORKERS_MAX + 1, WORKERS_MAX)
         self._epochs = torch.zeros(slots, dtype=torch.int64).share_memory_()
+        self._seeds = torch.full(slots, _NO_SEED, dtype=torch.int64).share_memory_()
+        self._firsts = torch.zeros(slots, dtype=torch.int64).share_memory_()
         self._state = torch.zeros(_STATE_BYTES_MAX, dtype=torch.uint8).share_memory_()
 
     def begin(self, turn: Turn) -> tuple[int, dict[str, Any] | None]:
         """Return the epoch that begins now and the state it begins from, None: at its start."""
-        others = torch.cat([self._epochs[: turn.workers], self._epochs[turn.workers + 1 :]])
-        epoch = max(int(self._epochs[turn.workers, turn.worker]), int(others.max()))
+        if turn.seed is not None and turn.seed != int(self._seeds[turn.workers, turn.worker]):
+            epoch = self._begin_anew(turn)
+        else:
+            others = torch.cat([self._epochs[: turn.workers], self._epochs[turn.workers + 1 :]])
+            epoch = max(int(self._epochs[turn.workers, turn.worker]), int(others.max()))
         self.begun(turn, epoch)
         text = bytes(self._state.numpy()).rstrip(b"\0")
         state: dict[str, Any] | None = json.loads(text) if text else None
         return epoch, state if state is not None and state["epoch"] == epoch else None
+
+    def _begin_anew(self, turn: Turn) -> int:
+        """Return the epoch that the workers made together with this one begin with.
+
+        A worker leaves its first epoch before its seed, and both before it moves its slot. So
+        whoever does not find the seed has looked at slots that nobody of these had moved.
+        """
+        furthest = int(self._epochs.max())
+        together = self._firsts[turn.workers][self._seeds[turn.workers] == turn.seed]
+        epoch = int(together[0]) if len(together) else furthest
+        self._firsts[turn.workers, turn.worker] = epoch
+        self._seeds[turn.workers, turn.worker] = turn.seed
+        return epoch
 
     def begun(self, turn: Turn, epoch: int) -> None:
         """Say that a worker serves an epoch: the next one follows it."""
@@ -79,3 +106,4 @@ class Standing:
             : len(text)
         ]
         self._epochs.fill_(epoch)
+        self._seeds.fill_(_NO_SEED)

@@ -82,6 +82,31 @@ def test_a_state_means_consumed_and_goes_on_any_other_way(lake: Path, way: str) 
             assert names(loader) == expected(lake, epoch=1 if consumed < 11 else 2)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_epoch_that_is_set_takes_the_place_of_a_restored_one(lake: Path, way: str) -> None:
+    with Loader(lake, "train", OPTIONS, WAYS[way]) as loader:
+        next(iter(loader))
+        state = loader.state_dict()
+        for epoch in (0, 1):  # the state's own epoch, and the one that would follow it
+            loader.load_state_dict(state)
+            loader.set_epoch(epoch)
+            assert names(loader) == expected(lake, epoch=epoch)
+        assert names(loader) == expected(lake, epoch=2)
+
+
+def test_an_iteration_that_ends_before_its_processes_begin_shifts_no_epoch(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(workers: object) -> None:
+        raise KeyboardInterrupt
+
+    with Loader(lake, "train", OPTIONS, WAYS["new processes"]) as loader:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("lakefeed.adapters.torch.loader._results", interrupt)
+            next(iter(loader))
+        assert names(loader) == expected(lake, epoch=1)
+
+
 def test_a_state_within_an_epoch_is_of_the_batch_in_hand(lake: Path) -> None:
     with Loader(lake, "train", OPTIONS, LoaderOptions(prefetch=8, device="cpu")) as loader:
         begin = loader.state_dict()

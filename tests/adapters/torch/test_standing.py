@@ -1,0 +1,58 @@
+"""Which epoch workers begin: those made together the same, whoever was ended before."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from lakefeed.adapters.torch.standing import Standing, Turn
+
+
+def turns(seed: int, workers: int = 3) -> list[Turn]:
+    """Workers of one DataLoader, made together."""
+    return [Turn(worker, workers, seed) for worker in range(workers)]
+
+
+def begin(standing: Standing, these: list[Turn]) -> list[int]:
+    return [standing.begin(turn)[0] for turn in these]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_workers_made_together_begin_the_same_epoch(order: tuple[int, ...]) -> None:
+    standing = Standing()
+    begin(standing, turns(11)[:1])  # abandoned: the others were ended before they began
+    made = [turns(12)[worker] for worker in order]
+    assert begin(standing, made) == [1, 1, 1]
+    begin(standing, turns(13)[1:])
+    assert begin(standing, [turns(14)[worker] for worker in order]) == [3, 3, 3]
+
+
+def test_a_late_worker_begins_with_the_first_epoch_of_the_others() -> None:
+    standing = Standing()
+    begin(standing, turns(11))
+    early, late, other = turns(12)
+    assert begin(standing, [early, other]) == [1, 1]
+    assert begin(standing, [early, other, early]) == [2, 2, 3]
+    assert begin(standing, [late, late, late]) == [1, 2, 3]
+
+
+def test_an_epoch_that_is_set_counts_for_kept_workers_and_new_ones() -> None:
+    standing = Standing()
+    begin(standing, turns(11))
+    standing.set(7)
+    early, late, other = turns(11)
+    assert begin(standing, [early, early]) == [7, 8]
+    assert begin(standing, [late, other]) == [7, 7]
+    standing.set(2)
+    assert begin(standing, turns(12)) == [2, 2, 2]
+
+
+def test_loaders_of_other_numbers_of_workers_go_on_from_each_other() -> None:
+    standing = Standing()
+    here = Turn(0, 1)
+    assert begin(standing, [here, here]) == [0, 1]
+    assert begin(standing, turns(11)) == [2, 2, 2]
+    assert begin(standing, turns(12, workers=2)) == [3, 3]
+    assert begin(standing, turns(11)) == [4, 4, 4]
+    assert begin(standing, [here]) == [5]
