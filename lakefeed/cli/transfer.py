@@ -194,7 +194,8 @@ def export_command(
 
     A directory export skips files that are there with the same size, time and mode. A tar keeps
     names of any length, links and exact times, and never parts the files of one sample. A TFRecord
-    holds one tf.train.Example for each file, with the features "path" and "data".
+    holds one tf.train.Example for each file, with the features "path" and "data". An archive takes
+    the place of one that is there; shards take the place of all shards of that name.
 
     \b
     lakefeed export /mnt/lake out/ --prefix train --at v1

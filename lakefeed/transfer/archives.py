@@ -66,7 +66,7 @@ class TarTarget:
             self._shards.open()
             self._tar = tarfile.open(fileobj=_Output(self._shards), mode="w|")  # noqa: SIM115
         self._close()
-        return tuple(self._shards.names)
+        return self._shards.finish()
 
     def abandon(self) -> None:
         """Remove the incomplete tar."""
@@ -186,7 +186,7 @@ class TfrecordTarget:
         if not self._is_open and not self._shards.names:
             self._shards.open()
         self._close()
-        return tuple(self._shards.names)
+        return self._shards.finish()
 
     def abandon(self) -> None:
         """Remove the incomplete file."""

@@ -2,11 +2,16 @@
 
 An archive is written under a temporary name beside its place and renamed when it is complete, so a
 name never shows half an archive. `out.tar` in shards is `out-000000.tar`, `out-000001.tar`, ...
+
+As one archive takes the place of another, so do all shards of a name: when the last new one is
+complete, shards beyond it are removed. They are of an older export, and whoever reads `out-*.tar`
+would take their files for this one's.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable
@@ -40,9 +45,9 @@ class Shards:
         if self._where == STDOUT:
             self._file = sys.stdout.buffer
             return
-        stem, suffix = os.path.splitext(os.path.abspath(self._where))
-        name = f"{stem}{suffix}"
+        name = os.path.abspath(self._where)
         if self._shard_bytes is not None:
+            stem, suffix = os.path.splitext(name)
             name = f"{stem}-{len(self.names):06d}{suffix}"
         self.names.append(name)
         self._tmp = f"{name}.{uuid.uuid4().hex}.tmp"
@@ -70,6 +75,21 @@ class Shards:
             return
         self._guard(file.close)
         self._guard(lambda: os.replace(self._tmp, self.names[-1]))
+
+    def finish(self) -> tuple[str, ...]:
+        """Return the names of all outputs, which are now the only shards of their name."""
+        if self._shard_bytes is not None:
+            self._guard(self._remove_older)
+        return tuple(self.names)
+
+    def _remove_older(self) -> None:
+        directory, last = os.path.split(os.path.abspath(self._where))
+        stem, suffix = map(re.escape, os.path.splitext(last))
+        ours = re.compile(f"{stem}-([0-9]{{6}}|[1-9][0-9]{{6,}}){suffix}")
+        for name in os.listdir(directory):
+            found = ours.fullmatch(name)
+            if found and int(found[1]) >= len(self.names):
+                os.unlink(os.path.join(directory, name))
 
     def abandon(self) -> None:
         """Remove the incomplete output. Works after `close` too."""

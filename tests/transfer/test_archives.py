@@ -76,6 +76,31 @@ def test_the_files_of_a_sample_share_a_shard(lake: Lake, tmp_path: Path) -> None
     assert all(len(home) == 1 for home in homes.values())
 
 
+@pytest.mark.parametrize("target", [TarTarget, TfrecordTarget])
+def test_shards_take_the_place_of_all_of_an_older_export(
+    lake: Lake, tmp_path: Path, target: type[TarTarget] | type[TfrecordTarget]
+) -> None:
+    (tmp_path / "out").mkdir()
+    others = {"t-1.x", "t-0000009.x", "t-000009.y", "st-000009.x", "t-000009.x.tmp", "t.x"}
+    for name in others:
+        (tmp_path / "out" / name).touch()
+
+    def shards() -> set[str]:
+        where = Shards(str(tmp_path / "out/t.x"), shard_bytes=50_000)
+        outputs = export(lake.snapshot(), target(where)).outputs
+        assert set(os.listdir(tmp_path / "out")) == {*others, *map(os.path.basename, outputs)}
+        return set(outputs)
+
+    with lake.writer() as writer:
+        for number in range(8):
+            writer.put(f"{number}.bin", os.urandom(30_000))
+    older = shards()
+    with lake.writer() as writer:
+        for number in range(6):
+            writer.delete(f"{number}.bin")
+    assert len(shards()) < len(older)
+
+
 def test_a_selection_of_nothing_is_an_empty_archive(lake: Lake, tmp_path: Path) -> None:
     export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "e.tar"))))
     with tarfile.open(tmp_path / "e.tar") as tar:
