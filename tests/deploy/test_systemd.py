@@ -98,7 +98,9 @@ def test_a_timer_starts_a_service_that_is_there() -> None:
 
 
 def test_a_mount_unit_is_named_after_its_path() -> None:
-    for path in UNITS.glob("*.mount"):
+    mounts = sorted(UNITS.glob("*.mount"))
+    assert [path.name for path in mounts] == ["mnt-lakes.mount", "srv-lake.mount"]
+    for path in mounts:
         where = section(path, "Mount")["Where"]
         assert path.stem == where.strip("/").replace("/", "-")
 

@@ -1,4 +1,4 @@
-"""What a straggler writes after it was overtaken reaches nobody."""
+"""What a straggler writes after it was overtaken reaches nobody, and covers no damage."""
 
 from __future__ import annotations
 
@@ -64,3 +64,24 @@ def test_a_late_write_changes_no_batch(
         for start, end in itertools.pairwise(splits)
     ]
     assert found == PAYLOADS
+
+
+@pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["one by one", "by batch"])
+def test_what_an_overtaking_read_brings_is_verified_itself(
+    small_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "_SMALL_BYTES", small_bytes)
+    monkeypatch.setattr(assembly, "_WORTH_BYTES", 0)
+    rows = rows_of(PAYLOADS)
+    reads = plan_reads(rows, 0, 1 << 20)
+    places, pool = Places(rows, reads), Pool(1 << 20)
+    places.open(pool, [0, 3, 6])
+    own = bytearray(b"".join(PAYLOADS))
+    at = 0
+    for buffer in places.read_list.one(0)[1]:  # the straggler has it right, and too late
+        buffer[:] = own[at : at + len(buffer)]
+        at += len(buffer)
+    own[10] ^= 1
+    places.accept(0, memoryview(own))
+    found = places.damaged_in(0) if places.by_batch else places.damaged(0, 1)
+    assert found == [0]

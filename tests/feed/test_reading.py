@@ -16,6 +16,7 @@ from lakefeed.feed import assembly, fetching, tuning
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
 from lakefeed.feed.labels import NO_LABEL
+from lakefeed.format.checksum import crc32c
 from lakefeed.lake.lake import Lake
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.slow import Profile, SlowVolume
@@ -217,6 +218,23 @@ def test_a_damaged_sample_stops_the_feed_unless_it_is_skipped(tmp_path: Path) ->
     damaged_lake(tmp_path, [41])
     with Feed(tmp_path, "train", FeedOptions(16)) as feed, pytest.raises(Corrupt, match="2/041"):
         list(feed)
+
+
+def test_an_empty_sample_with_a_checksum_of_something_is_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wrong = MemoryVolume()
+    with monkeypatch.context() as patch:
+        patch.setattr("lakefeed.format.payload.crc32c", lambda data: crc32c(data) or 1)
+        with lake_of(FILES, wrong):
+            pass
+    whole = {path: data for path, data in FILES.items() if data}
+    with Lake.open(wrong) as lake:
+        with Feed(lake, "train", FeedOptions(16, on_corrupt="skip")) as feed:
+            assert served(feed) == whole
+            assert feed.stats().corrupt_samples == len(FILES) - len(whole)
+        with Feed(lake, "train", FeedOptions(16)) as feed, pytest.raises(Corrupt):
+            list(feed)
 
 
 @pytest.mark.parametrize("small_bytes", [0, 1 << 20], ids=["one by one", "by batch"])

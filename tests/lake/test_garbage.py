@@ -176,23 +176,27 @@ def test_packs_that_renames_refer_to_stay() -> None:
         assert check(lake, deep=True).clean
 
 
-def test_a_tag_written_during_collection_keeps_its_snapshot(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("how", ["tag", "pin"])
+def test_a_tag_or_pin_written_during_collection_keeps_its_snapshot(
+    how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with new_lake() as lake:
         write(lake, {"a": b"1"})
         drop_pack(lake, 1)
         gather = garbage._gather
 
-        def gather_then_tag(*args: object) -> Facts:
+        def gather_then_keep(*args: object) -> Facts:
             facts = gather(*args)  # type: ignore[arg-type]
-            lake.tag("in-time", 1)
+            if how == "tag":
+                lake.tag("in-time", 1)
+            else:
+                lake.pin(1, holder="in-time", lifetime_seconds=3600)
             return facts
 
-        monkeypatch.setattr(garbage, "_gather", gather_then_tag)
+        monkeypatch.setattr(garbage, "_gather", gather_then_keep)
         done = collect(lake, AT_ONCE)
         assert (done.deleted, done.spared) == (0, 1)
-        assert contents(lake.snapshot("in-time")) == {"a": b"1"}
+        assert contents(lake.snapshot(1)) == {"a": b"1"}
 
 
 def test_a_tag_that_comes_too_late_is_refused_and_leaves_nothing() -> None:
@@ -278,6 +282,18 @@ def test_nothing_goes_while_anything_that_names_files_is_damaged(what: str) -> N
     with Lake.open(volume) as lake, pytest.raises(Corrupt):
         collect(lake, AT_ONCE)
     assert {path: volume.stat(path).size for path in stored_files(volume)} == before
+
+
+def test_packs_of_a_damaged_head_are_no_orphans() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"1"})
+        write(lake, {"b": b"2"})
+    damage(volume, layout.commit_path(2), 90)
+    before = set(stored_files(volume))
+    with Lake.open(volume) as lake, pytest.raises(Corrupt):
+        collect(lake, Retention(keep_seconds=1e9, grace_seconds=0))
+    assert set(stored_files(volume)) == before
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import threading
@@ -234,11 +235,26 @@ def test_a_link_without_an_answer_is_decided_by_the_commit_id(mode: str) -> None
     assert Log(volume.inner).head().number == 2
 
 
-def test_a_link_that_cannot_work_is_reported_as_unacknowledged() -> None:
-    volume = FaultyVolume(history_of(1), 1, "before", dead=True, verbs=["link"])
-    with pytest.raises(VolumeFailed) as caught:
+def test_a_link_that_cannot_work_is_reported_as_unacknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise VolumeFailed(f"link {target}", found="not permitted", errno=errno.EPERM)
+
+    volume = history_of(1)
+    monkeypatch.setattr(volume, "link", refuse)
+    with pytest.raises(VolumeFailed, match=r"publish commit 2 .* link .*not permitted") as caught:
         Log(volume).commit(DRAFT, nothing)
-    assert "link" in str(caught.value) or "fault" in str(caught.value)
+    assert "not acknowledged" in str(caught.value.hint)
+    assert caught.value.errno == errno.EPERM
+    assert Log(volume).head().number == 1
+
+
+def test_a_volume_that_dies_at_the_link_is_reported_and_publishes_nothing() -> None:
+    volume = FaultyVolume(history_of(1), 1, "before", dead=True, verbs=["link"])
+    with pytest.raises(VolumeFailed, match="an injected fault"):
+        Log(volume).commit(DRAFT, nothing)
+    assert volume.fired
     assert Log(volume.inner).head().number == 1
 
 

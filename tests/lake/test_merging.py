@@ -11,6 +11,7 @@ from lakefeed.lake import merging
 from lakefeed.lake.catalogue import sources_of
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import stored_files
+from lakefeed.lake.lake import Lake
 from lakefeed.lake.writer import WriterOptions
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.test_views import STEPS, replay
@@ -67,6 +68,33 @@ def test_the_losing_one_of_two_merges_is_a_conflict_and_leaves_no_orphan(
         assert len(lake.snapshot().state.segments) == 1
         assert check(lake).counters.orphans == 0
         assert len(list(stored_files(lake.volume))) == 2
+
+
+def test_of_two_merges_that_leave_nothing_the_second_is_a_conflict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing of theirs overlaps: only the second one's inputs are gone."""
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"1", "b": b"1"})
+        lake.merge_index()
+        write(lake, {}, delete=["a", "b"])
+        plan = merging.plan_merge
+
+        def merge_in_between(*args: object, **kwargs: object) -> object:
+            decided = plan(*args, **kwargs)  # type: ignore[arg-type]
+            assert decided is not None and decided.segments
+            monkeypatch.setattr(merging, "plan_merge", plan)
+            lake.merge_index(everything=True)
+            return decided
+
+        monkeypatch.setattr(merging, "plan_merge", merge_in_between)
+        with pytest.raises(Conflict, match="its inputs"):
+            lake.merge_index(everything=True)
+        assert not lake.snapshot().state.segments
+    with Lake.open(volume) as lake:
+        write(lake, {"c": b"2"})
+        assert contents(lake.snapshot()) == {"c": b"2"}
 
 
 def test_a_commit_during_a_merge_stays_unmerged_and_newest(

@@ -1,0 +1,51 @@
+"""Writing behind is only late: what it says is on the volume is there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from lakefeed.transfer.behind import BehindFile
+from lakefeed.volume.base import Buffer, FileStat
+
+
+class SlowFile:
+    """A file whose writes take long enough for a sync that does not wait for them."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.began = threading.Event()
+        self._synced = threading.Event()
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        self.began.set()
+        self._synced.wait(0.02)
+        self.calls.append("write")
+        return sum(map(len, buffers))
+
+    def sync(self) -> None:
+        self._synced.set()
+        self.calls.append("sync")
+
+    def tell(self) -> int:
+        raise NotImplementedError
+
+    def stat(self) -> FileStat:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+@pytest.mark.parametrize("writes", [1, 3])
+def test_sync_comes_after_everything_that_was_taken(writes: int) -> None:
+    slow = SlowFile()
+    file = BehindFile(slow)
+    for _ in range(writes):
+        file.write([b"x"])
+    assert slow.began.wait(10)
+    file.sync()
+    file.close()
+    assert slow.calls == ["write"] * writes + ["sync", "close"]
