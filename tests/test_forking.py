@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.indexed import Indexed
@@ -119,6 +121,22 @@ def test_a_feed_in_use_goes_on_while_its_index_is_being_read(
 
         with held_up(gate, first_batch):
             assert in_child(first_batch)
+
+
+def test_the_paths_of_a_batch_are_told_while_those_of_another_are_looked_up(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, usual = Gate(), Indexed.paths
+
+    def gated(selection: Indexed, numbers: NDArray[np.int64]) -> pa.Array:
+        gate.pass_through()
+        return usual(selection, numbers)
+
+    monkeypatch.setattr(Indexed, "paths", gated)
+    with Feed(lake.snapshot(), "train", OPTIONS) as feed:
+        mine, other = next(feed), next(feed)
+        with held_up(gate, lambda: other.paths):
+            assert in_child(lambda: mine.paths[7])
 
 
 def test_a_feed_in_use_answers_and_closes(lake: Lake) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import TracebackType
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from lakefeed.errors import Invalid
 from lakefeed.feed.cursor import Cursor, State
 from lakefeed.feed.labels import Labels
+from lakefeed.forking import Lazy
 
 
 class Names:
@@ -31,7 +31,7 @@ class Names:
         self._look_up = look_up
         self._numbers = numbers
 
-    @cached_property
+    @Lazy
     def array(self) -> pa.Array:
         """The paths as an Arrow array of large strings; "" for an empty sample."""
         there = self._numbers >= 0
@@ -40,7 +40,7 @@ class Names:
         names = iter(self._look_up(self._numbers[there]).to_pylist())
         return pa.array([next(names) if real else "" for real in there], pa.large_string())
 
-    @cached_property
+    @Lazy
     def list(self) -> list[str]:
         """The paths as Python strings."""
         paths: list[str] = self.array.to_pylist()

@@ -14,7 +14,6 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +23,7 @@ from lakefeed.errors import Corrupt
 from lakefeed.feed.content import Content
 from lakefeed.feed.labels import Classes, Labelling, Labels
 from lakefeed.feed.table import Rows, Table
-from lakefeed.forking import new_lock
+from lakefeed.forking import Lazy, new_lock
 from lakefeed.format import bridge
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.paths import check_prefix, subtree_range
@@ -139,7 +138,7 @@ class Indexed:
     def __len__(self) -> int:
         return len(self._table)
 
-    @cached_property
+    @Lazy
     def digest(self) -> str:
         """Tells selections of other index files apart."""
         return self._index.digest
