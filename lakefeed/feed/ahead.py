@@ -73,7 +73,8 @@ class Ahead:
         self._running: dict[Task, None] = {}  # in the order they began
         self._slots = Slots(limits)
         self._any_made = False  # was any batch made yet?
-        self._calling: dict[threading.Thread, bool] = {}  # the workers; is it in a volume's call?
+        # The workers; each of them says whether it may be in a volume's call.
+        self._calling: dict[threading.Thread, bool] = {}
         self._leaving: set[threading.Thread] = set()  # those of them that are about to end
 
     def start(self, start: Start) -> None:
@@ -197,11 +198,12 @@ class Ahead:
             # is announced comes by itself as soon as it is planned; but the first batch goes first.
             early = self._pace.announces and self._any_made
             few = early or (len(self._tasks) < target and len(self._running) > 0)
-            if self._tasks and not (few and self._may_plan()):
+            cursor = self._to_plan()
+            if self._tasks and not (few and cursor is not None):
                 return self._start_task(me)
-            if self._may_plan():
+            if cursor is not None:
                 self._planning = True
-                return self._plan_window
+                return partial(self._plan_window, cursor)
             straggler, seconds = self._straggler()
             if straggler is not None and seconds <= 0:
                 return self._hedge(straggler, me)
@@ -211,7 +213,10 @@ class Ahead:
         return None
 
     def _try(self, action: Job, slots: list[Slot]) -> bool:
-        """Do something; what it runs into comes in place of these batches. Tells if it was done."""
+        """Do something that may call the volume; what it runs into comes in place of these batches.
+        Tells if it was done."""
+        me = threading.current_thread()
+        self._calling[me] = True
         try:
             action()
         except Stopped:
@@ -220,6 +225,8 @@ class Ahead:
             with self._lock:
                 self._fail(slots, error)
             return False
+        finally:
+            self._calling[me] = False
         return True
 
     def _fail(self, slots: Iterable[Slot], error: BaseException) -> None:
@@ -230,15 +237,14 @@ class Ahead:
 
     # -- planning --------------------------------------------------------------------------------
 
-    def _may_plan(self) -> bool:
+    def _to_plan(self) -> Cursor | None:
+        """Return where to plan on, None if that would be too early or too much."""
         room = self._slots.fewer_than(self._tuner.ahead_bytes)
         free = not self._planning and self._waiting is None
         wanted = self._pace.announces or len(self._tasks) < 2 * self._pace.width.target
-        return self._cursor is not None and free and room and wanted
+        return self._cursor if free and room and wanted else None
 
-    def _plan_window(self) -> None:
-        cursor = self._cursor
-        assert cursor is not None
+    def _plan_window(self, cursor: Cursor) -> None:
         began = time.perf_counter()
         draft, window, failure = None, None, None
         try:
@@ -378,18 +384,17 @@ class Ahead:
             self._work_to_do.notify(len(flight.slots) - 1)
 
     def _finish(self, flight: Flight, number: int) -> None:
-        slot, batch, failure = flight.slots[number], None, None
-        try:
-            batch = None if slot.ready else flight.window.batch(number)
-        except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
-            failure = error
+        slot = flight.slots[number]
+        if not slot.ready:
+            self._try(partial(self._make, flight, number), [slot])
         with self._lock:
-            self._any_made = True
             flight.batches_left -= 1
             if not flight.batches_left:
                 self._slots.hold(-flight.extra_bytes)
-            if batch is not None:
-                self._slots.put(slot, batch)
-            if failure is not None:
-                self._fail([slot], failure)
+
+    def _make(self, flight: Flight, number: int) -> None:
+        batch = flight.window.batch(number)
+        with self._lock:
+            self._any_made = True
+            self._slots.put(flight.slots[number], batch)
             self._answer.notify()

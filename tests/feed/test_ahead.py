@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from lakefeed.feed.ahead import Ahead
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.control import Width
 from lakefeed.feed.cursor import Cursor
+from lakefeed.feed.fetching import Stopped
 from lakefeed.feed.flights import Task
 from lakefeed.feed.order import Shuffle
 from lakefeed.feed.slots import Limits, Slot
@@ -35,18 +37,22 @@ def test_workers_that_look_around_together_do_not_all_leave() -> None:
     assert ahead._next_job(other) is not None  # before the first one is gone
 
 
+def refuse(step: str) -> None:
+    raise VolumeFailed(step, found="Permission denied")
+
+
 class FakeWindow:
     """A window of three batches and two reads; the second read brings the last two batches."""
 
-    def __init__(self, failing: str = "") -> None:
+    def __init__(self, failing: str = "", fail: Callable[[str], None] = refuse) -> None:
         self.batch_bytes = self.held_bytes = [10, 10, 10]
         self.needed_bytes, self.extra_bytes, self.hedged = 30, 0, False
         self.reads = FakeReads()
-        self._failing = failing
+        self._failing, self._fail = failing, fail
 
     def _do(self, step: str) -> None:
         if step == self._failing:
-            raise VolumeFailed(step, found="Permission denied")
+            self._fail(step)
 
     def open(self) -> None:
         self._do("open")
@@ -144,11 +150,37 @@ def unreadable(*_: object) -> None:
 def test_an_error_of_planning_comes_behind_all_that_was_planned() -> None:
     ahead = ahead_with(draft=unreadable)
     under_way(ahead, FakeWindow())
-    ahead._planning = True
-    ahead._plan_window()
+    start_to_plan(ahead)()
     with ahead._lock:
         work_until_the_end(ahead)
     assert taken(ahead) == ([0, 1, 2], "group of the index")
+
+
+def start_to_plan(ahead: Ahead) -> Callable[[], None]:
+    """The job of whoever plans next, while all reads are under way."""
+    tasks, me = list(ahead._tasks), threading.current_thread()
+    ahead._tasks.clear()
+    with ahead._lock:
+        job = ahead._next_job(me)
+    ahead._tasks.extend(tasks)
+    assert job is not None
+    assert ahead._planning
+    return job
+
+
+def test_a_read_that_fails_before_a_planner_gets_its_turn_is_what_is_told() -> None:
+    """Nothing is to be planned any more when it begins to."""
+    ahead = ahead_with(draft=lambda *_: None)
+    under_way(ahead, FakeWindow("read 1"))
+    plan = start_to_plan(ahead)
+    for _ in range(2):
+        with ahead._lock:
+            read = ahead._start_task(threading.current_thread())
+        read()
+    plan()
+    with ahead._lock:
+        work_until_the_end(ahead)
+    assert taken(ahead) == ([0], "read 1")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +198,41 @@ def test_an_error_comes_in_place_of_the_first_batch_that_it_concerns(
     with ahead._lock:
         work_until_the_end(ahead)
     assert taken(ahead) == ([0, 1, 2, *good], failing)
+
+
+def stop(step: str) -> None:
+    raise Stopped
+
+
+@pytest.mark.parametrize("step", ["open", "read 0", "settle", "batch 0"])
+def test_a_call_that_was_given_up_because_the_feed_closed_is_no_failure(step: str) -> None:
+    ahead = ahead_with()
+    ahead._admit(cast("Any", FakeWindow(step, stop)))
+    ahead._work()
+    assert [slot.error for slot in ahead._slots] == [None, None, None]
+
+
+@pytest.mark.parametrize("step", ["open", "read 0", "settle", "batch 0"])
+def test_closing_does_not_wait_for_a_call_that_hangs(step: str) -> None:
+    hanging, release = threading.Event(), threading.Event()
+
+    def hang(step: str) -> None:
+        hanging.set()
+        release.wait(60)
+
+    ahead = ahead_with()
+    ahead._admit(cast("Any", FakeWindow(step, hang)))
+    worker = threading.Thread(target=ahead._work)
+    ahead._calling = {worker: False}
+    worker.start()
+    assert hanging.wait(30)
+    began = time.perf_counter()
+    ahead.close()
+    # Hardly more than the patience with a call; generous for a busy machine, far from 60 s.
+    assert time.perf_counter() - began < 10
+    release.set()
+    worker.join(30)
+    assert not worker.is_alive()
 
 
 def test_a_read_that_fails_after_another_worker_did_it_is_no_failure() -> None:
