@@ -159,7 +159,7 @@ class ServiceSettings(BaseSettings):
         return tuple(dict.fromkeys(self.lakes))
 
     def _inboxes_of(self, lake: str) -> tuple[InboxOptions, ...]:
-        words = (*self.inbox, *self.inboxes.get(lake, ()))
+        words = dict.fromkeys((*self.inbox, *self.inboxes.get(lake, ())))
         return tuple(self._inbox(word) for word in words)
 
     def _inbox(self, word: str) -> InboxOptions:

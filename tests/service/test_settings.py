@@ -147,6 +147,12 @@ def test_neighbours_whose_names_begin_alike_do_not_overlap() -> None:
     assert [inbox.directory for inbox in lake.inboxes] == ["/a/lake-in", "/a/lake-in2"]
 
 
+def test_an_inbox_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    config = toml(tmp_path, 'inbox = ["/in=cams"]\n[inboxes]\n"/a" = ["/in=cams", "/out"]\n')
+    (lake,) = load({"lakes": ["/a"]}, config).options(60).lakes
+    assert [inbox.directory for inbox in lake.inboxes] == ["/in", "/out"]
+
+
 def test_a_link_does_not_hide_that_a_lake_lies_in_an_inbox(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
