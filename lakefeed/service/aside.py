@@ -39,14 +39,15 @@ def move_aside(root: str, bad: Bad, now_ns: int) -> str | None:
     try:
         with open(f"{path}.tmp", "x", encoding="utf-8") as file:
             json.dump(report, file)
+        os.replace(f"{path}.tmp", path)
         with opened(root) as root_fd, directory_of(root_fd, bad.path) as fd:
             os.rename(name, f"{place}/{name}", src_dir_fd=fd, dst_dir_fd=root_fd)
     except OSError as error:
-        with suppress(FileNotFoundError):
-            os.unlink(f"{path}.tmp")
+        for made in (path, f"{path}.tmp"):
+            with suppress(FileNotFoundError):
+                os.unlink(made)
         os.rmdir(os.path.join(root, place))
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             return None
         raise
-    os.replace(f"{path}.tmp", path)
     return f"{place}/{name}"

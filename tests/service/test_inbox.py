@@ -15,6 +15,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import Invalid, LakefeedError
+from lakefeed.service.aside import move_aside
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Bad, Rules, Walk, judge
@@ -263,6 +264,22 @@ def test_a_link_that_cannot_be_moved_aside_stays_and_does_not_stop_the_rest(
         assert waiting(made.root) == ["link"]
         assert list((made.root / ".rejected").iterdir()) == []
         assert caplog.text.count("not moved aside: Permission denied") == 1
+
+
+@pytest.mark.parametrize("call", ["rename", "replace"])
+def test_what_could_not_be_moved_aside_is_where_it_was_and_nothing_else_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            move_aside(str(tmp_path), Bad("link", "a symbolic link"), 1)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".rejected", "link"]
+
+
+def failing(*args: Any, **kwargs: Any) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
