@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import groupby
 from typing import NamedTuple
 
@@ -195,14 +195,21 @@ def _remove(root_fd: int, directory_fd: int, file: Candidate, claim: str) -> Non
         # A mount of its own inside the inbox: nothing can be renamed out of it.
         os.unlink(name, dir_fd=directory_fd)
         return
-    settle_claim(root_fd, claim, file)
+    try:
+        settle_claim(root_fd, claim, file, directory_fd)
+    except OSError as error:
+        # Whatever the reason is, the file is not gone: recovery has to look after it.
+        raise OSError(errno.EIO, f"it stays in {claim}: {error.strerror}") from error
 
 
-def settle_claim(root_fd: int, claim: str, file: Candidate) -> bool:
+def settle_claim(
+    root_fd: int, claim: str, file: Candidate, directory_fd: int | None = None
+) -> bool:
     """Delete a claimed file if it is what was committed, else put it back; tell which.
 
-    False too if it is gone: another replica, which follows the same record, was faster. OSError if
-    it cannot be put back, where its directory went away for instance; the claim is still there.
+    False too if it is gone: another replica, which follows the same record, was faster. It goes
+    back into the open directory, whatever that is called by now, or else to its path. OSError if it
+    cannot be put back, where its directory went away for instance; the claim is still there.
     """
     try:
         found = _identity(os.stat(claim, dir_fd=root_fd, follow_symlinks=False))
@@ -211,7 +218,8 @@ def settle_claim(root_fd: int, claim: str, file: Candidate) -> bool:
     if found == file.identity:
         _drop(root_fd, claim)
         return True
-    with directory_of(root_fd, file.path) as fd:
+    home = directory_of(root_fd, file.path) if directory_fd is None else nullcontext(directory_fd)
+    with home as fd:
         try:
             os.link(claim, file.path.rpartition("/")[2], src_dir_fd=root_fd, dst_dir_fd=fd,
                     follow_symlinks=False)  # fmt: skip

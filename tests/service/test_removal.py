@@ -37,6 +37,40 @@ def test_a_file_overwritten_in_the_moment_of_its_removal_is_put_back(
         assert waiting(made.root) == []
 
 
+@pytest.mark.parametrize("change", ["renamed", "removed"])
+def test_a_file_overwritten_in_the_moment_of_its_removal_outlives_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with service(tmp_path) as made:
+        home = drop(made.root, "sub/a", b"1").parent
+        rename = os.rename
+
+        def writing(source: Any, target: str, **where: Any) -> None:
+            monkeypatch.setattr(os, "rename", rename)
+            rename(source, target, **where)
+            (made.root / target).write_bytes(b"longer")
+            if change == "renamed":
+                home.rename(made.root / "done")
+            else:
+                home.rmdir()
+
+        monkeypatch.setattr(os, "rename", writing)
+        box = made.inbox()
+        assert run_once(box) == 1
+        claims = [claim.read_bytes() for claim in (made.root / CLAIMS).iterdir()]
+        if change == "renamed":
+            assert (made.root / "done" / "a").read_bytes() == b"longer"
+            assert claims == []
+        else:
+            assert claims == [b"longer"]
+            assert "'sub/a'" in caplog.text
+            assert math.isfinite(box._recover_at)  # it looks again later
+            monkeypatch.setattr(inbox, "CLAIM_NS", -1)  # as if it were old
+            assert made.take() == 0
+            (kept,) = (made.root / ".rejected").glob("*/*")
+            assert kept.read_bytes() == b"longer"
+
+
 def test_what_cannot_be_removed_is_not_taken_again_and_goes_when_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
