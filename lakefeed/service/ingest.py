@@ -74,6 +74,8 @@ class Ingest:
         # Up to here every commit of this inbox is known.
         self._seen = 0
         self._doubtful: dict[str, Record] = {}
+        # Batches that were found in the log, and whose records may stay for long.
+        self._committed: set[str] = set()
 
     # -- recovery --------------------------------------------------------------------------------
 
@@ -86,17 +88,19 @@ class Ingest:
         records = {record.batch: record for record in self._records.pending()}
         # A batch given up for lost may have been committed after all by a replica that was slow.
         records = {**self._doubtful, **records}
-        oldest = min((record.base for record in records.values()), default=head.number)
-        committed = {
+        unknown = (record.base for batch, record in records.items() if batch not in self._committed)
+        oldest = min(unknown, default=head.number)
+        found = {
             commit.app.get("batch")
             for commit in (
                 self._lake.log.read(number) for number in range(oldest + 1, head.number + 1)
             )
             if commit.operation == OPERATION
         }
+        self._committed = {*records} & (self._committed | found)
         stuck: list[Candidate] = []
         for batch, record in records.items():
-            if batch in committed:
+            if batch in self._committed:
                 failed = self._settle(record)
                 stuck += failed
                 if not failed:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from lakefeed.format.commit import Commit
+from lakefeed.lake.log import Log
 from lakefeed.service import inbox, taking
 from lakefeed.service.records import CLAIMS
 from lakefeed.service.waiting import Candidate
@@ -69,6 +71,42 @@ def test_a_file_overwritten_in_the_moment_of_its_removal_outlives_its_directory(
             assert made.take() == 0
             (kept,) = (made.root / ".rejected").glob("*/*")
             assert kept.read_bytes() == b"longer"
+
+
+def test_what_cannot_be_removed_does_not_have_the_log_read_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_numbers: list[int] = []
+    read = Log.read
+
+    def noting(log: Log, number: int) -> Commit:
+        read_numbers.append(number)
+        return read(log, number)
+
+    def refusing(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        monkeypatch.setattr(taking, "_remove", refusing)
+        box = made.inbox()
+
+        async def story() -> None:
+            assert await box.run(everything=True) == 1
+            committed = made.lake.snapshot().number
+            with made.lake.writer() as writer:
+                writer.put("newer", b"2")
+            monkeypatch.setattr(Log, "read", noting)
+            for times in (1, 0):
+                read_numbers.clear()
+                monkeypatch.setattr(box, "_recover_at", 0.0)  # as if the time were over
+                assert await box.run(everything=True) == 0
+                assert read_numbers.count(committed) == times
+
+        asyncio.run(story())
+        box.close()
+        assert made.commits() == 1
+        assert waiting(made.root) == ["a"]
 
 
 def test_what_cannot_be_removed_is_not_taken_again_and_goes_when_it_can(
