@@ -15,6 +15,8 @@ pytest.importorskip("trio.testing")
 from lakefeed.adapters.fuse import publishing  # noqa: E402
 from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
 from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
+from lakefeed.format.rows import Row  # noqa: E402
+from lakefeed.lake.snapshot import Snapshot  # noqa: E402
 from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
 
 # -- when a commit is due --------------------------------------------------------------------------
@@ -79,6 +81,69 @@ def test_a_commit_that_was_made_though_it_failed_is_repeated_with_the_same_bytes
     assert snapshot.get("a") == b"another file"
     with pytest.raises(NotFound):
         snapshot.get("secret")
+
+
+@pytest.mark.parametrize("again", ["exchanged", "shifted"])
+def test_a_renaming_that_was_committed_though_it_failed_is_undone_with_the_right_bytes(
+    again: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def exchange(here: Here) -> None:
+        for old, new in ("a", "t"), ("b", "a"), ("t", "b"):
+            await here.rename(old, new)
+
+    async def scene(here: Here) -> None:
+        if again == "exchanged":
+            await exchange(here)
+        else:
+            await here.rename("a", "t")
+            await here.rename("b", "a")
+        with monkeypatch.context() as patched, pytest.raises(VolumeFailed):
+            patched.setattr(publishing, "locate_rows", _fail)
+            await here.pending.commit()
+        assert here.lake.snapshot().get("a") == b"and of b"
+        if again == "exchanged":
+            await exchange(here)
+        else:
+            await here.rename("a", "b")
+            await here.rename("t", "a")
+        await here.pending.commit()
+        assert await here.read("a") == b"bytes of a"
+        assert await here.read("b") == b"and of b"
+
+    snapshot = played(scene).snapshot()
+    assert snapshot.get("a") == b"bytes of a"
+    assert snapshot.get("b") == b"and of b"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_after_a_failure_only_bytes_that_are_elsewhere_are_taken_and_big_ones_in_parts(
+    moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[str] = []
+
+    async def scene(here: Here) -> None:
+        await here.write("big", bytes(range(256)) * 20_000)
+        await here.pending.commit()
+        await here.rename("big", "c")
+        if moved:
+            await here.write("big", b"another file")
+        with monkeypatch.context() as patched, pytest.raises(VolumeFailed):
+            patched.setattr(publishing, "locate_rows", _fail)
+            await here.pending.commit()
+        packs = set(here.lake.snapshot().state.packs)
+        read_row = Snapshot.read_row
+
+        def noted(self: Snapshot, row: Row) -> bytes:
+            whole.append(row.path)
+            return read_row(self, row)
+
+        monkeypatch.setattr(Snapshot, "read_row", noted)
+        await here.pending.commit()
+        assert len(set(here.lake.snapshot().state.packs) - packs) == 1 + moved
+        assert not whole
+
+    snapshot = played(scene, big_bytes=100_000).snapshot()
+    assert snapshot.get("c") == bytes(range(256)) * 20_000
 
 
 def _fail(*_: object) -> None:

@@ -50,11 +50,14 @@ class Item:
     data: bytes | Spool | None = None
     row: Row | None = None
     content: int = 0
+    # Its bytes are copied from where `row` has them, instead of referred to.
+    taken: bool = False
 
     @property
     def refers(self) -> bool:
-        """True for a file whose bytes are in the lake already."""
-        return self.data is None and self.row is not None and self.kind is not Kind.DIR
+        """True for a file whose bytes are in the lake already and stay where they are."""
+        is_stored = self.data is None and self.row is not None and self.kind is not Kind.DIR
+        return is_stored and not self.taken
 
     def is_shown(self, row: Row | None) -> bool:
         """Tell whether a row of the snapshot after the commit shows what was meant.

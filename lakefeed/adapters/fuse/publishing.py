@@ -1,26 +1,28 @@
 """The part of a mount's commit that runs on a thread: items become a pack and a commit.
 
 The lake's Writer makes one pack and one commit of them; big files get a pack of their own. A file
-whose bytes did not change is a row that refers to them, by the path at which the lake has them.
-Keeps I2 by using the Writer. Changes no node: what became of the items is the outcome.
+whose bytes did not change is a row that refers to them, by the path at which the lake has them; its
+bytes are taken where that path no longer leads to them. Keeps I2 by using the Writer. Changes no
+node: what became of the items is the outcome.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from lakefeed.adapters.fuse.changes import Committing, Item, Outcome
+from lakefeed.adapters.fuse.changes import Committing, Item, Outcome, same_bytes
 from lakefeed.adapters.fuse.spool import COPY_BYTES, Spool
 from lakefeed.adapters.fuse.tree import changed_paths
 from lakefeed.adapters.fuse.view import locate_rows
-from lakefeed.errors import Conflict, NotFound
+from lakefeed.errors import Conflict, Corrupt, NotFound
 from lakefeed.format import payload
-from lakefeed.format.pack import Meta, PackWriter
+from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec, Kind, Row
 from lakefeed.lake.batch import Delete, Operation, Put, Refer, Sealed
+from lakefeed.lake.committing import streamed
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.packing import new_pack
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import Writer
 
@@ -38,15 +40,18 @@ class Publishing:
     def publish(self, items: list[Item], old: Snapshot, again: bool) -> Outcome:
         """Return what the commit of the items led to, once it is durable.
 
-        `again` says that the commit before failed. It may have been made, and then the path that a
-        renamed file had is that of another one by now: its bytes are taken, not referred to.
+        `again` says that the commit before failed. It may have been made, and then what it changed
+        is at paths that items refer to.
         """
+        if again:
+            self._take(items)
         try:
-            number = self._write(items, old, _is_moved if again else _is_nothing)
+            number = self._write(items, old)
         except Conflict as error:
             # Somebody else deleted what a row refers to: take its bytes while there are any.
             _logger.info("committing bytes instead of references: %s", error)
-            number = self._write(items, old, _refers)
+            self._take(items, gone=True)
+            number = self._write(items, old)
         snapshot = self._lake.snapshot(number)
         rows = locate_rows(snapshot, [item.path for item in items])
         changed: list[str] | None = []
@@ -54,19 +59,29 @@ class Publishing:
             changed = changed_paths(old, snapshot)
         return Outcome(snapshot, rows, changed)
 
-    def _write(self, items: list[Item], old: Snapshot, takes: Callable[[Item], bool]) -> int:
-        """Commit the items; of those that `takes` chooses, the bytes."""
+    def _take(self, items: list[Item], *, gone: bool = False) -> None:
+        """Let the bytes be taken of those files whose path in the lake shows other ones by now.
+
+        One where there is nothing may be referred to while its pack is there; with `gone`, the
+        bytes of these are taken, too.
+        """
+        paths = {item.path: item.row.path for item in items if item.refers and item.row is not None}
+        rows = dict(zip(paths, locate_rows(self._lake.snapshot(), [*paths.values()]), strict=True))
+        for item in items:
+            if item.path in rows and item.row is not None:
+                row = rows[item.path]
+                item.taken = gone if row is None else not same_bytes(row, item.row)
+
+    def _write(self, items: list[Item], old: Snapshot) -> int:
         changes: dict[str, Operation] = {}
         for item in items:
-            if takes(item):
-                assert item.row is not None
-                try:
-                    item.data = old.read_row(item.row)
-                except NotFound as error:
-                    _logger.error("%r is lost: another writer deleted its bytes: %s",
-                                  item.path, error)  # fmt: skip
-                    continue
-            changes[item.path] = self._operation(item, old)
+            try:
+                changes[item.path] = self._operation(item, old)
+            except NotFound as error:
+                if not item.taken:
+                    raise
+                item.taken = False
+                _logger.error("%r is lost: another writer deleted its bytes: %s", item.path, error)
         if changes:
             self._writer.apply(changes)
         return self._writer.flush()
@@ -75,39 +90,34 @@ class Publishing:
         meta, data = item.meta, item.data
         if item.node is None:
             return Delete()
-        if isinstance(data, Spool) and data.size > self._options.big_bytes:
-            return self._sealed(item.path, data, meta, old)
-        if isinstance(data, Spool):
-            data = data.read(0, data.size)
         if item.refers:
             assert item.row is not None
             return Refer(item.row.path, item.row, meta)
+        big_bytes = self._options.big_bytes
+        if item.taken:
+            assert item.row is not None
+            # A compressed payload can only be read as a whole.
+            if item.row.length == item.row.size > big_bytes:
+                return self._moved(item.path, item.row, meta, old)
+            data = old.read_row(item.row)
+        elif isinstance(data, Spool):
+            if data.size > big_bytes:
+                chunks = _chunks(data.read, data.size)
+                return streamed(self._lake.volume, old.number, item.path, chunks, meta)
+            data = data.read(0, data.size)
         codec = self._options.codec if item.kind is Kind.FILE else Codec.NONE
         stored = payload.encode(data or b"", codec)
         return Put(stored, item.kind, meta.mtime_ns, meta.mode, meta.attrs)
 
-    def _sealed(self, path: str, spool: Spool, meta: Meta, old: Snapshot) -> Operation:
-        """Stream a big file into a pack of its own."""
-        rows: list[Row] = []
-
-        def chunks() -> Iterator[bytes]:
-            for offset in range(0, spool.size, COPY_BYTES):
-                yield spool.read(offset, COPY_BYTES)
-
-        def fill(writer: PackWriter, now_ns: int) -> None:
-            rows.append(writer.add_stream(path, chunks(), meta))
-
-        pack = new_pack(self._lake.volume, old.number, fill)
-        return Sealed(pack, rows[0])
+    def _moved(self, path: str, row: Row, meta: Meta, old: Snapshot) -> Sealed:
+        """Take the bytes of a big file, which come without a look at their checksum."""
+        chunks = _chunks(partial(old.read_row_range, row), row.size)
+        sealed = streamed(self._lake.volume, old.number, path, chunks, meta)
+        if sealed.row.crc32c != row.crc32c:
+            raise Corrupt(f"{row.path!r}", expected=f"checksum {row.crc32c:08x}",
+                          found=f"{sealed.row.crc32c:08x}")  # fmt: skip
+        return sealed
 
 
-def _refers(item: Item) -> bool:
-    return item.refers
-
-
-def _is_moved(item: Item) -> bool:
-    return item.refers and item.row is not None and item.row.path != item.path
-
-
-def _is_nothing(item: Item) -> bool:
-    return False
+def _chunks(read: Callable[[int, int], bytes], size: int) -> Iterator[bytes]:
+    return (read(offset, COPY_BYTES) for offset in range(0, size, COPY_BYTES))
