@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
 from lakefeed import Lake
+from lakefeed.errors import LakefeedError
 from lakefeed.volume.memory import MemoryVolume
 
 pytest.importorskip("pyfuse3")
@@ -78,6 +79,11 @@ class Here:
         number = await self.find(name)
         size = (await self.operations.getattr(number, None)).st_size
         return bytes(await self.operations.read(number, 0, size))
+
+    async def commit_or_fail(self) -> None:
+        """Return once a commit was made, or failed."""
+        with suppress(LakefeedError):
+            await self.pending.commit()
 
     async def commits(self) -> None:
         """Return once there has been a commit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ pytest.importorskip("trio.testing")
 
 from lakefeed.adapters.fuse.nodes import ROOT, Directory  # noqa: E402
 from lakefeed.adapters.fuse.session import Mount, MountOptions  # noqa: E402
-from lakefeed.errors import NotFound  # noqa: E402
+from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
 from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
 
 FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
@@ -25,11 +26,15 @@ FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
 
 
 async def chmod(here: Here) -> str:
+    await set_mode(here, await here.find("a"))
+    return "a"
+
+
+async def set_mode(here: Here, number: int) -> None:
     with_mode = pyfuse3.EntryAttributes()
     with_mode.st_mode = 0o600
     fields = SimpleNamespace(**dict.fromkeys(FIELDS, False) | {"update_mode": True})
-    await here.operations.setattr(await here.find("a"), with_mode, fields, None, None)
-    return "a"
+    await here.operations.setattr(number, with_mode, fields, None, None)
 
 
 async def rename(here: Here) -> str:
@@ -94,11 +99,90 @@ def test_a_handle_whose_name_became_a_directory_writes_to_no_name() -> None:
         await here.tree.follow()
         assert await here.read("a/f") == NEWS
         await here.operations.write(handle, 10, b", longer")
-        await here.operations.fsync(handle, False)
+        with pytest.raises(pyfuse3.FUSEError) as lost:
+            await here.operations.fsync(handle, False)
+        assert lost.value.errno == errno.ESTALE
         with pytest.raises(NotFound):
             here.lake.snapshot().get("a")
 
     assert played(scene).snapshot().stat("a/f").size == len(NEWS)
+
+
+async def two_handles(here: Here) -> tuple[int, int]:
+    """Open a, and open it again when it is another writer's."""
+    old = await here.open("a")
+    here.other("a", NEWS)
+    await here.tree.follow()
+    return old, await here.open("a")
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_mode_set_through_an_old_handle_takes_no_bytes_away(committed: bool) -> None:
+    async def scene(here: Here) -> None:
+        if committed:
+            own = await here.open("a")
+            await here.operations.write(own, 0, b"BYTES")
+            await here.operations.fsync(own, False)
+        old, new = await two_handles(here)
+        assert not committed or old == own
+        await here.operations.write(new, 0, b"written")
+        await set_mode(here, old)
+        await here.operations.fsync(new, False)
+        await here.operations.fsync(old, False)
+
+    assert played(scene).snapshot().get("a") == b"written" + NEWS[7:]
+
+
+def test_of_two_handles_the_last_write_stands_and_a_fsync_of_the_other_is_told() -> None:
+    async def scene(here: Here) -> None:
+        old, new = await two_handles(here)
+        await here.operations.write(old, 0, b"1")
+        await here.operations.write(new, 0, b"2")
+        await here.operations.write(old, 0, b"3")
+        with pytest.raises(pyfuse3.FUSEError) as lost:
+            await here.operations.fsync(new, False)
+        assert lost.value.errno == errno.ESTALE
+        await here.operations.fsync(old, False)
+        assert here.lake.snapshot().get("a") == b"3ytes of a"
+        await here.operations.write(new, 0, b"4")
+        await here.operations.fsync(new, False)
+        assert here.lake.snapshot().get("a") == b"4" + NEWS[1:]
+
+    played(scene)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_another_handle_writes_while_a_file_is_being_committed(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(here: Here) -> None:
+        old, new = await two_handles(here)
+        await here.operations.write(new, 0, b"1")
+        elsewhere, opened, reached = here.tree.pace.elsewhere, trio.Event(), trio.Event()
+
+        async def slowly(*arguments: Any) -> Any:
+            reached.set()
+            await opened.wait()
+            if fails:
+                raise VolumeFailed("commit")
+            return await elsewhere(*arguments)
+
+        async with trio.open_nursery() as nursery:
+            with monkeypatch.context() as patched:
+                patched.setattr(here.tree.pace, "elsewhere", slowly)
+                nursery.start_soon(here.commit_or_fail)
+                await reached.wait()
+            await here.operations.write(old, 0, b"2")
+            opened.set()
+        assert await here.find("a") == old
+        await here.operations.fsync(old, False)
+        assert here.lake.snapshot().get("a") == b"2ytes of a"
+        # What the commit had in flight takes its name again by a later write.
+        await here.operations.write(new, 0, b"3")
+        await here.operations.fsync(new, False)
+        assert here.pending.count == 0
+
+    assert played(scene).snapshot().get("a") == b"3" + NEWS[1:]
 
 
 # -- following the lake ----------------------------------------------------------------------------

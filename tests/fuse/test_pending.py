@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,11 +15,13 @@ trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
 from lakefeed.adapters.fuse import publishing  # noqa: E402
-from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
+from lakefeed.adapters.fuse.nodes import ROOT, Draft, Node  # noqa: E402
 from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
 from lakefeed.format.rows import Row  # noqa: E402
 from lakefeed.lake.snapshot import Snapshot  # noqa: E402
 from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
+
+FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
 
 # -- when a commit is due --------------------------------------------------------------------------
 
@@ -55,6 +59,67 @@ def test_what_was_removed_and_is_open_makes_nobody_wait() -> None:
         assert here.pending.commits == 0
 
     played(scene, bytes=1000, held_bytes_max=2000)
+
+
+async def looks(here: Here, files: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Count looks at nodes while so many small files are made beside a big one."""
+    found = 0
+    changed = Node.changed
+
+    def counted(node: Node) -> Draft:
+        nonlocal found
+        found += 1
+        return changed(node)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Node, "changed", counted)
+        for number in range(files):
+            await here.write(f"{files}.{number}", b"x")
+            await trio.testing.wait_all_tasks_blocked()
+    return found
+
+
+def test_small_files_beside_a_big_open_one_cost_what_they_cost_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        alone = await looks(here, 20, monkeypatch)
+        await here.create("big", bytes(5000))
+        assert await looks(here, 200, monkeypatch) <= 10 * alone
+        assert here.pending.commits == 0
+
+    played(scene, bytes=1000, held_bytes_max=2000)
+
+
+def test_what_a_commit_frees_is_known_whatever_happens_to_the_files() -> None:
+    def freed(here: Here) -> int:
+        nodes = [node for node in here.tree.root.children.values() if node.dirty]
+        spools = [node.changed().spool for node in nodes if not node.opens]
+        return sum(spool.size for spool in spools if spool is not None)
+
+    async def scene(here: Here) -> None:
+        chance = random.Random(7)
+        for step in range(300):
+            name = str(chance.randrange(8))
+            number = await here.find(name)
+            kind = chance.choice(["write", "truncate", "unlink", "rename", "commit"])
+            if kind == "write" and not number:
+                await here.write(name, bytes(chance.randrange(100)))
+            elif kind == "truncate" and number:
+                attr = pyfuse3.EntryAttributes()
+                attr.st_size = chance.randrange(100)
+                fields = SimpleNamespace(**dict.fromkeys(FIELDS, False) | {"update_size": True})
+                await here.operations.setattr(number, attr, fields, None, None)
+            elif kind == "unlink" and number:
+                await here.operations.unlink(ROOT, name.encode(), None)
+            elif kind == "rename" and number:
+                await here.rename(name, str(chance.randrange(8)))
+            elif step % 5 == 0:
+                await here.pending.commit()
+            wanted = freed(here)
+            assert here.pending._frees(wanted) and not here.pending._frees(wanted + 1), step
+
+    played(scene)
 
 
 # -- commits whose answer got lost -----------------------------------------------------------------

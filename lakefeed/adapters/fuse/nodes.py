@@ -30,7 +30,8 @@ _numbers = count(ROOT + 1)
 class Draft:
     """What this mount changed about a node since the row it came from."""
 
-    __slots__ = ("attrs", "content", "ctime_ns", "freezing", "fresh", "marked", "removed", "spool")
+    __slots__ = ("attrs", "closed_bytes", "committed", "content", "ctime_ns", "freezing", "fresh",
+                 "marked", "removed", "spool")  # fmt: skip
 
     def __init__(self) -> None:
         # The bytes as written here; None: those of the node's row, or none at all.
@@ -39,6 +40,10 @@ class Draft:
         self.ctime_ns = 0
         # Counts changes of the bytes; a commit compares it before and after.
         self.content = 0
+        # What `content` was when the bytes were committed last.
+        self.committed = 0
+        # How many bytes a commit gives back: what is counted of the spool while nobody has it open.
+        self.closed_bytes = 0
         # Waiting for the next commit; `Node.dirty` also covers the commit under way.
         self.marked = False
         # Made here under a name that was free, and no commit was tried with it yet.

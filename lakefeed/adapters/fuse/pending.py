@@ -19,6 +19,7 @@ its answer got lost; so its names count as names that the lake has.
 
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import dataclass, field
 
@@ -30,7 +31,7 @@ from lakefeed.adapters.fuse.nodes import Directory, Node
 from lakefeed.adapters.fuse.publishing import Publishing
 from lakefeed.adapters.fuse.spool import Budget
 from lakefeed.adapters.fuse.tree import Tree
-from lakefeed.errors import LakefeedError, VolumeFailed, from_os_error
+from lakefeed.errors import Conflict, LakefeedError, VolumeFailed, from_os_error
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Kind, Row
 from lakefeed.lake.lake import Lake
@@ -63,6 +64,8 @@ class Pending:
         self._nodes: dict[Node, None] = {}
         self._removals: dict[tuple[Directory, bytes], None] = {}
         self._in_flight: list[Item] = []
+        # The sum of what a commit gives back of all nodes; each says its part in its draft.
+        self._closed_bytes = 0
         self._waiters: list[_Waiter] = []
         self._kick = trio.Event()
         self._thawed = trio.Event()
@@ -89,38 +92,43 @@ class Pending:
     def mark(self, node: Node) -> None:
         """Take notice that a node was made or changed."""
         draft = node.changed()
+        if draft.marked and not node.opens:
+            self._count(node)
         if draft.marked or draft.removed or node.parent is None:
             return
-        lost = node.parent.children.get(node.name) is not node
-        if lost and not isinstance(node, Directory) and not self._reclaim(node, node.parent):
+        if _is_nameless(node) and not self._reclaim(node, node.parent):
             return
         draft.marked = True
         if not node.dirty:
             node.dirty = True
             self._tree.inodes.hold(node)
         self._nodes[node] = None
+        self._count(node)
         self._noted()
 
     def _reclaim(self, node: Node, parent: Directory) -> bool:
-        """Give a node its name back that another writer's version took while it was open.
+        """Give a file its name back that another version took while it was open.
 
-        The later commit wins, and that will be this one. A file takes no directory's place: False.
+        The later commit wins, and that will be this one. False for a file of which no bytes wait
+        for a commit, and where there is a directory by now.
         """
-        there = parent.children.get(node.name)
-        if isinstance(there, Directory):
-            self.unmark(node)
+        draft, there = node.changed(), parent.children.get(node.name)
+        if isinstance(there, Directory) or draft.content == draft.committed:
             return False
-        if there is not None and there.dirty:
-            self.unmark(there)
         parent.children[node.name] = node
+        if there is not None:
+            self._unlist(there)
         parent.complete = False
         self._tree.stale.append((parent.ino, node.name))
         return True
 
     def unmark(self, node: Node) -> None:
         """Take notice that a node needs no commit any more: it was removed."""
+        node.changed().removed = True
+        self._unlist(node)
+
+    def _unlist(self, node: Node) -> None:
         draft = node.changed()
-        draft.removed = True
         if draft.marked:
             draft.marked = False
             del self._nodes[node]
@@ -137,19 +145,33 @@ class Pending:
 
     def _noted(self) -> None:
         count = len(self._nodes) + len(self._removals)
-        if count == 1 or count >= self.options.files or self.held_bytes >= self.options.bytes:
+        if count == 1 or count >= self.options.files or self._frees(self.options.bytes):
             if count == 1:
                 self._due_at = trio.current_time() + max(self.options.age_seconds, self._took)
             self._kick.set()
 
     def closed(self, node: Node) -> None:
         """Take notice that nobody has a node open any more: a commit frees its spool now."""
+        self._count(node)
         self.trim(node)
-        if self.held_bytes >= self.options.bytes:
+        if self._frees(self.options.bytes):
             self._kick.set()
+
+    def _count(self, node: Node) -> None:
+        """Count what a commit gives back of a node's spool.
+
+        Of a file that is opened again it may count too much, until the next commit.
+        """
+        draft = node.draft
+        if draft is not None:
+            waits = node.dirty and not node.opens
+            size = draft.spool.size if waits and draft.spool is not None else 0
+            self._closed_bytes += size - draft.closed_bytes
+            draft.closed_bytes = size
 
     def _clean(self, node: Node) -> None:
         node.dirty = False
+        self._count(node)
         self._tree.inodes.let_go(node)
         self.trim(node)
 
@@ -158,7 +180,7 @@ class Pending:
         draft = node.draft
         if draft is None or draft.spool is None or node.dirty or node.opens:
             return
-        if draft.removed or node.row is not None:
+        if node.row is not None or _is_nameless(node):
             draft.spool.close()
             draft.spool = None
 
@@ -175,6 +197,23 @@ class Pending:
         if waiter.error is not None:
             raise waiter.error
 
+    async def commit_file(self, node: Node) -> None:
+        """Return once a file is durable as it is now, or raise what is in the way.
+
+        Conflict (ESTALE) where another version took its name before a commit.
+        """
+        draft = node.draft
+        if draft is None:
+            return
+        content = draft.content
+        while node.dirty:
+            await self.commit()
+            if draft.committed >= content:
+                return
+        if draft.committed < content and not draft.removed:
+            raise Conflict(f"{node.path()!r}", expected="the file that was written",
+                           found="another one", errno=errno.ESTALE)  # fmt: skip
+
     async def room(self) -> None:
         """Return once there is room for more changes."""
         while self.is_full():
@@ -186,12 +225,7 @@ class Pending:
 
     def _frees(self, size_bytes: int) -> bool:
         """Tell whether a commit would give so much back: not what is in spools of open files."""
-        if self.held_bytes < size_bytes:
-            return False
-        nodes = {item.node for item in self._in_flight if item.node is not None}
-        nodes.update(self._nodes)
-        spools = (node.changed().spool for node in nodes if not node.opens)
-        return sum(spool.size for spool in spools if spool is not None) >= size_bytes
+        return self._closed_bytes >= size_bytes
 
     async def thaw(self, node: Node) -> None:
         """Return once no commit reads the spool of a node."""
@@ -316,7 +350,7 @@ class Pending:
                 self._removals[item.removal] = None
             if item.node is not None:
                 draft = item.node.changed()
-                if draft.removed:
+                if draft.removed or _is_nameless(item.node):
                     self._clean(item.node)
                 elif not draft.marked:
                     draft.marked = True
@@ -332,10 +366,19 @@ class Pending:
             draft = node.changed()
             if not item.is_shown(row):
                 others.append(item.path)
-            elif draft.content == item.content:
-                node.adopt(row)
+            else:
+                draft.committed = item.content
+                if draft.content == item.content:
+                    node.adopt(row)
             if isinstance(node, Directory):
                 node.stored = True
             if not draft.marked:
                 self._clean(node)
         return others
+
+
+def _is_nameless(node: Node) -> bool:
+    """Tell whether a file's name went away, or stands for another one by now."""
+    if isinstance(node, Directory) or node.parent is None:
+        return False
+    return node.parent.children.get(node.name) is not node

@@ -101,6 +101,7 @@ class WriteOperations(ReadOperations):
         draft = node.draft = Draft()
         draft.ctime_ns = now_ns
         draft.fresh = name not in parent.gone
+        draft.committed = -1
         parent.children[name] = node
         parent.mtime_ns = now_ns
         self.pending.mark(node)
@@ -151,7 +152,7 @@ class WriteOperations(ReadOperations):
         node = self._new(directory, name, Kind.SYMLINK, 0o777)
         spool = node.changed().spool = Spool(self.pending.budget)
         spool.write(0, target)
-        node.size = spool.size
+        self._content_changed(node, spool)
         return self.attributes(node)
 
     @walled
@@ -364,8 +365,8 @@ class WriteOperations(ReadOperations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Return once a file is committed."""
         node = self.tree.inodes.table.get(fh)
-        if node is not None and node.dirty:
-            await self.pending.commit()
+        if node is not None:
+            await self.pending.commit_file(node)
 
     @walled
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
@@ -378,8 +379,8 @@ class WriteOperations(ReadOperations):
         if not self.pending.options.sync_close:
             raise Error(errno.ENOSYS)
         node = self.tree.inodes.table.get(fh)
-        if node is not None and node.dirty:
-            await self.pending.commit()
+        if node is not None:
+            await self.pending.commit_file(node)
 
     def closed(self, node: Node) -> None:
         """Give the spool of a committed or removed file back."""
