@@ -4,11 +4,12 @@ Operations from any thread gather in a batch. When the batch is big, numerous or
 somebody calls `flush`, one background thread writes it as one pack, links one commit, and only then
 acknowledges every operation in it. A failed commit is raised to all who wait for it; if nobody
 does, by the next `flush` or `close`. Group commit is the only durability mechanism: no journal, and
-after a crash nothing to repair. While a batch is being written the next one gathers;
-when that one is full too, `put` waits (backpressure), so memory stays bounded.
+after a crash nothing to repair. While a batch is being written the next one gathers; when that one
+is full too, `put` waits (backpressure), so memory stays bounded.
 
 The writer reads its own writes: `get`, `stat` and `ls` see the gathered operations over the newest
-snapshot that this writer knows. One lock guards the two batches; no I/O happens under it.
+snapshot that this writer knows. What changes a whole tree looks for a newer one first. One lock
+guards the batches and that snapshot; no I/O happens under it.
 """
 
 from __future__ import annotations
@@ -137,6 +138,7 @@ class Writer:
 
     def delete_tree(self, directory: str) -> PutHandle:
         """Remove a file, or a directory with everything below it, in one commit."""
+        self._renew()
         rows = self._view().subtree(check_path(directory))
         if not rows:
             raise NotFound(f"{directory!r} in the lake")
@@ -145,7 +147,7 @@ class Writer:
     def copy(self, source: str, target: str) -> PutHandle:
         """Let `target` show the file that `source` shows now; no bytes move."""
         self._names.check_file(target)
-        row = self._require(source)
+        row = self.stat(source)
         if row.kind is Kind.DIR:
             raise Invalid(f"copy {source!r}", expected="a file", found="a directory",
                           hint='copy_tree and "lakefeed cp -r" take it all')  # fmt: skip
@@ -153,6 +155,7 @@ class Writer:
 
     def copy_tree(self, source: str, target: str) -> PutHandle:
         """Let `target` show the file, or all of the directory, that `source` shows now."""
+        self._renew()
         rows = self._names.check_move(source, target)
         changes: dict[str, Operation] = {}
         for row in rows:
@@ -162,6 +165,7 @@ class Writer:
 
     def rename(self, source: str, target: str) -> PutHandle:
         """Move a file, or a directory with all below it, in one commit. No bytes move."""
+        self._renew()
         while True:
             rows = self._names.check_move(source, target)
             seen: dict[str, Operation | None] = {}
@@ -187,7 +191,7 @@ class Writer:
             return held
         if held is not None or not row.pack:
             self.flush()
-            row = self._require(row.path)
+            row = self.stat(row.path)
         return Refer(row.path, row)
 
     def apply(self, changes: dict[str, Operation]) -> PutHandle:
@@ -216,12 +220,16 @@ class Writer:
         return Overlay(layers, self._newest())
 
     def _newest(self) -> Snapshot:
-        if self._snapshot is None:
-            self._snapshot = self._publisher.newest()
-        return self._snapshot
+        return self._snapshot or self._renew()
 
-    def _require(self, path: str) -> Row:
-        return self._view().stat(check_path(path))
+    def _renew(self) -> Snapshot:
+        return self._saw(self._publisher.newest())
+
+    def _saw(self, snapshot: Snapshot) -> Snapshot:
+        with self._changed:
+            if self._snapshot is None or self._snapshot.number < snapshot.number:
+                self._snapshot = snapshot
+            return self._snapshot
 
     # -- batches ---------------------------------------------------------------------------------
 
@@ -286,6 +294,8 @@ class Writer:
             with self._changed:
                 self._closed = True
                 dropped, self._pending = self._pending, Batch(time.monotonic())
+                if dropped.operations:
+                    self._failed.append(dropped)
                 self._changed.notify_all()
             dropped.finish(None, failure)
             raise
@@ -323,7 +333,7 @@ class Writer:
             error = failure
         with self._changed:
             if snapshot is not None:
-                self._snapshot = snapshot
+                self._saw(snapshot)
             batch.finish(None if snapshot is None else snapshot.number, error)
             if error is not None:
                 self._failed = [old for old in self._failed if not old.reported] + [batch]
@@ -346,9 +356,8 @@ class Writer:
         """
         self._check_process()
         with self._changed:
-            batches = (self._in_flight, self._pending)
-            waiting = [batch for batch in self._failed if not batch.reported]
-            waiting += [batch for batch in batches if batch is not None and batch.operations]
+            waiting = [one for one in self._failed if not one.reported]
+            waiting += [one for one in (self._in_flight, self._pending) if one and one.operations]
             self._flush_wanted = bool(self._pending.operations)
             self._changed.notify_all()
         for batch in waiting:
@@ -360,7 +369,7 @@ class Writer:
         if self._pid != os.getpid():
             return
         try:
-            if not self._closed:
+            if not self._closed or any(not batch.reported for batch in self._failed):
                 self.flush()
         finally:
             self._stop()

@@ -71,6 +71,47 @@ def test_bytes_of_another_writer_in_a_renamed_directory_are_shown_as_they_are() 
     played(scene)
 
 
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_directory_is_renamed_with_what_another_writer_has_put_there(shown: bool) -> None:
+    async def scene(here: Here) -> None:
+        await here.write("own", b"")
+        await here.pending.commit()
+        here.other("d/g", NEWS)
+        here.other("n/x", NEWS)
+        if shown:
+            await here.tree.follow()
+            assert await here.read("d/g") == await here.read("n/x") == NEWS
+            await here.rename("n", "m")
+            assert await here.read("m/x") == NEWS
+        await here.rename("d", "e")
+        assert await here.read("e/f") == b"file in d"
+        assert await here.read("e/g") == NEWS
+        assert await here.find("d") == 0
+
+    assert not played(scene).snapshot().exists("d")
+
+
+def test_what_another_writer_puts_during_a_rename_is_shown_where_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        await here.operations.opendir(ROOT, None)
+        rename = here.pending.writer.rename
+
+        def late(source: str, goal: str) -> Any:
+            done = rename(source, goal)
+            here.other("d/g", NEWS)
+            return done
+
+        monkeypatch.setattr(here.pending.writer, "rename", late)
+        await here.rename("d", "e")
+        assert (ROOT, b"d") in here.tree.stale
+        assert await here.read("e/f") == b"file in d"
+        assert await here.read("d/g") == NEWS
+
+    played(scene)
+
+
 @pytest.mark.parametrize("both", [False, True])
 def test_what_is_written_through_a_handle_is_what_its_name_shows(both: bool) -> None:
     async def scene(here: Here) -> None:

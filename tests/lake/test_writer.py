@@ -265,6 +265,22 @@ def test_another_writer_between_rename_and_commit_is_not_lost() -> None:
         assert contents(lake.snapshot()) == {"b": b"2", "x": b"x"}
 
 
+def test_what_changes_a_tree_changes_what_another_writer_has_put_there() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake, Lake.open(volume) as other, lake.writer(QUIET) as writer:
+        writer.put("own", b"1")
+        writer.flush()
+        writer.put("gathered", b"2")
+        write(other, {f"{tree}/x": b"x" for tree in ("moved", "copied", "deleted")})
+        writer.rename("moved", "there")
+        writer.copy_tree("copied", "copy")
+        writer.delete_tree("deleted")
+        writer.flush()
+        assert contents(lake.snapshot()) == {
+            "own": b"1", "gathered": b"2", "there/x": b"x", "copied/x": b"x", "copy/x": b"x",
+        }  # fmt: skip
+
+
 def test_a_tree_is_deleted_in_one_commit() -> None:
     with new_lake() as lake:
         number = write(lake, {"t/a": b"", "t/b/c": b"", "t!": b"", "u": b""})

@@ -156,10 +156,7 @@ class Moves:
                 changed = outcome.changed
                 if changed is not None:
                     mine = {source, goal, *paths}
-                    changed = others + [
-                        path for path in changed
-                        if path not in mine and not path.startswith(f"{source}/")
-                    ]  # fmt: skip
+                    changed = [path for path in changed if path not in mine] + others
                 self._tree.stale += self._tree.turn(outcome.snapshot, changed)
         finally:
             self._renaming = None
@@ -198,6 +195,8 @@ class Moves:
         changed: list[str] | None = []
         if number != old.number + 1:
             changed = changed_paths(old, snapshot)
+        if changed and not snapshot.exists(source):
+            changed = [path for path in changed if not path.startswith(f"{source}/")]
         return Outcome(snapshot, locate_rows(snapshot, paths), changed)
 
 
