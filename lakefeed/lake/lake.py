@@ -179,6 +179,9 @@ class Lake(Closing):
         except LakefeedError as error:
             # The commit before it stands; the next one tries the merge again.
             _logger.warning("no index merge of %s: %s", self.name, error)
+        except Exception:
+            # A wall: the thread that commits for the writer must survive whatever a merge meets.
+            _logger.exception("an index merge of %s failed in a way nobody foresaw", self.name)
 
     # -- keeping snapshots -----------------------------------------------------------------------
 

@@ -62,6 +62,49 @@ def test_each_of_several_failed_batches_is_told_once(monkeypatch: pytest.MonkeyP
         assert contents(lake.snapshot()) == {"later": b"y"}
 
 
+def test_a_merge_that_fails_in_a_way_nobody_foresaw_stops_no_writer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    with new_lake() as lake:
+        monkeypatch.setattr(lake, "merge_index", fail)
+        with lake.writer(WriterOptions(merge_after=1)) as writer:
+            for number in range(3):
+                writer.put(f"{number}", b"x").wait()
+        assert len(contents(lake.snapshot())) == 3
+    assert "MemoryError" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("way", ["flush", "close"])
+def test_what_a_dead_commit_thread_dropped_is_told_by_flush_or_close(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merging, gathered = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        merging.set()
+        gathered.wait()
+        raise MemoryError
+
+    with new_lake() as lake:
+        monkeypatch.setattr(lake, "_merge_quietly", fail)
+        writer = lake.writer(WriterOptions(flush_age_seconds=NEVER, merge_after=1))
+        writer.put("committed", b"1")
+        writer.flush()
+        merging.wait()
+        writer.put("dropped", b"2")
+        gathered.set()
+        assert writer._thread is not None
+        writer._thread.join()
+        with pytest.raises(VolumeFailed, match="MemoryError"):
+            getattr(writer, way)()
+        writer.close()
+        assert contents(lake.snapshot()) == {"committed": b"1"}
+
+
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_put_of_another_thread_is_moved_with_the_file_that_is_being_renamed(
     committed: bool, monkeypatch: pytest.MonkeyPatch
