@@ -86,11 +86,15 @@ def quarantine_head(volume: Volume, number: int) -> str:
     volume.make_directory(place)
     path = layout.commit_path(number)
     moved = f"{place}/{path.rpartition('/')[2]}"
+    sound = Conflict(f"commit {number} of {volume.name}", expected="a damaged one",
+                     found="a sound one", hint="look again: lakefeed fsck")  # fmt: skip
+    # A sound one that is away for a moment could be overtaken by another commit of its number.
+    if _is_sound(volume, path):
+        raise sound
     volume.replace(path, moved)
     if _is_sound(volume, moved):
         volume.link(moved, path)
-        raise Conflict(f"commit {number} of {volume.name}", expected="a damaged one",
-                       found="a sound one", hint="look again: lakefeed fsck")  # fmt: skip
+        raise sound
     with suppress(NotFound):
         # A checkpoint of a commit that never was would bring its state back.
         volume.replace(layout.checkpoint_path(number), f"{moved}.checkpoint")

@@ -30,7 +30,9 @@ def clean(lake: Lake) -> None:
 # -- the newest commit -----------------------------------------------------------------------------
 
 
-def test_a_damaged_newest_commit_is_moved_away_and_the_lake_goes_on() -> None:
+def test_a_damaged_newest_commit_is_moved_away_and_the_lake_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with new_lake() as lake:
         write(lake, {"a": b"1"})
         write(lake, {"b": b"2"})
@@ -45,8 +47,14 @@ def test_a_damaged_newest_commit_is_moved_away_and_the_lake_goes_on() -> None:
         assert damaged_head(lake.volume) is None
         assert write(lake, {"c": b"3"}) == 2
         assert contents(lake.snapshot()) == {"a": b"1", "c": b"3"}
-        # A second repair that had looked at the same time.
-        with pytest.raises(Conflict, match="sound"):
+        # A second repair that had looked at the same time moves nothing,
+        with monkeypatch.context() as patched, pytest.raises(Conflict, match="sound"):
+            patched.setattr(lake.volume, "replace", None)
+            quarantine_head(lake.volume, 2)
+        # or puts back what came between its look and its move.
+        looks = iter([False, True])
+        with monkeypatch.context() as patched, pytest.raises(Conflict, match="sound"):
+            patched.setattr(repair, "_is_sound", lambda *_: next(looks))
             quarantine_head(lake.volume, 2)
         assert contents(lake.snapshot()) == {"a": b"1", "c": b"3"}
         clean(lake)
