@@ -11,6 +11,7 @@ import signal
 import socket
 import stat
 import sys
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -190,7 +191,7 @@ def umount(
     """Commit what is pending, unmount, and wait for the daemon to finish.
 
     Fails while files are open there, unless --lazy. A mount whose daemon died is removed as well.
-    Where MOUNTPOINT is none, all lakes that are mounted below it are unmounted.
+    Where MOUNTPOINT is no lake, all lakes that are mounted below it are unmounted.
 
     \b
     lakefeed umount /data
@@ -198,8 +199,10 @@ def umount(
     from lakefeed.adapters.fuse import kernel
 
     found = kernel.mounted_at(mountpoint)
-    mounts = kernel.mounted_below(mountpoint) if found is None else [found]
-    mounts = [mount for mount in mounts if mount.kind == kernel.FUSE_TYPE]
+    if found is not None and found.kind == kernel.FUSE_TYPE:
+        mounts = [found]
+    else:
+        mounts = kernel.lakes_below(mountpoint)
     if not mounts:
         raise Invalid(f"mount point {mountpoint}", expected="a mounted lake",
                       found="none" if found is None else found.kind)  # fmt: skip
@@ -282,7 +285,8 @@ class Reporter:
         """Say so to whoever waits."""
         _notify_systemd("READY=1")
         if self._ready_fd is not None:
-            os.write(self._ready_fd, READY)
+            with suppress(BrokenPipeError):  # nobody waits any more, and the mount goes on
+                os.write(self._ready_fd, READY)
             os.close(self._ready_fd)
             if os.isatty(2) or not _is_regular(2):
                 # Whoever started us must not wait for our stderr to end.

@@ -15,7 +15,7 @@ import typer
 
 from lakefeed.cli.common import complain, report, volume_at
 from lakefeed.cli.mount_daemon import Daemon
-from lakefeed.errors import Invalid, LakefeedError
+from lakefeed.errors import Invalid, LakefeedError, from_os_error
 
 if TYPE_CHECKING:
     from lakefeed.lake.mounts import Mount
@@ -50,10 +50,15 @@ def mount_federation(
                       hint="make it first")  # fmt: skip
     home, name = os.path.split(os.path.abspath(file))
     mounts = load(volume_at(home), name).mounts
-    daemons = [_start(mount, home, mountpoint, wanted) for mount in mounts]
-    running = [daemon for daemon in daemons if daemon is not None]
+    running: list[Daemon] = []
+    codes: list[int] = []
     try:
-        codes = [code for code in map(_up, running) if code]
+        for mount in mounts:
+            try:
+                running += _start(mount, home, os.path.join(mountpoint, mount.prefix), wanted)
+            except (LakefeedError, OSError) as error:
+                codes.append(_told(error, f"mount of {mount.prefix}"))
+        codes += [code for code in map(_up, running) if code]
         if codes:
             complain(f"{len(mounts) - len(codes)} of {len(mounts)} lakes are mounted")
         if stay is not None and len(codes) < len(mounts):
@@ -66,24 +71,28 @@ def mount_federation(
         raise typer.Exit(codes[0])
 
 
-def _start(mount: Mount, home: str, mountpoint: str, wanted: Wanted) -> Daemon | None:
-    """Start the daemon of one lake; None where it is mounted already."""
+def _start(mount: Mount, home: str, where: str, wanted: Wanted) -> list[Daemon]:
+    """Start the daemon of one lake and return it; nothing where it is mounted already."""
     from lakefeed.adapters.fuse import kernel
     from lakefeed.lake.mounts import directory_of
 
-    where = os.path.join(mountpoint, mount.prefix)
     found = kernel.mounted_at(where)
-    if found is not None and found.kind == kernel.FUSE_TYPE and not kernel.is_dead(found):
+    if found is None or found.kind != kernel.FUSE_TYPE:
+        os.makedirs(where, exist_ok=True)
+    elif not kernel.is_dead(found):
         complain(f"{where} is mounted already")
-        return None
-    os.makedirs(where, exist_ok=True)
+        return []
     fixed = mount.at or wanted.at
     words = ["mount", directory_of(mount, home), where, *wanted.options]
     if fixed is not None:
         words.append(f"--at={fixed}")
     elif wanted.writable:
         words.append("--rw")
-    return Daemon(words, wanted.log, mountpoint=where)
+    return [Daemon(words, wanted.log, mountpoint=where)]
+
+
+def _told(error: LakefeedError | OSError, subject: str) -> int:
+    return report(error if isinstance(error, LakefeedError) else from_os_error(error, subject))
 
 
 def _up(daemon: Daemon) -> int:

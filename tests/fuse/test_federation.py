@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import EXIT_NOT_FOUND
-from tests.fuse.tools import LAKEFEED, is_mounted, needs_fuse, run, wait_until
+from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
 from tests.lake.tools import contents, write
 
 pytestmark = needs_fuse
@@ -85,6 +86,77 @@ def test_in_the_foreground_a_signal_ends_all_and_commits_what_is_pending(
     assert not is_mounted(place / "train") and not is_mounted(place / "cameras/line1")
     with Lake.open(federation.parent / "a") as lake:
         assert contents(lake.snapshot())["two"] == b"2"
+
+
+def served_by(where: Path) -> int:
+    """Return a daemon's pid without a look at its mount, which the kernel would remember."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if os.fsencode(where) in file.read_bytes().split(b"\0"):
+                return int(file.parent.name)
+    raise AssertionError(f"nobody serves {where}")
+
+
+def test_a_lake_whose_daemon_died_is_mounted_again_beside_the_others(
+    federation: Path, place: Path
+) -> None:
+    run("mount", federation, place, "--watchdog", "0s")
+    pid = served_by(place / "train")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_running(pid))
+    run("umount", place / "cameras/line1")
+    run("mount", federation, place, "--watchdog", "0s")
+    assert (place / "train/one").read_bytes() == b"a"
+    assert (place / "cameras/line1/one").read_bytes() == b"b"
+
+
+@pytest.mark.parametrize("what", ["a file in the way", "a log that cannot be"])
+def test_what_keeps_a_daemon_from_starting_is_told_and_the_others_are_mounted(
+    what: str, federation: Path, place: Path
+) -> None:
+    words = ["mount", str(federation), str(place), "--foreground"]
+    if what == "a file in the way":
+        (place / "cameras").mkdir()
+        (place / "cameras/line1").write_bytes(b"")
+    else:
+        words += ["--log", "/nowhere/log"]
+    with subprocess.Popen([*LAKEFEED, *words], stderr=subprocess.PIPE, text=True) as process:
+        if what == "a file in the way":
+            wait_until(lambda: is_mounted(place / "train"))
+            process.send_signal(signal.SIGTERM)
+        said = process.communicate()[1]
+        assert process.returncode
+    assert "cameras/line1" in said and "Traceback" not in said
+    assert not is_mounted(place / "train")
+
+
+def test_umount_ends_lakes_below_a_mount_of_another_kind_and_never_all_of_the_machine(
+    federation: Path, place: Path
+) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+    try:
+        run("mount", federation, place)
+        assert run("umount", "/", check=False).returncode == 2
+        assert is_mounted(place / "train")
+        run("umount", place)
+        assert not is_mounted(place / "train") and not is_mounted(place / "cameras/line1")
+        assert is_mounted(place)
+        assert run("umount", place, check=False).returncode == 2
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_mount_whose_starter_has_gone_goes_on(federation: Path, place: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    words = [*LAKEFEED, "mount", str(federation.parent / "a"), str(place), "--foreground"]
+    told = {**os.environ, "LAKEFEED_READY_FD": str(write_end)}
+    with subprocess.Popen(words, env=told, pass_fds=[write_end]) as process:
+        os.close(write_end)
+        wait_until(lambda: is_mounted(place) or process.poll() is not None)
+        assert (place / "one").read_bytes() == b"a"
+        run("umount", place)
+        assert process.wait() == 0
 
 
 @pytest.mark.parametrize("option", ["--listen=:0", "--fd=9", "--at=7"])

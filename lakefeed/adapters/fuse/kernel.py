@@ -54,10 +54,17 @@ def mounted_at(path: str) -> Mounted | None:
     return next((mount for mount in reversed(mounts()) if mount.path == full), None)
 
 
-def mounted_below(path: str) -> list[Mounted]:
-    """Return what is mounted below a path, the newest first, so that each can be unmounted."""
+def lakes_below(path: str) -> list[Mounted]:
+    """Return the lakes mounted below a path, the newest first, so that each can be unmounted.
+
+    None for "/": whoever says that does not mean all that the machine has.
+    """
     above = _full(path).rstrip("/") + "/"
-    return [mount for mount in reversed(mounts()) if mount.path.startswith(above)]
+    return [
+        mount
+        for mount in reversed(mounts())
+        if mount.kind == FUSE_TYPE and mount.path.startswith(above) and above != "/"
+    ]
 
 
 def _full(path: str) -> str:
