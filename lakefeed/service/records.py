@@ -15,6 +15,7 @@ torn one is noticed; the commit cannot have been made then. Blocking, used by on
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -134,10 +135,9 @@ class Records:
                 continue
             path = os.path.join(self._home, name)
             try:
-                with open(path, "rb") as file:
-                    yield _unsealed(file.read(), path)
-            except FileNotFoundError:
-                continue  # another replica was first
+                data = _content(path)
+                if data is not None:
+                    yield _unsealed(data, path)
             except Corrupt as error:
                 _logger.warning("a record that cannot be read is dropped: %s", error)
                 os.unlink(path)
@@ -158,6 +158,24 @@ class Records:
         for name in names:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._home, name))
+
+
+def _content(path: str) -> bytes | None:
+    """Return a record's bytes, None if another replica was first.
+
+    On NFSv3 a file that another client removes between open and read is ESTALE; opening it once
+    more asks the server.
+    """
+    for again in (True, False):
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            if error.errno != errno.ESTALE or not again:
+                raise
+    return None
 
 
 def digest(file: Candidate) -> bytes:
