@@ -39,6 +39,8 @@ class Codec(IntEnum):
 
 _KINDS = list(Kind)
 _CODECS = list(Codec)
+# What a row has room for, in nanoseconds: the years 1677 to 2262. File systems know others.
+TIMES_NS = range(-(1 << 63), 1 << 63)
 KIND_NAMES = ["file", "dir", "symlink", "tombstone"]
 CODEC_NAMES = ["none", "zstd"]
 

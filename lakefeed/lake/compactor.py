@@ -47,7 +47,7 @@ from lakefeed.lake.merging import check_inputs, replacing
 from lakefeed.lake.moving import moved_rows
 from lakefeed.lake.packing import discard
 from lakefeed.lake.repacking import CopyOptions, Origin, Repacker
-from lakefeed.lake.segments import Shift, write_segments
+from lakefeed.lake.segments import Shift, discard_segments, write_segments
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.throttle import Throttle
 from lakefeed.lake.usage import pack_usage
@@ -261,8 +261,7 @@ class _Compaction:
         self._discard_segments()
 
     def _discard_segments(self) -> None:
-        for segment in self._segments:
-            discard(self._lake.volume, layout.segment_path(segment.id))
+        discard_segments(self._lake.volume, self._segments)
         self._segments = []
 
     # -- index and commit ------------------------------------------------------------------------

@@ -14,13 +14,11 @@ from itertools import pairwise
 
 from lakefeed.errors import Conflict, NotFound
 from lakefeed.format.commit import Changes, SegmentInfo, State
-from lakefeed.lake import layout
 from lakefeed.lake.catalogue import Catalogue, Source, sources_of
 from lakefeed.lake.leveling import MergePlan, plan_merge
 from lakefeed.lake.log import Draft, Log
-from lakefeed.lake.packing import discard
 from lakefeed.lake.scan import Seen, scan_all
-from lakefeed.lake.segments import Shift, write_segments
+from lakefeed.lake.segments import Shift, discard_segments, write_segments
 from lakefeed.volume.base import Volume
 
 # Plans carried out by one call: new packs, and what that makes due below. Whoever calls after each
@@ -69,7 +67,7 @@ class _Merge:
             ):
                 self._segments.append(segment)
         except BaseException as error:
-            self._discard()
+            discard_segments(self._volume, self._segments)
             if isinstance(error, NotFound):
                 # Merged by another and collected already: that is Conflict.
                 check_inputs(self._log.head(), plan)
@@ -77,7 +75,7 @@ class _Merge:
         try:
             return self._log.commit(Draft("merge"), self._changes)
         except Conflict:
-            self._discard()
+            discard_segments(self._volume, self._segments)
             raise
 
     def _changes(self, current: State) -> Changes:
@@ -95,10 +93,6 @@ class _Merge:
         for id_, segment in current.segments.items():
             if segment.level >= self._plan.level and id_ not in self._state.segments:
                 raise Conflict("index merge", expected="no newer run above it", found=id_)
-
-    def _discard(self) -> None:
-        for segment in self._segments:
-            discard(self._volume, layout.segment_path(segment.id))
 
 
 def inputs_of(state: State, plan: MergePlan) -> list[Source]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.format.pack import Meta
 from lakefeed.format.paths import check_path, parents
-from lakefeed.format.rows import Kind, Row
+from lakefeed.format.rows import TIMES_NS, Kind, Row
 from lakefeed.lake.overlay import Overlay
 
 # About 20 MB of names.
@@ -90,7 +90,7 @@ class Names:
 
 def check_facts(path: str, meta: Meta) -> None:
     """Refuse what no row can say of a file: one such row would fail the whole batch."""
-    if not -(1 << 63) <= meta.mtime_ns < 1 << 63:
+    if not TIMES_NS.start <= meta.mtime_ns < TIMES_NS.stop:
         raise Invalid(f"time of {path!r}", expected="one from 1678 to 2262",
                       found=f"{meta.mtime_ns} ns")  # fmt: skip
     if not 0 <= meta.mode < 1 << 32:

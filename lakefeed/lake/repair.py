@@ -39,10 +39,9 @@ from lakefeed.lake.findings import Progress, silent
 from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import CHECKPOINT_EVERY, Draft, Log
-from lakefeed.lake.packing import discard
 from lakefeed.lake.rebuilding import Rebuilt, rebuild_state, with_horizon
 from lakefeed.lake.scan import scan
-from lakefeed.lake.segments import write_segments
+from lakefeed.lake.segments import discard_segments, write_segments
 from lakefeed.volume.base import Volume, read_file, write_file
 
 # Each run of rows that is merged holds a few row groups in memory, some MB: merged so many at once.
@@ -132,8 +131,7 @@ def rebuild_index(lake: Lake, progress: Progress | None = None) -> Reindexed:
         return _commit_index(lake, state, _shown(scan(catalogue, sources), state, progress))
     finally:
         files.close()
-        for segment in made:
-            discard(lake.volume, layout.segment_path(segment.id))
+        discard_segments(lake.volume, made)
 
 
 def _halfway(
@@ -181,20 +179,15 @@ def _commit_index(lake: Lake, state: State, tables: Iterator[pa.Table]) -> Reind
     try:
         segments.extend(write_segments(lake.volume, tables, live_bytes))
     except BaseException:
-        _discard(lake, segments)
+        discard_segments(lake.volume, segments)
         raise
     try:
         done = lake.log.commit(Draft(AUTHOR, "index rebuilt from the packs"), changes)
     except Conflict:  # after any other failure the commit may stand, and with it the segments
-        _discard(lake, segments)
+        discard_segments(lake.volume, segments)
         raise
     rows = sum(segment.rows for segment in segments)
     return Reindexed(done.number, len(state.packs), rows, len(segments))
-
-
-def _discard(lake: Lake, segments: list[SegmentInfo]) -> None:
-    for segment in segments:
-        discard(lake.volume, layout.segment_path(segment.id))
 
 
 def _moved(lake: Lake, found: str) -> Conflict:

@@ -49,6 +49,12 @@ def write_segments(
     volume.sync_directory(layout.INDEX)
 
 
+def discard_segments(volume: Volume, segments: Iterable[SegmentInfo]) -> None:
+    """Remove segments that no commit names."""
+    for segment in segments:
+        discard(volume, layout.segment_path(segment.id))
+
+
 def _write_segment(
     file: WritableFile,
     segment_id: str,

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from lakefeed.errors import Invalid
 from lakefeed.format.paths import check_path
+from lakefeed.format.rows import TIMES_NS
 from lakefeed.lake import layout
 
 # Some milliseconds of work on a local disk: how long a walk stays away from the event loop.
@@ -94,7 +95,7 @@ def judge(path: str, info: os.stat_result, rules: Rules) -> tuple[Candidate, boo
         check_path(rules.prefix + path)
     except Invalid as error:
         return Bad(path, f"no path for a lake: expected {error.expected}")
-    if not -(1 << 63) <= info.st_mtime_ns < 1 << 63:
+    if info.st_mtime_ns not in TIMES_NS:
         return Bad(path, "modified at a time that a lake cannot hold: expected 1677 to 2262")
     # A time in the future was made up by whoever wrote the file; the change time is the server's.
     written_ns = info.st_mtime_ns if info.st_mtime_ns <= rules.now_ns else info.st_ctime_ns

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from lakefeed.forking import Lazy
 from lakefeed.format.payload import Payload, encode
-from lakefeed.format.rows import Codec, Kind
+from lakefeed.format.rows import TIMES_NS, Codec, Kind
 from lakefeed.transfer.problems import Problems
 
 # Hides 3.2 ms a file at the 20,000 files/s that one interpreter handles on a busy machine. A
@@ -43,9 +43,6 @@ BUFFER_BYTES = 2 << 20
 BLOCK_FILES = 64
 # What a block should hold: little enough to be written while it still is in the processor's cache.
 _BLOCK_BYTES = 384 << 10
-
-# What a row has room for: the years 1677 to 2262. File systems know others.
-TIMES_NS = range(-(1 << 63), 1 << 63)
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NOTHING = encode(b"")

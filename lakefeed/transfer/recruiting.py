@@ -1,8 +1,8 @@
 """Worker processes of an import, started before it is known what they will do.
 
 A process needs half a second of imports before it can read a file. Started as soon as a source
-turns out to be big, it has done them by the time the first names are dealt. Only the standard
-library is loaded here: who starts workers early must not wait for anything else.
+turns out to be big, it has done them by the time the first names are dealt. Nothing
+beside the standard library and `closing` is loaded: who starts workers early must not wait.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections import deque
-from types import TracebackType
+
+from lakefeed.closing import Closing
 
 # A look at some thousand names from memory; a source that takes longer is worth workers anyway.
 LOOK_SECONDS = 0.1
@@ -20,8 +21,8 @@ LOOK_SECONDS = 0.1
 _START = "from lakefeed.transfer.worker import main; main()"
 
 
-class Recruits:
-    """Processes that wait for work. `end` lets those go that got none."""
+class Recruits(Closing):
+    """Processes that wait for work. `close` lets those go that got none."""
 
     def __init__(self) -> None:
         self._waiting: deque[subprocess.Popen[bytes]] = deque()
@@ -35,7 +36,7 @@ class Recruits:
         """Return a process that waits for its job, started now if there is none."""
         return self._waiting.popleft() if self._waiting else _started()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the processes that nobody took. Works twice."""
         while self._waiting:
             process = self._waiting.popleft()
@@ -44,17 +45,6 @@ class Recruits:
             for pipe in (process.stdin, process.stdout):
                 assert pipe is not None
                 pipe.close()
-
-    def __enter__(self) -> Recruits:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.end()
 
 
 def _started() -> subprocess.Popen[bytes]:

@@ -14,7 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from lakefeed.closing import Closing
-from lakefeed.transfer.reading import TIMES_NS, Changed
+from lakefeed.format.rows import TIMES_NS
+from lakefeed.transfer.reading import Changed
 
 PIECE_BYTES = 4 << 20
 PIECES_AHEAD = 4

@@ -56,6 +56,17 @@ def commit_elsewhere(root: str, path: str) -> None:
         writer.put(path, b"elsewhere")
 
 
+def commit_behind_copies(monkeypatch: pytest.MonkeyPatch, root: str, path: str) -> None:
+    """Let another writer commit whenever the filesystem has copied."""
+    copy = LakeFileSystem.copy
+
+    def copying(self: LakeFileSystem, *args: object, **options: object) -> None:
+        copy(self, *args, **options)
+        commit_elsewhere(root, path)
+
+    monkeypatch.setattr(LakeFileSystem, "copy", copying)
+
+
 def test_a_move_to_another_lake_removes_nothing_before_the_copy_is_durable(
     lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,13 +93,7 @@ def test_a_move_leaves_what_was_added_meanwhile(
     lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fs, one, two = lakes
-    copy = LakeFileSystem.copy
-
-    def copying(self: LakeFileSystem, *args: object, **options: object) -> None:
-        copy(self, *args, **options)
-        commit_elsewhere(one, "d/late")
-
-    monkeypatch.setattr(LakeFileSystem, "copy", copying)
+    commit_behind_copies(monkeypatch, one, "d/late")
     fs.mv(f"{one}/d/*", f"{one}/e/")
     assert fs.find(one) == [f"{one}/d/late", f"{one}/e/f", f"{one}/e/g"]
     fs.mv(f"{one}/e", f"{two}/e", recursive=True)
@@ -102,13 +107,7 @@ def test_a_move_refuses_to_remove_what_has_changed_meanwhile(
     lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fs, one, two = lakes
-    copy = LakeFileSystem.copy
-
-    def copying(self: LakeFileSystem, *args: object, **options: object) -> None:
-        copy(self, *args, **options)
-        commit_elsewhere(one, "d/g")
-
-    monkeypatch.setattr(LakeFileSystem, "copy", copying)
+    commit_behind_copies(monkeypatch, one, "d/g")
     with pytest.raises(Conflict, match="d/g"):
         fs.mv(f"{one}/d", f"{two}/d", recursive=True)
     assert fs.cat(one, recursive=True) == {f"{one}/d/f": b"f", f"{one}/d/g": b"elsewhere"}

@@ -22,9 +22,9 @@ import itertools
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Generic, Literal, TypeVar
 
+from lakefeed.closing import Closing
 from lakefeed.errors import VolumeFailed
 from lakefeed.volume.base import (
     Buffer,
@@ -222,7 +222,7 @@ class _Kept(Generic[F]):
             self._file.close()
 
 
-class _FaultyFile:
+class _FaultyFile(Closing):
     """What both kinds of open file share: closing, which works twice."""
 
     def __init__(self, volume: FaultyVolume, path: str) -> None:
@@ -271,17 +271,6 @@ class FaultyWritableFile(_FaultyFile):
         """Close the file."""
         self._close(self._inner.close)
 
-    def __enter__(self) -> FaultyWritableFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 class FaultyReadableFile(_FaultyFile, PlainReads):
     """A file being read whose calls may fail."""
@@ -314,14 +303,3 @@ class FaultyReadableFile(_FaultyFile, PlainReads):
     def close(self) -> None:
         """Close the file."""
         self._close(self._inner.close)
-
-    def __enter__(self) -> FaultyReadableFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -38,7 +38,7 @@ def test_recruits_that_nobody_needs_are_gone_afterwards() -> None:
         recruits.start(2)
         waiting = list(recruits._waiting)
     assert all(process.returncode is not None for process in waiting)
-    recruits.end()
+    recruits.close()
 
 
 @pytest.mark.slow

@@ -25,11 +25,9 @@ from lakefeed.adapters.fuse.pending import Pending
 from lakefeed.adapters.fuse.spool import COPY_BYTES, Spool
 from lakefeed.adapters.fuse.tree import TIMELINE
 from lakefeed.format.paths import PATH_BYTES_MAX
-from lakefeed.format.rows import Kind
+from lakefeed.format.rows import TIMES_NS, Kind
 
 Error = pyfuse3.FUSEError
-# The years 1677 to 2262: nanoseconds in 64 bits.
-_TIME_MIN_NS, _TIME_MAX_NS = -(1 << 63), (1 << 63) - 1
 
 
 class WriteOperations(ReadOperations):
@@ -317,7 +315,7 @@ class WriteOperations(ReadOperations):
             node.mode = attr.st_mode & 0o7777
         if fields.update_mtime:
             # What a row cannot hold becomes the nearest that it can, as on any file system.
-            node.mtime_ns = min(max(attr.st_mtime_ns, _TIME_MIN_NS), _TIME_MAX_NS)
+            node.mtime_ns = min(max(attr.st_mtime_ns, TIMES_NS[0]), TIMES_NS[-1])
         if fields.update_mode or fields.update_mtime or fields.update_uid or fields.update_gid:
             draft.ctime_ns = time.time_ns()
         if fields.update_mode or fields.update_mtime:
