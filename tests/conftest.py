@@ -37,6 +37,8 @@ def threads() -> Threads:
     return Threads()
 
 
+# First: xdist reads the groups in the same hook, and would not see one that comes later.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # The rig boots once and its kernel has one CPU: two workers would boot two.

@@ -17,7 +17,12 @@ from PIL import Image
 
 from lakefeed.demo.pictures import arrange
 
-pytestmark = [pytest.mark.tf, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.tf,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("demo"),
+]
 
 COMMAND = [sys.executable, "-W", "error::UserWarning", "-m", "lakefeed", "demo"]
 
