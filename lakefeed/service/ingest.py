@@ -11,7 +11,8 @@
 4. The files are removed as far as they are still what was committed; the record goes last. It
    stays where one of them cannot be removed, so that none of them is ever taken again.
 
-`recover` finishes what anybody left at any of these steps. Keeps I2 and I4. Blocking.
+`recover` finishes what anybody left at any of these steps. A commit that is found in the log, not
+made, is synced before its files are removed. Keeps I2 and I4. Blocking.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class Ingest:
             )
             if commit.operation == OPERATION
         }
+        if found & ({*records} - self._committed):
+            self._make_durable()
         self._committed = {*records} & (self._committed | found)
         stuck: list[Candidate] = []
         for batch, record in records.items():
@@ -111,6 +114,11 @@ class Ingest:
                 self._records.forget(record)
         self._seen = head.number
         return stuck
+
+    def _make_durable(self) -> None:
+        """Make the commits that the log shows outlive a power cut, before files are removed because
+        of them: whoever made one may have died, or failed, between its link and this step."""
+        self._lake.volume.sync_directory(layout.LOG)
 
     def _settle(self, record: Record) -> list[Candidate]:
         with opened(self._options.directory) as root_fd:
@@ -145,18 +153,19 @@ class Ingest:
         snapshot = self._lake.snapshot()
         outcome = Outcome(Record(layout.new_id(), snapshot.number, ()))
         fresh = self._fresh(sorted(taken, key=lambda one: one.file.path), outcome)
-        if not fresh:
-            return outcome
         packs: list[PackSealed] = []
         try:
             self._write(fresh, packs, outcome)
-            if not packs:
-                return outcome
-            outcome.record = replace(outcome.record, files=sorted_files(outcome.done))
-            self._records.begin(outcome.record)
+            if packs:
+                outcome.record = replace(outcome.record, files=sorted_files(outcome.done))
+                self._records.begin(outcome.record)
         except BaseException:
             self._drop(packs, outcome.record)
             raise
+        if not packs:
+            if outcome.done:
+                self._make_durable()
+            return outcome
         try:
             outcome.snapshot = self._seen = self._publish(packs, outcome).number
         except (Conflict, Stopped):

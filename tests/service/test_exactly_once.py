@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import pytest
 
+from lakefeed import Lake
 from lakefeed.errors import Conflict, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.service import inbox, records, taking
@@ -17,6 +18,7 @@ from lakefeed.service.ingest import Ingest
 from lakefeed.service.records import CLAIMS, Record, Records
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Candidate
+from lakefeed.volume.memory import MemoryVolume
 from tests.service.tools import (
     LONG_AGO_NS,
     Died,
@@ -75,6 +77,34 @@ def test_what_was_deleted_in_the_lake_after_a_crash_does_not_come_back(
         assert made.take() == 0
         assert made.files() == {"b": b"newer"}
         assert waiting(made.root) == []
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_commit_that_its_maker_did_not_sync_is_synced_before_its_files_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    volume = MemoryVolume()
+    sync = volume.sync_directory
+
+    def failing(path: str) -> None:
+        if path == layout.LOG:
+            raise VolumeFailed("log", errno=errno.EIO)
+        sync(path)
+
+    drop(tmp_path, "a", b"1")
+    with Lake.create(volume) as lake:
+        monkeypatch.setattr(volume, "sync_directory", failing)
+        with pytest.raises(VolumeFailed):
+            Service(lake, tmp_path).take()
+        monkeypatch.undo()
+    if not recorded:  # as where another program committed it
+        (record,) = (tmp_path / ".lakefeed").glob("*.open")
+        record.unlink()
+    with Lake.open(volume) as lake:
+        Service(lake, tmp_path).take()
+    assert waiting(tmp_path) == []
+    with Lake.open(volume.power_cut()) as lake:
+        assert Service(lake, tmp_path).files() == {"a": b"1"}
 
 
 @pytest.mark.parametrize("step", [(Ingest, "_publish"), (inbox, "move_aside")])
