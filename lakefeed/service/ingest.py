@@ -1,7 +1,8 @@
 """One batch of an inbox: read, packed, committed once, then removed from the inbox.
 
 1. A file that the lake holds already, byte for byte and with the same time, needs no commit: it is
-   what a crash left behind. A file in whose way something stands in the lake is refused.
+   what a crash left behind. The lake's bytes are read for that; what is damaged there is committed
+   anew. A file in whose way something stands in the lake is refused.
 2. The packs are written, one for the small files, one for each big one; then the record of the
    batch (`records`). It names what is in the packs, or was in the lake, and nothing else: whoever
    recovers removes all of it. A crash before it leaves packs that nobody names, for `gc --orphans`.
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from lakefeed.errors import Conflict
+from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.commit import Changes, State
 from lakefeed.format.pack import Meta, PackSealed, PackWriter
@@ -33,9 +34,11 @@ from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import discard, new_pack
+from lakefeed.lake.snapshot import Snapshot
 from lakefeed.service.options import InboxOptions
 from lakefeed.service.records import CLAIMS, Record, Records, claim_of, sorted_files
 from lakefeed.service.taking import (
+    STREAM_BYTES,
     Moved,
     Taken,
     opened,
@@ -198,13 +201,28 @@ class Ingest:
                 outcome.refused.append(Bad(one.file.path, f"in the lake {blocked!r} is a file"))
             elif known[0] == Kind.DIR or path in directories:
                 outcome.refused.append(Bad(one.file.path, "in the lake this is a directory"))
-            elif known[:3] == [Kind.FILE, one.file.size, one.file.mtime_ns] and known[
-                3
-            ] == self._checksum(one):
+            elif (
+                known[:3] == [Kind.FILE, one.file.size, one.file.mtime_ns]
+                and known[3] == self._checksum(one)
+                and self._gives_back(snapshot, path)
+            ):
                 outcome.done.append(one.file)
             else:
                 fresh.append(one)
         return fresh
+
+    def _gives_back(self, snapshot: Snapshot, path: str) -> bool:
+        """Tell whether the lake still has the bytes of a file, not only a row that says so. Where
+        they are damaged or gone, what arrives may be what somebody restores them from."""
+        row, checksum = snapshot.stat(path), 0
+        try:
+            for offset in range(0, row.size, STREAM_BYTES):
+                self._guard.check()
+                checksum = crc32c(snapshot.read_row_range(row, offset, STREAM_BYTES), checksum)
+        except (Corrupt, NotFound, VolumeFailed) as error:
+            _logger.warning("taken in once more, the lake cannot give it back: %s", error)
+            return False
+        return checksum == row.crc32c
 
     def _checksum(self, one: Taken) -> int:
         if one.payload is not None:
