@@ -164,9 +164,11 @@ def remove_files(root: str, files: Sequence[Candidate], claims: str, batch: str)
     """Remove the files that are still what was committed; return those that cannot be removed.
 
     `claims` is a directory of ours below the inbox; a claim left there by a crash is named
-    `<batch>-<inode>`.
+    `<batch>-<inode>`. It is made if it is missing: who tidies empty directories away takes it, too,
+    and a file that has nowhere to go looks like one that is gone.
     """
     failed: list[Left] = []
+    os.makedirs(os.path.join(root, claims), exist_ok=True)
     with opened(root) as root_fd:
         for first, group in by_directory(files):
             try:

@@ -147,6 +147,24 @@ def test_what_cannot_be_removed_is_not_taken_again_and_goes_when_it_can(
         assert list((made.root / ".lakefeed").glob("*.open")) == []
 
 
+def test_files_leave_an_inbox_whose_empty_directories_somebody_tidies_away(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        box = made.inbox()
+
+        async def story() -> None:
+            assert await box.run(everything=True) == 1
+            (made.root / CLAIMS).rmdir()  # find -type d -empty -delete
+            drop(made.root, "b", b"2")
+            assert await box.run(everything=True) == 1
+            assert waiting(made.root) == []
+            assert await box.run(everything=True) == 0  # who drains an inbox ends here
+
+        asyncio.run(story())
+        box.close()
+        assert made.files() == {"a": b"1", "b": b"2"}
+
+
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_claim_whose_directory_went_away_does_not_stop_the_inbox(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
