@@ -186,11 +186,13 @@ class Inbox:
         """Gather what a walk finds into batches, and take those in that are due."""
         batch, size = [], 0
         there: set[bytes] = set()
+        unseen: list[str] = []
         while (seen := await self._call(current.walk.next_slice)) is not None:
             self._guard.check()
             await self._set_aside(seen.bad, current.rules.now_ns)
             for left in seen.left:
                 self._name_left(*left)
+                unseen.append(left.path)
             complete = self._new(seen, there)
             current.count(complete)
             current.count(seen.early)
@@ -203,7 +205,9 @@ class Inbox:
         if batch and (everything or self._is_old(batch, current.rules.now_ns)):
             current.done(await self._take(batch))
         if self._options.keep:
-            await self._call(self._records.condense, there)
+            whole = await self._call(self._records.condense, there, unseen)
+            if whole is not None:
+                self._taken = {*map(digest, whole.files)}
 
     def _new(self, seen: Seen, there: set[bytes]) -> list[Candidate]:
         """Return the complete files that were not taken before."""
@@ -212,6 +216,7 @@ class Inbox:
         digests = [digest(file) for file in seen.complete]
         if self._options.keep:
             there.update(digests)
+            there.update(map(digest, seen.early))  # a change of its mode makes a taken file early
         return [
             file
             for file, mark in zip(seen.complete, digests, strict=True)
@@ -269,7 +274,8 @@ class Inbox:
     async def _remove(self, outcome: Outcome) -> None:
         if self._options.keep:
             self._taken.update(map(digest, outcome.done))
-            await self._call(self._records.keep, outcome.record)
+            if outcome.done:
+                await self._call(self._records.keep, outcome.record)
             return
         directory, batch = self._options.directory, outcome.record.batch
         parts = await asyncio.gather(

@@ -159,8 +159,8 @@ class Ingest:
         packs: list[PackSealed] = []
         try:
             self._write(fresh, packs, outcome)
+            outcome.record = replace(outcome.record, files=sorted_files(outcome.done))
             if packs:
-                outcome.record = replace(outcome.record, files=sorted_files(outcome.done))
                 self._records.begin(outcome.record)
         except BaseException:
             self._drop(packs, outcome.record)

@@ -104,7 +104,10 @@ class Records:
 
     def begin(self, record: Record) -> None:
         """Note a batch durably, before its commit."""
-        path = self._path(record, "open")
+        self._note(record, "open")
+
+    def _note(self, record: Record, state: str) -> None:
+        path = self._path(record, state)
         tmp = f"{path}.tmp"
         self._write(tmp, _sealed(record))
         os.replace(tmp, path)
@@ -117,8 +120,11 @@ class Records:
 
     def keep(self, record: Record) -> None:
         """Remember that these files, which stay where they are, were taken in."""
-        with suppress(FileNotFoundError):
+        try:
             os.replace(self._path(record, "open"), self._path(record, "taken"))
+        except FileNotFoundError:
+            # Never begun, as the lake had all of it; or given up for lost by another replica.
+            self._note(record, "taken")
 
     def pending(self) -> list[Record]:
         """Return the batches of which it is not known whether they were committed."""
@@ -146,18 +152,26 @@ class Records:
         """Return the names of the files that were on their way out."""
         return sorted(os.listdir(os.path.join(self._root, CLAIMS)))
 
-    def condense(self, there: set[bytes]) -> None:
-        """Write the records of kept files anew as one, without those that left the inbox."""
+    def condense(self, there: set[bytes], unseen: Sequence[str]) -> Record | None:
+        """Write the records of kept files anew as one, without those that left the inbox; return
+        it, None if they are few. What lies at or below an `unseen` path may be there: it stays.
+        """
         names = [name for name in os.listdir(self._home) if name.endswith(".taken")]
         if len(names) < _RECORDS_MAX:
-            return
-        files = tuple(f for record in self.taken() for f in record.files if digest(f) in there)
-        whole = Record(layout.new_id(), 0, files)
-        self.begin(whole)
-        self.keep(whole)
+            return None
+        below = tuple(f"{path}/" for path in unseen)
+        files = {
+            mark: file
+            for record in self.taken()
+            for file in record.files
+            if (mark := digest(file)) in there or f"{file.path}/".startswith(below)
+        }
+        whole = Record(layout.new_id(), 0, tuple(files.values()))
+        self._note(whole, "taken")
         for name in names:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._home, name))
+        return whole
 
 
 def _content(path: str) -> bytes | None:

@@ -215,35 +215,6 @@ def test_a_file_that_is_damaged_in_the_lake_can_be_restored_through_the_inbox(
         assert again.files() == {"a": data}
 
 
-def test_a_kept_inbox_remembers_what_was_taken(tmp_path: Path) -> None:
-    with service(tmp_path, keep=True) as made:
-        for number in range(3):
-            drop(made.root, f"{number}", b"%d" % number)
-        assert made.take() == 3
-        assert len(waiting(made.root)) == 3
-        assert made.take() == 0
-        with made.lake.writer() as writer:
-            writer.delete("0")
-        drop(made.root, "1", b"new", mtime_ns=LONG_AGO_NS + 5)
-        assert made.take() == 1
-        assert made.files() == {"1": b"new", "2": b"2"}
-        assert made.take() == 0
-
-
-@pytest.mark.slow
-def test_the_records_of_a_kept_inbox_do_not_grow_for_ever(tmp_path: Path) -> None:
-    with service(tmp_path, keep=True, pack_files=1) as made:
-        for number in range(40):
-            drop(made.root, f"{number:02d}", b"%d" % number)
-        made.take()
-        (made.root / "00").unlink()
-        made.take()
-        records = list((made.root / ".lakefeed").glob("*.taken"))
-        assert len(records) < 32
-        assert made.take() == 0
-        assert len(made.files()) == 40
-
-
 def test_what_cannot_be_read_stays_and_does_not_stop_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,127 @@
+"""A kept inbox: its files stay, and each is taken in once, whatever becomes of it in the lake."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lakefeed.service.ingest import Ingest
+from tests.service.tools import LONG_AGO_NS, Service, drop, service, waiting
+
+
+def test_a_kept_inbox_remembers_what_was_taken(tmp_path: Path) -> None:
+    with service(tmp_path, keep=True) as made:
+        for number in range(3):
+            drop(made.root, f"{number}", b"%d" % number)
+        assert made.take() == 3
+        assert len(waiting(made.root)) == 3
+        assert made.take() == 0
+        with made.lake.writer() as writer:
+            writer.delete("0")
+        drop(made.root, "1", b"new", mtime_ns=LONG_AGO_NS + 5)
+        assert made.take() == 1
+        assert made.files() == {"1": b"new", "2": b"2"}
+        assert made.take() == 0
+
+
+@pytest.mark.slow
+def test_the_records_of_a_kept_inbox_do_not_grow_for_ever(tmp_path: Path) -> None:
+    with service(tmp_path, keep=True, pack_files=1) as made:
+        for number in range(40):
+            drop(made.root, f"{number:02d}", b"%d" % number)
+        made.take()
+        (made.root / "00").unlink()
+        made.take()
+        records = list((made.root / ".lakefeed").glob("*.taken"))
+        assert len(records) < 32
+        assert made.take() == 0
+        assert len(made.files()) == 40
+
+
+def deleted(made: Service, *paths: str) -> None:
+    with made.lake.writer() as writer:
+        for path in paths:
+            writer.delete(path)
+
+
+def test_what_the_lake_has_from_elsewhere_is_remembered_as_well(tmp_path: Path) -> None:
+    with service(tmp_path, keep=True) as made:
+        drop(made.root, "a", b"1")
+        with made.lake.writer() as writer:  # as an import does
+            writer.put("a", b"1", mtime_ns=LONG_AGO_NS)
+        assert made.take() == 1
+        assert made.commits() == 0
+        deleted(made, "a")
+        assert made.take() == 0
+        assert made.files() == {}
+
+
+def test_a_batch_that_was_given_up_for_lost_and_committed_after_all_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = Ingest._publish
+
+    def slow(self: Ingest, *args: object) -> object:
+        monkeypatch.setattr(Ingest, "_publish", publish)
+        other._open()  # another replica looks, and drops the record
+        return publish(self, *args)  # type: ignore[arg-type]
+
+    with service(tmp_path, keep=True) as made:
+        drop(made.root, "a", b"1")
+        other = made.inbox()
+        monkeypatch.setattr(Ingest, "_publish", slow)
+        assert made.take() == 1
+        other.close()
+        deleted(made, "a")
+        assert made.take() == 0
+        assert made.files() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden", ["directory", "early"])
+def test_what_a_walk_does_not_see_as_complete_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    scandir = os.scandir
+
+    def refusing(path: str) -> Iterator[os.DirEntry[str]]:
+        if path.endswith("sub"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    with service(tmp_path, keep=True, pack_files=1) as made:
+        file = drop(made.root, "sub/a", b"1", mtime_ns=LONG_AGO_NS * 5)  # a camera's wrong clock
+        assert made.take(quiet_seconds=0.0) == 1
+        for number in range(40):
+            drop(made.root, f"{number:02d}", b"%d" % number)
+        if hidden == "directory":
+            monkeypatch.setattr(os, "scandir", refusing)
+        file.chmod(0o600)
+        assert made.take(quiet_seconds=3600.0) == 40
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert len([*(made.root / ".lakefeed").glob("*.taken")]) == 1
+        deleted(made, "sub/a")
+        assert made.take(quiet_seconds=0.0) == 0
+        assert "sub/a" not in made.files()
+
+
+@pytest.mark.slow
+def test_files_that_left_do_not_fill_the_memory(tmp_path: Path) -> None:
+    with service(tmp_path, keep=True, pack_files=1) as made:
+        box = made.inbox()
+
+        async def story() -> None:
+            for day in range(2):
+                for number in range(40):
+                    drop(made.root, f"{day}/{number}", b"%d" % number)
+                assert await box.run(everything=True) == 40
+                for number in range(40):
+                    (made.root / f"{day}/{number}").unlink()
+
+        asyncio.run(story())
+        box.close()
+        assert len(box._taken) <= 40
