@@ -108,6 +108,8 @@ class Daemon:
             return
         _logger.warning("ended with a volume that does not answer")
         self._ran.abandoned = True
+        # That they were cancelled is no news: nobody is to be told of it when all are gone.
+        everything.add_done_callback(lambda done: done.cancelled() or done.exception())
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=1.0)

@@ -14,6 +14,7 @@ that is a lake or that cannot be listed: it is named, and the walk goes on. The 
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import stat
 from collections.abc import Generator, Iterator
@@ -139,8 +140,9 @@ class Walk:
         return next(self._slices, None)
 
     def close(self) -> None:
-        """Close the listing at hand."""
-        self._slices.close()
+        """Close the listing at hand; one that hangs is its thread's."""
+        if inspect.getgeneratorstate(self._slices) != inspect.GEN_RUNNING:
+            self._slices.close()
 
     def _run(self) -> Generator[Seen, None, None]:
         for names, (path, entry) in enumerate(self._entries(), 1):

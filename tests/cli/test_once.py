@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lakefeed.service import keeper
+from lakefeed.service import daemon, keeper
 from lakefeed.service.inbox import Inbox
+from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
+from lakefeed.service.waiting import Walk
 from tests.cli.conftest import Run
 from tests.service.tools import drop, waiting
 
@@ -38,6 +43,33 @@ def test_who_is_asked_to_end_says_so(
     assert done.out == f"{lake}: asked to end before everything was done\n"
     facts = run("compactd", lake, "--inbox", box, "--once", "--json").json
     assert (facts["stopped"], facts["skipped"]) == ([str(lake)], [])
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_an_inbox_that_hangs_is_left_behind(
+    lake: Path, box: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    once: bool,
+) -> None:  # fmt: skip
+    answer = threading.Event()
+
+    def entries(walk: Walk) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        answer.wait()
+        yield from ()
+
+    monkeypatch.setattr(Walk, "_entries", entries)
+    monkeypatch.setattr(daemon, "GRACE_SECONDS", 0.01)
+    looked_after = LakeOptions(str(lake), (InboxOptions(str(box)),))
+    made = daemon.Daemon(ServiceOptions((looked_after,), "us", listen=None))
+    try:
+        ran = asyncio.run(made.run_once() if once else made.run())
+    finally:
+        answer.set()
+    gc.collect()
+    assert ran.abandoned  # the process ends without waiting for the thread
+    assert ran.stopped == ([str(lake)] if once else [])
+    assert "does not answer" in caplog.text
+    assert "Error" not in caplog.text
 
 
 def test_collection_that_is_turned_off_is_left_out(
