@@ -250,6 +250,8 @@ class Inbox:
             raise
         del taken
         self._report(outcome)
+        for left in outcome.left:
+            self._name_left(*left)
         await self._set_aside(outcome.refused, await self._call(self._records.server_time_ns))
         await self._remove(outcome)
         return outcome.done

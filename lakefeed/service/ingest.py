@@ -41,13 +41,14 @@ from lakefeed.service.taking import (
     STREAM_BYTES,
     Moved,
     Taken,
+    Unreadable,
     opened,
     remove_files,
     settle_claim,
     stream,
 )
 from lakefeed.service.threads import Guard, Stopped
-from lakefeed.service.waiting import Bad, Candidate
+from lakefeed.service.waiting import Bad, Candidate, Left
 
 OPERATION = "inbox"
 _logger = logging.getLogger(__name__)
@@ -55,11 +56,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a batch. `done` may leave the inbox; `refused` can never be taken in."""
+    """What became of a batch. `done` may leave the inbox; `refused` can never be taken in, `left`
+    cannot be read."""
 
     record: Record
     done: list[Candidate] = field(default_factory=list)
     refused: list[Bad] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
     snapshot: int | None = None
     files: int = 0
     bytes: int = 0
@@ -232,7 +235,7 @@ class Ingest:
             with opened(self._options.directory) as root_fd:
                 for piece in stream(root_fd, one.file, self._guard.check):
                     checksum = crc32c(piece, checksum)
-        except (Moved, FileNotFoundError):
+        except Moved:
             return -1
         return checksum
 
@@ -243,7 +246,10 @@ class Ingest:
             if one.payload is None:
                 try:
                     packs.append(new_pack(volume, base, partial(self._add_big, one)))
-                except (Moved, FileNotFoundError):
+                except Unreadable as error:
+                    outcome.left.append(Left(one.file.path, str(error)))
+                    continue
+                except Moved:
                     continue  # it changed while it was read: the next walk sees it
                 self._count(one, outcome)
         small = [one for one in fresh if one.payload is not None]

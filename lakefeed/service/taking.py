@@ -23,6 +23,8 @@ from lakefeed.service.waiting import Candidate, Left
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 STREAM_BYTES = 4 << 20
+# Gone, or a link or directory by now: the next walk says what it is.
+_MOVED = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ESTALE)
 
 
 class Taken(NamedTuple):
@@ -35,6 +37,10 @@ class Taken(NamedTuple):
 
 class Moved(Exception):
     """A file is not the one that was seen: it changed, or went away."""
+
+
+class Unreadable(Moved):
+    """A file cannot be read; the text says why."""
 
 
 def inbox_failed(root: str, error: OSError) -> LakefeedError:
@@ -106,8 +112,7 @@ def _read_into(
 
 
 def _note(failed: list[Left], error: OSError, *paths: str) -> None:
-    # Gone, or a link or directory by now: the next walk says what it is.
-    if error.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ESTALE):
+    if error.errno not in _MOVED:
         failed += [Left(path, error.strerror or str(error)) for path in paths]
 
 
@@ -141,19 +146,35 @@ def _read_all(fd: int, size: int) -> bytes:
 
 
 def stream(root_fd: int, file: Candidate, check: Callable[[], None]) -> Iterator[bytes]:
-    """Yield a big file piece by piece; Moved if it is not the one that was seen, start to end."""
-    with directory_of(root_fd, file.path) as directory_fd:
-        fd = os.open(file.path.rpartition("/")[2], _FILE, dir_fd=directory_fd)
+    """Yield a big file piece by piece; Moved if it is not the one that was seen, start to end.
+
+    Not a byte more than was seen, however fast it grows; Unreadable where the inbox refuses.
+    """
     try:
-        if _identity(os.fstat(fd)) != file.identity:
+        with directory_of(root_fd, file.path) as directory_fd:
+            fd = os.open(file.path.rpartition("/")[2], _FILE, dir_fd=directory_fd)
+        try:
+            yield from _pieces(fd, file, check)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _MOVED:
+            raise Moved from error
+        raise Unreadable(error.strerror or str(error)) from error
+
+
+def _pieces(fd: int, file: Candidate, check: Callable[[], None]) -> Iterator[bytes]:
+    if _identity(os.fstat(fd)) != file.identity:
+        raise Moved
+    have = 0
+    while data := os.read(fd, STREAM_BYTES):
+        check()
+        have += len(data)
+        if have > file.size:
             raise Moved
-        while data := os.read(fd, STREAM_BYTES):
-            check()
-            yield data
-        if _identity(os.fstat(fd)) != file.identity:
-            raise Moved
-    finally:
-        os.close(fd)
+        yield data
+    if _identity(os.fstat(fd)) != file.identity:
+        raise Moved
 
 
 def _identity(info: os.stat_result) -> tuple[int, int, int]:

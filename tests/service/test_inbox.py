@@ -16,6 +16,7 @@ import pytest
 from lakefeed import Lake
 from lakefeed.errors import Invalid, LakefeedError
 from lakefeed.lake import layout
+from lakefeed.service import taking
 from lakefeed.service.aside import move_aside
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.threads import Stopped
@@ -218,8 +219,6 @@ def test_a_file_that_is_damaged_in_the_lake_can_be_restored_through_the_inbox(
 def test_what_cannot_be_read_stays_and_does_not_stop_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lakefeed.service import taking
-
     with service(tmp_path) as made:
         drop(made.root, "good", b"1")
         drop(made.root, "locked", b"2")
@@ -234,6 +233,45 @@ def test_what_cannot_be_read_stays_and_does_not_stop_the_rest(
         assert made.take() == 1
         assert waiting(made.root) == ["locked"]
         assert made.files() == {"good": b"1"}
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_big_file_that_cannot_be_read_to_its_end_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, known: bool
+) -> None:
+    data = b"2" * 1000
+    with service(tmp_path, big_bytes=100) as made:
+        if known:
+            with made.lake.writer() as writer:
+                writer.put("big", data, mtime_ns=LONG_AGO_NS)
+        drop(made.root, "good", b"1")
+        big = drop(made.root, "big", data)
+        read = os.read
+
+        def failing(fd: int, size: int) -> bytes:
+            if os.path.sameopenfile(fd, bad):
+                raise OSError(errno.EIO, "Input/output error")
+            return read(fd, size)
+
+        bad = os.open(big, os.O_RDONLY)
+        monkeypatch.setattr(os, "read", failing)
+        assert made.take() == 1
+        os.close(bad)
+        assert waiting(made.root) == ["big"]
+        assert made.files()["good"] == b"1"
+        assert "'big': Input/output error" in caplog.text
+
+
+def test_a_big_file_that_grows_while_it_is_read_is_read_no_further(tmp_path: Path) -> None:
+    path = drop(tmp_path, "big", b"1" * 100)
+    file = taking.Candidate("big", *taking._identity(path.stat()), 0)
+    with taking.opened(str(tmp_path)) as root_fd, path.open("ab", 0) as growing:
+        read = 0
+        with pytest.raises(taking.Moved):
+            for piece in taking.stream(root_fd, file, lambda: None):
+                read += len(piece)
+                growing.write(piece)  # as fast as it is read
+                assert read <= file.size
 
 
 def test_a_directory_that_cannot_be_listed_is_left_and_named_once(
