@@ -104,16 +104,20 @@ class Keeper:
             await leading.release()
 
     async def run_once(self) -> bool:
-        """Do everything that is due once; False when another replica holds the lease."""
+        """Do everything that is due once; False when another replica holds the lease.
+
+        An inbox that fails keeps nothing else from being done; its error is raised in the end.
+        """
         lake = await self._open()
         leading = Leadership(lake, self._options.name, self._guard, self._teller)
         self._leadership = leading
         if not await leading.take(self._options.lease_seconds):
             return False
         holding = asyncio.create_task(leading.run(self._options.lease_seconds, self._pause))
+        failures: list[LakefeedError] = []
         try:
             for options in self._place.inboxes:
-                await self._drain(lake, options)
+                failures += await self._drain(lake, options)
             while await self._compact(lake):
                 _logger.debug("more is worth compacting in %s", self._place.path)
             await self._merge(lake, 2)
@@ -124,6 +128,8 @@ class Keeper:
             self.stop()
             await holding
             await leading.release()
+        if failures:
+            raise failures[0]
         return True
 
     async def _opened(self) -> Lake | None:
@@ -170,16 +176,21 @@ class Keeper:
         finally:
             inbox.close()
 
-    async def _drain(self, lake: Lake, options: InboxOptions) -> None:
+    async def _drain(self, lake: Lake, options: InboxOptions) -> list[LakefeedError]:
+        """Take in all that is complete; return what kept it from being done, if anything did."""
         job = inbox_job(options.directory)
         inbox = self._inbox(lake, options, job)
         try:
             while await inbox.run(everything=True):
                 _logger.debug("more may have arrived in %s", options.directory)
             self._note(options, inbox)
-            self._teller.success(job)
+        except LakefeedError as error:
+            self._teller.failure(job, error)
+            return [error]
         finally:
             inbox.close()
+        self._teller.success(job)
+        return []
 
     def _inbox(self, lake: Lake, options: InboxOptions, job: str) -> Inbox:
         def report(outcome: Outcome) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lakefeed import Lake
 from lakefeed.service import daemon, keeper
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
@@ -43,6 +44,23 @@ def test_who_is_asked_to_end_says_so(
     assert done.out == f"{lake}: asked to end before everything was done\n"
     facts = run("compactd", lake, "--inbox", box, "--once", "--json").json
     assert (facts["stopped"], facts["skipped"]) == ([str(lake)], [])
+
+
+def test_an_inbox_that_fails_keeps_neither_another_nor_the_jobs_from_being_done(
+    run: Run, lake: Path, box: Path, tmp_path: Path
+) -> None:
+    sick = tmp_path / "sick"
+    sick.write_bytes(b"no directory")
+    with Lake.open(lake) as opened:
+        for number in range(3):
+            with opened.writer() as writer:
+                writer.put(f"{number}", b"small")
+    done = run("compactd", lake, "--inbox", sick, "--inbox", box, "--once", "--packs-min", "2")
+    assert done.code == 6
+    assert f"inbox {sick}" in done.err
+    assert waiting(box) == []
+    with Lake.open(lake) as opened:
+        assert "compact" in {commit.operation for commit in opened.history()}
 
 
 @pytest.mark.parametrize("once", [True, False])
