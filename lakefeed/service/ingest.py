@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -97,13 +98,7 @@ class Ingest:
         records = {**self._doubtful, **records}
         unknown = (record.base for batch, record in records.items() if batch not in self._committed)
         oldest = min(unknown, default=head.number)
-        found = {
-            commit.app.get("batch")
-            for commit in (
-                self._lake.log.read(number) for number in range(oldest + 1, head.number + 1)
-            )
-            if commit.operation == OPERATION
-        }
+        found = self._batches(oldest, head.number)
         if found & ({*records} - self._committed):
             self._make_durable()
         self._committed = {*records} & (self._committed | found)
@@ -120,6 +115,11 @@ class Ingest:
                 self._records.forget(record)
         self._seen = head.number
         return stuck
+
+    def _batches(self, oldest: int, newest: int) -> set[str | None]:
+        """Return the ids of the batches that were committed after `oldest`, up to `newest`."""
+        commits = map(self._lake.log.read, range(oldest + 1, newest + 1))
+        return {commit.app.get("batch") for commit in commits if commit.operation == OPERATION}
 
     def _make_durable(self) -> None:
         """Make the commits that the log shows outlive a power cut, before files are removed because
@@ -157,6 +157,9 @@ class Ingest:
         """
         self._guard.check()
         snapshot = self._lake.snapshot()
+        with suppress(NotFound):
+            # A damaged commit is in every writer's way: Corrupt now, before packs are written.
+            self._lake.log.read(snapshot.number + 1)
         outcome = Outcome(Record(layout.new_id(), snapshot.number, ()))
         fresh = self._fresh(sorted(taken, key=lambda one: one.file.path), outcome)
         packs: list[PackSealed] = []
@@ -179,7 +182,17 @@ class Ingest:
             # packs; then the record tells the next one.
             self._drop(packs, outcome.record)
             raise
+        except (NotFound, VolumeFailed) as error:
+            # A refusal (no room, no permission) is an answer, and will come again at each try.
+            if not error.retryable and not self._is_made(outcome.record):
+                self._drop(packs, outcome.record)
+            raise
+        # What was given up for lost before can be committed no more: it would be refused now.
+        self._doubtful.clear()
         return outcome
+
+    def _is_made(self, record: Record) -> bool:
+        return record.batch in self._batches(record.base, self._lake.log.head().number)
 
     def _drop(self, packs: list[PackSealed], record: Record) -> None:
         for pack in packs:

@@ -76,11 +76,16 @@ class Records:
             os.unlink(tmp)
 
     def _write(self, path: str, data: bytes) -> None:
+        """Make a file durable, or none: what a full disk cuts short would take up its last room."""
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+        except BaseException:
+            os.unlink(path)
+            raise
 
     def _sync(self) -> None:
         fd = os.open(self._home, os.O_RDONLY | os.O_DIRECTORY)

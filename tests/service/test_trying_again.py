@@ -1,0 +1,127 @@
+"""A batch that cannot be committed is tried again and again, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from lakefeed.errors import Corrupt, LakefeedError, VolumeFailed
+from lakefeed.lake import layout
+from lakefeed.service.inbox import Inbox
+from lakefeed.service.ingest import Ingest
+from tests.service.tools import Service, drop, run_once, service, waiting
+
+TIMES = 3
+
+
+def fail(box: Inbox, kind: type[LakefeedError]) -> None:
+    """Walk an inbox several times; each time it fails."""
+
+    async def story() -> None:
+        for _ in range(TIMES):
+            with pytest.raises(kind):
+                await box.run(everything=True)
+
+    asyncio.run(story())
+    box.close()
+
+
+def packs(made: Service) -> int:
+    return len([*Path(made.lake.name, "packs").glob("*/*.pack")])
+
+
+def left(made: Service) -> list[str]:
+    return sorted(os.listdir(made.root / ".lakefeed"))
+
+
+def test_no_pack_is_written_where_a_damaged_commit_is_in_the_way(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        damaged = tmp_path / "lake" / layout.commit_path(1)
+        damaged.write_bytes(b"torn")
+        box = made.inbox()
+        fail(box, Corrupt)
+        assert packs(made) == 0
+        assert left(made) == ["claims", "id"]
+        assert not box._ingest._doubtful
+        damaged.unlink()
+        assert made.take() == 1
+
+
+def test_a_commit_that_is_refused_takes_its_packs_and_its_record_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: str, target: str) -> None:
+        raise VolumeFailed(f"link {target}", errno=errno.EDQUOT)
+
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        monkeypatch.setattr(made.lake.volume, "link", full)
+        box = made.inbox()
+        fail(box, VolumeFailed)
+        assert packs(made) == 0
+        assert left(made) == ["claims", "id"]
+        assert not box._ingest._doubtful
+        monkeypatch.undo()
+        assert made.take() == 1
+        assert packs(made) == 1
+
+
+def test_a_commit_that_stands_keeps_its_packs_whatever_was_refused_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str) -> None:
+        if path == layout.LOG:
+            raise VolumeFailed(f"sync {path}", errno=errno.ENOSPC)
+
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        monkeypatch.setattr(made.lake.volume, "sync_directory", full)
+        with pytest.raises(VolumeFailed):
+            made.take()
+        monkeypatch.undo()
+        assert packs(made) == 1
+        assert made.take() == 0
+        assert waiting(made.root) == []
+        assert made.files() == {"a": b"1"}
+
+
+def test_a_record_that_a_full_disk_cuts_short_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def full(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".open.tmp"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(fd)
+
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        monkeypatch.setattr(os, "fsync", full)
+        fail(made.inbox(), VolumeFailed)
+        assert packs(made) == 0
+        assert left(made) == ["claims", "id"]
+
+
+def test_batches_given_up_for_lost_are_forgotten_once_another_one_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*args: object) -> None:
+        raise VolumeFailed("publish", found="no answer", errno=errno.ETIMEDOUT)
+
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        box = made.inbox()
+        with monkeypatch.context() as patch:
+            patch.setattr(Ingest, "_publish", silent)
+            fail(box, VolumeFailed)
+        assert box._ingest._doubtful  # the server may carry it out yet
+        again = made.inbox()
+        again._ingest = box._ingest
+        assert run_once(again) == 1
+        assert not box._ingest._doubtful
