@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Literal
 
 from lakefeed.errors import Conflict
-from lakefeed.lake.compactor import compact
+from lakefeed.lake.compaction import CompactionOptions
+from lakefeed.lake.compactor import compact, within
 from lakefeed.lake.garbage import Collected, collect, orphans_of
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.repacking import CopyOptions
@@ -23,6 +24,9 @@ Result = Literal["done", "nothing", "conflict", "damaged"]
 # Unmerged packs each cost every look-up a probe; so many are worth a merge of their rows.
 MERGE_FROM = 16
 WINDOW_RUN_BYTES = 4 << 30
+# Of the time that is left in a window, at a rate: the rest is for the plan and the index, and for
+# readers that the copying makes way for.
+WINDOW_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,9 @@ def run_compaction(lake: Lake, options: ServiceOptions, guard: Guard) -> Compact
             raise Stopped("the time of day for compaction is over")
 
     how = CopyOptions(rate_bytes=options.rate_bytes)
-    share = options.compaction
-    if options.window is not None:
-        # The end of the window throws away what a run has copied, so runs are short.
-        share = replace(share, bytes_max=min(share.bytes_max, WINDOW_RUN_BYTES))
     before = _segment_bytes(lake)
     try:
-        done = compact(lake, share, how, go_on)
+        done = compact(lake, _share(options, how), how, go_on)
     except Conflict:
         return CompactionDone("conflict")
     if done.plan.empty:
@@ -72,6 +72,16 @@ def run_compaction(lake: Lake, options: ServiceOptions, guard: Guard) -> Compact
         # What could be moved is not worth it while damaged payloads stay where they are.
         return CompactionDone(result, done.payload_bytes, 0, 0, damages)
     return CompactionDone(result, done.payload_bytes, written, done.plan.left, damages)
+
+
+def _share(options: ServiceOptions, how: CopyOptions) -> CompactionOptions:
+    """Return what one run may take on. The end of a window throws away what a run has copied, so
+    runs are short there, and at a rate so short that they will be done."""
+    if options.window is None:
+        return options.compaction
+    left_seconds = options.window.left_seconds(datetime.now())
+    share = within(options.compaction, how, left_seconds * WINDOW_SHARE)
+    return replace(share, bytes_max=min(share.bytes_max, WINDOW_RUN_BYTES))
 
 
 def merge_rows(lake: Lake, least: int) -> int:

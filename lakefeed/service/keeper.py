@@ -73,6 +73,9 @@ class Keeper:
         self._stop = asyncio.Event()
         self._backlogs: dict[str, Backlog] = {}
         self._leadership: Leadership | None = None
+        # Runs of compaction that ended well in this window, and whether the last one had none.
+        self._ended_well = 0
+        self._fruitless = False
 
     @property
     def status(self) -> LakeStatus:
@@ -218,7 +221,7 @@ class Keeper:
             await leading.held.wait()
             if self._stop.is_set():
                 return
-            more = await self._attempt("compaction", lambda: self._compact(lake))
+            more = await self._compact_in_time(lake)
             await self._attempt("merge", lambda: self._merge(lake, MERGE_FROM))
             await self._do_due(lake, due)
             await self._attempt("look", lambda: self._look(lake))
@@ -255,12 +258,27 @@ class Keeper:
         self._teller.success(job)
         return result
 
+    async def _compact_in_time(self, lake: Lake) -> bool:
+        """Run compaction once, in its window; True when more is left. To wait for the window is
+        fine, unless the last one closed before any run had ended: then none may ever do."""
+        if in_window(self._options):
+            return bool(await self._attempt("compaction", lambda: self._compact(lake)))
+        self._ended_well = 0
+        if not self._fruitless:
+            self._teller.success("compaction")
+        return False
+
     async def _compact(self, lake: Lake) -> bool:
-        """Run compaction once; True when more is left."""
         if not in_window(self._options):
             return False
         options, guard = self._options, self._guard
-        done = await in_thread("compact", lambda: run_compaction(lake, options, guard))
+        try:
+            done = await in_thread("compact", lambda: run_compaction(lake, options, guard))
+        except Stopped:
+            self._fruitless = not in_window(options) and not self._ended_well
+            raise
+        self._ended_well += 1
+        self._fruitless = False
         self._teller.compacted(done)
         return done.left > 0
 
