@@ -64,27 +64,25 @@ class _Pass:
 
     walk: Walk
     rules: Rules
+    took: int = 0
     files: int = 0
     bytes: int = 0
     oldest_ns: int = 0
-    took: int = 0
-    took_bytes: int = 0
 
-    def done(self, files: Sequence[Candidate]) -> None:
-        self.took += len(files)
-        self.took_bytes += sum(file.size for file in files)
+    def waits(self, files: Sequence[Candidate]) -> None:
+        """Count files that this walk leaves where they are."""
+        if not files:
+            return
+        self.files += len(files)
+        self.bytes += sum(file.size for file in files)
+        oldest_ns = min(file.ctime_ns for file in files)
+        self.oldest_ns = min(self.oldest_ns, oldest_ns) if self.oldest_ns else oldest_ns
 
-    def left(self) -> Backlog:
-        if self.files <= self.took:
+    def backlog(self) -> Backlog:
+        if not self.files:
             return Backlog()
         age = max((self.rules.now_ns - self.oldest_ns) / 1e9, 0.0)
-        return Backlog(self.files - self.took, self.bytes - self.took_bytes, age)
-
-    def count(self, seen: Sequence[Candidate]) -> None:
-        self.files += len(seen)
-        self.bytes += sum(file.size for file in seen)
-        oldest = min((file.ctime_ns for file in seen), default=self.rules.now_ns)
-        self.oldest_ns = min(self.oldest_ns, oldest) if self.oldest_ns else oldest
+        return Backlog(self.files, self.bytes, age)
 
 
 class Inbox:
@@ -142,6 +140,7 @@ class Inbox:
     async def _run(self, everything: bool) -> int:
         if time.monotonic() >= self._recover_at:
             await self._call(self._open)
+        began = time.monotonic()
         now_ns = await self._call(self._records.server_time_ns)
         prefix = f"{self._options.prefix}/" if self._options.prefix else ""
         rules = Rules(now_ns, int(self._options.quiet_seconds * 1e9), prefix, self._renamed)
@@ -152,7 +151,7 @@ class Inbox:
         finally:
             await self._call(walk.close)
         self._renamed = frozenset(walk.temporary)
-        self._behind, self._walked_at = current.left(), time.monotonic()
+        self._behind, self._walked_at = current.backlog(), began
         return current.took
 
     def _open(self) -> None:
@@ -193,17 +192,17 @@ class Inbox:
             for left in seen.left:
                 self._name_left(*left)
                 unseen.append(left.path)
-            complete = self._new(seen, there)
-            current.count(complete)
-            current.count(seen.early)
-            for file in complete:
+            current.waits(seen.early)
+            for file in self._new(seen, there):
                 batch.append(file)
                 size += file.size
                 if len(batch) >= self._options.pack_files or size >= self._options.pack_bytes:
-                    current.done(await self._take(batch))
+                    await self._take(batch, current)
                     batch, size = [], 0
         if batch and (everything or self._is_old(batch, current.rules.now_ns)):
-            current.done(await self._take(batch))
+            await self._take(batch, current)
+        else:
+            current.waits(batch)
         if self._options.keep:
             whole = await self._call(self._records.condense, there, unseen)
             if whole is not None:
@@ -238,11 +237,12 @@ class Inbox:
                 _logger.warning("moved aside from inbox %s: %r: %s", self._options.directory,
                                 one.path, one.reason)  # fmt: skip
 
-    async def _take(self, batch: list[Candidate]) -> list[Candidate]:
-        """Read, commit and remove one batch; return the files that are done with."""
+    async def _take(self, batch: list[Candidate], current: _Pass) -> None:
+        """Read, commit and remove one batch, and count what of it waits for the next walk."""
         taken = await self._read(batch)
         if not taken:
-            return []
+            current.waits(batch)
+            return
         try:
             outcome = await self._call(self._ingest.commit, taken)
         except Conflict:
@@ -254,7 +254,9 @@ class Inbox:
             self._name_left(*left)
         await self._set_aside(outcome.refused, await self._call(self._records.server_time_ns))
         await self._remove(outcome)
-        return outcome.done
+        current.took += len(outcome.done)
+        over = {file.path for file in outcome.done} | {bad.path for bad in outcome.refused}
+        current.waits([file for file in batch if file.path not in over])
 
     async def _read(self, batch: list[Candidate]) -> list[Taken]:
         directory, big_bytes = self._options.directory, self._options.big_bytes

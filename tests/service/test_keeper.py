@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,12 +11,12 @@ import pytest
 
 from lakefeed.errors import VolumeFailed
 from lakefeed.metrics.compactor import CompactorMetrics
-from lakefeed.service import inbox, telling
+from lakefeed.service import inbox, telling, waiting
 from lakefeed.service.inbox import Backlog
 from lakefeed.service.keeper import Keeper
 from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
 from lakefeed.service.telling import Teller, inbox_job
-from lakefeed.service.waiting import Walk
+from lakefeed.service.waiting import Candidate, Rules, Walk
 from tests.service.tools import drop, run_once, service
 
 
@@ -111,6 +112,34 @@ def test_files_that_wait_grow_older_while_walks_fail(
 
         asyncio.run(story())
         box.close()
+
+
+def test_what_was_taken_does_not_make_older_what_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, day_ns = [1000.0], 24 * 3600 * 10**9
+    judge, step = waiting.judge, Walk.next_slice
+
+    def judged(path: str, info: os.stat_result, rules: Rules) -> object:
+        file, complete = judge(path, info, rules)
+        assert isinstance(file, Candidate)
+        return file._replace(ctime_ns=file.ctime_ns - day_ns * (path == "old")), complete
+
+    def slow(walk: Walk) -> object:
+        clock[0] += 3600.0
+        return step(walk)
+
+    monkeypatch.setattr(inbox, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(waiting, "judge", judged)
+    monkeypatch.setattr(Walk, "next_slice", slow)
+    with service(tmp_path, quiet_seconds=3600.0) as made:
+        drop(made.root, "old", b"12")
+        (made.root / "fresh").write_bytes(b"3")
+        box = made.inbox()
+        assert run_once(box) == 1
+        assert (box.backlog.files, box.backlog.bytes) == (1, 1)
+        took_seconds = clock[0] - 1000.0
+        assert took_seconds <= box.backlog.oldest_seconds < took_seconds + 3600.0
 
 
 def failing(walk: Walk) -> None:
