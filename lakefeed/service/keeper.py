@@ -241,7 +241,7 @@ class Keeper:
 
     async def _attempt(self, job: str, work: Callable[[], Awaitable[T]]) -> T | None:
         """Return what a job returns, None when it failed: that is told, and tried again."""
-        self.status.job = job
+        self.status.begin(job)
         try:
             result = await work()
         except Stopped as stopped:
@@ -254,7 +254,7 @@ class Keeper:
             self._teller.failure(job, error)
             return None
         finally:
-            self.status.job = ""
+            self.status.end(job)
         self._teller.success(job)
         return result
 

@@ -23,7 +23,7 @@ class LakeStatus:
     token: int = 0
     opened: bool = False
     problem: str = ""
-    job: str = ""
+    jobs: list[str] = field(default_factory=list)
     backlog_files: int = 0
     backlog_bytes: int = 0
     ingest_lag_seconds: float = 0.0
@@ -55,6 +55,14 @@ class LakeStatus:
         """Bytes written to packs and index for each byte taken in; 0 before the first."""
         return self.bytes_written / self.bytes_ingested if self.bytes_ingested else 0.0
 
+    def begin(self, job: str) -> None:
+        """Note that a job is at work; inboxes are beside the other jobs."""
+        self.jobs.append(job)
+
+    def end(self, job: str) -> None:
+        """Note that a job is at work no more."""
+        self.jobs.remove(job)
+
     def done(self, job: str) -> None:
         """Note that a job ended well."""
         self.last_success[job] = time.time()
@@ -78,8 +86,10 @@ class LakeStatus:
 
     def facts(self) -> dict[str, Any]:
         """Return everything as plain values."""
+        facts = asdict(self)
+        facts["job"] = ", ".join(facts.pop("jobs"))
         return {
-            **asdict(self),
+            **facts,
             "ready": self.ready,
             "write_amplification": round(self.write_amplification, 3),
         }

@@ -41,6 +41,31 @@ def test_a_job_that_fails_is_told_and_whoever_runs_it_goes_on(
     assert ("Traceback" in caplog.text) is isinstance(error, OverflowError)
 
 
+def test_a_job_that_ends_does_not_hide_the_one_beside_it(tmp_path: Path) -> None:
+    made = keeper(tmp_path)
+    shown: list[str] = []
+
+    async def story() -> None:
+        copied = asyncio.Event()
+
+        async def compaction() -> None:
+            await copied.wait()
+
+        async def walk() -> None:
+            shown.append(made.status.facts()["job"])
+
+        long = asyncio.create_task(made._attempt("compaction", compaction))
+        await asyncio.sleep(0)
+        await made._attempt("inbox /a", walk)
+        shown.append(made.status.facts()["job"])
+        copied.set()
+        await long
+
+    asyncio.run(story())
+    assert shown == ["compaction, inbox /a", "compaction"]
+    assert made.status.facts()["job"] == ""
+
+
 def value(metrics: CompactorMetrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"lakefeed_compactor_{name}", labels)
 
