@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -60,6 +60,15 @@ class _Due:
     scrub: float
 
 
+def _watched(options: ServiceOptions) -> Iterator[str]:
+    """Yield the jobs that are overdue when they have not ended well for long."""
+    yield "compaction"
+    if options.gc_interval_seconds:
+        yield "gc"
+    if options.scrub_interval_seconds:
+        yield "scrub"
+
+
 class Keeper:
     """Looks after one lake until it is stopped."""
 
@@ -68,7 +77,8 @@ class Keeper:
     ) -> None:
         self._place = place
         self._options = options
-        self._teller = Teller(place.path, metrics, (one.directory for one in place.inboxes))
+        directories = [inbox.directory for inbox in place.inboxes]
+        self._teller = Teller(place.path, metrics, directories, _watched(options))
         self._guard = Guard()
         self._stop = asyncio.Event()
         self._backlogs: dict[str, Backlog] = {}

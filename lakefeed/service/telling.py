@@ -32,11 +32,20 @@ def inbox_job(directory: str) -> str:
 class Teller:
     """Tells what happens to one lake."""
 
-    def __init__(self, path: str, metrics: CompactorMetrics, inboxes: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        path: str,
+        metrics: CompactorMetrics,
+        inboxes: Iterable[str] = (),
+        jobs: Iterable[str] = (),
+    ) -> None:
         self._path = path
         self._metrics = metrics
         # When each inbox last got on; of one that never did, when this replica began with it.
         self._inboxes = dict.fromkeys(map(inbox_job, inboxes), 0.0)
+        # Of jobs that never ended well, metrics show when this replica first had the lease: what
+        # has no time cannot be late.
+        self._awaited = {*jobs}
         self.status = LakeStatus(path)
         metrics.leader.labels(path).set(0)
 
@@ -59,7 +68,7 @@ class Teller:
             self.waiting(())
             if not held:
                 self._metrics.forget(self._path)
-            for job in self._inboxes if held else ():
+            for job in (*self._inboxes, *self._awaited) if held else ():
                 self.advance(job)
         self.status.leader, self.status.holder, self.status.token = held, holder, token
         self._metrics.leader.labels(self._path).set(int(held))
@@ -75,6 +84,7 @@ class Teller:
         if job in self._inboxes:
             self._inboxes[job] = when
             job, when = INBOX, min(self._inboxes.values())
+        self._awaited.discard(job)
         self._metrics.last_success.labels(self._path, job).set(when)
 
     def failure(self, job: str, error: Exception) -> None:

@@ -89,6 +89,38 @@ def test_an_inbox_that_fails_shows_beside_one_that_does_not(
     assert value(metrics, last, lake="lake", task="inbox") == 200.0
 
 
+@pytest.mark.parametrize(
+    ("intervals", "watched"),
+    [((60.0, 60.0), {"compaction", "gc", "scrub"}), ((0.0, 0.0), {"compaction"})],
+)
+def test_a_job_that_never_ended_well_is_late_from_when_the_lease_was_got(
+    monkeypatch: pytest.MonkeyPatch, intervals: tuple[float, float], watched: set[str]
+) -> None:
+    now, metrics = [100.0], CompactorMetrics()
+    monkeypatch.setattr(telling, "time", SimpleNamespace(time=lambda: now[0]))
+    place = LakeOptions("lake")
+    gc, scrub = intervals
+    options = ServiceOptions((place,), "us", gc_interval_seconds=gc, scrub_interval_seconds=scrub)
+    teller = Keeper(place, options, metrics)._teller
+
+    def last() -> dict[str, float | None]:
+        name = "last_success_timestamp_seconds"
+        every = ("compaction", "gc", "scrub")
+        return {task: value(metrics, name, lake="lake", task=task) for task in every}
+
+    assert {*last().values()} == {None}  # whoever has no lease does nothing, and is not late
+    teller.leads(True, "us", 1)
+    assert last() == {task: 100.0 if task in watched else None for task in last()}
+    now[0] = 200.0
+    teller.success("compaction")
+    teller.failure("gc", VolumeFailed("pack"))
+    for held in (False, True):
+        now[0] += 100.0
+        teller.leads(held, "us", 2)
+    assert last()["compaction"] == 200.0
+    assert last()["gc"] == (100.0 if "gc" in watched else None)
+
+
 def test_what_waits_is_told_by_the_leader_alone() -> None:
     metrics = CompactorMetrics()
     teller = Teller("lake", metrics)
