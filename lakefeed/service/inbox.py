@@ -29,6 +29,7 @@ from lakefeed.errors import Conflict, LakefeedError
 from lakefeed.lake.lake import Lake
 from lakefeed.service.aside import move_aside
 from lakefeed.service.ingest import Ingest, Outcome
+from lakefeed.service.naming import Naming
 from lakefeed.service.options import InboxOptions
 from lakefeed.service.records import CLAIMS, Records, claim_of, digest, sorted_files
 from lakefeed.service.taking import Taken, inbox_failed, read_files, remove_files
@@ -102,7 +103,7 @@ class Inbox:
         # Files that are committed and stay in the inbox: kept ones, and those stuck there.
         self._taken: set[bytes] = set()
         self._renamed: frozenset[int] = frozenset()
-        self._left: set[str] = set()
+        self._naming = Naming(options.directory)
         self._behind = Backlog()
         self._walked_at = 0.0
 
@@ -138,6 +139,7 @@ class Inbox:
             raise
 
     async def _run(self, everything: bool) -> int:
+        self._naming.begin()
         if time.monotonic() >= self._recover_at:
             await self._call(self._open)
         began = time.monotonic()
@@ -150,6 +152,7 @@ class Inbox:
             await self._consume(current, everything)
         finally:
             await self._call(walk.close)
+        self._naming.end()
         self._renamed = frozenset(walk.temporary)
         self._behind, self._walked_at = current.backlog(), began
         return current.took
@@ -161,7 +164,7 @@ class Inbox:
         stuck = self._ingest.recover()
         self._taken = {*map(digest, stuck)}
         for file in stuck:
-            self._name_left(file.path, _STUCK)
+            self._naming.name(file.path, _STUCK)
         self._set_strays_aside()
         again = bool(stuck or self._records.claims())
         self._recover_at = time.monotonic() + STUCK_SECONDS if again else math.inf
@@ -179,7 +182,7 @@ class Inbox:
             except FileNotFoundError:
                 continue  # another replica settles it
             except OSError as error:
-                self._name_left(bad.path, f"{bad.reason}: {error.strerror}")
+                self._naming.name(bad.path, f"{bad.reason}: {error.strerror}")
 
     async def _consume(self, current: _Pass, everything: bool) -> None:
         """Gather what a walk finds into batches, and take those in that are due."""
@@ -190,7 +193,7 @@ class Inbox:
             self._guard.check()
             await self._set_aside(seen.bad, current.rules.now_ns)
             for left in seen.left:
-                self._name_left(*left)
+                self._naming.name(*left)
                 unseen.append(left.path)
             current.waits(seen.early)
             for file in self._new(seen, there):
@@ -216,11 +219,13 @@ class Inbox:
         if self._options.keep:
             there.update(digests)
             there.update(map(digest, seen.early))  # a change of its mode makes a taken file early
-        return [
-            file
-            for file, mark in zip(seen.complete, digests, strict=True)
-            if mark not in self._taken
-        ]
+        new = []
+        for file, mark in zip(seen.complete, digests, strict=True):
+            if mark in self._taken:
+                self._naming.meet(file.path)
+            else:
+                new.append(file)
+        return new
 
     def _is_old(self, batch: list[Candidate], now_ns: int) -> bool:
         oldest_ns = min(file.ctime_ns for file in batch)
@@ -231,7 +236,7 @@ class Inbox:
             try:
                 place = await self._call(move_aside, self._options.directory, one, now_ns)
             except OSError as error:
-                self._name_left(one.path, f"{one.reason}; not moved aside: {error.strerror}")
+                self._naming.name(one.path, f"{one.reason}; not moved aside: {error.strerror}")
                 continue
             if place is not None:
                 _logger.warning("moved aside from inbox %s: %r: %s", self._options.directory,
@@ -251,7 +256,7 @@ class Inbox:
         del taken
         self._report(outcome)
         for left in outcome.left:
-            self._name_left(*left)
+            self._naming.name(*left)
         await self._set_aside(outcome.refused, await self._call(self._records.server_time_ns))
         await self._remove(outcome)
         current.took += len(outcome.done)
@@ -267,13 +272,8 @@ class Inbox:
             )
         )
         for left in (left for _, failed in parts for left in failed):
-            self._name_left(*left)
+            self._naming.name(*left)
         return [one for taken, _ in parts for one in taken]
-
-    def _name_left(self, path: str, reason: str) -> None:
-        if path not in self._left and len(self._left) < CHUNK_FILES:
-            self._left.add(path)
-            _logger.warning("left in inbox %s: %r: %s", self._options.directory, path, reason)
 
     async def _remove(self, outcome: Outcome) -> None:
         if self._options.keep:
@@ -293,7 +293,7 @@ class Inbox:
             await self._call(self._records.forget, outcome.record)
             return
         for path, reason in failed.items():
-            self._name_left(path, f"{_STUCK}: {reason}")
+            self._naming.name(path, f"{_STUCK}: {reason}")
         self._taken.update(digest(file) for file in outcome.done if file.path in failed)
         self._recover_at = time.monotonic() + STUCK_SECONDS
 

@@ -1,0 +1,75 @@
+"""What stays in an inbox is named, once; nothing of it is kept silent."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from lakefeed.service import naming, taking
+from lakefeed.service.waiting import Candidate
+from tests.service.tools import drop, service, waiting
+
+
+def test_names_beyond_the_most_are_counted_and_those_that_are_gone_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    locked: set[str] = set()
+    read = taking._read
+
+    def refusing(fd: int, file: Candidate, big_bytes: int) -> taking.Taken:
+        if file.path in locked:
+            raise PermissionError(13, "Permission denied")
+        return read(fd, file, big_bytes)
+
+    monkeypatch.setattr(taking, "_read", refusing)
+    monkeypatch.setattr(naming, "NAMES_MAX", 3)
+    with service(tmp_path) as made:
+        box = made.inbox()
+
+        async def walk(*names: str) -> str:
+            caplog.clear()
+            locked.clear()
+            locked.update(names)
+            for name in names:
+                drop(made.root, name, b"1")
+            await box.run(everything=True)
+            assert waiting(made.root) == sorted(names)
+            return caplog.text
+
+        async def story() -> None:
+            told = await walk("1", "2", "3", "4", "5")
+            assert [told.count(f"'{name}': Permission denied") for name in "12345"].count(1) == 3
+            assert "2 more, which are not named" in told
+            assert await walk("1", "2", "3", "4", "5") == ""
+            await walk("1")
+            told = await walk("1", "6", "7")
+            assert "'6': Permission denied" in told
+            assert "'7': Permission denied" in told
+            assert "'1'" not in told
+            assert "more" not in told
+
+        asyncio.run(story())
+        box.close()
+
+
+def test_what_is_committed_and_stuck_is_named_once_however_often_it_is_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refusing(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(taking, "_remove", refusing)
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        box = made.inbox()
+
+        async def story() -> None:
+            for recover_at in (0.0, box._recover_at, 0.0):
+                box._recover_at = recover_at
+                await box.run(everything=True)
+
+        asyncio.run(story())
+        box.close()
+    assert caplog.text.count("'a'") == 1
