@@ -105,6 +105,8 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
     """Take in what is complete, and return what was done."""
     import asyncio
     import os
+    import sys
+    from dataclasses import replace
 
     from lakefeed.service.inbox import Inbox
     from lakefeed.service.ingest import Outcome
@@ -114,7 +116,7 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
     outcomes: list[Outcome] = []
     guard = Guard()
     guard.allow(True)
-    inbox = Inbox(lake, options, guard, outcomes.append)
+    inbox = Inbox(lake, replace(options, names_max=sys.maxsize), guard, outcomes.append)
 
     async def drain() -> None:
         while await inbox.run(everything=True):
@@ -133,9 +135,9 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
     return {
         "files": sum(one.files for one in outcomes),
         "bytes": sum(one.bytes for one in outcomes),
-        "early": inbox.backlog.files,
+        "early": inbox.backlog.early,
         "rejected": gone,
-        "left": before["left"],
+        "left": inbox.left,
         "snapshot": max((one.snapshot for one in outcomes if one.snapshot), default=None),
     }
 

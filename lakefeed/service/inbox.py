@@ -34,7 +34,7 @@ from lakefeed.service.options import InboxOptions
 from lakefeed.service.records import CLAIMS, Records, claim_of, digest, sorted_files
 from lakefeed.service.taking import Taken, inbox_failed, read_files, remove_files
 from lakefeed.service.threads import Guard
-from lakefeed.service.waiting import Bad, Candidate, Rules, Seen, Walk, check_root
+from lakefeed.service.waiting import Bad, Candidate, Left, Rules, Seen, Walk, check_root
 
 # What one call of the pool reads: little enough that several are in flight for any batch.
 CHUNK_FILES = 64
@@ -52,11 +52,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in an inbox, and for how long the oldest of it does."""
+    """What waits in an inbox, `early` files of it to be complete; how long the oldest does."""
 
     files: int = 0
     bytes: int = 0
     oldest_seconds: float = 0.0
+    early: int = 0
 
 
 @dataclass(slots=True)
@@ -67,14 +68,16 @@ class _Pass:
     rules: Rules
     took: int = 0
     files: int = 0
+    early: int = 0
     bytes: int = 0
     oldest_ns: int = 0
 
-    def waits(self, files: Sequence[Candidate]) -> None:
-        """Count files that this walk leaves where they are."""
+    def waits(self, files: Sequence[Candidate], *, early: bool = False) -> None:
+        """Count files that this walk leaves where they are; `early` ones may be unfinished."""
         if not files:
             return
         self.files += len(files)
+        self.early += len(files) if early else 0
         self.bytes += sum(file.size for file in files)
         oldest_ns = min(file.ctime_ns for file in files)
         self.oldest_ns = min(self.oldest_ns, oldest_ns) if self.oldest_ns else oldest_ns
@@ -83,7 +86,7 @@ class _Pass:
         if not self.files:
             return Backlog()
         age = max((self.rules.now_ns - self.oldest_ns) / 1e9, 0.0)
-        return Backlog(self.files, self.bytes, age)
+        return Backlog(self.files, self.bytes, age, self.early)
 
 
 class Inbox:
@@ -103,7 +106,7 @@ class Inbox:
         # Files that are committed and stay in the inbox: kept ones, and those stuck there.
         self._taken: set[bytes] = set()
         self._renamed: frozenset[int] = frozenset()
-        self._naming = Naming(options.directory)
+        self._naming = Naming(options.directory, options.names_max)
         self._behind = Backlog()
         self._walked_at = 0.0
 
@@ -114,6 +117,11 @@ class Inbox:
             return self._behind
         age = self._behind.oldest_seconds + time.monotonic() - self._walked_at
         return replace(self._behind, oldest_seconds=age)
+
+    @property
+    def left(self) -> list[Left]:
+        """What stays in the inbox, and why, as far as it was named."""
+        return self._naming.left
 
     def close(self) -> None:
         """End the threads that are not blocked. Works twice."""
@@ -195,7 +203,7 @@ class Inbox:
             for left in seen.left:
                 self._naming.name(*left)
                 unseen.append(left.path)
-            current.waits(seen.early)
+            current.waits(seen.early, early=True)
             for file in self._new(seen, there):
                 batch.append(file)
                 size += file.size
@@ -244,26 +252,35 @@ class Inbox:
 
     async def _take(self, batch: list[Candidate], current: _Pass) -> None:
         """Read, commit and remove one batch, and count what of it waits for the next walk."""
-        taken = await self._read(batch)
-        if not taken:
-            current.waits(batch)
-            return
+        taken, left = await self._read(batch)
+        over: set[str] = set()
+        if taken:
+            outcome = await self._commit(taken)
+            del taken
+            await self._remove(outcome)
+            current.took += len(outcome.done)
+            left += outcome.left
+            over = {file.path for file in outcome.done} | {bad.path for bad in outcome.refused}
+        sick = {one.path for one in left}
+        for file in batch:
+            if file.path not in over:
+                # What changed while it was read was not complete after all.
+                refused = not sick.isdisjoint((file.path, file.path.rpartition("/")[0]))
+                current.waits([file], early=not refused)
+
+    async def _commit(self, taken: list[Taken]) -> Outcome:
         try:
             outcome = await self._call(self._ingest.commit, taken)
         except Conflict:
             await self._call(self._ingest.recover)
             raise
-        del taken
         self._report(outcome)
         for left in outcome.left:
             self._naming.name(*left)
         await self._set_aside(outcome.refused, await self._call(self._records.server_time_ns))
-        await self._remove(outcome)
-        current.took += len(outcome.done)
-        over = {file.path for file in outcome.done} | {bad.path for bad in outcome.refused}
-        current.waits([file for file in batch if file.path not in over])
+        return outcome
 
-    async def _read(self, batch: list[Candidate]) -> list[Taken]:
+    async def _read(self, batch: list[Candidate]) -> tuple[list[Taken], list[Left]]:
         directory, big_bytes = self._options.directory, self._options.big_bytes
         parts = await asyncio.gather(
             *(
@@ -271,9 +288,10 @@ class Inbox:
                 for chunk in _chunks(sorted_files(batch))
             )
         )
-        for left in (left for _, failed in parts for left in failed):
-            self._naming.name(*left)
-        return [one for taken, _ in parts for one in taken]
+        left = [one for _, failed in parts for one in failed]
+        for one in left:
+            self._naming.name(*one)
+        return [one for taken, _ in parts for one in taken], left
 
     async def _remove(self, outcome: Outcome) -> None:
         if self._options.keep:

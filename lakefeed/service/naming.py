@@ -10,20 +10,25 @@ from __future__ import annotations
 import logging
 
 from lakefeed.service.records import CLAIMS
+from lakefeed.service.waiting import Left
 
-# More lines at once than anybody reads; a permission that is wrong concerns a million files.
-NAMES_MAX = 1000
 _logger = logging.getLogger(__name__)
 
 
 class Naming:
     """Names what is left in one inbox."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, names_max: int) -> None:
         self._directory = directory
-        self._known: set[str] = set()
+        self._names_max = names_max
+        self._known: dict[str, str] = {}
         self._met: set[str] = set()
         self._unnamed = self._told = 0
+
+    @property
+    def left(self) -> list[Left]:
+        """What is left, by path, as far as it was named."""
+        return [Left(path, reason) for path, reason in sorted(self._known.items())]
 
     def begin(self) -> None:
         """Note that a walk, and the recovery before it, begins."""
@@ -33,10 +38,10 @@ class Naming:
     def name(self, path: str, reason: str) -> None:
         """Say that something is left, and why."""
         if path not in self._known:
-            if len(self._known) >= NAMES_MAX:
+            if len(self._known) >= self._names_max:
                 self._unnamed += 1
                 return
-            self._known.add(path)
+            self._known[path] = reason
             _logger.warning("left in inbox %s: %r: %s", self._directory, path, reason)
         self._met.add(path)
 
@@ -47,12 +52,10 @@ class Naming:
 
     def end(self) -> None:
         """Note that a walk went to its end. It does not look at claims: recovery names them."""
-        self._known = {path for path in self._known if path in self._met or _is_claim(path)}
+        for path in [*self._known]:
+            if path not in self._met and not path.startswith(f"{CLAIMS}/"):
+                del self._known[path]
         if self._unnamed and self._unnamed != self._told:
             _logger.warning("left in inbox %s: %d more, which are not named", self._directory,
                             self._unnamed)  # fmt: skip
         self._told = self._unnamed
-
-
-def _is_claim(path: str) -> bool:
-    return path.startswith(f"{CLAIMS}/")

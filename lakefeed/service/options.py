@@ -17,7 +17,9 @@ class InboxOptions:
     """A directory whose files are taken in below `prefix`.
 
     A pack is written at `pack_files`, at `pack_bytes`, or when the oldest file has waited for
-    `pack_age_seconds`. Files above `big_bytes` get a pack of their own. `threads` read at once.
+    `pack_age_seconds`. Files above `big_bytes` get a pack of their own. `threads` read at once. Of
+    what is left, `names_max` are named and the others counted: more lines than anybody reads, where
+    a wrong permission concerns a million files.
     """
 
     directory: str
@@ -30,6 +32,7 @@ class InboxOptions:
     keep: bool = False
     poll_seconds: float = 1.0
     threads: int = 16
+    names_max: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from lakefeed.service import taking
+from lakefeed.service.waiting import Candidate
 from tests.cli.conftest import Run
 from tests.service.tools import drop, waiting
 
@@ -58,3 +63,43 @@ def test_what_is_left_is_said(run: Run, lake: Path, tmp_path: Path) -> None:
     assert "left alone lake: a lake" in done.out
     facts = run("inbox", lake, box, "--json").json
     assert [one["path"] for one in facts["left"]] == ["lake"]
+
+
+def test_what_cannot_be_read_or_removed_is_left_and_not_unfinished(
+    run: Run, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = tmp_path / "drop"
+    for name in ("good", "locked", "shut/a", "stuck"):
+        drop(box, name, b"1")
+    (box / "fresh").write_bytes(b"2")
+    read, remove = taking._read, taking._remove
+
+    def refused(fd: int, file: Candidate, big_bytes: int) -> taking.Taken:
+        if file.path == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(fd, file, big_bytes)
+
+    @contextmanager
+    def shut(root_fd: int, path: str) -> Iterator[int]:
+        if path.startswith("shut/"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        with directory_of(root_fd, path) as fd:
+            yield fd
+
+    def stuck(root_fd: int, fd: int, file: Candidate, claim: str) -> None:
+        if file.path == "stuck":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(root_fd, fd, file, claim)
+
+    directory_of = taking.directory_of
+    monkeypatch.setattr(taking, "_read", refused)
+    monkeypatch.setattr(taking, "directory_of", shut)
+    monkeypatch.setattr(taking, "_remove", stuck)
+    done = run("inbox", lake, box, "--inbox-quiet", "1h")
+    assert "took in 2 files, 2 B; 1 are not complete yet" in done.out
+    assert "left alone locked: Permission denied" in done.out
+    assert "left alone shut: Permission denied" in done.out
+    assert "left alone stuck: the lake has it, and it cannot be removed" in done.out
+    facts = run("inbox", lake, box, "--inbox-quiet", "1h", "--json").json
+    assert (facts["files"], facts["early"]) == (0, 1)
+    assert [one["path"] for one in facts["left"]] == ["locked", "shut", "stuck"]

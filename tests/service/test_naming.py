@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lakefeed.service import naming, taking
+from lakefeed.service import taking
 from lakefeed.service.waiting import Candidate
 from tests.service.tools import drop, service, waiting
 
@@ -24,8 +24,7 @@ def test_names_beyond_the_most_are_counted_and_those_that_are_gone_make_room(
         return read(fd, file, big_bytes)
 
     monkeypatch.setattr(taking, "_read", refusing)
-    monkeypatch.setattr(naming, "NAMES_MAX", 3)
-    with service(tmp_path) as made:
+    with service(tmp_path, names_max=3) as made:
         box = made.inbox()
 
         async def walk(*names: str) -> str:
