@@ -1,9 +1,10 @@
 """The daemon: one keeper for each lake, one HTTP server, one way to end.
 
 `run` works until SIGTERM or SIGINT, `run_once` does what is due and ends. At the end every keeper
-finishes its batch or gives up its run, and hands its lease over. What does not end in time (a
-volume that hangs) is left behind: its threads are daemons, nothing of it was acknowledged, and the
-next one recovers. `abandoned` then says that the process should not wait for them.
+gives up what it has not committed, finishes what it has, and hands its lease over. What does not
+end in time (a volume that hangs) is left behind: its threads are daemons, nothing of it was
+acknowledged, and the next one recovers. `abandoned` then says that the process should not wait for
+them.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Keeper:
         return self._teller.status
 
     def stop(self) -> None:
-        """Ask everything to end soon: the batch at hand is finished, a compaction given up."""
+        """Ask everything to end soon: what is committed is finished, all else given up."""
         self._guard.stop()
         self._stop.set()
         if self._leadership is not None:

@@ -315,6 +315,26 @@ def test_other_writers_do_not_disturb_a_batch(
         assert made.files() == {"a": b"1", "b": b"2"}
 
 
+def test_who_is_asked_to_end_finishes_what_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path, pack_files=1) as made:
+        drop(made.root, "a", b"1")
+        drop(made.root, "b", b"2")
+        publish = Ingest._publish
+
+        def then_asked(self: Ingest, *args: Any) -> Any:
+            state = publish(self, *args)
+            made.guard.stop()
+            return state
+
+        monkeypatch.setattr(Ingest, "_publish", then_asked)
+        with pytest.raises(Stopped):
+            made.take()
+        assert len(waiting(made.root)) == made.commits() == 1
+        assert list((made.root / ".lakefeed").glob("*.open")) == []
+
+
 def test_a_replica_without_its_lease_does_not_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
