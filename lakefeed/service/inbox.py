@@ -174,7 +174,7 @@ class Inbox:
         for file in stuck:
             self._naming.name(file.path, _STUCK)
         self._set_strays_aside()
-        again = bool(stuck or self._records.claims())
+        again = self._records.tidy() or bool(stuck or self._records.claims())
         self._recover_at = time.monotonic() + STUCK_SECONDS if again else math.inf
         if self._options.keep:
             self._taken = {digest(f) for record in self._records.taken() for f in record.files}

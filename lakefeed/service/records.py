@@ -7,6 +7,7 @@ Below the inbox lies `.lakefeed/`:
                                before, so the log says later whether the commit was made
     <base>-<batch>.taken       the same, committed, where files are kept in the inbox
     claims/<batch>-<inode>     a file on its way out: committed, being removed
+    now.<id>, id.<id>, *.tmp   there for a moment only; `tidy` removes what a crash left of them
 
 A record is written and synced before its commit. Whatever dies afterwards, the next one reads the
 record, asks the log, and finishes the removal or forgets the record. Records are envelopes, so a
@@ -32,6 +33,10 @@ from lakefeed.service.waiting import Candidate
 HOME = ".lakefeed"
 CLAIMS = f"{HOME}/claims"
 _NAME = re.compile(r"(\d{20})-([0-9a-f]{32})\.(open|taken)")
+# What is made under one of these names is renamed or removed by the next call or two. An hour: more
+# than any server is waited for, and whoever comes later finds no file, and tries again.
+_MOMENTARY = re.compile(r"(now|id)\.[0-9a-f]{32}|.+\.(open|taken)\.tmp")
+_MOMENT_NS = 3600 * 10**9
 # Kept inboxes: from so many records on, they are written anew as one.
 _RECORDS_MAX = 32
 
@@ -103,6 +108,20 @@ class Records:
         finally:
             os.close(fd)
             os.unlink(path)
+
+    def tidy(self) -> bool:
+        """Remove what a crash left in the middle of a call; True if there may be more to come."""
+        names = [name for name in os.listdir(self._home) if _MOMENTARY.fullmatch(name)]
+        old_before_ns = self.server_time_ns() - _MOMENT_NS if names else 0
+        young = False
+        for name in names:
+            path = os.path.join(self._home, name)
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_mtime_ns < old_before_ns:
+                    os.unlink(path)
+                else:
+                    young = True
+        return young
 
     def _path(self, record: Record, state: str) -> str:
         return os.path.join(self._home, f"{record.base:020d}-{record.batch}.{state}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 from pathlib import Path
 
@@ -106,6 +107,31 @@ def test_a_record_that_a_full_disk_cuts_short_is_removed(
         fail(made.inbox(), VolumeFailed)
         assert packs(made) == 0
         assert left(made) == ["claims", "id"]
+
+
+def test_what_a_crash_leaves_in_the_middle_of_a_call_is_removed_once_it_is_old(
+    tmp_path: Path,
+) -> None:
+    with service(tmp_path, keep=True) as made:
+        drop(made.root, "a", b"1")
+        assert made.take() == 1
+        home = made.root / ".lakefeed"
+        kept = left(made)
+        record = f"{1:020d}-{layout.new_id()}"
+        momentary = [f"now.{layout.new_id()}", f"id.{layout.new_id()}", f"{record}.open.tmp",
+                     f"{record}.taken.tmp"]  # fmt: skip
+        for name in momentary:
+            (home / name).touch()
+        box = made.inbox()
+        assert run_once(box) == 0
+        assert left(made) == sorted([*kept, *momentary])  # another replica may be at it
+        assert math.isfinite(box._recover_at)  # it looks again later
+        for name in (*momentary, *kept):
+            os.utime(home / name, (0, 0))
+        box = made.inbox()
+        assert run_once(box) == 0
+        assert left(made) == kept
+        assert math.isinf(box._recover_at)
 
 
 def test_batches_given_up_for_lost_are_forgotten_once_another_one_is_committed(
