@@ -104,6 +104,11 @@ class Lake(Closing):
         """Where the lake is."""
         return self.volume.name
 
+    def read_id(self) -> str:
+        """Return what tells this lake from all others, whatever directory it is in."""
+        subject = f"{self.name}/{layout.SUPERBLOCK}"
+        return envelope.unseal(_read_superblock(self.volume), "lake", subject).id("id")
+
     # -- reading ---------------------------------------------------------------------------------
 
     def snapshot(self, at: int | str | None = None, *, time_ns: int | None = None) -> Snapshot:

@@ -95,6 +95,7 @@ class Inbox:
     def __init__(
         self, lake: Lake, options: InboxOptions, guard: Guard, report: Callable[[Outcome], None]
     ) -> None:
+        self._lake = lake
         self._options = options
         self._guard = guard
         self._report = report
@@ -168,7 +169,7 @@ class Inbox:
     def _open(self) -> None:
         """Make the inbox's own directory, and finish what a crash left."""
         check_root(self._options.directory)
-        self._records.open()
+        self._records.open(self._lake.read_id())
         stuck = self._ingest.recover()
         self._taken = {*map(digest, stuck)}
         for file in stuck:

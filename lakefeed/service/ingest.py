@@ -160,7 +160,7 @@ class Ingest:
         with suppress(NotFound):
             # A damaged commit is in every writer's way: Corrupt now, before packs are written.
             self._lake.log.read(snapshot.number + 1)
-        outcome = Outcome(Record(layout.new_id(), snapshot.number, ()))
+        outcome = Outcome(self._records.new(snapshot.number))
         fresh = self._fresh(sorted(taken, key=lambda one: one.file.path), outcome)
         packs: list[PackSealed] = []
         try:

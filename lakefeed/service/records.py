@@ -3,15 +3,17 @@
 Below the inbox lies `.lakefeed/`:
 
     id                         names the inbox in commits; made once
-    <base>-<batch>.open        files about to be committed under this batch; `base` is the snapshot
-                               before, so the log says later whether the commit was made
-    <base>-<batch>.taken       the same, committed, where files are kept in the inbox
+    <lake>-<base>-<batch>.open    files about to be committed to this lake under this batch; `base`
+                               is the snapshot before, so its log says later whether they were
+    <lake>-<base>-<batch>.taken   the same, committed, where files are kept in the inbox
     claims/<batch>-<inode>     a file on its way out: committed, being removed
     now.<id>, id.<id>, *.tmp   there for a moment only; `tidy` removes what a crash left of them
 
 A record is written and synced before its commit. Whatever dies afterwards, the next one reads the
 record, asks the log, and finishes the removal or forgets the record. Records are envelopes, so a
-torn one is noticed; the commit cannot have been made then. Blocking, used by one thread at a time.
+torn one is noticed; the commit cannot have been made then. A lake goes by its own records: several
+may keep from one inbox, and one made anew gets all of it. Records of earlier versions name none and
+count for each. Blocking, used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lakefeed.errors import Corrupt
 from lakefeed.format import envelope
@@ -32,7 +34,7 @@ from lakefeed.service.waiting import Candidate
 
 HOME = ".lakefeed"
 CLAIMS = f"{HOME}/claims"
-_NAME = re.compile(r"(\d{20})-([0-9a-f]{32})\.(open|taken)")
+_NAME = re.compile(r"(?:([0-9a-f]{32})-)?\d{20}-[0-9a-f]{32}\.(open|taken)")
 # What is made under one of these names is renamed or removed by the next call or two. An hour: more
 # than any server is waited for, and whoever comes later finds no file, and tries again.
 _MOMENTARY = re.compile(r"(now|id)\.[0-9a-f]{32}|.+\.(open|taken)\.tmp")
@@ -45,11 +47,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The files of one batch; the commit that has its id, if any, comes after snapshot `base`."""
+    """The files of one batch; the commit that has its id, if any, comes after snapshot `base` of
+    the lake with the id `lake` ("": an earlier version did not say)."""
 
     batch: str
     base: int
     files: tuple[Candidate, ...]
+    lake: str = ""
 
 
 class Records:
@@ -58,10 +62,12 @@ class Records:
     def __init__(self, root: str) -> None:
         self._root = root
         self._home = os.path.join(root, HOME)
+        self._lake = ""
         self.id = ""
 
-    def open(self) -> None:
-        """Make what is missing, and read the inbox's own id."""
+    def open(self, lake: str) -> None:
+        """Make what is missing, and read the inbox's own id; `lake` is that of the lake."""
+        self._lake = lake
         os.makedirs(os.path.join(self._root, CLAIMS), exist_ok=True)
         path = os.path.join(self._home, "id")
         try:
@@ -123,8 +129,13 @@ class Records:
                     young = True
         return young
 
+    def new(self, base: int) -> Record:
+        """Return the record of a batch that no file belongs to yet."""
+        return Record(layout.new_id(), base, (), self._lake)
+
     def _path(self, record: Record, state: str) -> str:
-        return os.path.join(self._home, f"{record.base:020d}-{record.batch}.{state}")
+        lake = f"{record.lake}-" if record.lake else ""
+        return os.path.join(self._home, f"{lake}{record.base:020d}-{record.batch}.{state}")
 
     def begin(self, record: Record) -> None:
         """Note a batch durably, before its commit."""
@@ -144,11 +155,12 @@ class Records:
 
     def keep(self, record: Record) -> None:
         """Remember that these files, which stay where they are, were taken in."""
+        ours = replace(record, lake=self._lake)
         try:
-            os.replace(self._path(record, "open"), self._path(record, "taken"))
+            os.replace(self._path(record, "open"), self._path(ours, "taken"))
         except FileNotFoundError:
             # Never begun, as the lake had all of it; or given up for lost by another replica.
-            self._note(record, "taken")
+            self._note(ours, "taken")
 
     def pending(self) -> list[Record]:
         """Return the batches of which it is not known whether they were committed."""
@@ -158,11 +170,14 @@ class Records:
         """Yield the batches whose files were kept."""
         yield from self._read("taken")
 
+    def _names(self, state: str) -> list[str]:
+        """Return the names of this lake's records, the oldest first."""
+        matches = map(_NAME.fullmatch, sorted(os.listdir(self._home)))
+        ours = (None, self._lake)
+        return [one[0] for one in matches if one is not None and one[2] == state and one[1] in ours]
+
     def _read(self, state: str) -> Iterator[Record]:
-        for name in sorted(os.listdir(self._home)):
-            match = _NAME.fullmatch(name)
-            if match is None or match[3] != state:
-                continue
+        for name in self._names(state):
             path = os.path.join(self._home, name)
             try:
                 data = _content(path)
@@ -180,7 +195,7 @@ class Records:
         """Write the records of kept files anew as one, without those that left the inbox; return
         it, None if they are few. What lies at or below an `unseen` path may be there: it stays.
         """
-        names = [name for name in os.listdir(self._home) if name.endswith(".taken")]
+        names = self._names("taken")
         if len(names) < _RECORDS_MAX:
             return None
         below = tuple(f"{path}/" for path in unseen)
@@ -190,7 +205,7 @@ class Records:
             for file in record.files
             if (mark := digest(file)) in there or f"{file.path}/".startswith(below)
         }
-        whole = Record(layout.new_id(), 0, tuple(files.values()))
+        whole = replace(self.new(0), files=tuple(files.values()))
         self._note(whole, "taken")
         for name in names:
             with suppress(FileNotFoundError):
@@ -237,13 +252,15 @@ def _sealed(record: Record) -> bytes:
     return envelope.seal(body)
 
 
-def _unsealed(data: bytes, subject: str) -> Record:
-    fields = envelope.unseal(data, "taken", subject)
+def _unsealed(data: bytes, path: str) -> Record:
+    fields = envelope.unseal(data, "taken", path)
     files = tuple(
         Candidate(f.text("path"), f.number("size"), f.word("mtime_ns"), f.word("inode"), 0)
         for f in fields.objects("files")
     )
-    return Record(fields.id("batch"), fields.number("base"), files)
+    match = _NAME.fullmatch(os.path.basename(path))
+    lake = match[1] if match is not None else None
+    return Record(fields.id("batch"), fields.number("base"), files, lake or "")
 
 
 def sorted_files(files: Sequence[Candidate]) -> tuple[Candidate, ...]:

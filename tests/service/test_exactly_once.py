@@ -274,7 +274,7 @@ def test_a_batch_given_up_for_lost_that_was_committed_after_all_is_not_repeated(
 
 def test_a_record_holds_whatever_a_file_server_says_of_a_file(tmp_path: Path) -> None:
     mine = Records(str(tmp_path))
-    mine.open()
+    mine.open(layout.new_id())
     odd = Candidate("a", (1 << 63) - 1, -1 << 63, (1 << 64) - 1, 0)
     record = Record(layout.new_id(), 1, (odd, odd._replace(mtime_ns=(1 << 63) - 1, inode=0)))
     mine.begin(record)
@@ -286,7 +286,7 @@ def test_a_record_that_goes_stale_in_the_moment_of_reading_is_looked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
 ) -> None:
     mine = Records(str(tmp_path))
-    mine.open()
+    mine.open(layout.new_id())
     record = Record(layout.new_id(), 1, ())
     mine.begin(record)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lakefeed import Lake
 from lakefeed.service.ingest import Ingest
-from tests.service.tools import LONG_AGO_NS, Service, drop, service, waiting
+from tests.service.tools import LONG_AGO_NS, Died, Service, drop, dying, service, waiting
 
 
 def test_a_kept_inbox_remembers_what_was_taken(tmp_path: Path) -> None:
@@ -40,6 +41,49 @@ def test_the_records_of_a_kept_inbox_do_not_grow_for_ever(tmp_path: Path) -> Non
         assert len(records) < 32
         assert made.take() == 0
         assert len(made.files()) == 40
+
+
+@pytest.mark.slow
+def test_each_lake_that_keeps_from_an_inbox_gets_all_of_it(tmp_path: Path) -> None:
+    with service(tmp_path, keep=True, pack_files=1) as made:
+        drop(made.root, "a", b"1")
+        assert made.take() == 1
+        with Lake.create(tmp_path / "other") as lake:
+            other = Service(lake, made.root, made.options)
+            assert other.take() == 1
+            for number in range(40):
+                drop(made.root, f"{number:02d}", b"%d" % number)
+            assert other.take() == 40  # its records are written anew as one
+            assert made.take() == 40
+            deleted(made, "a")
+            deleted(other, "00")
+            assert (made.take(), other.take()) == (0, 0)
+            assert made.files().keys() ^ other.files().keys() == {"a", "00"}
+
+
+def test_the_recovery_of_one_lake_leaves_the_batches_of_another_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path, keep=True) as made, Lake.create(tmp_path / "other") as lake:
+        drop(made.root, "a", b"1")
+        dying(monkeypatch, Ingest, "_publish", after=True)
+        with pytest.raises(Died):
+            made.take()
+        assert Service(lake, made.root, made.options).take() == 1
+        deleted(made, "a")
+        assert made.take() == 0
+        assert made.files() == {}
+
+
+def test_records_of_earlier_versions_count(tmp_path: Path) -> None:
+    with service(tmp_path, keep=True) as made:
+        drop(made.root, "a", b"1")
+        assert made.take() == 1
+        (record,) = (made.root / ".lakefeed").glob("*.taken")
+        record.rename(record.with_name(record.name.partition("-")[2]))
+        deleted(made, "a")
+        assert made.take() == 0
+        assert made.files() == {}
 
 
 def deleted(made: Service, *paths: str) -> None:
