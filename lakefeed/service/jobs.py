@@ -1,11 +1,14 @@
 """What is done for a lake besides its inboxes: compaction, garbage collection, verification.
 
 Each job is a plain function that blocks, asks its guard often whether to go on, and returns facts.
-When, by whom and after which failure it is done again is left to `keeper`.
+When, by whom and after which failure it is done again is left to `keeper`. What is done once a day
+or less often leaves a lease in the lake, for as long as nobody need do it again: so neither a
+daemon that starts anew nor another replica puts it off, or does it twice.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -20,9 +23,12 @@ from lakefeed.lake.scrub import Scrubbed, ScrubOptions, scrub
 from lakefeed.service.options import ServiceOptions
 from lakefeed.service.threads import Guard, Stopped, lower_priority
 
+Rare = Literal["sweep", "scrub"]
 Result = Literal["done", "nothing", "conflict", "damaged"]
 # Unmerged packs each cost every look-up a probe; so many are worth a merge of their rows.
 MERGE_FROM = 16
+# The slow pass over all packs: once a day.
+SWEEP_SECONDS = 24 * 3600.0
 WINDOW_RUN_BYTES = 4 << 30
 # Of the time that is left in a window, at a rate: the rest is for the plan and the index, and for
 # readers that the copying makes way for.
@@ -111,7 +117,11 @@ def run_collection(
         guard.check()
 
     collected = collect(lake, options.retention, orphans=orphans, progress=go_on)
-    return collected, orphans_of(lake).bytes if orphans else None
+    if not orphans:
+        return collected, None
+    left_bytes = orphans_of(lake).bytes
+    _note(lake, "sweep", options)
+    return collected, left_bytes
 
 
 def run_scrub(lake: Lake, options: ServiceOptions, guard: Guard) -> Scrubbed:
@@ -122,4 +132,26 @@ def run_scrub(lake: Lake, options: ServiceOptions, guard: Guard) -> Scrubbed:
         guard.check()
 
     how = ScrubOptions(max_seconds=options.scrub_seconds, rate_bytes=options.rate_bytes)
-    return scrub(lake, how, go_on)
+    scrubbed = scrub(lake, how, go_on)
+    _note(lake, "scrub", options)
+    return scrubbed
+
+
+def rest_seconds(lake: Lake, job: Rare, options: ServiceOptions) -> float:
+    """Return how long a job need not be done yet; 0: it is due. Whichever replica did it counts; in
+    a lake where none ever did, the time begins now."""
+    lease = lake.leases.read(job)
+    if lease is None:
+        _note(lake, job, options)
+        return _interval(job, options)
+    left_seconds = (lease.expires_ns - lake.refs.server_time_ns()) / 1e9
+    return min(max(left_seconds, 0.0), _interval(job, options))
+
+
+def _interval(job: Rare, options: ServiceOptions) -> float:
+    return SWEEP_SECONDS if job == "sweep" else options.scrub_interval_seconds
+
+
+def _note(lake: Lake, job: Rare, options: ServiceOptions) -> None:
+    with suppress(Conflict):  # another replica has just done it, too
+        lake.leases.acquire(job, options.name, _interval(job, options))

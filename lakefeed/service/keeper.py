@@ -28,8 +28,10 @@ from lakefeed.service.inbox import Backlog, Inbox
 from lakefeed.service.ingest import Outcome
 from lakefeed.service.jobs import (
     MERGE_FROM,
+    Rare,
     in_window,
     merge_rows,
+    rest_seconds,
     run_collection,
     run_compaction,
     run_scrub,
@@ -44,8 +46,6 @@ from lakefeed.volume.posix import PosixVolume
 
 # After a failure the next try waits at least so long, so that a sick volume is not hammered.
 RETRY_SECONDS = 5.0
-# The slow pass over all packs: once a day.
-SWEEP_SECONDS = 24 * 3600.0
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
@@ -53,11 +53,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Due:
-    """When jobs are to be done next, by the monotonic clock."""
+    """When jobs are to be done next, or looked at in the lake, by the monotonic clock."""
 
     gc: float
-    sweep: float
-    scrub: float
+    scrub: float = 0.0
 
 
 def _watched(options: ServiceOptions) -> Iterator[str]:
@@ -224,9 +223,8 @@ class Keeper:
 
     async def _housekeep(self, lake: Lake, leading: Leadership) -> None:
         """Let the jobs take turns."""
-        options, now = self._options, time.monotonic()
-        due = _Due(now + options.gc_interval_seconds, now + SWEEP_SECONDS,
-                   now + options.scrub_interval_seconds)  # fmt: skip
+        options = self._options
+        due = _Due(time.monotonic() + options.gc_interval_seconds)
         while not self._stop.is_set():
             await leading.held.wait()
             if self._stop.is_set():
@@ -241,13 +239,24 @@ class Keeper:
     async def _do_due(self, lake: Lake, due: _Due) -> None:
         options = self._options
         if options.gc_interval_seconds and time.monotonic() >= due.gc:
-            sweep = time.monotonic() >= due.sweep
+            sweep = await self._rest(lake, "sweep") == 0.0
             await self._attempt("gc", lambda: self._collect(lake, orphans=sweep))
             due.gc = time.monotonic() + options.gc_interval_seconds
-            due.sweep += SWEEP_SECONDS if sweep else 0.0
         if options.scrub_interval_seconds and time.monotonic() >= due.scrub:
-            await self._attempt("scrub", lambda: self._scrub(lake))
-            due.scrub = time.monotonic() + options.scrub_interval_seconds
+            rest = await self._rest(lake, "scrub")
+            if rest == 0.0:
+                await self._attempt("scrub", lambda: self._scrub(lake))
+                rest = options.scrub_interval_seconds
+            due.scrub = time.monotonic() + (rest or 0.0)
+
+    async def _rest(self, lake: Lake, job: Rare) -> float | None:
+        """Return how long a job need not be done yet, None when the lake does not say."""
+        options = self._options
+
+        async def ask() -> float:
+            return await in_thread("look", lambda: rest_seconds(lake, job, options))
+
+        return await self._attempt("look", ask)
 
     async def _attempt(self, job: str, work: Callable[[], Awaitable[T]]) -> T | None:
         """Return what a job returns, None when it failed: that is told, and tried again."""

@@ -1,0 +1,81 @@
+"""What is done once a day is done once a day, however often daemons start and take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lakefeed import Lake
+from lakefeed.errors import VolumeFailed
+from lakefeed.lake.leases import Leases
+from lakefeed.metrics.compactor import CompactorMetrics
+from lakefeed.service import jobs, keeper
+from lakefeed.service.jobs import rest_seconds
+from lakefeed.service.keeper import Keeper
+from lakefeed.service.options import LakeOptions, ServiceOptions
+
+HOUR = 3600.0
+
+
+class Story:
+    """Daemons on one lake, one after the other, and what each of their looks did."""
+
+    def __init__(self, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lake = lake
+        self.fails = False
+        self._hours = 0.0
+        self._done: list[str] = []
+        began_ns = time.time_ns()
+
+        def now_ns() -> int:
+            return began_ns + int(self._hours * HOUR * 1e9)
+
+        lake.leases = Leases(lake.volume, now_ns)
+        monkeypatch.setattr(lake.refs, "server_time_ns", now_ns)
+        monkeypatch.setattr(keeper, "run_collection", self._note(jobs.run_collection, "gc"))
+        monkeypatch.setattr(keeper, "run_scrub", self._note(jobs.run_scrub, "scrub"))
+
+    def _note(self, work: Callable[..., object], name: str) -> Callable[..., object]:
+        def run(*args: object) -> object:
+            if self.fails:
+                raise VolumeFailed(name)
+            self._done.append("sweep" if args[-1] is True else name)
+            return work(*args)
+
+        return run
+
+    def look(self, hours: float, daemon: str = "us") -> list[str]:
+        """Let a daemon that starts then do what is due."""
+        self._hours = hours
+        self._done.clear()
+        place = LakeOptions(self.lake.name)
+        made = Keeper(place, ServiceOptions((place,), daemon), CompactorMetrics())
+        asyncio.run(made._do_due(self.lake, keeper._Due(gc=0.0)))
+        return [*self._done]
+
+
+def test_daemons_that_live_for_hours_do_what_is_due_once_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        story = Story(lake, monkeypatch)
+        assert story.look(0.0) == ["gc"]  # a young lake
+        assert story.look(20.0, "other") == ["gc"]
+        assert story.look(25.0, "other") == ["sweep", "scrub"]
+        assert story.look(26.0) == ["gc"]
+        assert story.look(48.0) == ["gc"]
+        story.fails = True
+        assert story.look(50.0) == []
+        story.fails = False
+        assert story.look(51.0) == ["sweep", "scrub"]
+
+
+def test_a_shorter_interval_does_not_wait_for_the_longer_one(tmp_path: Path) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        for hours, rest in ((48.0, 48.0), (1.0, 1.0)):
+            options = ServiceOptions((), "us", scrub_interval_seconds=hours * HOUR)
+            assert rest_seconds(lake, "scrub", options) == pytest.approx(rest * HOUR, rel=0.01)
