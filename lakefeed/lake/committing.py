@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from io import BufferedIOBase
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -134,6 +136,18 @@ def _add(writer: PackWriter, path: str, operation: Operation, now_ns: int) -> No
             writer.add_row(operation.shown(path)._replace(seq=0))
         case Delete():
             writer.add_row(tombstone(path, now_ns))
+
+
+def read_up_to(stream: BinaryIO, size: int) -> Buffer:
+    """Return `size` bytes, fewer only at the end; a raw stream gives what has come so far."""
+    first = stream.read(size)
+    if len(first) == size or isinstance(stream, BufferedIOBase):
+        return first  # buffered ones go on to the end by themselves; a terminal would ask again
+    parts, have = [first], len(first)
+    while have < size and (part := stream.read(size - have)):
+        parts.append(part)
+        have += len(part)
+    return b"".join(parts)
 
 
 def streamed(volume: Volume, base: int, path: str, chunks: Iterable[Buffer], meta: Meta) -> Sealed:

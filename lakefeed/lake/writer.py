@@ -37,7 +37,7 @@ from lakefeed.lake.batch import (
     Refer,
     WriterOptions,
 )
-from lakefeed.lake.committing import Publisher, streamed
+from lakefeed.lake.committing import Publisher, read_up_to, streamed
 from lakefeed.lake.names import Names, check_facts
 from lakefeed.lake.overlay import Overlay
 from lakefeed.lake.snapshot import Snapshot
@@ -105,11 +105,11 @@ class Writer:
         return self._put_stream(path, source, meta or Meta(time.time_ns()))
 
     def _put_stream(self, path: str, stream: BinaryIO, meta: Meta) -> PutHandle:
-        head = stream.read(self._options.big_bytes + 1)
+        head = read_up_to(stream, self._options.big_bytes + 1)
         if len(head) <= self._options.big_bytes:
             return self.put(path, head, mtime_ns=meta.mtime_ns, mode=meta.mode, attrs=meta.attrs)
 
-        def chunks() -> Iterator[bytes]:
+        def chunks() -> Iterator[Buffer]:
             yield head
             while chunk := stream.read(_STREAM_BYTES):
                 yield chunk

@@ -6,6 +6,7 @@ import io
 import os
 import threading
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -358,3 +359,24 @@ def test_a_reference_can_have_times_mode_and_attributes_of_its_own() -> None:
         assert (found.pack, found.offset, found.crc32c) == (row.pack, row.offset, row.crc32c)
         assert lake.snapshot().get("b") == b"bytes"
         assert not lake.snapshot().exists("a")
+
+
+@pytest.mark.parametrize("size", [0, 999, 1000, 1001, 5000])
+def test_a_stream_that_gives_less_than_was_asked_for_is_read_to_its_end(size: int) -> None:
+    class Dripping(io.RawIOBase):
+        """What a pipe or a socket is: each read brings what has come so far."""
+
+        def __init__(self, data: bytes) -> None:
+            super().__init__()
+            self._rest = data
+
+        def read(self, size: int = -1) -> bytes:
+            data, self._rest = self._rest[: min(size, 7)], self._rest[min(size, 7) :]
+            return data
+
+    data = os.urandom(size)
+    options = WriterOptions(flush_age_seconds=NEVER, big_bytes=1000, merge_after=0)
+    with new_lake() as lake:
+        with lake.writer(options) as writer:
+            writer.put_file("a", cast(BinaryIO, Dripping(data)))
+        assert lake.snapshot().get("a") == data
