@@ -4,8 +4,8 @@ Operations from any thread gather in a batch. When the batch is big, numerous or
 somebody calls `flush`, one background thread writes it as one pack, links one commit, and only then
 acknowledges every operation in it. A failed commit is raised to all who wait for it; if nobody
 does, by the next `flush` or `close`. Group commit is the only durability mechanism: no journal, and
-after a crash nothing to repair. While a batch is being written the next one gathers; when that one
-is full too, `put` waits (backpressure), so memory stays bounded.
+after a crash nothing to repair. While a batch is being written, or the index merged behind it, the
+next one gathers; when that one is full too, `put` waits (backpressure), so memory stays bounded.
 
 The writer reads its own writes: `get`, `stat` and `ls` see the gathered operations over the newest
 snapshot that this writer knows. What changes a whole tree looks for a newer one first. One lock
@@ -274,7 +274,7 @@ class Writer:
 
     def _must_wait(self, changes: dict[str, Operation]) -> bool:
         """Backpressure, and the rule that a commit holds a path in one pack only."""
-        if self._pending.is_full(self._options) and self._in_flight is not None:
+        if self._pending.operations and self._pending.is_full(self._options):
             return True
         clash = self._pending.clashes(changes)
         self._flush_wanted = self._flush_wanted or clash

@@ -77,6 +77,44 @@ def test_a_merge_that_fails_in_a_way_nobody_foresaw_stops_no_writer(
     assert "MemoryError" in caplog.text
 
 
+def test_no_more_than_a_batch_gathers_while_the_index_is_merged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    merging, gate, settled = threading.Event(), threading.Event(), threading.Event()
+
+    def merge() -> None:
+        merging.set()
+        assert gate.wait(60)
+
+    class Watched(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            if threading.current_thread() is producer:
+                settled.set()
+            return super().wait(timeout)
+
+    def put() -> None:
+        for number in range(50):
+            writer.put(f"{number}", b"x")
+        settled.set()
+
+    options = WriterOptions(flush_age_seconds=NEVER, flush_files=5, merge_after=1)
+    with new_lake() as lake:
+        monkeypatch.setattr(lake, "merge_index", merge)
+        with lake.writer(options) as writer:
+            producer = threading.Thread(target=put)
+            writer._changed = Watched()
+            writer.put("first", b"1")
+            writer.flush()
+            assert merging.wait(60)
+            producer.start()
+            assert settled.wait(60)
+            gathered = len(writer._pending.operations)
+            gate.set()
+            producer.join()
+        assert gathered <= 5
+        assert len(contents(lake.snapshot())) == 51
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("way", ["flush", "close"])
 def test_what_a_dead_commit_thread_dropped_is_told_by_flush_or_close(
