@@ -1,14 +1,16 @@
 """What a writer sees: operations not committed yet, laid over a snapshot.
 
 Layers are dictionaries from path to operation, newest first; the snapshot is the oldest layer. The
-newest layer may grow meanwhile, so whoever walks it takes its items at once.
+newest layer may grow meanwhile, so whoever walks it takes its items at once. A snapshot that was
+given up, because nobody looked here for long, makes way for the newest one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
-from lakefeed.errors import Invalid, NotFound
+from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format import payload
 from lakefeed.format.paths import check_path, check_prefix, subtree_range
 from lakefeed.format.rows import Kind, Row, rows_from_table
@@ -16,13 +18,32 @@ from lakefeed.lake.batch import Delete, Operation, Put, Refer
 from lakefeed.lake.listing import implied_directory
 from lakefeed.lake.snapshot import Snapshot
 
+_Answer = TypeVar("_Answer")
+
 
 class Overlay:
-    """A read-only view of layers over a snapshot."""
+    """A read-only view of layers over a snapshot; `renew` asks the volume for the newest one."""
 
-    def __init__(self, layers: Sequence[Mapping[str, Operation]], snapshot: Snapshot) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Mapping[str, Operation]],
+        snapshot: Snapshot,
+        renew: Callable[[], Snapshot],
+    ) -> None:
         self._layers = layers
         self._snapshot = snapshot
+        self._renew = renew
+
+    def _ask(self, question: Callable[[Snapshot], _Answer]) -> _Answer:
+        """Return what the snapshot says, the newest one where this one was given up."""
+        try:
+            return question(self._snapshot)
+        except SnapshotExpired:
+            newest = self._renew()
+            if newest.number == self._snapshot.number:
+                raise
+        self._snapshot = newest
+        return question(newest)
 
     def _operation(self, path: str) -> Operation | None:
         for layer in self._layers:
@@ -35,7 +56,7 @@ class Overlay:
         """Return a file's bytes."""
         operation = self._operation(path)
         if operation is None:
-            return self._snapshot.get(path)
+            return self._ask(lambda snapshot: snapshot.get(path))
         if isinstance(operation, Delete):
             raise NotFound(f"{path!r} in the lake", found="it was deleted")
         if isinstance(operation, Put):
@@ -52,7 +73,9 @@ class Overlay:
         operation = self._operation(check_path(path))
         if operation is None:
             try:
-                row = self._snapshot.stat(path)
+                row = self._ask(lambda snapshot: snapshot.stat(path))
+            except SnapshotExpired:
+                raise
             except NotFound:
                 return self._implied(path)
             return row if row.pack else self._implied(path)
@@ -69,7 +92,7 @@ class Overlay:
         """Tell whether a path is something that cannot hold other paths."""
         operation = self._operation(path)
         if operation is None:
-            table = self._snapshot.locate([path])
+            table = self._ask(lambda snapshot: snapshot.locate([path]))
             return table["kind"][0].as_py() in (Kind.FILE, Kind.SYMLINK)
         return not isinstance(operation, Delete) and _row(path, operation).kind is not Kind.DIR
 
@@ -81,7 +104,9 @@ class Overlay:
         """Return the rows directly below a directory, sorted by path."""
         directory = check_prefix(directory)
         try:
-            rows = {row.path: row for row in self._snapshot.ls(directory)}
+            rows = {row.path: row for row in self._ask(lambda snapshot: snapshot.ls(directory))}
+        except SnapshotExpired:
+            raise
         except (NotFound, Invalid):
             # A file in the snapshot may be a directory here; the end of this function decides.
             rows = {}
@@ -96,6 +121,8 @@ class Overlay:
             rows.pop(path, None)
             try:
                 rows[path] = self.stat(path)
+            except SnapshotExpired:
+                raise
             except NotFound:
                 continue
         if not rows and directory and self.stat(directory).kind is not Kind.DIR:
@@ -107,7 +134,7 @@ class Overlay:
         own = self._operation(path)
         rows = []
         if own is None:
-            table = self._snapshot.locate([path])
+            table = self._ask(lambda snapshot: snapshot.locate([path]))
             rows = rows_from_table(table.filter(table["path"].is_valid()))
         elif not isinstance(own, Delete):
             rows = [_row(path, own)]
@@ -115,11 +142,8 @@ class Overlay:
 
     def _below(self, directory: str) -> list[Row]:
         low, high = subtree_range(directory)
-        rows = {
-            row.path: row
-            for table in self._snapshot.scan_range(low, high)
-            for row in rows_from_table(table)
-        }
+        tables = self._ask(lambda snapshot: list(snapshot.scan_range(low, high)))
+        rows = {row.path: row for table in tables for row in rows_from_table(table)}
         for layer in reversed(self._layers):
             for path, operation in tuple(layer.items()):
                 if low <= path and (high is None or path < high):

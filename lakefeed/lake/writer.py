@@ -217,7 +217,7 @@ class Writer:
             layers = [self._pending.operations]
             if self._in_flight is not None:
                 layers.append(self._in_flight.operations)
-        return Overlay(layers, self._newest())
+        return Overlay(layers, self._newest(), self._renew)
 
     def _newest(self) -> Snapshot:
         return self._snapshot or self._renew()

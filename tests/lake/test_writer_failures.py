@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from lakefeed.errors import Invalid, NotFound, VolumeFailed
+from lakefeed.errors import Invalid, NotFound, SnapshotExpired, VolumeFailed
+from lakefeed.lake import layout
 from lakefeed.lake.batch import PutHandle
 from lakefeed.lake.check import check
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.writer import WriterOptions
+from lakefeed.lake.writer import Writer, WriterOptions
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import QUIET, contents, new_lake
+from tests.lake.tools import QUIET, contents, new_lake, write
 from tests.support.faulty import FaultyVolume
 
 NEVER = 1e9
@@ -188,6 +192,53 @@ def test_what_no_row_can_say_is_refused_before_it_fails_the_batch(facts: dict[st
             with pytest.raises(Invalid):
                 writer.put("bad", b"2", **facts)
         assert contents(lake.snapshot()) == {"good": b"1"}
+
+
+@pytest.fixture
+def idle() -> Iterator[Writer]:
+    """Return a writer that did nothing until all it had seen was rewritten and collected."""
+    with new_lake() as lake, Lake.open(lake.volume) as other:
+        for number in range(3):
+            write(other, {f"a/{number}": b"x", f"z/{number}": b"x"})
+        with lake.writer(QUIET) as writer:
+            writer.put("a/own", b"1")
+            writer.flush()
+            write(other, {"z/later": b"2"})
+            other.merge_index(everything=True)
+            compact(other)
+            assert collect(other, Retention(keep_seconds=0)).deleted
+            yield writer
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda writer: [row.path for row in writer.ls("a")] == ["a/0", "a/1", "a/2", "a/own"],
+        lambda writer: writer.stat("a/1").size == 1,
+        lambda writer: writer.get("a/1") == b"x",
+        lambda writer: writer.put("new/name", b"3"),
+        lambda writer: writer.mkdir("new/name"),
+        lambda writer: writer.delete("a/1"),
+        lambda writer: writer.copy("a/1", "b"),
+    ],
+    ids=["ls", "stat", "get", "put", "mkdir", "delete", "copy"],
+)
+def test_a_writer_that_was_idle_for_longer_than_snapshots_are_kept_looks_at_the_newest(
+    idle: Writer, look: Callable[[Writer], object]
+) -> None:
+    assert look(idle)
+
+
+def test_a_lost_index_is_no_empty_directory_to_a_writer() -> None:
+    with new_lake() as lake:
+        write(lake, {"a/1": b"x"})
+        lake.merge_index()
+        (segment,) = lake.log.head().segments
+        lake.volume.unlink(layout.segment_path(segment))
+        with Lake.open(lake.volume) as other, other.writer(QUIET) as writer:
+            for look in (lambda: writer.ls(), lambda: writer.stat("a/1")):
+                with pytest.raises(SnapshotExpired):
+                    look()
 
 
 def test_leaving_by_an_exception_drops_what_is_not_acknowledged() -> None:
