@@ -37,6 +37,12 @@ def seal(body: dict[str, Any], version: int = VERSION) -> bytes:
     return head + data + _FOOT
 
 
+def check_text(subject: str, value: object) -> None:
+    """Refuse what a field of text cannot be: sealed, nobody could read the file again."""
+    if not isinstance(value, str):
+        raise Invalid(subject, expected="text", found=repr(value))
+
+
 def unseal(data: bytes, kind: str, subject: str) -> Fields:
     """Return the verified body of a file whose `type` is `kind`."""
     head = _HEAD.match(data)

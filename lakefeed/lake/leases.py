@@ -23,6 +23,7 @@ from lakefeed.errors import Conflict, NotFound
 from lakefeed.format import envelope
 from lakefeed.lake import layout
 from lakefeed.lake.placing import place_new, place_over
+from lakefeed.lake.refs import expiry_ns
 from lakefeed.volume.base import Volume, read_file
 
 # Each round means that a holder took the lease and let it run out, or gave it up, while we looked.
@@ -83,7 +84,7 @@ class Leases:
                 raise Conflict(f"lease {name} of {self._volume.name}", expected="nobody",
                                found=f"{current.holder} has it", hint="wait")  # fmt: skip
             token = current.token + 1 if current is not None else 1
-            lease = Lease(name, holder, token, now_ns + int(lifetime_seconds * 1e9))
+            lease = Lease(name, holder, token, expiry_ns(now_ns, lifetime_seconds))
             if self._claim(lease):
                 return lease
         raise Conflict(f"lease {name} of {self._volume.name}", expected="to win one claim",
@@ -109,7 +110,7 @@ class Leases:
             raise Conflict(f"lease {lease.name} of {self._volume.name}",
                            expected=f"token {lease.token} of {lease.holder}",
                            found=f"token {newest.token} of {newest.holder}")  # fmt: skip
-        expires_ns = self._server_time_ns() + int(lifetime_seconds * 1e9)
+        expires_ns = expiry_ns(self._server_time_ns(), lifetime_seconds)
         renewed = replace(lease, expires_ns=expires_ns)
         self._write(renewed)
         return renewed
@@ -130,5 +131,6 @@ def _same(one: Lease, other: Lease) -> bool:
 
 
 def _sealed(lease: Lease) -> bytes:
+    envelope.check_text(f"holder of lease {lease.name}", lease.holder)
     return envelope.seal({"type": "lease", "holder": lease.holder, "token": lease.token,
                           "expires_ns": lease.expires_ns})  # fmt: skip

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 
-from lakefeed.errors import Conflict, Corrupt, NotFound
+from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound
 from lakefeed.format import envelope
 from lakefeed.lake import layout
 from lakefeed.lake.placing import discard_tmp, place_new, place_over
 from lakefeed.volume.base import Volume, read_file
+
+# Numbers in small files are of at least zero and fit in 63 bits.
+EXPIRIES_NS = range(1 << 63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,16 @@ class Pin:
     snapshot: int
     holder: str
     expires_ns: int
+
+
+def expiry_ns(now_ns: int, lifetime_seconds: float) -> int:
+    """Return when something ends that lasts so long from now; Invalid if no file can say so."""
+    if isfinite(lifetime_seconds):
+        expires_ns = now_ns + int(lifetime_seconds * 1e9)
+        if expires_ns in EXPIRIES_NS:
+            return expires_ns
+    raise Invalid("lifetime", expected="seconds that end between 1970 and 2262",
+                  found=lifetime_seconds, hint="tag a snapshot to keep it for good")  # fmt: skip
 
 
 class Refs:
@@ -90,6 +104,8 @@ class Refs:
 
     def set(self, tag: Tag, *, move: bool = False) -> None:
         """Create a tag; Conflict if it exists, unless `move` says to point it elsewhere."""
+        if tag.message is not None:
+            envelope.check_text(f"message of tag {tag.name!r}", tag.message)
         body = {"type": "tag", "snapshot": tag.snapshot, "message": tag.message}
         self._place(envelope.seal(body), layout.ref_path(tag.name), f"tag {tag.name!r}", move)
 
@@ -110,7 +126,8 @@ class Refs:
 
     def renew(self, pin: Pin, lifetime_seconds: float) -> Pin:
         """Write a pin with a new time of expiry and return it."""
-        expires = self.server_time_ns() + int(lifetime_seconds * 1e9)
+        envelope.check_text(f"holder of a pin of snapshot {pin.snapshot}", pin.holder)
+        expires = expiry_ns(self.server_time_ns(), lifetime_seconds)
         body = {"type": "pin", "snapshot": pin.snapshot, "holder": pin.holder}
         data = envelope.seal({**body, "expires_ns": expires})
         self._place(data, layout.pin_path(pin.id), f"pin {pin.id}", move=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from lakefeed.errors import Conflict, Corrupt, NotFound
+from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound
 from lakefeed.lake import layout
+from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.refs import Pin, Refs, Tag
 from lakefeed.volume.memory import MemoryVolume
@@ -85,6 +90,32 @@ def test_a_pin_lives_by_the_server_clock_and_is_renewed() -> None:
     found.unpin(pin)
     found.unpin(pin)
     assert found.pins() == []
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda lake: lake.tag("v1", message=5),
+        lambda lake: lake.pin(holder=None, lifetime_seconds=60),
+        lambda lake: lake.pin(holder="reader", lifetime_seconds=1e11),
+        lambda lake: lake.pin(holder="reader", lifetime_seconds=math.inf),
+        lambda lake: lake.pin(holder="reader", lifetime_seconds=-1e11),
+        lambda lake: lake.leases.acquire("compactor", 7, 60),
+        lambda lake: lake.leases.acquire("compactor", "me", math.nan),
+    ],
+)
+def test_what_no_reader_takes_is_refused_before_it_is_written(keep: Callable[[Lake], Any]) -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        with pytest.raises(Invalid):
+            keep(lake)
+        collect(lake)
+        assert (lake.refs.tags(), lake.refs.pins()) == ([], [])
+        lease = lake.leases.acquire("compactor", "me", 60)
+        lake.leases.renew(lease, 60)
+        with pytest.raises(Invalid):
+            lake.leases.renew(lease, 1e11)
+        assert lake.leases.read("compactor") is not None
 
 
 def test_foreign_files_beside_refs_are_left_alone() -> None:
