@@ -145,7 +145,8 @@ class _Scrubber:
         if complete:
             state = replace(state, round=state.round + 1, started_ns=0, seq=0, pack="", group=0)
             _write_state(volume, state)
-        _forget_lost(volume, head)
+        # What came since the run began may have been looked at by another one.
+        _forget_lost(volume, self._lake.log.head())
         seconds = time.monotonic() - self._run.began
         counts = self._run.packs, self._run.payloads, self._run.bytes
         state = read_state(volume) if not complete else state

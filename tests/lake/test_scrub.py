@@ -68,6 +68,19 @@ def test_a_run_goes_on_inside_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
         assert named(done.damaged) == ["01", "08"]
 
 
+def test_what_another_run_finds_in_newer_packs_meanwhile_stays_noted() -> None:
+    with new_lake() as lake, Lake.open(lake.volume) as other:
+        write(lake, {"a": b"1"})
+
+        def meanwhile(*_: int) -> None:
+            write(other, {"b": b"2" * 50})
+            spoil(other, "b")
+            assert named(scrub(other).damaged) == ["b"]
+
+        assert named(scrub(lake, progress=meanwhile).damaged) == ["b"]
+        assert named(known_damage(other)) == ["b"]
+
+
 def test_findings_stay_until_the_pack_is_sound_or_gone() -> None:
     with new_lake() as lake:
         write(lake, {"a": b"1" * 50, "b": b"2"})
