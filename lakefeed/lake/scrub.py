@@ -7,7 +7,7 @@
 3. After every row group the place is noted in `scrub/state.json`, so the next run goes on there,
    on whichever machine. A run ends at its time limit.
 4. What is damaged is noted in `scrub/<pack>.json` and stays noted until that pack is found sound,
-   or has left the lake.
+   or has left the lake. A note that cannot be read is damage of its own until then.
 
 Re-verifies I7; changes no pack. A volume that cannot be read ends the run (VolumeFailed): that is
 no damage. Two runs at once only do work twice; the notes of the later one stand.
@@ -172,7 +172,10 @@ class _Scrubber:
         """Verify a pack, and note what is wrong with it; None when the time ended before it did."""
         volume, id_ = self._lake.volume, info.sealed.id
         first = state.group if id_ == state.pack else 0
-        noted = read_damage(volume, id_)
+        try:
+            noted = read_damage(volume, id_)
+        except Corrupt:
+            first, noted = 0, []  # looking at all of the pack gives a new note
         # A pack that is gone on with keeps what this round found in its first part; what earlier
         # rounds found stays noted as well until all of the pack was looked at again.
         found = [one for one in noted if first and one.time_ns >= state.started_ns]
@@ -314,12 +317,21 @@ def known_damage(lake: Lake) -> tuple[Damaged, ...]:
     """Return every damaged payload that was noted, by pack and path."""
     packs = lake.log.head().packs
     found = [
-        one
-        for pack in _noted(lake.volume)
-        if pack in packs
-        for one in read_damage(lake.volume, pack)
+        one for pack in _noted(lake.volume) if pack in packs for one in _told(lake.volume, pack)
     ]
     return tuple(sorted(found, key=lambda one: (one.pack, one.path)))
+
+
+def _told(volume: Volume, pack: str) -> list[Damaged]:
+    """Return what is noted of a pack; a note that is damaged itself stands for what it said."""
+    try:
+        return read_damage(volume, pack)
+    except Corrupt as error:
+        path, expected, found = layout.findings_path(pack), str(error.expected), str(error.found)
+    try:
+        return [Damaged(pack, path, expected, found, volume.stat(path).mtime_ns)]
+    except NotFound:
+        return []
 
 
 def _noted(volume: Volume) -> Iterator[str]:

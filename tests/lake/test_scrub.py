@@ -121,6 +121,23 @@ def test_a_run_that_ends_inside_a_pack_forgets_nothing_of_it(
             assert (done.complete, named(done.damaged)) == (complete, wanted)
 
 
+def test_a_damaged_note_is_damage_until_its_pack_was_looked_at_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(columns, "GROUP_ROWS", 3)
+    with new_lake() as lake:
+        write(lake, {f"{number:02d}": b"%d" % number for number in range(10)})
+        pack = spoil(lake, "01")
+        assert named(scrub(lake, SOON).damaged) == ["01"]
+        damage(lake.volume, layout.findings_path(pack), 60)
+        assert named(known_damage(lake)) == [layout.findings_path(pack)]
+        # The run was inside the pack: what it had found there is to be found once more.
+        assert named(scrub(lake).damaged) == ["01"]
+        damage(lake.volume, layout.findings_path(pack), 60)
+        spoil(lake, "01")  # it came back from a backup
+        assert scrub(lake).damaged == ()
+
+
 def test_payloads_that_only_older_snapshots_show_are_verified_too() -> None:
     with new_lake() as lake:
         write(lake, {"a": b"1" * 50})
