@@ -392,6 +392,6 @@ def snapshot_of(lake: Lake, at: str | None) -> Snapshot:
     if at is None or at.isdecimal():
         return lake.snapshot(at)
     time_ns = parse_time(at)
-    if time_ns is None or at in {tag.name for tag in lake.refs.tags()}:
+    if time_ns is None or at in lake.refs.names():
         return lake.snapshot(at)
     return lake.snapshot(time_ns=time_ns)

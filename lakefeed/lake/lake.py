@@ -132,9 +132,9 @@ class Lake(Closing):
             raise self._expired(number, head)
         return Snapshot(self._shared, self.log.at(number))
 
-    def kept(self) -> set[int]:
+    def kept(self) -> frozenset[int]:
         """Return the snapshots that tags and pins name, expired pins included."""
-        return {tag.snapshot for tag in self.refs.tags()} | {p.snapshot for p in self.refs.pins()}
+        return self.refs.kept()
 
     def history(self, newest: int | None = None) -> Iterator[Commit]:
         """Yield commits from the newest (or a number) back to the first."""

@@ -142,18 +142,32 @@ class Refs:
 
     def pins(self) -> list[Pin]:
         """Return all pins, expired ones included."""
-        found = []
-        for name in self._names(layout.PINS):
-            if not envelope.is_id(name):
-                continue
-            path = layout.pin_path(name)
-            try:
-                fields = envelope.unseal(read_file(self._volume, path), "pin", path)
-            except NotFound:
-                continue
-            numbers = fields.number("snapshot"), fields.number("expires_ns")
-            found.append(Pin(name, numbers[0], fields.text("holder"), numbers[1]))
-        return found
+        return [pin for id_ in self._pin_ids() if (pin := self._pin_if_there(id_)) is not None]
+
+    def _pin_ids(self) -> Iterator[str]:
+        return (name for name in self._names(layout.PINS) if envelope.is_id(name))
+
+    def _pin_if_there(self, id_: str) -> Pin | None:
+        path = layout.pin_path(id_)
+        try:
+            fields = envelope.unseal(read_file(self._volume, path), "pin", path)
+        except NotFound:
+            return None
+        numbers = fields.number("snapshot"), fields.number("expires_ns")
+        return Pin(id_, numbers[0], fields.text("holder"), numbers[1])
+
+    def kept(self) -> frozenset[int]:
+        """Return the snapshots that tags and pins name, expired pins included; what a damaged one
+        names is not known."""
+        found: list[Pin | Tag | None] = []
+        # Tags after pins: a tag is written before the pin that protected its making goes.
+        for id_ in self._pin_ids():
+            with suppress(Corrupt):
+                found.append(self._pin_if_there(id_))
+        for name in self.names():
+            with suppress(Corrupt):
+                found.append(self._read_if_there(name))
+        return frozenset(one.snapshot for one in found if one is not None)
 
     def server_time_ns(self) -> int:
         """Return the file server's time: the mtime of a file made for the purpose."""

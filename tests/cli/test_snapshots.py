@@ -93,6 +93,13 @@ def test_a_damaged_tag_is_deleted_and_said_to_be(run: Run, lake: Path) -> None:
         assert run("tag", lake).out == ""
 
 
+def test_a_damaged_tag_is_in_nobody_elses_way(run: Run, lake: Path) -> None:
+    assert run("tag", lake, "v1").code == 0
+    (lake / "refs/v1.json").write_bytes(b"torn")
+    assert "top.csv" in run("ls", lake, "--at", "@4000000000").out
+    assert run("ls", lake, "--at", "v1").code == 5
+
+
 def test_a_long_message_is_never_cut_in_a_pipe(run: Run, lake: Path) -> None:
     message = "word " * 100 + "end"
     assert run("tag", lake, "v1", "-m", message).code == 0

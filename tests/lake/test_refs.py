@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound
+from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, SnapshotExpired
+from lakefeed.format.commit import Changes
 from lakefeed.lake import layout
 from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
 from lakefeed.lake.refs import Pin, Refs, Tag
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import contents, damage, new_lake, write
@@ -74,6 +76,23 @@ def test_a_damaged_tag_can_be_deleted_or_moved_and_is_in_the_way_of_no_other() -
         lake.tag("moved", move=True)
         assert lake.refs.tags() == [Tag("moved", 1), Tag("other", 1)]
         assert lake.refs.delete("other") == Tag("other", 1)
+
+
+def test_damaged_tags_and_pins_hide_no_snapshot_that_sound_ones_keep() -> None:
+    with new_lake() as lake:
+        for number in range(5):
+            write(lake, {"a": b"%d" % number})
+        lake.tag("sound", 2)
+        lake.tag("damaged", 3)
+        pin = lake.pin(3, holder="reader", lifetime_seconds=60)
+        lake.log.commit(Draft("gc"), lambda _: Changes(horizon=5))
+        damage(lake.volume, layout.ref_path("damaged"), 60)
+        damage(lake.volume, layout.pin_path(pin.id), 60)
+        assert lake.snapshot(2).get("a") == b"1"
+        lake.refs.unpin(lake.pin(2, holder="reader", lifetime_seconds=60))
+        assert lake.tag("other", 2).snapshot == 2
+        with pytest.raises(SnapshotExpired):
+            lake.snapshot(3)
 
 
 def test_a_pin_lives_by_the_server_clock_and_is_renewed() -> None:
