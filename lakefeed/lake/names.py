@@ -35,7 +35,7 @@ class Names:
         if path in self._parents:
             if self._view().has_children(path):
                 raise Invalid(f"path {path!r}", expected="a name for a file", found="a directory")
-            self._parents.clear()
+            self._forget(path)
         self._check_parents(path)
 
     def check_directory(self, path: str) -> None:
@@ -64,7 +64,9 @@ class Names:
         moves_directory = rows[0].path != source or rows[0].kind is Kind.DIR
         if moves_directory and view.is_file(target):
             raise Invalid(f"rename to {target!r}", expected="no file", found="one")
-        self._parents.clear()
+        self._forget(target)
+        if moves_directory:
+            self._parents.update([*parents(target), target])
         return rows
 
     def check_delete(self, path: str) -> None:
@@ -74,6 +76,13 @@ class Names:
         if row.kind is Kind.DIR and view.has_children(path):
             raise Invalid(f"delete {path!r}", expected="a file or an empty directory",
                           found="a directory with files in it", hint="delete the tree")  # fmt: skip
+
+    def _forget(self, path: str) -> None:
+        """Forget a directory that becomes another thing, and those below it."""
+        if path in self._parents:
+            below = f"{path}/"
+            gone = [name for name in tuple(self._parents) if f"{name}/".startswith(below)]
+            self._parents.difference_update(gone)
 
     def _check_parents(self, path: str) -> None:
         parent = path.rpartition("/")[0]

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from lakefeed.errors import Invalid, NotFound
+from lakefeed.errors import NotFound
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec, Kind
 from lakefeed.lake.batch import Delete, Refer
@@ -118,81 +118,6 @@ def test_a_full_batch_behind_one_in_flight_makes_put_wait() -> None:
         thread.join()
         assert done_when_put_returned == [True]
     assert len(contents(lake.snapshot())) == 5
-
-
-# -- names -----------------------------------------------------------------------------------------
-
-
-def test_a_path_is_a_file_or_a_directory_never_both() -> None:
-    with new_lake() as lake:
-        write(lake, {"file": b"1", "dir/inner": b"2"})
-        with lake.writer(QUIET) as writer:
-            for action in (
-                lambda: writer.put("file/below", b""),
-                lambda: writer.symlink("file/below", "x"),
-                lambda: writer.mkdir("file"),
-                lambda: writer.rename("dir", "file"),
-                lambda: writer.rename("file", "dir"),
-                lambda: writer.rename("dir", "dir/inner/deeper"),
-                lambda: writer.rename("dir/inner", "dir"),
-                lambda: writer.copy("dir", "elsewhere"),
-                lambda: writer.delete("dir"),
-            ):
-                with pytest.raises(Invalid):
-                    action()
-            writer.put("new/inner", b"")
-            with pytest.raises(Invalid):
-                writer.put("new", b"")
-        assert check(lake).clean
-
-
-def test_a_name_changes_its_nature_once_it_is_free() -> None:
-    with new_lake() as lake, lake.writer(QUIET) as writer:
-        writer.put("a/b", b"1")
-        writer.delete("a/b")
-        writer.put("a", b"2")
-        with pytest.raises(Invalid):
-            writer.put("a/c", b"")
-        writer.flush()
-        writer.delete("a")
-        writer.put("a/d", b"3")
-        assert [row.path for row in writer.ls("a")] == ["a/d"]
-        writer.flush()
-        assert contents(lake.snapshot()) == {"a/d": b"3"}
-
-
-def test_a_file_where_directories_were_holds_nothing_at_any_depth() -> None:
-    with new_lake() as lake, lake.writer(QUIET) as writer:
-        writer.put("a/b/c", b"1")
-        writer.delete("a/b/c")
-        writer.put("a", b"2")
-        with pytest.raises(Invalid):
-            writer.put("a/b/d", b"")
-
-
-@pytest.mark.parametrize(
-    "path", ["", "/a", "a/", "a//b", ".", "a/../b", "a\0b", "x" * 256, "\ud800"]
-)
-def test_a_path_that_no_lake_holds_is_refused(path: str) -> None:
-    with new_lake() as lake, lake.writer(QUIET) as writer:
-        with pytest.raises(Invalid):
-            writer.put(path, b"")
-        with pytest.raises(Invalid):
-            writer.mkdir(path)
-
-
-def test_a_stored_directory_stays_until_it_is_deleted() -> None:
-    with new_lake() as lake, lake.writer(QUIET) as writer:
-        writer.put("d/e/f", b"")
-        writer.mkdir("d/e", mode=0o700, mtime_ns=5)
-        writer.flush()
-        writer.delete("d/e/f")
-        writer.flush()
-        row = lake.snapshot().stat("d/e")
-        assert (row.kind, row.mode, row.mtime_ns) == (Kind.DIR, 0o700, 5)
-        writer.delete("d/e")
-        writer.flush()
-        assert lake.snapshot().ls() == []
 
 
 # -- moving, copying, deleting ---------------------------------------------------------------------

@@ -1,0 +1,107 @@
+"""Names that a writer takes and refuses: a path is a file or a directory, never both."""
+
+from __future__ import annotations
+
+import pytest
+
+from lakefeed.errors import Invalid
+from lakefeed.format.rows import Kind
+from lakefeed.lake.check import check
+from tests.lake.tools import QUIET, contents, new_lake, write
+
+
+def test_a_path_is_a_file_or_a_directory_never_both() -> None:
+    with new_lake() as lake:
+        write(lake, {"file": b"1", "dir/inner": b"2"})
+        with lake.writer(QUIET) as writer:
+            for action in (
+                lambda: writer.put("file/below", b""),
+                lambda: writer.symlink("file/below", "x"),
+                lambda: writer.mkdir("file"),
+                lambda: writer.rename("dir", "file"),
+                lambda: writer.rename("file", "dir"),
+                lambda: writer.rename("dir", "dir/inner/deeper"),
+                lambda: writer.rename("dir/inner", "dir"),
+                lambda: writer.copy("dir", "elsewhere"),
+                lambda: writer.delete("dir"),
+            ):
+                with pytest.raises(Invalid):
+                    action()
+            writer.put("new/inner", b"")
+            with pytest.raises(Invalid):
+                writer.put("new", b"")
+        assert check(lake).clean
+
+
+def test_a_name_changes_its_nature_once_it_is_free() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        writer.put("a/b", b"1")
+        writer.delete("a/b")
+        writer.put("a", b"2")
+        with pytest.raises(Invalid):
+            writer.put("a/c", b"")
+        writer.flush()
+        writer.delete("a")
+        writer.put("a/d", b"3")
+        assert [row.path for row in writer.ls("a")] == ["a/d"]
+        writer.flush()
+        assert contents(lake.snapshot()) == {"a/d": b"3"}
+
+
+def test_a_file_where_directories_were_holds_nothing_at_any_depth() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        writer.put("a/b/c", b"1")
+        writer.delete("a/b/c")
+        writer.put("a", b"2")
+        with pytest.raises(Invalid):
+            writer.put("a/b/d", b"")
+
+
+def test_a_writer_does_not_forget_its_directories_when_names_change_elsewhere() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        for path in ("kept/x", "moved/x", "gone/y", "file"):
+            writer.put(path, b"1")
+        writer.rename("file", "other")
+        writer.rename("moved", "there")
+        writer.delete("gone/y")
+        writer.put("gone", b"2")
+        for directory in ("kept", "there"):
+            with pytest.raises(Invalid, match="a directory"):
+                writer.put(directory, b"3")
+        writer.put("moved", b"4")
+
+
+def test_a_file_that_is_renamed_to_where_a_directory_was_holds_nothing() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        for path in ("there/x/y/z", "tree/x"):
+            writer.put(path, b"1")
+        writer.delete("there/x/y/z")
+        writer.rename("tree", "there")
+        for path in ("there/x/z", "there/x/y/z"):
+            with pytest.raises(Invalid, match="there/x"):
+                writer.put(path, b"2")
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/a", "a/", "a//b", ".", "a/../b", "a\0b", "x" * 256, "\ud800"]
+)
+def test_a_path_that_no_lake_holds_is_refused(path: str) -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        with pytest.raises(Invalid):
+            writer.put(path, b"")
+        with pytest.raises(Invalid):
+            writer.mkdir(path)
+
+
+def test_a_stored_directory_stays_until_it_is_deleted() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        writer.put("d/e/f", b"")
+        writer.mkdir("d/e", mode=0o700, mtime_ns=5)
+        writer.flush()
+        writer.delete("d/e/f")
+        writer.flush()
+        row = lake.snapshot().stat("d/e")
+        assert (row.kind, row.mode, row.mtime_ns) == (Kind.DIR, 0o700, 5)
+        writer.delete("d/e")
+        writer.flush()
+        assert lake.snapshot().ls() == []
