@@ -7,8 +7,9 @@
   alone, in one commit. Safe beside readers and writers. Keeps I4 and I5.
 - *A log that is lost or damaged in the middle* (`rebuild_log`): written anew so that it gives the
   state that `rebuilding` found: one commit for each number, a checkpoint, a hint. It is written
-  beside the old one and put in its place by two renames, so a repair that is killed leaves the old
-  log or the new one. Nobody may use the lake meanwhile.
+  beside the old one and put in its place by two renames. A repair that is killed leaves the old log
+  or the new one; between the two renames neither, and then the next one begins with the old one.
+  Nobody may use the lake meanwhile.
 
 What is out of the way is in `quarantine/<id>/` and never read again.
 """
@@ -204,6 +205,7 @@ def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebui
     Nobody may use the lake meanwhile.
     """
     show = progress or silent
+    _take_back(volume)
     rebuilt = rebuild_state(volume, show)
     state = with_horizon(rebuilt.state)
     place = f"{layout.QUARANTINE}/{layout.new_id()}"
@@ -215,6 +217,22 @@ def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebui
     for directory in (place, layout.LOG, ""):
         volume.sync_directory(directory)
     return replace(rebuilt, state=state), place
+
+
+def _take_back(volume: Volume) -> None:
+    """Put the old log, which may hold a checkpoint, back where a repair ended between its renames.
+
+    Without one, what had been deleted could come back.
+    """
+    with suppress(NotFound):
+        volume.refresh(layout.LOG)
+        return
+    with suppress(NotFound):
+        for entry in volume.list(layout.QUARANTINE):
+            place = f"{layout.QUARANTINE}/{entry.name}"
+            if entry.is_directory and {"log", "new"} <= {one.name for one in volume.list(place)}:
+                volume.replace(f"{place}/log", layout.LOG)
+                return
 
 
 def _write_log(volume: Volume, directory: str, state: State, progress: Progress) -> State:

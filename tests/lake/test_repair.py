@@ -19,7 +19,7 @@ from lakefeed.lake.rebuilding import Evidence, number_packs
 from lakefeed.lake.repair import damaged_head, quarantine_head, rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import QUIET, all_rows, contents, damage, new_lake, put_bytes, write
-from tests.support.faulty import every_fault
+from tests.support.faulty import FaultyVolume, Mode, every_fault
 
 
 def clean(lake: Lake) -> None:
@@ -224,6 +224,27 @@ def test_a_checkpoint_of_another_commit_is_no_evidence_for_a_new_log(tmp_path: P
     with Lake.open(tmp_path / "lake") as lake:
         # What the lost commit had added may come back: nobody knows that it is not wanted.
         assert contents(lake.snapshot()) == {**files, "31": b"1"}
+
+
+@pytest.mark.parametrize(("call", "mode"), [(1, "before"), (1, "after"), (2, "before")])
+def test_a_repair_that_ended_at_one_of_its_renames_is_repeated_as_if_it_had_not_been(
+    tmp_path: Path, call: int, mode: Mode
+) -> None:
+    volume = PosixVolume(tmp_path / "lake")
+    with Lake.create(volume) as lake:
+        write(lake, {"deleted": b"1"})
+        lake.tag("old")  # keeps the file's pack, which only the old log's checkpoint knows is out
+        write(lake, {"kept": b"2"}, delete=["deleted"])
+        compact(lake)
+        collect(lake, Retention(0, 0))
+        while lake.log.head().number < 33:
+            write(lake, {"kept": b"3"})
+    (tmp_path / "lake" / layout.commit_path(7)).write_bytes(b"torn")
+    with pytest.raises(VolumeFailed):
+        rebuild_log(FaultyVolume(volume, call, mode, verbs=["replace"]))
+    rebuild_log(volume)
+    with Lake.open(volume) as lake:
+        assert contents(lake.snapshot()) == {"kept": b"3"}
 
 
 def test_an_unfinished_pack_is_left_out_and_named(lake_path: Path) -> None:
