@@ -67,8 +67,8 @@ def repair(
     first may then be a guess (docs/SERVICE.md). Damaged payloads cannot be mended: see scrub.
     Findings that are beyond repair, such as a missing pack, are exit code 5, as with fsck.
 
-    JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, quarantine), head (number,
-    quarantine), index (needed, done, snapshot, rows, segments), findings.
+    JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, gone, quarantine), head
+    (number, quarantine), index (needed, done, snapshot, rows, segments), findings.
 
     \b
     lakefeed repair /mnt/lake --dry-run
@@ -137,6 +137,7 @@ def _mend_log(volume: Volume, needed: bool, only_look: bool, progress: Progress)
         "exact": rebuilt.exact,
         "guessed": rebuilt.guessed,
         "unreadable": list(rebuilt.unreadable),
+        "gone": list(rebuilt.gone),
         "quarantine": place,
     }
 
@@ -174,6 +175,8 @@ def _print(facts: dict[str, Any], damage: _Damage) -> None:
         )
         for path in log["unreadable"]:
             print_line(f"left out: {path} is no complete pack")
+        for path in log["gone"]:
+            print_line(f"left out: {path} is gone, compacted and collected since, or lost")
     elif log["needed"]:
         print_line("the log needs to be written anew: repair --log, while nobody uses the lake")
     if head["quarantine"]:

@@ -12,8 +12,10 @@ Every sealed pack on the volume is read. What is exact and what is a best guess:
   compacted rows keep their `seq`, so they win or tie with equal bytes; a write that was never
   acknowledged may appear. A deletion is lost only where its tombstone's pack is gone already and an
   older pack of the path is not.
-- Where a checkpoint is left, it and the commits after it are the truth, and only packs finished
-  after its time are added to it.
+- Where a checkpoint is left, it and the commits after it are the truth, up to one that is lost or
+  damaged, and only packs finished after their time are added. Packs of it that are gone were
+  compacted and collected behind that commit, or are lost: they are left out, and named. Then the
+  segments may be of another time, and the packs' own rows are the index.
 
 Reads; changes nothing. `repair` writes the log that this gives.
 """
@@ -30,7 +32,7 @@ import pyarrow.compute as pc
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.format.columns import ColumnsReader
-from lakefeed.format.commit import PackInfo, State, decode_checkpoint
+from lakefeed.format.commit import PackInfo, State, apply, decode_checkpoint
 from lakefeed.format.pack import PackSealed, open_pack
 from lakefeed.format.rows import Kind, from_file
 from lakefeed.lake import layout
@@ -56,17 +58,19 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """A state for the lost log. `exact` packs have their true number, `unreadable` ones are out."""
+    """A state for the lost log. `exact` packs have their true number, `unreadable` ones are out, as
+    are those that are `gone` from the volume."""
 
     state: State
     exact: int
     guessed: int
     unreadable: tuple[str, ...]
+    gone: tuple[str, ...] = ()
 
 
 def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
     """Return what the lake most likely was; see above for what is sure."""
-    known = surviving_state(volume) or State()
+    known, gone = still_there(volume, surviving_state(volume) or State())
     files = OpenFiles(volume)
     try:
         found, unreadable = _read_packs(volume, files, progress)
@@ -89,7 +93,7 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
     if number != known.number:
         state = replace(state, commit_id=None)
     return Rebuilt(state, len(known.packs) + len(exact), len(found) - len(exact),
-                   tuple(unreadable))  # fmt: skip
+                   tuple(unreadable), gone)  # fmt: skip
 
 
 def surviving_state(volume: Volume) -> State | None:
@@ -120,9 +124,28 @@ def _is_contradicted(volume: Volume, state: State) -> bool:
 
 
 def _with_later_commits(volume: Volume, state: State) -> State:
+    """Return the state after the commits that follow, up to the first that cannot be used."""
     log = Log(volume)
-    log.assume(state)
-    return log.head()
+    while True:
+        try:
+            state = apply(state, log.read(state.number + 1))
+        except NotFound:
+            return state
+        except Corrupt as error:
+            _logger.warning("what was committed from here on is told by the packs: %s", error)
+            return state
+
+
+def still_there(volume: Volume, state: State) -> tuple[State, tuple[str, ...]]:
+    """Return what is left of a state on the volume, and the paths of its packs that are not."""
+    names = {path.rpartition("/")[2].partition(".")[0] for path in stored_files(volume)}
+    gone = sorted(state.packs.keys() - names)
+    if not gone and state.segments.keys() <= names:
+        return state, ()
+    packs = {id_: PackInfo(info.sealed, info.seq) for id_, info in state.packs.items()
+             if id_ in names}  # fmt: skip
+    left = replace(state, commit_id=None, packs=packs, segments={})
+    return left, tuple(map(layout.pack_path, gone))
 
 
 def number_packs(found: list[Evidence], exact: dict[str, int], after: int) -> dict[str, int]:

@@ -207,6 +207,48 @@ def test_what_was_added_after_the_last_checkpoint_is_not_lost_with_its_commits(
         clean(lake)
 
 
+@pytest.mark.parametrize("number", [33, 34, 36])
+@pytest.mark.parametrize("torn", [True, False])
+def test_a_log_damaged_behind_its_checkpoint_is_mended_from_what_is_there(
+    tmp_path: Path, number: int, torn: bool
+) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        for count in range(33):
+            write(lake, {f"{count % 10}": b"%d" % count})
+        lake.merge_index()
+        write(lake, {}, delete=["3"])
+        compact(lake)
+        collect(lake, Retention(0, 0))
+        write(lake, {"late": b"1"})
+        files = contents(lake.snapshot())
+    damaged = where / layout.commit_path(number)
+    damaged.unlink()
+    if torn:
+        damaged.write_bytes(b"torn")
+    rebuilt, _ = rebuild_log(PosixVolume(where))
+    assert not any((where / path).exists() for path in rebuilt.gone)
+    with Lake.open(where) as lake:
+        assert contents(lake.snapshot()) == files
+        rebuild_index(lake)
+        assert contents(lake.snapshot()) == files
+        clean(lake)
+
+
+def test_a_pack_that_is_gone_is_named(tmp_path: Path) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        for count in range(32):
+            write(lake, {f"{count}": b"1"})
+        lost = layout.pack_path(lake.snapshot().stat("7").pack)
+    (tmp_path / "lake" / lost).unlink()
+    (tmp_path / "lake" / layout.commit_path(9)).write_bytes(b"torn")
+    rebuilt, _ = rebuild_log(PosixVolume(tmp_path / "lake"))
+    assert rebuilt.gone == (lost,)
+    with Lake.open(tmp_path / "lake") as lake:
+        assert len(contents(lake.snapshot())) == 31
+        clean(lake)
+
+
 def test_a_checkpoint_of_another_commit_is_no_evidence_for_a_new_log(tmp_path: Path) -> None:
     path = tmp_path / "lake" / layout.checkpoint_path(32)
     with Lake.create(tmp_path / "lake") as lake:
