@@ -13,9 +13,10 @@ Every sealed pack on the volume is read. What is exact and what is a best guess:
   acknowledged may appear. A deletion is lost only where its tombstone's pack is gone already and an
   older pack of the path is not.
 - Where a checkpoint is left, it and the commits after it are the truth, up to one that is lost or
-  damaged, and only packs finished after their time are added. Packs of it that are gone were
-  compacted and collected behind that commit, or are lost: they are left out, and named. Then the
-  segments may be of another time, and the packs' own rows are the index.
+  damaged. Added are the packs of readable commits behind that, and those finished later than what
+  is known; what such commits removed is out. Packs that are known and gone were compacted and
+  collected meanwhile, or are lost: they are left out, and named. Then the segments may be of
+  another time, and the packs' own rows are the index.
 
 Reads; changes nothing. `repair` writes the log that this gives.
 """
@@ -68,32 +69,77 @@ class Rebuilt:
     gone: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What commits behind a lost one say: the newest's number, the number that gives each pack its
+    place, and the packs that are out because what replaced them is there."""
+
+    number: int
+    added: dict[str, int]
+    removed: frozenset[str]
+
+
 def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
     """Return what the lake most likely was; see above for what is sure."""
-    known, gone = still_there(volume, surviving_state(volume) or State())
+    known = surviving_state(volume) or State()
     files = OpenFiles(volume)
     try:
         found, unreadable = _read_packs(volume, files, progress)
-        found = [
-            pack
-            for pack in found
-            if pack.sealed.id not in known.packs and pack.mtime_ns > known.time_ns
-        ]
-        exact = _seqs_in_segments(volume, files, {pack.sealed.id: pack for pack in found})
+        behind = commits_behind(volume, known.number, {pack.sealed.id for pack in found})
+        known, gone = still_there(volume, known, behind.removed)
+        found = [pack for pack in found if _comes_later(pack, known, behind)]
+        packs_by_id = {pack.sealed.id: pack for pack in found}
+        exact = _seqs_in_segments(volume, files, packs_by_id)
     finally:
         files.close()
     exact = {id_: number for id_, number in exact.items() if number > known.number}
+    exact |= {id_: number for id_, number in behind.added.items() if id_ in packs_by_id}
     numbers = number_packs(found, exact, known.number)
     packs = dict(known.packs)
     for pack in sorted(found, key=lambda pack: (numbers[pack.sealed.id], pack.sealed.id)):
         packs[pack.sealed.id] = PackInfo(pack.sealed, numbers[pack.sealed.id])
-    number = max([known.number, *numbers.values(), *(pack.base for pack in found)])
+    bases = (pack.base for pack in found)
+    number = max([known.number, behind.number, *numbers.values(), *bases])
     time_ns = max([known.time_ns, *(pack.mtime_ns for pack in found)])
     state = replace(known, number=number, time_ns=time_ns, packs=packs)
     if number != known.number:
         state = replace(state, commit_id=None)
     return Rebuilt(state, len(known.packs) + len(exact), len(found) - len(exact),
                    tuple(unreadable), gone)  # fmt: skip
+
+
+def _comes_later(pack: Evidence, known: State, behind: Behind) -> bool:
+    """Tell whether a pack is to be added to what is known of the lake."""
+    id_ = pack.sealed.id
+    if id_ in known.packs or id_ in behind.removed:
+        return False
+    return id_ in behind.added or pack.mtime_ns > known.time_ns
+
+
+def commits_behind(volume: Volume, number: int, there: set[str]) -> Behind:
+    """Return what readable commits behind `number` say of packs; `there` are those on the volume.
+
+    What a commit removed is out only where all is there that it added, or that which replaced it:
+    else the removed packs are the ones to read.
+    """
+    log, added, removed = Log(volume), dict[str, int](), set[str]()
+    try:
+        listed = [layout.parse_commit(entry.name) for entry in volume.list(layout.LOG)]
+    except NotFound:
+        listed = []
+    later = sorted((one for one in listed if one is not None and one > number), reverse=True)
+    newest = 0
+    for one in later:
+        try:
+            commit = log.read(one)
+        except (Corrupt, NotFound):
+            continue
+        newest = max(newest, one)
+        ours = {pack.id for pack in commit.changes.add_packs}
+        added.update(dict.fromkeys(ours, one))
+        if ours <= there | removed:
+            removed.update(commit.changes.remove_packs)
+    return Behind(newest, added, frozenset(removed))
 
 
 def surviving_state(volume: Volume) -> State | None:
@@ -136,11 +182,14 @@ def _with_later_commits(volume: Volume, state: State) -> State:
             return state
 
 
-def still_there(volume: Volume, state: State) -> tuple[State, tuple[str, ...]]:
-    """Return what is left of a state on the volume, and the paths of its packs that are not."""
-    names = {path.rpartition("/")[2].partition(".")[0] for path in stored_files(volume)}
-    gone = sorted(state.packs.keys() - names)
-    if not gone and state.segments.keys() <= names:
+def still_there(
+    volume: Volume, state: State, removed: frozenset[str]
+) -> tuple[State, tuple[str, ...]]:
+    """Return what is left of a state without `removed` packs, and the paths of others that are
+    gone from the volume."""
+    names = {path.rpartition("/")[2].partition(".")[0] for path in stored_files(volume)} - removed
+    gone = sorted(state.packs.keys() - names - removed)
+    if state.packs.keys() | state.segments.keys() <= names:
         return state, ()
     packs = {id_: PackInfo(info.sealed, info.seq) for id_, info in state.packs.items()
              if id_ in names}  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +19,16 @@ from lakefeed.lake.lake import Lake
 from lakefeed.lake.rebuilding import Evidence, number_packs
 from lakefeed.lake.repair import damaged_head, quarantine_head, rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
-from tests.lake.tools import QUIET, all_rows, contents, damage, new_lake, put_bytes, write
+from tests.lake.tools import (
+    QUIET,
+    GatedVolume,
+    all_rows,
+    contents,
+    damage,
+    new_lake,
+    put_bytes,
+    write,
+)
 from tests.support.faulty import FaultyVolume, Mode, every_fault
 
 
@@ -233,6 +243,68 @@ def test_a_log_damaged_behind_its_checkpoint_is_mended_from_what_is_there(
         rebuild_index(lake)
         assert contents(lake.snapshot()) == files
         clean(lake)
+
+
+@pytest.mark.parametrize("before", [3, 31])
+def test_a_readable_commit_behind_a_lost_one_says_what_its_packs_are(
+    tmp_path: Path, before: int
+) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        for count in range(before):
+            write(lake, {f"{count}": b"1"})
+        gated = GatedVolume(PosixVolume(where))
+        with Lake.open(gated) as other, other.writer(QUIET) as slow:
+            for path in ("0", "slow"):
+                slow.put(path, b"newest")
+            handle = threading.Thread(target=slow.flush)
+            handle.start()
+            assert gated.reached.wait(60)
+            # Its pack is finished already; these two commits come before its own all the same.
+            write(lake, {"0": b"older"})
+            write(lake, {"lost": b"2"})
+            gated.gate.set()
+            handle.join()
+        lake.merge_index()
+        lake.tag("merged")
+        files = contents(lake.snapshot())
+    (where / layout.commit_path(before + 2)).unlink()
+    rebuild_log(PosixVolume(where))
+    with Lake.open(where) as lake:
+        assert contents(lake.snapshot()) == files
+        rebuild_index(lake)
+        clean(lake)
+
+
+def test_what_a_readable_commit_removed_does_not_come_back(tmp_path: Path) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        write(lake, {"deleted": b"1", "kept": b"1"})
+        lake.tag("old")
+        for count in range(31):
+            write(lake, {"kept": b"%d" % count})
+        number = write(lake, {}, delete=["deleted"])
+        compact(lake)
+        collect(lake, Retention(0, 0))
+        write(lake, {"late": b"1"})
+    (where / layout.commit_path(number)).unlink()
+    rebuild_log(PosixVolume(where))
+    with Lake.open(where) as lake:
+        assert contents(lake.snapshot()) == {"kept": b"30", "late": b"1"}
+
+
+def test_what_replaced_a_pack_and_is_gone_puts_nothing_out(tmp_path: Path) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        for path in ("a", "b"):
+            write(lake, {path: b"1"})
+        (made,) = compact(lake).packs_added
+        write(lake, {"late": b"1"})
+    (where / layout.pack_path(made)).unlink()
+    (where / layout.commit_path(1)).unlink()
+    rebuild_log(PosixVolume(where))
+    with Lake.open(where) as lake:
+        assert contents(lake.snapshot()) == {"a": b"1", "b": b"1", "late": b"1"}
 
 
 def test_a_pack_that_is_gone_is_named(tmp_path: Path) -> None:
