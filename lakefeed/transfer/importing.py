@@ -279,7 +279,7 @@ class Importer:
         """Fill, seal and commit one pack; False when there was nothing left to put into it."""
         try:
             self._left = self._take_block()
-            if self._left is None:
+            if self._left is None or self._abandoned:
                 return False
             files: list[BehindFile] = []
 

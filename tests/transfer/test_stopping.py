@@ -6,14 +6,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakefeed import Lake
+from lakefeed.format.rows import Kind
 from lakefeed.lake.check import check
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
-from lakefeed.transfer.importing import ImportOptions, import_tree
+from lakefeed.transfer.filling import Filling
+from lakefeed.transfer.importing import Importer, ImportOptions, Task, import_tree
+from lakefeed.transfer.problems import Problems
+from lakefeed.transfer.walk import Found
 from tests.transfer.trees import facts
 
 # Sends itself a signal from the thread that fills packs, and waits there until it has arrived.
@@ -73,6 +78,29 @@ def test_a_stopped_import_goes_on_where_it_was(
     export(lake.snapshot(), DirectoryTarget(tmp_path / "out"))
     assert facts(tmp_path / "out") == facts(tree)
     assert not check(lake, deep=True).findings
+
+
+def test_an_import_that_is_given_up_ends_whatever_a_full_pack_has_left_over(
+    lake: Lake, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(str(tree), ImportOptions(pack_rows=5))
+    importer = Importer(lake, task, Problems(), lambda _: None)
+    add, begin, begun = Filling.add, Filling.begin, iter(range(3))
+
+    def adding(filling: Filling, *arguments: Any) -> int:
+        taken = add(filling, *arguments)
+        importer.stop(abandon=True)
+        return taken
+
+    def beginning(filling: Filling) -> None:
+        begin(filling)
+        next(begun)  # fails in the fourth pack
+
+    monkeypatch.setattr(Filling, "add", adding)
+    monkeypatch.setattr(Filling, "begin", beginning)
+    importer.begin([Found(f"many/0/{n:04d}.png", Kind.FILE) for n in range(0, 300, 7)])
+    importer.run()
+    assert not list(Path(lake.name).rglob("*.pack"))
 
 
 MEMORY = """
