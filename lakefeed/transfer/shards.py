@@ -50,11 +50,12 @@ class Shards:
             stem, suffix = os.path.splitext(name)
             name = f"{stem}-{len(self.names):06d}{suffix}"
         self.names.append(name)
-        self._tmp = f"{name}.{uuid.uuid4().hex}.tmp"
-        self._guard(self._create)
+        tmp = f"{name}.{uuid.uuid4().hex}.tmp"
+        self._guard(lambda: self._create(tmp))
 
-    def _create(self) -> None:
-        self._file = open(self._tmp, "xb", buffering=1 << 20)  # noqa: SIM115 - kept open
+    def _create(self, tmp: str) -> None:
+        self._file = open(tmp, "xb", buffering=1 << 20)  # noqa: SIM115 - kept open
+        self._tmp = tmp
 
     def write(self, data: bytes | memoryview) -> int:
         """Append bytes to the current output; after `abandon` they go nowhere."""
@@ -75,6 +76,7 @@ class Shards:
             return
         self._guard(file.close)
         self._guard(lambda: os.replace(self._tmp, self.names[-1]))
+        self._tmp = ""
 
     def finish(self) -> tuple[str, ...]:
         """Return the names of all outputs, which are now the only shards of their name."""
@@ -95,12 +97,14 @@ class Shards:
         """Remove the incomplete output. Works after `close` too."""
         self._abandoned = True
         file, self._file = self._file, None
-        if file is None or self._where == STDOUT:
-            return
-        with suppress(OSError):
-            file.close()
-        with suppress(FileNotFoundError):
-            os.unlink(self._tmp)
+        if file is not None and self._where != STDOUT:
+            with suppress(OSError):
+                file.close()
+        # Also where closing it, or giving it its name, has failed.
+        tmp, self._tmp = self._tmp, ""
+        if tmp:
+            with suppress(FileNotFoundError):
+                os.unlink(tmp)
 
     def _guard(self, action: Callable[[], object]) -> None:
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,6 +161,41 @@ def test_a_full_disk_ends_the_export(lake: Lake, tree: Path) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == VolumeFailed("x").exit_code
     assert "no space left" in done.stderr
+
+
+@pytest.mark.parametrize("step", ["closing", "naming"])
+def test_an_archive_that_cannot_be_completed_leaves_nothing(
+    lake: Lake, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    import_tree(lake, tree)
+    shards = Shards(str(tmp_path / "out.tar"))
+
+    def no_room(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    def completing() -> None:
+        if step == "naming":
+            monkeypatch.setattr(os, "replace", no_room)
+        else:
+            monkeypatch.setattr(shards, "_file", _Full(shards._file))
+        close()
+
+    close = shards.close
+    monkeypatch.setattr(shards, "close", completing)
+    with pytest.raises(VolumeFailed, match="no space"):
+        export(lake.snapshot(), TarTarget(shards))
+    assert sorted(os.listdir(tmp_path)) == ["lake", "tree"]
+
+
+class _Full:
+    """A file whose last bytes find no room when it is closed."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def close(self) -> None:
+        self._file.close()
+        raise OSError(errno.ENOSPC, "no room")
 
 
 def test_the_mask_is_the_published_one() -> None:
