@@ -179,6 +179,7 @@ def _get(snapshot: View, path: str, target: str, recursive: bool, meter: Meter) 
     """Fetch what was asked for and return where it went."""
     from lakefeed.format.rows import Kind
     from lakefeed.transfer.directory import DirectoryTarget
+    from lakefeed.transfer.exporting import check_place
 
     name = path.rpartition("/")[2]
     place = Path(target or name)
@@ -186,6 +187,8 @@ def _get(snapshot: View, path: str, target: str, recursive: bool, meter: Meter) 
     row = None if is_tree else _file_row(snapshot, path)
     if row is not None and target and place.is_dir():
         place /= name
+    if row is not None:
+        check_place(place)
     where = place if row is None else place.parent
     where.mkdir(parents=True, exist_ok=True)
     fetch = Fetch(snapshot, where, DirectoryTarget(where.resolve()), meter)

@@ -10,6 +10,8 @@ and named in the report while the rest goes on; a target that is full or broken 
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from lakefeed.errors import Corrupt
+from lakefeed.errors import Corrupt, Invalid
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.paths import check_prefix
 from lakefeed.format.rows import Kind, Row, rows_from_table
@@ -63,6 +65,21 @@ Refuse = Callable[[Row, str], None]
 
 class Refused(Exception):
     """The target cannot take this one file; the reason is for the report."""
+
+
+def check_place(where: str | os.PathLike[str]) -> None:
+    """Refuse to put a file where a directory, a device or a pipe is: renaming would replace it."""
+    try:
+        mode = os.stat(where).st_mode
+    except OSError:
+        return  # nothing there; whoever writes finds out why that may not be
+    if not stat.S_ISREG(mode):
+        raise Invalid(
+            f"target {os.fspath(where)}",
+            expected="a file, or nothing of that name",
+            found="a directory" if stat.S_ISDIR(mode) else "a device, pipe or socket",
+            hint="choose another name; '-' is standard output",
+        )
 
 
 class Target(Protocol):

@@ -1,7 +1,8 @@
 """The files that an archive export writes: one, several of a target size, or standard output.
 
 An archive is written under a temporary name beside its place and renamed when it is complete, so a
-name never shows half an archive. `out.tar` in shards is `out-000000.tar`, `out-000001.tar`, ...
+name never shows half an archive; what is no file is not replaced. `out.tar` in shards is
+`out-000000.tar`, `out-000001.tar`, ...
 
 As one archive takes the place of another, so do all shards of a name: when the last new one is
 complete, shards beyond it are removed. They are of an older export, and whoever reads `out-*.tar`
@@ -19,6 +20,7 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from lakefeed.errors import from_os_error
+from lakefeed.transfer.exporting import check_place
 
 STDOUT = "-"
 
@@ -49,6 +51,7 @@ class Shards:
         if self._shard_bytes is not None:
             stem, suffix = os.path.splitext(name)
             name = f"{stem}-{len(self.names):06d}{suffix}"
+        check_place(name)
         self.names.append(name)
         tmp = f"{name}.{uuid.uuid4().hex}.tmp"
         self._guard(lambda: self._create(tmp))

@@ -118,6 +118,15 @@ def test_get_never_writes_through_a_link_in_the_target(run: Run, tmp_path: Path)
     assert (out / "evil").read_bytes() == b"x"
 
 
+def test_get_takes_the_place_of_files_only(run: Run, lake: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = run("get", lake, "a/b.txt", pipe)
+    assert (done.code, done.out) == (2, "")
+    assert "'-' is standard output" in done.err
+    assert pipe.is_fifo()
+
+
 def test_a_failed_get_leaves_the_local_file(run: Run, lake: Path, tmp_path: Path) -> None:
     target = tmp_path / "kept.txt"
     target.write_text("mine")

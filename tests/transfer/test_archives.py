@@ -9,13 +9,14 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakefeed import Lake
-from lakefeed.errors import Corrupt, VolumeFailed
+from lakefeed.errors import Corrupt, Invalid, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.transfer.archives import TarTarget, TfrecordTarget, masked_crc32c, sample_key
 from lakefeed.transfer.exporting import ExportOptions, export
@@ -196,6 +197,17 @@ class _Full:
     def close(self) -> None:
         self._file.close()
         raise OSError(errno.ENOSPC, "no room")
+
+
+@pytest.mark.parametrize("there", [os.mkdir, os.mkfifo])
+def test_an_archive_takes_the_place_of_files_only(
+    lake: Lake, tmp_path: Path, there: Callable[[Path], None]
+) -> None:
+    there(tmp_path / "out.tar")
+    with pytest.raises(Invalid, match=r"out\.tar"):
+        export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "out.tar"))))
+    assert sorted(os.listdir(tmp_path)) == ["lake", "out.tar"]
+    assert not (tmp_path / "out.tar").is_file()
 
 
 def test_the_mask_is_the_published_one() -> None:
