@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fsspec.transaction import Transaction
 
-from lakefeed import Invalid, Lake
-from lakefeed.adapters.fsspec import LakeFileSystem
+from lakefeed import Corrupt, Invalid, Lake
+from lakefeed.adapters.fsspec import LakeFileSystem, local
 from tests.adapters.lakes import BIG, commits
 
 
@@ -174,6 +175,41 @@ def test_files_are_copied_out_of_a_snapshot_and_between_lakes(tmp_path: Path) ->
         f"{tmp_path}/two/moved": b"first",
     }
     fs.close()
+
+
+@pytest.fixture
+def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LakeFileSystem]:
+    """A filesystem whose lake `one` holds a damaged file that is too big to be held as a whole."""
+    monkeypatch.setattr(local, "HELD_BYTES", 1 << 20)
+    monkeypatch.setattr(local, "CHUNK_BYTES", 1 << 20)
+    for name in ("one", "two"):
+        Lake.create(tmp_path / name).close()
+    fs = LakeFileSystem(skip_instance_cache=True)
+    fs.pipe_file(f"{tmp_path}/one/big", BIG[: 5 << 20])
+    (pack,) = (tmp_path / "one").glob("packs/*/*.pack")
+    data = bytearray(pack.read_bytes())
+    data[3 << 20] ^= 1
+    pack.write_bytes(data)
+    yield fs
+    fs.close()
+
+
+@pytest.mark.parametrize("verb", ["mv", "copy", "cp_file", "get", "get_file", "touch", "append"])
+def test_damage_is_never_stored_as_if_it_were_sound(
+    damaged: LakeFileSystem, tmp_path: Path, verb: str
+) -> None:
+    source, target = f"{tmp_path}/one/big", f"{tmp_path}/two/big"
+    change: dict[str, Callable[[], object]] = {
+        "touch": lambda: damaged.touch(source, truncate=False),
+        "append": lambda: damaged.open(source, "ab"),
+        "get": lambda: damaged.get(source, f"{tmp_path}/local"),
+        "get_file": lambda: damaged.get_file(source, f"{tmp_path}/local"),
+    }
+    with pytest.raises(Corrupt, match="big"):
+        change.get(verb, lambda: getattr(damaged, verb)(source, target))()
+    assert damaged.info(source)["seq"] == 1
+    assert not damaged.exists(target)
+    assert not (tmp_path / "local").exists()
 
 
 def test_trees_come_and_go_with_names_bytes_and_times(fs: LakeFileSystem, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
-from lakefeed.adapters.fsspec.ranges import batches
+from lakefeed.adapters.fsspec.ranges import batches, is_whole
 from lakefeed.adapters.fsspec.reading import Found
+from lakefeed.errors import Corrupt
+from lakefeed.format.checksum import crc32c
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import table_from_rows
 from lakefeed.lake.writer import Writer
@@ -18,10 +20,22 @@ HELD_BYTES = 64 << 20
 
 
 def chunks(found: Found) -> Iterator[bytes]:
-    """Yield a file's bytes in pieces of bounded size."""
+    """Yield a file's bytes in pieces of bounded size, and in the end Corrupt if they are damaged.
+
+    Pieces carry no checksum of their own, and whoever stores them would give them a new, valid one.
+    """
     snapshot, row = found
+    if is_whole(row):
+        yield snapshot.read_row_range(row, 0, row.size)
+        return
+    checksum = 0
     for start in range(0, row.size, CHUNK_BYTES):
-        yield snapshot.read_row_range(row, start, CHUNK_BYTES)
+        piece = snapshot.read_row_range(row, start, CHUNK_BYTES)
+        checksum = crc32c(piece, checksum)
+        yield piece
+    if checksum != row.crc32c:
+        raise Corrupt(f"{row.path!r}", expected=f"checksum {row.crc32c:08x}",
+                      found=f"{checksum:08x}")  # fmt: skip
 
 
 def download(found: Sequence[Any], targets: Sequence[str], callback: Any) -> None:
@@ -58,9 +72,15 @@ def _download_files(members: Sequence[tuple[Found, str]], callback: Any) -> None
 
 
 def _write(target: str, pieces: Sequence[bytes] | Iterator[bytes]) -> None:
-    with open(target, "wb") as stream:
-        for piece in pieces:
-            stream.write(piece)
+    stream = open(target, "wb")  # noqa: SIM115 - what could not be opened must stay
+    try:
+        with stream:
+            for piece in pieces:
+                stream.write(piece)
+    except BaseException:
+        if os.path.isfile(target):
+            os.unlink(target)
+        raise
 
 
 def store(writer: Writer, target: str, found: Found, mtime_ns: int | None) -> None:
@@ -79,12 +99,18 @@ class _Stream:
     """A file of a lake as the stream that a writer pulls from."""
 
     def __init__(self, found: Found) -> None:
-        self._found = found
-        self._position = 0
+        self._chunks = chunks(found)
+        self._rest = memoryview(b"")
 
     def read(self, size: int) -> Buffer:
-        """Return the next bytes; fewer than `size` only at the end."""
-        snapshot, row = self._found
-        data = snapshot.read_row_range(row, self._position, size)
-        self._position += len(data)
-        return data
+        """Return the next bytes; fewer than `size` only at the end, or Corrupt there."""
+        parts = []
+        while size and (self._rest or self._next()):
+            parts.append(self._rest[:size])
+            self._rest = self._rest[len(parts[-1]) :]
+            size -= len(parts[-1])
+        return b"".join(parts)
+
+    def _next(self) -> bool:
+        self._rest = memoryview(next(self._chunks, b""))
+        return bool(self._rest)
