@@ -146,6 +146,18 @@ def test_touch_makes_a_file_or_gives_it_a_new_time(fs: LakeFileSystem) -> None:
     assert fs.cat("f") == b""
 
 
+def test_a_big_file_keeps_mode_and_attributes_when_it_is_touched(
+    fs: LakeFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "HELD_BYTES", 1000)
+    with Lake.open(str(fs.lake)) as lake, lake.writer() as writer:
+        writer.put("f", b"kept" * 1000, mtime_ns=10**18, mode=0o600, attrs={"label": "cat"})
+    fs.touch("f", truncate=False)
+    info = fs.info("f")
+    assert info["mtime"] > 10**9 and (info["mode"], info["attrs"]) == (0o600, {"label": "cat"})
+    assert fs.cat("f") == b"kept" * 1000
+
+
 def test_a_snapshot_cannot_be_written(fs: LakeFileSystem) -> None:
     fs.pipe_file("a", b"a")
     old = LakeFileSystem(lake=fs.lake, at=1, skip_instance_cache=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
@@ -91,8 +92,8 @@ def store(writer: Writer, target: str, found: Found, mtime_ns: int | None) -> No
         writer.put(target, data, mtime_ns=mtime_ns, mode=row.mode, attrs=row.attrs)
         return
     stream = cast(BinaryIO, _Stream(found))
-    meta = None if mtime_ns is None else Meta(mtime_ns, row.mode, row.attrs)
-    writer.put_file(target, stream, meta=meta)
+    stamp_ns = time.time_ns() if mtime_ns is None else mtime_ns
+    writer.put_file(target, stream, meta=Meta(stamp_ns, row.mode, row.attrs))
 
 
 class _Stream:
