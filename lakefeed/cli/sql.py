@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,32 +137,45 @@ def _values(column: pa.Array) -> list[Any]:
         # datetime ends at microseconds, and would refuse what has more.
         unit_ns = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}[kind.unit]
         times = column.cast(pa.int64()).to_pylist()
-        try:
+        with _years():
             return [None if count is None else iso_time(count * unit_ns) for count in times]
-        except (ValueError, OverflowError) as error:
-            raise Invalid("a time in the answer", expected="one of the years 1 to 9999",
-                          hint="ask for it as text: cast(… as varchar)") from error  # fmt: skip
     if pa.types.is_decimal(kind):
         number = int if kind.scale == 0 else float
         return [None if value is None else number(value) for value in column.to_pylist()]
-    if pa.types.is_map(kind) and pa.types.is_string(kind.item_type):
+    if pa.types.is_map(kind) and kind.key_type == kind.item_type == pa.string():
         return [None if pairs is None else dict(pairs) for pairs in column.to_pylist()]
     if pa.types.is_nested(kind):
-        return [_nested(scalar) for scalar in column]
+        return list(map(_value, column))
     plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
     if plain or pa.types.is_string(kind):
         return list(column.to_pylist())
-    return [None if value is None else str(value) for value in column.to_pylist()]
+    with _years():
+        return [None if value is None else str(value) for value in column.to_pylist()]
 
 
-def _nested(scalar: pa.Scalar) -> Any:
+@contextmanager
+def _years() -> Iterator[None]:
+    """Refuse times and dates that Python has not."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise Invalid("a time in the answer", expected="one of the years 1 to 9999",
+                      hint="ask for it as text: cast(… as varchar)") from error  # fmt: skip
+
+
+def _value(scalar: pa.Scalar) -> Any:
     import pyarrow as pa
 
+    kind = scalar.type
     if not scalar.is_valid:
         return None
-    if pa.types.is_struct(scalar.type):
-        return {name: _values(pa.array([value]))[0] for name, value in scalar.items()}
-    if pa.types.is_map(scalar.type):
+    if pa.types.is_union(kind):
+        return _value(scalar.value)
+    if pa.types.is_struct(kind):
+        return {name: _value(part) for name, part in scalar.items()}
+    if pa.types.is_map(kind):
         pairs = scalar.values
         return dict(zip(map(str, _values(pairs.field(0))), _values(pairs.field(1)), strict=True))
-    return _values(scalar.values)
+    if pa.types.is_nested(kind):
+        return _values(scalar.values)
+    return _values(pa.array([scalar]))[0]

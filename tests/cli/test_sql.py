@@ -53,6 +53,33 @@ def test_json_loses_no_column_and_holds_no_nan(run: Run, lake: Path) -> None:
     assert run("sql", lake, "select 1 a, 2 b, 3 a", "--csv").out == "a,b,a\n1,2,3\n"
 
 
+def test_every_type_is_printed(run: Run, lake: Path) -> None:
+    day = "date '2026-01-31'"
+    query = (
+        "select union_value(n := 2) u, [union_value(s := 'x'), null] l,"
+        f" {{'u': union_value(t := {day})}} s, map {{{day}: 'x'}} d, map {{[1, 2]: 'y'}} m,"
+        " map {1.5: 'z'} n, map {'a': map {1: 'b'}} w"
+    )
+    assert run("sql", lake, query, "--json").lines == [
+        {
+            "u": 2,
+            "l": ["x", None],
+            "s": {"u": "2026-01-31"},
+            "d": {"2026-01-31": "x"},
+            "m": {"[1, 2]": "y"},
+            "n": {"1.5": "z"},
+            "w": {"a": {"1": "b"}},
+        }
+    ]
+    for form in ([], ["--csv"]):
+        done = run("sql", lake, query, *form)
+        assert (done.code, done.err) == (0, "")
+        assert "2026-01-31" in done.out
+    beyond = run("sql", lake, "select 'infinity'::date d", "--json")
+    assert (beyond.code, beyond.out) == (2, "")
+    assert "years 1 to 9999" in beyond.err
+
+
 def test_times_beyond_nanoseconds_are_shown_as_far_as_python_knows_them(
     run: Run, lake: Path
 ) -> None:
