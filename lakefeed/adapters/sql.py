@@ -8,15 +8,17 @@
 DuckDB pulls each table as a stream, anew for each time a query mentions it, so memory stays
 bounded and rows are verified before DuckDB sees them (I7). No query can change the lake: DuckDB
 gets views in a memory of its own, and may touch no file. Bytes of files are left to the readers.
+It works on a thread of its own, so that an interrupt ends a query at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -36,6 +38,10 @@ except ImportError:  # an extra: said when a query is asked
 # Rows handed over at a time; DuckDB itself works in vectors of 2,048.
 BATCH_ROWS = 64 << 10
 _LOG_BATCH = 1000
+# What a person takes for at once.
+_AGAIN_SECONDS = 0.05
+
+_Result = TypeVar("_Result")
 
 _FILES = f"""
 CREATE VIEW files AS SELECT
@@ -113,24 +119,41 @@ class _Stream:
 class Connection:
     """DuckDB over one snapshot. Made by `connect`."""
 
-    def __init__(self, duck: Any, streams: list[_Stream]) -> None:
+    def __init__(self, duck: Any, streams: list[_Stream], pool: ThreadPoolExecutor) -> None:
         self._duck = duck
         self._streams = streams
+        self._pool = pool
 
     def query(self, sql: str) -> pa.Table:
         """Return the whole result. Invalid for what DuckDB does not understand."""
         with self._translated():
-            return self._run(sql).read_all()
+            return self._apart(lambda: self._run(sql).read_all())
 
     def stream(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Return the columns of the result, and its rows as they come."""
         with self._translated():
-            reader = self._run(sql)
+            reader = self._apart(lambda: self._run(sql))
         return reader.schema, self._batches(reader)
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        batches = iter(reader)
         with self._translated():
-            yield from reader
+            while (batch := self._apart(lambda: next(batches, None))) is not None:
+                yield batch
+
+    def _apart(self, action: Callable[[], _Result]) -> _Result:
+        """Return what `action` does on the other thread; what reaches this one ends the query.
+
+        Python hears Ctrl-C between two steps of its own, and a query is one step.
+        """
+        future = self._pool.submit(action)
+        try:
+            return future.result()
+        finally:
+            while not future.done():
+                # Once more, because a query that begins just now forgets what came before.
+                self._duck.interrupt()
+                wait([future], _AGAIN_SECONDS)
 
     def _run(self, sql: str) -> pa.RecordBatchReader:
         relation = self._duck.sql(sql)
@@ -164,14 +187,14 @@ def connect(lake: Lake, snapshot: Snapshot | None = None) -> Iterator[Connection
         "rows_of_snapshots": _Stream(_SNAPSHOTS_SCHEMA, lambda: _snapshots(lake, view)),
         "rows_of_packs": _Stream(_PACKS_SCHEMA, lambda: _packs(view)),
     }
-    with duckdb.connect() as duck:
+    with duckdb.connect() as duck, ThreadPoolExecutor(1, "lakefeed-sql") as pool:
         for name, stream in streams.items():
             duck.register(name, stream)
         for view_sql in (_FILES, _SNAPSHOTS, _PACKS):
             duck.execute(view_sql)
         duck.execute("SET enable_external_access = false")
         duck.execute("SET lock_configuration = true")
-        yield Connection(duck, list(streams.values()))
+        yield Connection(duck, list(streams.values()), pool)
 
 
 def query(lake: Lake, sql: str, snapshot: Snapshot | None = None) -> pa.Table:

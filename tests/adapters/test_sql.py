@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from lakefeed import Corrupt, Invalid, Lake
 from lakefeed.adapters import sql
 from lakefeed.format.rows import rows_from_table
+from lakefeed.lake.snapshot import Snapshot
 
 
 @pytest.fixture
@@ -95,6 +100,40 @@ def test_what_is_no_question_is_invalid(lake: Lake, tmp_path: Path, text: str) -
     with pytest.raises(Invalid, match="query"):
         sql.query(lake, text.format(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["lake"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_interrupt_ends_a_query_at_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, streamed: bool
+) -> None:
+    arrived, read = threading.Event(), sql._files
+    pulled: list[int] = []
+
+    def interrupt(*_: object) -> None:
+        arrived.set()
+        raise KeyboardInterrupt
+
+    def endless(snapshot: Snapshot) -> Iterator[pa.RecordBatch]:
+        batch = next(read(snapshot))
+        for number in range(1_000_000):
+            pulled.append(number)
+            yield batch
+            if not arrived.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+                assert arrived.wait(10), "nobody hears the signal"
+
+    monkeypatch.setattr(sql, "_files", endless)
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with sql.connect(lake) as connection, pytest.raises(KeyboardInterrupt):
+            if streamed:
+                _, batches = connection.stream("select a.path from files a where size > 100")
+                list(batches)
+            connection.query("select count(*) from files")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(pulled) < 1_000_000
+    assert not [t for t in threading.enumerate() if t.name.startswith("lakefeed-sql")]
 
 
 def test_damage_is_reported_as_damage(lake: Lake) -> None:
