@@ -121,8 +121,9 @@ def import_command(
 ) -> None:
     """Import a directory tree; files already in with the same size, time and mode are skipped.
 
-    Modes, times, symlinks and empty directories are kept. Stop it at any time and run it again to
-    continue. Files that cannot be read are named at the end, and the exit code is then 1.
+    Modes, times, symlinks and empty directories are kept; LAKE itself, where it lies in SOURCE, is
+    left out. Stop it at any time and run it again to continue. Files that cannot be read are named
+    at the end, and the exit code is then 1.
 
     \b
     lakefeed import photos/ /mnt/lake --prefix train --exclude '*.tmp'

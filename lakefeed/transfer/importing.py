@@ -106,6 +106,7 @@ def import_tree(
 ) -> ImportReport:
     """Import everything below a directory; return what was done and which files were left out.
 
+    A lake that lies in the source is left out, and counted as excluded.
     `recruits` are worker processes that were started before; those not needed are left to end.
     `progress` is called from one thread at a time, after each few files. KeyboardInterrupt comes
     out after the packs at hand are committed. Whatever fails on the lake's own volume is raised,
@@ -119,8 +120,7 @@ def import_tree(
     except OSError as error:
         raise from_os_error(error, f"source {root}") from error
     problems = Problems()
-    chosen = WalkOptions(options.exclude, options.follow_symlinks, options.skip_special)
-    with closing(Walk(root, chosen, problems)) as walk:
+    with closing(Walk(root, _walk_options(lake, root, options), problems)) as walk:
         Planner(lake.snapshot(), options.prefix, problems).check()
         with Recruits() as own:
             run = _Run(
@@ -184,6 +184,14 @@ def _checked(options: ImportOptions) -> ImportOptions:
         if value < 1:
             raise Invalid(name, expected="at least 1", found=value)
     return replace(options, prefix=check_prefix(options.prefix))
+
+
+def _walk_options(lake: Lake, root: str, options: ImportOptions) -> WalkOptions:
+    """Return how to walk: not into the lake, which would hold itself, each time twice as big."""
+    own = os.path.realpath(lake.name) if can_travel(lake.volume) else ""
+    if os.path.realpath(root) == own:
+        raise Invalid(f"source {root}", expected="a directory of files", found="the lake itself")
+    return WalkOptions(options.exclude, options.follow_symlinks, options.skip_special, own)
 
 
 @dataclass(frozen=True, slots=True)

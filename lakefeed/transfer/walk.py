@@ -56,11 +56,12 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WalkOptions:
-    """What to leave out and what to follow."""
+    """What to leave out and what to follow; `lake` is the real path of a directory to leave out."""
 
     exclude: tuple[str, ...] = ()
     follow_symlinks: bool = False
     skip_special: bool = False
+    lake: str = ""
 
 
 @dataclass(slots=True)
@@ -194,7 +195,9 @@ class Walk:
         path = directory + name
         try:
             kind = self._kind(entry)
-            if self._exclude and self._exclude.matches(path, is_directory=kind == _DIR):
+            is_directory = kind == _DIR
+            excluded = self._exclude and self._exclude.matches(path, is_directory=is_directory)
+            if excluded or (is_directory and self._is_lake(path)):
                 names.excluded += 1
                 return
             check_path(path)
@@ -211,6 +214,13 @@ class Walk:
         names.add(name + kind)
         if kind == _DIR:
             names.add(name + "/")
+
+    def _is_lake(self, path: str) -> bool:
+        lake = self._options.lake
+        # Only links come to it under another name.
+        named = path.rpartition("/")[2] == lake.rpartition("/")[2]
+        maybe = bool(lake) and (named or self._options.follow_symlinks)
+        return maybe and os.path.realpath(f"{self._root}/{path}") == lake
 
     def _kind(self, entry: os.DirEntry[str]) -> str | None:
         """Return the letter of an entry's kind, None for what a lake cannot hold."""

@@ -172,3 +172,25 @@ def test_the_prefix_of_an_export_is_no_glob(lake: Lake, tmp_path: Path) -> None:
         writer.put("data1/b.jpg", b"2")
     export(lake.snapshot(), DirectoryTarget(tmp_path / "out"), ExportOptions("data[1]", "*.jpg"))
     assert os.listdir(tmp_path / "out") == ["a.jpg"]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_lake_is_never_imported_into_itself(
+    lake: Lake, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, follow: bool
+) -> None:
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/lake").write_bytes(b"a file of that name")
+    if follow:
+        (tmp_path / "sub/way").symlink_to(lake.name)
+    options = ImportOptions(follow_symlinks=follow)
+    for _ in range(2):
+        report = import_tree(lake, tmp_path, options)
+        assert (report.errors, report.excluded) == (0, 2 if follow else 1)
+        paths = [path for table in lake.snapshot().scan() for path in table["path"].to_pylist()]
+        assert paths == ["a", "sub", "sub/lake"]
+    way = tmp_path_factory.mktemp("links") / "way"
+    way.symlink_to(tmp_path)
+    assert import_tree(lake, way, options).files == 0
+    with pytest.raises(Invalid, match="the lake itself"):
+        import_tree(lake, lake.name)
