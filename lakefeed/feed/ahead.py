@@ -10,7 +10,8 @@ A read that takes much longer than the others is done once more by an idle worke
 one counts (`window` sees to it that the other disturbs nobody). An error comes in place of the
 first batch that it concerns (`slots`): nothing more is planned, and what is under way is finished,
 for the batches before it. `close` wakes everybody and waits for the workers, but not for one that a
-volume keeps waiting: that one ends by itself when the call returns, touching nothing.
+volume keeps waiting (some seconds if that may be the index): that one ends by itself when the call
+returns, touching nothing.
 
 One lock guards all fields below it; no I/O and no planning under it. Idle workers wait for one of
 its conditions, the consumer for the other. A worker that has done its job looks for the next one
@@ -27,22 +28,23 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.fetching import Stopped
 from lakefeed.feed.flights import Flight, Start, Task
 from lakefeed.feed.pace import Pace
-from lakefeed.feed.planning import Draft, Plan
+from lakefeed.feed.planning import Plan
 from lakefeed.feed.slots import Limits, Slot, Slots
 from lakefeed.feed.stats import Now
 from lakefeed.feed.tuning import Tuner
 from lakefeed.feed.window import Means, Window
 
 # What `close` waits for a worker inside a volume's call: several usual calls, less than one would
-# notice; and for one that computes, which always ends.
-_CALL_PATIENCE_SECONDS = 0.05
-_JOIN_SECONDS = 60.0
+# notice; for one that plans, which reads the index and decodes it (a second or two where a batch is
+# spread over a thousand groups of a big lake); and for one that computes, which always ends.
+_CALLING_SECONDS = 0.05
+_PLANNING_SECONDS = 5.0
+_COMPUTING_SECONDS = 60.0
 # How often an idle worker looks for stragglers at most.
 _STRAGGLER_LOOK_SECONDS = 0.01
 
@@ -73,8 +75,8 @@ class Ahead:
         self._running: dict[Task, None] = {}  # in the order they began
         self._slots = Slots(limits)
         self._any_made = False  # was any batch made yet?
-        # The workers; each of them says whether it may be in a volume's call.
-        self._calling: dict[threading.Thread, bool] = {}
+        # The workers; each of them says how long `close` waits for it.
+        self._workers: dict[threading.Thread, float] = {}
         self._leaving: set[threading.Thread] = set()  # those of them that are about to end
 
     def start(self, start: Start) -> None:
@@ -125,14 +127,13 @@ class Ahead:
         self._closed.set()
         with self._lock:
             self._wake_everybody()
-            workers = list(self._calling)
+            workers = list(self._workers)
         began = time.perf_counter()
         for worker in workers:
-            worker.join(max(0.0, began + _CALL_PATIENCE_SECONDS - time.perf_counter()))
-            while worker.is_alive() and not self._calling.get(worker, False):
-                worker.join(_CALL_PATIENCE_SECONDS)
-                if time.perf_counter() > began + _JOIN_SECONDS:
-                    break
+            while worker.is_alive() and time.perf_counter() < began + self._workers.get(
+                worker, _COMPUTING_SECONDS
+            ):
+                worker.join(_CALLING_SECONDS)
         with self._lock:
             self._slots.clear()
             self._tasks.clear()
@@ -145,10 +146,10 @@ class Ahead:
         """Start workers while there is work for more of them; called under the lock."""
         useful = len(self._running) + len(self._tasks) + len(self._urgent) + 1
         wanted = max(1, min(self._pace.width.target, useful))
-        while len(self._calling) - len(self._leaving) < wanted and not self._closed.is_set():
+        while len(self._workers) - len(self._leaving) < wanted and not self._closed.is_set():
             worker = threading.Thread(target=self._work, name="lakefeed-feed", daemon=True)
             worker.start()
-            self._calling[worker] = False
+            self._workers[worker] = _COMPUTING_SECONDS
 
     def _work(self) -> None:
         me = threading.current_thread()
@@ -174,7 +175,7 @@ class Ahead:
         with self._lock:
             if working:
                 self._pace.rest()
-            self._calling.pop(me, None)
+            self._workers.pop(me, None)
             self._leaving.discard(me)
             # What it was woken for is another's to do now; at the end, the others leave as well.
             self._wake_everybody()
@@ -191,7 +192,7 @@ class Ahead:
             if self._urgent:
                 return self._urgent.popleft()
             target = self._pace.width.target
-            if len(self._calling) - len(self._leaving) > max(target, 1):
+            if len(self._workers) - len(self._leaving) > max(target, 1):
                 self._leaving.add(me)  # at once: others that look now must not leave as well
                 return None
             # Plan before the last reads are handed out, so that there are always some to do. What
@@ -216,7 +217,7 @@ class Ahead:
         """Do something that may call the volume; what it runs into comes in place of these batches.
         Tells if it was done."""
         me = threading.current_thread()
-        self._calling[me] = True
+        self._workers[me] = _CALLING_SECONDS
         try:
             action()
         except Stopped:
@@ -226,7 +227,7 @@ class Ahead:
                 self._fail(slots, error)
             return False
         finally:
-            self._calling[me] = False
+            self._workers[me] = _COMPUTING_SECONDS
         return True
 
     def _fail(self, slots: Iterable[Slot], error: BaseException) -> None:
@@ -245,15 +246,19 @@ class Ahead:
         return self._cursor if free and room and wanted else None
 
     def _plan_window(self, cursor: Cursor) -> None:
-        began = time.perf_counter()
+        began, me = time.perf_counter(), threading.current_thread()
         draft, window, failure = None, None, None
+        self._workers[me] = _PLANNING_SECONDS
         try:
             draft = self._plan.draft(cursor, self._tuner.samples(), self._skip)
             if draft is not None:
-                window, draft = self._sized(draft)
+                window, draft = self._tuner.sized(self._means, draft, self._pace)
+        except Stopped:
+            raise
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
             failure = error
         with self._lock:
+            self._workers[me] = _COMPUTING_SECONDS
             self._planning = False
             if self._cursor is cursor:  # nobody failed meanwhile
                 self._cursor = None if draft is None else draft.cursors[-1]
@@ -266,24 +271,6 @@ class Ahead:
             if self._planned_all():
                 self._wake_everybody()
         self._means.recorder.stage("index", time.perf_counter() - began)
-
-    def _sized(self, draft: Draft) -> tuple[Window, Draft]:
-        """Return a window that fits into the budget beside another one, or holds one batch."""
-        tuning = self._tuner.tuning(self._pace)
-        window = Window(self._means, draft, tuning)
-        while len(draft) > 1 and not self._tuner.fits(window):
-            draft = draft.first(len(draft) // 2)
-            window = Window(self._means, draft, tuning)
-        if window.needed_bytes > self._limits.bytes_max:
-            name = str(self._means.selection.paths(draft.numbers[:1])[0].as_py())
-            raise Invalid(
-                f"batch with {name!r}",
-                expected=f"at most {self._limits.bytes_max} bytes",
-                found=f"{window.needed_bytes} bytes in {draft.splits[1]} samples",
-                hint="raise memory_bytes or lower batch_size",
-            )
-        self._tuner.planned(window)
-        return window, draft
 
     def _fits(self, window: Window) -> bool:
         return self._slots.fit(len(window.batch_bytes), window.needed_bytes)
@@ -319,7 +306,7 @@ class Ahead:
             self._pace.begin()
         task.runners += 1
         self._running[task] = None
-        self._calling[me] = True
+        self._workers[me] = _CALLING_SECONDS
         return partial(self._read, task, me, second=task.hedged)
 
     def _read(self, task: Task, me: threading.Thread, *, second: bool) -> None:
@@ -331,7 +318,7 @@ class Ahead:
         except BaseException as error:  # noqa: BLE001 - told below, unless a runner is left
             task.error = error
         with self._lock:
-            self._calling[me] = False
+            self._workers[me] = _COMPUTING_SECONDS
             task.runners -= 1
             done = task in self._running and (first or task.runners == 0)
             if done:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from lakefeed.errors import Invalid
 from lakefeed.feed.pace import Pace
+from lakefeed.feed.planning import Draft
 from lakefeed.feed.slots import Limits
-from lakefeed.feed.window import Tuning, Window
+from lakefeed.feed.window import Means, Tuning, Window
 
 if TYPE_CHECKING:
     from lakefeed.feed.stats import Recorder
@@ -114,6 +116,24 @@ class Tuner:
         if not self._sample_bytes:
             return 1
         return max(1, min(self._samples, int(self.window_bytes / self._sample_bytes)))
+
+    def sized(self, means: Means, draft: Draft, pace: Pace) -> tuple[Window, Draft]:
+        """Return a window that fits into the budget beside another one, or holds one batch."""
+        tuning = self.tuning(pace)
+        window = Window(means, draft, tuning)
+        while len(draft) > 1 and not self.fits(window):
+            draft = draft.first(len(draft) // 2)
+            window = Window(means, draft, tuning)
+        if window.needed_bytes > self._limits.bytes_max:
+            name = str(means.selection.paths(draft.numbers[:1])[0].as_py())
+            raise Invalid(
+                f"batch with {name!r}",
+                expected=f"at most {self._limits.bytes_max} bytes",
+                found=f"{window.needed_bytes} bytes in {draft.splits[1]} samples",
+                hint="raise memory_bytes or lower batch_size",
+            )
+        self.planned(window)
+        return window, draft
 
     def tuning(self, pace: Pace) -> Tuning:
         """Return how to read the next window."""

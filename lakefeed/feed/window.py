@@ -104,7 +104,7 @@ class Window:
     def __init__(self, means: Means, draft: Draft, tuning: Tuning) -> None:
         self.means = means
         self.draft = draft
-        self.rows = _rows_of(means.selection, draft)
+        self.rows = means.patience.run(lambda: _rows_of(means.selection, draft))
         self.reads = plan_reads(self.rows, tuning.gap_bytes, tuning.read_bytes)
         self.hedged = tuning.hedged
         self.batch_bytes = [
@@ -285,8 +285,8 @@ class Window:
             self._bad[at] = error
 
     def _name(self, at: int) -> str:
-        number = self.draft.numbers[at : at + 1]
-        return str(self.means.selection.paths(number)[0].as_py())
+        number, means = self.draft.numbers[at : at + 1], self.means
+        return str(means.patience.run(lambda: means.selection.paths(number))[0].as_py())
 
     # -- what no read brought --------------------------------------------------------------------
 
@@ -299,8 +299,10 @@ class Window:
             error = self._damage(at)
             if error is not None:
                 self._refuse(at, error)
-        if not self._gone:
-            return
+        if self._gone:
+            self.means.patience.run(self._fetch_moved)
+
+    def _fetch_moved(self) -> None:
         snapshot = self.means.snapshot
         gone = sorted(self._gone)
         paths = self.means.selection.paths(self.draft.numbers[np.array(gone)])

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from lakefeed.errors import Corrupt, LakefeedError, VolumeFailed
+from lakefeed.feed import ahead as ahead_module
 from lakefeed.feed.ahead import Ahead
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.control import Width
@@ -28,7 +29,7 @@ def test_workers_that_look_around_together_do_not_all_leave() -> None:
     plan: Any = SimpleNamespace(count=10, shuffle=Shuffle(1))
     ahead = Ahead(means, plan, Limits(8, 1 << 20), threading.Event())
     one, other = threading.Thread(), threading.Thread()
-    ahead._calling = {one: False, other: False}
+    ahead._workers = {one: 60.0, other: 60.0}
     reads = SimpleNamespace(length=[10])
     flight: Any = SimpleNamespace(window=SimpleNamespace(reads=reads), ahead_of=lambda size: (0, 0))
     ahead._tasks.append(Task(flight, 0, 1, None))
@@ -90,7 +91,7 @@ def ahead_with(draft: Callable[..., Any] | None = None) -> Ahead:
     plan: Any = SimpleNamespace(count=10, shuffle=Shuffle(1), draft=draft, every=1)
     ahead = Ahead(means, plan, Limits(8, 1 << 20), threading.Event())
     ahead._pace.width = Width(1)
-    ahead._calling = {threading.current_thread(): False}
+    ahead._workers = {threading.current_thread(): 60.0}
     ahead._cursor = None if draft is None else Cursor(1, "", None, 0, 0, 0)
     return ahead
 
@@ -223,7 +224,7 @@ def test_closing_does_not_wait_for_a_call_that_hangs(step: str) -> None:
     ahead = ahead_with()
     ahead._admit(cast("Any", FakeWindow(step, hang)))
     worker = threading.Thread(target=ahead._work)
-    ahead._calling = {worker: False}
+    ahead._workers = {worker: 60.0}
     worker.start()
     assert hanging.wait(30)
     began = time.perf_counter()
@@ -233,6 +234,36 @@ def test_closing_does_not_wait_for_a_call_that_hangs(step: str) -> None:
     release.set()
     worker.join(30)
     assert not worker.is_alive()
+
+
+def test_closing_does_not_wait_for_an_index_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead_module, "_PLANNING_SECONDS", 0.1)
+    hanging, release = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        hanging.set()
+        release.wait(60)
+
+    ahead = ahead_with(draft=hang)
+    worker = threading.Thread(target=ahead._work)
+    ahead._workers = {worker: 60.0}
+    worker.start()
+    assert hanging.wait(30)
+    began = time.perf_counter()
+    ahead.close()
+    assert time.perf_counter() - began < 10  # far from 60 s
+    release.set()
+    worker.join(30)
+    assert not worker.is_alive()
+
+
+def test_planning_that_was_given_up_because_the_feed_closed_is_no_failure() -> None:
+    def give_up(*_: object) -> None:
+        raise Stopped
+
+    ahead = ahead_with(draft=give_up)
+    ahead._work()
+    assert not ahead._slots
 
 
 def test_a_read_that_fails_after_another_worker_did_it_is_no_failure() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import threading
 import time
 from collections import Counter
@@ -17,11 +18,14 @@ from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
 from lakefeed.feed.labels import NO_LABEL
 from lakefeed.format.checksum import crc32c
+from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.slow import Profile, SlowVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
 from tests.feed.volumes import Failing, TroubledVolume
+from tests.lake.tools import compact
+from tests.support.faulty import FaultyVolume
 from tests.support.threads import Threads
 
 FILES = some_files(200)
@@ -68,6 +72,34 @@ def test_what_passes_by_itself_is_tried_again(
     # Of two ESTALE in a row the first costs only a new handle.
     assert sum(retries.values()) in ((1, 2) if number == errno.ESTALE else (3,))
     assert set(retries) == {errno.errorcode[number]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moved", [False, True], ids=["where it was", "in another pack"])
+def test_whatever_is_read_is_tried_again(moved: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index and what compaction moved as well: each time another call fails, once."""
+    monkeypatch.setattr(fetching, "_FIRST_PAUSE_SECONDS", 0.001)
+    files, inner = some_files(24), MemoryVolume()
+    with lake_of(files, inner) as lake:
+        lake.merge_index(everything=True)
+        number, packs = lake.snapshot().number, list(lake.snapshot().state.packs)
+        if moved:
+            compact(lake)
+            for pack in packs:
+                inner.unlink(layout.pack_path(pack))
+    for later in itertools.count(1, 3):
+        volume = FaultyVolume(inner, verbs={"read", "open"})
+        with Lake.open(volume) as lake, Feed(lake.snapshot(number), "train") as feed:
+            assert len(feed.selection) == len(files)
+            volume.fail_at = volume.count("read", "open") + later
+            assert sorted(feed_bytes(feed)) == sorted(files.values())
+        if not volume.fired:
+            break
+    assert later > 5
+
+
+def feed_bytes(feed: Feed) -> list[bytes]:
+    return [data for batch in feed for data in batch.bytes()]
 
 
 @pytest.mark.parametrize(("times", "number"), [(10**9, errno.EIO), (1, errno.EACCES)])

@@ -92,7 +92,7 @@ class FaultyVolume:
         self.inner = inner
         self.calls: list[Call] = []
         self.fired = False
-        self._fail_at = fail_at
+        self.fail_at = fail_at
         self._mode = mode
         self._verbs = None if verbs is None else frozenset(verbs)
         self._dead = dead
@@ -133,13 +133,13 @@ class FaultyVolume:
             self.calls.append(Call(number, verb, path))
             if self.fired:
                 return "before" if self._dead else None
-            if number is not None and number == self._fail_at:
+            if number is not None and number == self.fail_at:
                 self.fired = True
                 return self._mode
             return None
 
     def _failure(self, verb: str, path: str) -> VolumeFailed:
-        subject = f"{verb} of {path}, call {self._fail_at}"
+        subject = f"{verb} of {path}, call {self.fail_at}"
         return VolumeFailed(subject, found="an injected fault", errno=errno.EIO)
 
     def create(self, path: str) -> FaultyWritableFile:
