@@ -312,6 +312,8 @@ class Ahead:
     def _read(self, task: Task, me: threading.Thread, *, second: bool) -> None:
         first = False
         try:
+            if second:
+                self._means.recorder.hedged()
             first = task.read(second=second)
         except Stopped:
             raise
@@ -358,7 +360,6 @@ class Ahead:
         task.hedged = True
         task.flight.extra_bytes += task.hedge_bytes
         self._slots.hold(task.hedge_bytes)
-        self._means.recorder.hedged()
         return self._run(task, me)
 
     # -- finishing -------------------------------------------------------------------------------

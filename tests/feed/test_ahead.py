@@ -68,6 +68,9 @@ class FakeWindow:
         self._do(f"read {start}")
         return True
 
+    def hedge_bytes(self, start: int, end: int) -> int:
+        return 10
+
     def settle(self) -> None:
         self._do("settle")
 
@@ -280,3 +283,20 @@ def test_a_read_that_fails_after_another_worker_did_it_is_no_failure() -> None:
     with ahead._lock:
         work_until_the_end(ahead)
     assert [ahead.next() for _ in range(4)] == [0, 1, 2, None]
+
+
+def test_an_observer_may_ask_a_feed_how_it_is_when_it_hears_of_a_straggler() -> None:
+    ahead, window = ahead_with(), FakeWindow()
+    told: list[tuple[str, bool]] = []
+    observer: Any = SimpleNamespace(
+        retried=lambda reason: told.append((reason, ahead._lock.locked())),
+        queue=lambda ready, inflight: None,
+    )
+    ahead._means.recorder._observer = observer
+    under_way(ahead, window)
+    with ahead._lock:
+        first = ahead._start_task(threading.current_thread())
+        second = ahead._hedge(next(iter(ahead._running)), threading.current_thread())
+    second()
+    first()
+    assert told == [("straggler", False)]
