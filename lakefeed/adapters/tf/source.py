@@ -36,6 +36,7 @@ class Source:
         with ExitStack() as opening:
             opened = opening.enter_context(OpenedFeed(self._place, select, options))
             self._selection: Selection = opened.feed.selection
+            options.partition.check(len(self._selection))
             self.batches_per_epoch = len(opened.feed)
             self.first: State = opened.feed.state()
             opening.pop_all()

@@ -143,6 +143,7 @@ class IterableDataset(data.IterableDataset[Any]):
         opened = opened or OpenedFeed(self.place, self.select, options)
         with ExitStack() as failing:
             failing.callback(opened.close)
+            options.partition.check(len(opened.feed.selection))
             opened.stand_at(
                 stop.state or {**opened.feed.state(), "epoch": stop.epoch, "position": 0}
             )

@@ -175,6 +175,8 @@ def test_freed_memory_is_kept_where_the_c_library_is_glibc() -> None:
 def test_nothing_to_read_is_an_error_before_training(lake: Lake) -> None:
     with pytest.raises(NotFound):
         lakefeed.tf.dataset(lake, "tset/**")
+    with pytest.raises(Invalid, match="at least one batch"):
+        lakefeed.tf.dataset(lake, "train", batch_size=10_000, last="drop")
 
 
 def test_a_path_opens_the_lake_for_each_epoch_and_keeps_its_snapshot(tmp_path: Path) -> None:

@@ -165,6 +165,14 @@ def test_no_thread_outlives_its_iterator(lake: Path, threads: Threads) -> None:
     assert threads.left() == []
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_without_a_batch_is_refused(lake: Path, workers: int) -> None:
+    options = FeedOptions(100, last="drop")
+    dataset = lakefeed.torch.IterableDataset(lake, "train", options)
+    with pytest.raises(Invalid, match="at least one batch"):
+        list(loader_of(dataset, workers))
+
+
 def test_states_of_other_files_and_epochs_of_its_own_are_refused(lake: Path) -> None:
     dataset = lakefeed.torch.IterableDataset(lake, "train", OPTIONS)
     state = next(iter(dataset)).state
