@@ -29,7 +29,7 @@ class Stopped(Exception):
 
 
 class Patience:
-    """Repeats what may pass; `closed` ends it."""
+    """Does what may have to be repeated; `closed` ends it, and nothing is begun behind it."""
 
     def __init__(self, closed: threading.Event, recorder: Recorder) -> None:
         self._closed = closed
@@ -39,13 +39,14 @@ class Patience:
         """Return what `action` does; it may run several times. Raises Stopped when closed."""
         pause = _FIRST_PAUSE_SECONDS
         for attempt in range(TRIES):
+            if self._closed.is_set():
+                raise Stopped
             try:
                 return action()
             except VolumeFailed as error:
                 if not error.retryable or attempt == TRIES - 1:
                     raise
                 self._recorder.retried(errno.errorcode.get(error.errno or 0, "unknown"))
-            if self._closed.wait(pause):
-                raise Stopped
+            self._closed.wait(pause)
             pause *= _GROWTH
         raise AssertionError("the last attempt returns or raises")

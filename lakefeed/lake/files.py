@@ -5,7 +5,9 @@ idle ones are closed above a limit. A handle that went stale (ESTALE: the server
 file was deleted by another client) is dropped and opened by name once more; if the name is gone
 too, NotFound says so and the caller looks for the same bytes in a newer snapshot.
 
-The lock guards the table only; opening and closing happen outside it.
+After `close` a file is lent to whoever still asks, and closed behind them: a thread that a volume
+kept waiting meanwhile leaves nothing open. The lock guards the table and `_closed` only; opening
+and closing happen outside it.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class OpenFiles:
         self._limit = open_files_max() if limit is None else limit
         self._lock = new_lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
+        self._closed = False
 
     @contextmanager
     def use(self, path: str) -> Iterator[ReadableFile]:
@@ -90,7 +93,9 @@ class OpenFiles:
         fresh = _Slot(self._volume.open(path), users=1)
         with self._lock:
             slot = self._slots.get(path)
-            if slot is None:
+            if self._closed:
+                slot, fresh.doomed = fresh, True
+            elif slot is None:
                 slot = self._slots[path] = fresh
             else:
                 slot.users += 1
@@ -127,6 +132,7 @@ class OpenFiles:
     def close(self) -> None:
         """Close every file, also when one of them fails to close. Works twice."""
         with self._lock:
+            self._closed = True
             paths = list(self._slots)
         with ExitStack() as stack:
             for path in paths:

@@ -17,6 +17,7 @@ from lakefeed.feed import assembly, fetching, tuning
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
 from lakefeed.feed.labels import NO_LABEL
+from lakefeed.feed.stats import Recorder
 from lakefeed.format.checksum import crc32c
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
@@ -154,6 +155,15 @@ def test_a_pause_before_another_try_ends_with_the_feed(
         closer.join(30)
         feed.close()
     assert threads.left() == []
+
+
+def test_nothing_is_begun_once_the_feed_is_closed() -> None:
+    closed = threading.Event()
+    patience = fetching.Patience(closed, Recorder(None))
+    assert patience.run(lambda: 7) == 7
+    closed.set()
+    with pytest.raises(fetching.Stopped):
+        patience.run(lambda: 7)
 
 
 @pytest.mark.slow
