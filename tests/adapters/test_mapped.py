@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,10 @@ def give_up(samples: Samples) -> int:
 
 def positions(samples: Samples) -> list[tuple[str, int]]:
     return list(zip(samples.paths, samples.positions.tolist(), strict=True))
+
+
+def placed(samples: Samples) -> tuple[int, list[tuple[str, int]]]:
+    return samples.epoch, positions(samples)
 
 
 def die(samples: Samples) -> int:
@@ -113,6 +118,19 @@ def test_samples_behind_a_damaged_one_keep_their_positions(tmp_path: Path, batch
     with Feed(tmp_path, "", options) as feed, mapped(feed, positions, workers=1) as results:
         found = dict(pair for batch in results for pair in batch)
     assert found == {path: int(path) for path in files if path != "007"}
+
+
+def test_samples_of_the_next_epoch_have_its_positions(lake: Lake) -> None:
+    """A feed that is restored at another batch size may find a rest that fills no step."""
+    options = FeedOptions(8, last="drop", epochs=2)
+    with Feed(lake.snapshot(), "", options) as feed:
+        state = [next(feed).state for _ in range(5)][-1]
+    wider = replace(options, batch_size=32)
+    with Feed(lake.snapshot(), "", wider) as feed, mapped(feed, placed, workers=1) as results:
+        straight = list(results)
+    with Feed(lake.snapshot(), "", wider) as feed, mapped(feed, placed, workers=1) as results:
+        feed.restore(state)
+        assert list(results) == straight[1:]
 
 
 def test_a_process_that_dies_is_an_error_not_a_hang(lake: Lake) -> None:

@@ -183,8 +183,11 @@ def width(workers: int | None) -> int:
 def samples_of(feed: Feed, before: Mapping[str, Any], batch: Batch) -> Samples:
     """Return a batch with its place in the epoch, `before` being the feed's state before it."""
     position, epoch = int(before["position"]), int(before["epoch"])
-    step = feed.options.partition.step(position, len(feed.selection))
-    low = position if step is None else step.low
+    partition, count = feed.options.partition, len(feed.selection)
+    step = partition.step(position, count)
+    if step is None:  # what the epoch has left fills no step of this size: the next one began
+        epoch, step = epoch + 1, partition.step(0, count)
+    low = 0 if step is None else step.low
     return Samples(
         views=batch.views(),
         labels=batch.labels,
