@@ -16,10 +16,10 @@ from lakefeed.cli.common import (
 )
 from lakefeed.cli.output import Meter, metering, print_json, print_line
 from lakefeed.cli.units import human_count, human_size, size_option
-from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND
+from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND, VolumeFailed
 
 if TYPE_CHECKING:
-    from lakefeed.feed.feed import Feed
+    from lakefeed.feed.feed import Cache, Feed
 
 commands = typer.Typer()
 
@@ -47,26 +47,38 @@ def warm(
 
     Feeds with the same cache directory, of any process on the node, then read from the local disk.
     Every file is verified on the way. Stops where seven eighths of the cache are filled. Repeating
-    it reads only what is missing.
+    it reads only what is missing. Ends with 6 if the local disk did not take all blocks.
 
-    JSON keys: files, bytes, files_left, blocks_found, blocks_fetched, cache.
+    JSON keys: files, bytes, files_left, blocks_found, blocks_fetched, blocks_refused, cache.
 
     \b
     lakefeed warm /mnt/lake --cache /local/nvme --cache-bytes 200GiB --prefix train
     """
     from lakefeed.feed.feed import Cache, Feed, FeedOptions
 
-    options = FeedOptions(256, None, cache=Cache(cache, cache_bytes))
+    blocks = Cache(cache, cache_bytes)
+    options = FeedOptions(256, None, cache=blocks)
     with (
         open_snapshot(lake, at) as snapshot,
         Feed(snapshot, prefix, options) as feed,
         metering("warming", total_files=len(feed.selection), quiet=quiet or as_json) as meter,
     ):
-        _read(feed, meter, cache_bytes * 7 // 8)
+        _read(feed, meter, blocks, cache_bytes * 7 // 8)
         facts = _facts(feed, meter, cache)
     if as_json:
         print_json(facts)
-        return
+    else:
+        _tell(facts, meter, cache_bytes)
+    if facts["blocks_refused"]:
+        raise VolumeFailed(
+            f"cache {cache}",
+            expected="a disk that takes all blocks",
+            found=f"{human_count(facts['blocks_refused'])} that it did not take",
+            hint="look at its free space and at the directory's permissions, then repeat",
+        )
+
+
+def _tell(facts: dict[str, Any], meter: Meter, cache_bytes: int) -> None:
     print_line(meter.summary())
     print_line(
         f"{human_count(facts['blocks_found'])} blocks were there, "
@@ -79,10 +91,13 @@ def warm(
         )
 
 
-def _read(feed: Feed, meter: Meter, bytes_max: int) -> None:
+def _read(feed: Feed, meter: Meter, cache: Cache, bytes_max: int) -> None:
     for batch in feed:
         meter.add(len(batch), batch.data.nbytes)
-        if meter.bytes >= bytes_max:
+        stats = feed.stats()
+        # Whole blocks come for the first of their files, and compressed files take less than they
+        # have; what was there already shows in the reads alone.
+        if max(stats.cache_misses * cache.block_bytes, stats.read_bytes) >= bytes_max:
             return
 
 
@@ -94,5 +109,6 @@ def _facts(feed: Feed, meter: Meter, cache: str) -> dict[str, Any]:
         "files_left": len(feed.selection) - meter.files,
         "blocks_found": stats.cache_hits,
         "blocks_fetched": stats.cache_misses,
+        "blocks_refused": stats.cache_refused,
         "cache": cache,
     }

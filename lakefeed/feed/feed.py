@@ -250,9 +250,9 @@ class Feed(Closing):
         ahead = self._own_ahead
         now = Now() if ahead is None else ahead.now()
         hits, misses = self._sources.cache_counts()
-        return self._recorder.facts(
-            replace(now, cache_hits=hits, cache_misses=misses, peak_bytes=self.peak_bytes)
-        )
+        refused = self._sources.cache_refused()
+        now = replace(now, cache_hits=hits, cache_misses=misses, cache_refused=refused)
+        return self._recorder.facts(replace(now, peak_bytes=self.peak_bytes))
 
     @property
     def peak_bytes(self) -> int:

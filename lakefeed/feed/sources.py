@@ -71,6 +71,10 @@ class Sources:
         """Return how many blocks came out of the cache and how many did not."""
         return (0, 0) if self._blocks is None else self._blocks.counts()
 
+    def cache_refused(self) -> int:
+        """Return how many blocks the cache's disk did not take."""
+        return 0 if self._blocks is None else self._blocks.refused
+
     def new_cache_counts(self) -> tuple[int, int]:
         """Return what `cache_counts` gained since the last call."""
         (hits, misses), (old_hits, old_misses) = self.cache_counts(), self._told

@@ -53,7 +53,8 @@ class Quantiles:
 class FeedStats:
     """What a feed did so far. `occupancy` is the share of time in which a batch was ready,
     `inflight` the reads under way at the moment, `fetch_waiting_seconds` the part of `fetch` in
-    which the processor had nothing to do."""
+    which the processor had nothing to do, `cache_refused` the blocks that the node cache's disk did
+    not take."""
 
     samples: int
     sample_bytes: int
@@ -76,6 +77,7 @@ class FeedStats:
     hedges: int
     cache_hits: int
     cache_misses: int
+    cache_refused: int
     peak_bytes: int
 
     @property
@@ -183,6 +185,7 @@ class Now:
     peak_bytes: int = 0
     cache_hits: int = 0
     cache_misses: int = 0
+    cache_refused: int = 0
 
 
 class Recorder:
@@ -299,6 +302,7 @@ class Recorder:
                 hedges=sums.hedges,
                 cache_hits=now.cache_hits,
                 cache_misses=now.cache_misses,
+                cache_refused=now.cache_refused,
                 peak_bytes=now.peak_bytes,
             )
 

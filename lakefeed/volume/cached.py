@@ -63,6 +63,7 @@ class BlockCache:
         self._hits = 0
         self._misses = 0
         self._unusable = 0
+        self._refused = 0
         self._written_bytes = -1  # since the last count; -1: never counted
 
     @property
@@ -79,6 +80,11 @@ class BlockCache:
     def failures(self) -> int:
         """How often the local disk failed or held a damaged block."""
         return self._unusable
+
+    @property
+    def refused(self) -> int:
+        """How many blocks the local disk did not take."""
+        return self._refused
 
     def find(self, path: str, block: int, length: int, into: memoryview, start: int) -> bool:
         """Fill `into` from `start` of a block that must have `length` bytes; False: not there."""
@@ -146,9 +152,15 @@ class BlockCache:
             with self._disk.create(temporary) as file:
                 file.write([head, table, data])
             self._disk.replace(temporary, name)
+        except LakefeedError:
+            with self._lock:
+                self._refused += 1
+            self._drop(temporary)
+            return
+        try:
             self._make_room(len(data))
         except LakefeedError:
-            self._drop(temporary)
+            return  # the disk may take no more soon, and is counted then
 
     # -- the bound -------------------------------------------------------------------------------
 

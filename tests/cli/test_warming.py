@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from lakefeed import Lake
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
+from lakefeed.format.rows import Codec
+from lakefeed.lake.writer import WriterOptions
 from tests.cli.conftest import Run
 
 FILES = {f"train/{number:02d}": os.urandom(200_000) for number in range(30)}
@@ -38,6 +42,38 @@ def test_a_cache_that_is_too_small_says_what_is_left(tmp_path: Path, run: Run) -
     small = run("warm", lake, "--cache", tmp_path / "cache", "--cache-bytes", "1MiB")
     assert small.code == 2
     assert "at least 16 blocks" in small.err
+
+
+@pytest.mark.slow
+def test_what_counts_is_the_room_that_files_take(tmp_path: Path, run: Run) -> None:
+    """Compressed ones take less than they have, others the blocks with what lies between."""
+    files = {f"train/{number:03d}": b"%03d" % number * 15_000 for number in range(600)}
+    with Lake.create(tmp_path / "lake") as lake:
+        with lake.writer(WriterOptions(codec=Codec.ZSTD)) as writer:
+            for path, data in files.items():
+                writer.put(path, data)
+        with lake.writer() as writer:
+            for number in range(1200):
+                writer.put(f"all/{number:04d}", os.urandom(25_000))
+            writer.flush()
+            for number in range(0, 1200, 2):
+                writer.rename(f"all/{number:04d}", f"half/{number:04d}")
+    warm = ("warm", tmp_path / "lake", "--cache-bytes", "16MiB", "--json", "--prefix")
+    assert run(*warm, "train", "--cache", tmp_path / "one").json["files_left"] == 0
+    half = run(*warm, "half", "--cache", tmp_path / "other").json
+    assert half["blocks_fetched"] >= 14 > half["bytes"] >> 20
+    assert half["files_left"] > 0
+
+
+def test_a_disk_that_does_not_take_the_blocks_is_told(tmp_path: Path, run: Run) -> None:
+    lake, cache = lake_at(tmp_path / "lake"), tmp_path / "file"
+    cache.touch()
+    warm = ("warm", lake, "--cache", cache)
+    done = run(*warm, "--json")
+    assert done.code == 6
+    assert done.json["blocks_refused"] == done.json["blocks_fetched"] > 0
+    assert "did not take" in done.err
+    assert run(*warm).out.startswith("31 files, ")
 
 
 def test_nothing_of_that_name_is_not_found(tmp_path: Path, run: Run) -> None:
