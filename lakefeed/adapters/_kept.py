@@ -101,14 +101,21 @@ class Kept:
         return None
 
     def keep(self, opened: OpenedFeed) -> None:
-        """Keep a feed for the next epoch, instead of one that is kept already."""
+        """Keep a feed for the next epoch, instead of one that is kept already.
+
+        It is closed instead where no thread can be started to watch it: the system allows no more,
+        or the interpreter is about to end.
+        """
         self.close()
         wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         thread = threading.Thread(target=self._watch, args=(wake,), name="lakefeed-kept")
         thread.daemon = True
-        with self._lock:
-            self._kept = _Watched(opened, thread, wake)
-            thread.start()
+        try:
+            with self._lock:
+                thread.start()
+                self._kept = _Watched(opened, thread, wake)
+        except RuntimeError:
+            opened.close()
 
     def close(self) -> None:
         """Close what is kept. Works twice."""

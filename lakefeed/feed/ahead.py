@@ -148,7 +148,12 @@ class Ahead:
         wanted = max(1, min(self._pace.width.target, useful))
         while len(self._workers) - len(self._leaving) < wanted and not self._closed.is_set():
             worker = threading.Thread(target=self._work, name="lakefeed-feed", daemon=True)
-            worker.start()
+            try:
+                worker.start()
+            except RuntimeError:
+                if len(self._workers) == len(self._leaving):
+                    raise
+                return  # a limit of the system, or the interpreter is about to end: fewer will do
             self._workers[worker] = _COMPUTING_SECONDS
 
     def _work(self) -> None:

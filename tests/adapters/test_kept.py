@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,6 +64,22 @@ def test_a_feed_that_is_closed_is_not_taken(lake: Lake, threads: Threads) -> Non
     kept.keep(opened)
     opened.close()
     assert kept.take(OPTIONS) is None
+    assert threads.left() == []
+
+
+def test_a_feed_that_nobody_can_watch_is_closed(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, threads: Threads
+) -> None:
+    def cannot_start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    kept, opened = Kept(), running(lake)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", cannot_start)
+        kept.keep(opened)
+    assert opened.closed
+    assert kept.take(OPTIONS) is None
+    kept.close()
     assert threads.left() == []
 
 

@@ -17,7 +17,7 @@ from lakefeed.feed.batch import Batch
 from lakefeed.feed.control import Width
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.fetching import Stopped
-from lakefeed.feed.flights import Task
+from lakefeed.feed.flights import Start, Task
 from lakefeed.feed.order import Shuffle
 from lakefeed.feed.slots import Limits, Slot
 from lakefeed.feed.stats import Recorder
@@ -300,3 +300,21 @@ def test_an_observer_may_ask_a_feed_how_it_is_when_it_hears_of_a_straggler() -> 
     second()
     first()
     assert told == [("straggler", False)]
+
+
+def cannot_start(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_fewer_workers_do_where_no_more_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.12 starts none any more once the main thread is through, though others train on."""
+    monkeypatch.setattr(threading.Thread, "start", cannot_start)
+    ahead = ahead_with()
+    ahead._pace.width = Width(8)
+    under_way(ahead, FakeWindow())
+    with ahead._lock:
+        work_until_the_end(ahead)
+    assert [ahead.next() for _ in range(4)] == [0, 1, 2, None]
+    ahead._workers = {}
+    with pytest.raises(RuntimeError, match="new thread"):
+        ahead.start(Start(Cursor(1, "", None, 0, 0, 0)))
