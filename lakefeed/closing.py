@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 from abc import abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
@@ -28,3 +31,13 @@ class Closing:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def beside(close: Callable[[], None]) -> None:
+    """Close something in a thread made for it: where the garbage collector asks for it, in the
+    middle of anything, no lock may be taken, not even those of `threading` for a thread of its own.
+
+    Nothing is done where the interpreter is about to end, which then does it.
+    """
+    with contextlib.suppress(RuntimeError):
+        _thread.start_new_thread(close, ())

@@ -26,7 +26,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from lakefeed.adapters._places import Place
-from lakefeed.closing import Closing
+from lakefeed.closing import Closing, beside
 from lakefeed.feed.feed import Feed, FeedOptions, Mix
 from lakefeed.feed.selection import Select, Selection
 from lakefeed.forking import new_lock
@@ -64,7 +64,10 @@ class OpenedFeed(Closing):
     def close(self) -> None:
         """Close the feed and what it was opened from."""
         self.closed = True
-        self._resources.close()
+        if self.feed.is_at_work_here:
+            beside(self._resources.close)
+        else:
+            self._resources.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -122,8 +122,13 @@ class Ahead:
                 peak_bytes=self._slots.peak_bytes,
             )
 
+    @property
+    def is_at_work_here(self) -> bool:
+        """True in a worker: it can wait neither for itself nor for a lock that it holds."""
+        return threading.current_thread() in self._workers
+
     def close(self) -> None:
-        """Stop the workers and drop what is ready. Works twice."""
+        """Stop the workers and drop what is ready. Works twice; not in a worker."""
         self._closed.set()
         with self._lock:
             self._wake_everybody()

@@ -24,7 +24,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lakefeed.closing import Closing
+from lakefeed.closing import Closing, beside
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.feed.ahead import Ahead
 from lakefeed.feed.batch import Batch
@@ -269,9 +269,22 @@ class Feed(Closing):
         if ahead is not None:
             ahead.close()
 
+    @property
+    def is_at_work_here(self) -> bool:
+        """True in a thread of the feed's own. The garbage collector runs there as well, in the
+        middle of anything, and may find somebody gone who used the feed."""
+        ahead = self._own_ahead
+        return ahead is not None and ahead.is_at_work_here
+
     def close(self) -> None:
-        """Stop reading ahead; no thread is left, and no file that the feed opened. Works twice."""
+        """Stop reading ahead; no thread is left, and no file that the feed opened. Works twice.
+
+        In a thread of the feed's own it is done by another one.
+        """
         self._closed = True
+        if self.is_at_work_here:
+            beside(self.close)
+            return
         self._stop()
         self._pool.close()
         self._sources.close()

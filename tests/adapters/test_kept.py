@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import threading
@@ -13,7 +14,9 @@ import pytest
 from lakefeed.adapters import _kept
 from lakefeed.adapters._kept import Kept, OpenedFeed
 from lakefeed.adapters._places import Place
+from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions
+from lakefeed.feed.slots import Slots
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import lake_of, some_files
 from tests.support.threads import Threads
@@ -65,6 +68,26 @@ def test_a_feed_that_is_closed_is_not_taken(lake: Lake, threads: Threads) -> Non
     opened.close()
     assert kept.take(OPTIONS) is None
     assert threads.left() == []
+
+
+def test_a_feed_whose_user_is_collected_in_its_own_thread_is_closed(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, threads: Threads
+) -> None:
+    """The collector runs wherever it pleases: here in a worker that holds the lock of all."""
+    opened, usual = running(lake), Slots.fewer_than
+    collected: list[threading.Thread] = []
+
+    def collect(slots: Slots, ahead_bytes: int) -> bool:
+        if threading.current_thread().name == "lakefeed-feed" and not collected:
+            collected.append(threading.current_thread())
+            opened.close()
+        return usual(slots, ahead_bytes)
+
+    monkeypatch.setattr(Slots, "fewer_than", collect)
+    with contextlib.suppress(Invalid):  # it is closed when it gets there
+        next(opened.feed, None)
+    assert threads.left() == []
+    assert collected
 
 
 def test_a_feed_that_nobody_can_watch_is_closed(
