@@ -86,6 +86,13 @@ class FederatedSnapshot:
         known = [snapshot for part in self.parts if (snapshot := part.once.peek()) is not None]
         return max((snapshot.time_ns for snapshot in known), default=0)
 
+    def at(self, number: int) -> FederatedSnapshot:
+        """Raise NotFound unless the number is this view's: it does not say which snapshots it
+        stands for."""
+        if number == self.number:
+            return self
+        raise NotFound(f"snapshots of {self.name} that {number} stands for")
+
     def prepare(self) -> None:
         """Take all snapshots at once, so that nobody waits for one lake after the other."""
         if not self.parts:

@@ -15,7 +15,10 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Selection, resolve
+from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.mounts import Mount, Mounts
+from lakefeed.volume.memory import MemoryVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
 
 FILES = some_files(70)
@@ -128,6 +131,34 @@ def test_a_state_of_other_files_is_refused(lake: Lake) -> None:
         state = feed.state()
     with Feed(lake.snapshot(), "train", OPTIONS) as feed, pytest.raises(Invalid, match="selection"):
         feed.restore(state)
+
+
+def test_a_feed_over_lakes_goes_on_with_the_same_files_and_no_others() -> None:
+    volumes = {"/lake": MemoryVolume(), "/beside": MemoryVolume()}
+    for volume in volumes.values():
+        with lake_of(some_files(6), volume):
+            pass
+    mounts = Mounts((Mount("beside", "/beside"), Mount("lake", "/lake")))
+    with (
+        Federation("all", mounts, "/", volumes.__getitem__) as lakes,
+        lakes.writer(QUIET) as writer,
+    ):
+
+        def feed() -> Feed:
+            return Feed(lakes.snapshot(), "lake", FeedOptions(1))  # type: ignore[arg-type]
+
+        with feed() as first:
+            state = next(first).state
+            rest = [batch.paths for batch in first]
+        writer.put("beside/new", b"1")
+        writer.flush()
+        with feed() as same:
+            same.restore(state)
+            assert [batch.paths for batch in same] == rest
+        writer.put("lake/new", b"1")
+        writer.flush()
+        with feed() as other, pytest.raises(Invalid, match="selection"):
+            other.restore(state)
 
 
 @pytest.mark.parametrize(
