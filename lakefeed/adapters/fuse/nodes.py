@@ -101,6 +101,15 @@ class Node:
             node = node.parent
         return b"/".join(reversed(parts)).decode()
 
+    def is_named(self) -> bool:
+        """Tell whether the path leads here: no name on it went away or stands for another."""
+        node: Node = self
+        while (above := node.parent) is not None:
+            if above.children.get(node.name) is not node:
+                return False
+            node = above
+        return True
+
     def changed(self) -> Draft:
         """Return the node's draft, a new one if nothing was changed yet."""
         if self.draft is None:
@@ -111,7 +120,7 @@ class Node:
 class Directory(Node):
     """A directory; `complete` says that `children` are all there are."""
 
-    __slots__ = ("children", "complete", "gone", "known", "probes", "stored", "view")
+    __slots__ = ("children", "complete", "gone", "known", "probes", "stored", "unsure", "view")
 
     def __init__(
         self, view: View, parent: Directory | None, name: bytes, columns: Columns | None, at: int
@@ -128,8 +137,17 @@ class Directory(Node):
         self.stored = columns is not None
         # Names removed here that the view may still show.
         self.gone: set[bytes] = set()
+        # The lake changed it: whether it is still there, and with which mode, is to be looked up.
+        self.unsure = False
         if columns is None:
             self.be(Kind.DIR, 0o755, view.snapshot.time_ns)
+
+    def show(self, columns: Columns, at: int) -> None:
+        """Show another row of the same directory, which holds no changes of this mount."""
+        self.columns, self.at, self.stored = columns, at, True
+        self.mode, self.mtime_ns = columns.modes[at], columns.mtimes[at]
+        if self.draft is not None:
+            self.draft.attrs = None
 
     def walk(self) -> Iterator[Node]:
         """Yield every node below that is in memory, however deep."""

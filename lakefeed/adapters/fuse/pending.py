@@ -96,7 +96,7 @@ class Pending:
             self._count(node)
         if draft.marked or draft.removed or node.parent is None:
             return
-        if _is_nameless(node) and not self._reclaim(node, node.parent):
+        if not node.is_named() and not self._reclaim(node):
             return
         draft.marked = True
         if not node.dirty:
@@ -106,20 +106,30 @@ class Pending:
         self._count(node)
         self._noted()
 
-    def _reclaim(self, node: Node, parent: Directory) -> bool:
+    def _reclaim(self, node: Node) -> bool:
         """Give a file its name back that another version took while it was open.
 
-        The later commit wins, and that will be this one. False for a file of which no bytes wait
-        for a commit, and where there is a directory by now.
+        The later commit wins, and that will be this one; directories that went away come back with
+        it. False for a file of which no bytes wait for a commit, and where another directory, or a
+        file in place of one above, is by now.
         """
-        draft, there = node.changed(), parent.children.get(node.name)
-        if isinstance(there, Directory) or draft.content == draft.committed:
+        draft, each = node.changed(), node
+        if draft.content == draft.committed:
             return False
-        parent.children[node.name] = node
-        if there is not None:
-            self._unlist(there)
-        parent.complete = False
-        self._tree.stale.append((parent.ino, node.name))
+        lost: list[tuple[Directory, Node, Node | None]] = []
+        while (above := each.parent) is not None:
+            there = above.children.get(each.name)
+            if there is not each:
+                if isinstance(there, Directory) or (there is not None and each is not node):
+                    return False
+                lost.append((above, each, there))
+            each = above
+        for above, each, there in lost:
+            above.children[each.name] = each
+            if there is not None:
+                self._unlist(there)
+            above.complete = False
+            self._tree.stale.append((above.ino, each.name))
         return True
 
     def unmark(self, node: Node) -> None:

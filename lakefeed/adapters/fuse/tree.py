@@ -3,8 +3,9 @@
 `lookup` and `load` answer from the nodes in memory, else from the view: a few single look-ups in a
 directory, then its whole listing. `follow` moves the live view to a newer snapshot: only what
 differs is forgotten here and invalidated in the kernel, which may therefore keep everything else
-for ever. A path with new content becomes a new inode, so whoever has the old one open goes on
-reading the old bytes. What this mount changed and has not committed stays as it is.
+for ever. A file with new content becomes a new inode, so whoever has the old one open goes on
+reading the old bytes; a directory stays the one that programs are in while the lake has one there.
+What this mount changed and has not committed stays as it is.
 
 When the index of the snapshot in use has been garbage collected, the live view moves at once and
 the request is repeated. Belongs to the trio thread; an `await` may see everything change.
@@ -73,11 +74,11 @@ class Tree:
         if parent is self.timeline:
             return await self._tag(name)
         node = parent.children.get(name)
-        if node is not None or parent.complete:
+        if parent.complete or (node is not None and not _is_unsure(node)):
             return node
         path = _join(parent, name)
         if path is None or name in parent.gone:
-            return None
+            return node
         if self._fill_from_memory(parent) or parent.probes >= PROBES_MAX:
             await self.load(parent)
             return parent.children.get(name)
@@ -88,8 +89,15 @@ class Tree:
     def _take(self, parent: Directory, name: bytes, child: Child | None) -> Node | None:
         """Return the node of a name that was just read, if nobody else was faster."""
         node = parent.children.get(name)
-        if node is not None or parent.complete or child is None or name in parent.gone:
+        if parent.complete or name in parent.gone:
             return node
+        if node is not None:
+            is_same = child is not None and _is_same(node, child)
+            if is_same or not _is_unsure(node) or _is_changed(node):
+                return node
+            del parent.children[name]
+        if child is None:
+            return None
         node = parent.children[name] = _make(parent, child, name)
         return node
 
@@ -230,12 +238,9 @@ class Tree:
                 del parent.children[name]
             return [(parent.ino, name)]
         # The path of a directory: it appeared, went away, or has another mode.
+        parent.unsure = True
         above = parent.parent
-        if above is None or _is_changed(parent):
-            return []
-        if above.children.get(parent.name) is parent:
-            del above.children[parent.name]
-        return [(above.ino, parent.name)]
+        return [] if above is None else [(above.ino, parent.name)]
 
     def _forget_everything(self) -> Stale:
         stale: Stale = []
@@ -296,14 +301,21 @@ def _is_changed(node: Node) -> bool:
     return isinstance(node, Directory) and any(below.dirty for below in node.walk())
 
 
+def _is_unsure(node: Node) -> bool:
+    return isinstance(node, Directory) and node.unsure
+
+
 def _is_same(node: Node, child: Child) -> bool:
     """Tell whether a node stands for what the index now shows under its name."""
     if node.dirty:
         return True
     columns, at = child.columns, child.at
     if isinstance(node, Directory):
-        if columns is not None and columns.kinds[at] == Kind.DIR:
-            node.stored, node.mode, node.mtime_ns = True, columns.modes[at], columns.mtimes[at]
-        return columns is None or columns.kinds[at] == Kind.DIR
+        if columns is not None and columns.kinds[at] != Kind.DIR:
+            return False
+        if columns is not None:
+            node.show(columns, at)
+        node.unsure = False
+        return True
     row = node.row
     return row is not None and columns is not None and columns.row(at).seq == row.seq

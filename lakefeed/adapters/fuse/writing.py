@@ -55,7 +55,7 @@ class WriteOperations(ReadOperations):
             name.decode()
         except UnicodeDecodeError:
             raise Error(errno.EILSEQ) from None
-        if directory.draft is not None and directory.draft.removed:
+        if not directory.is_named():
             raise Error(errno.ENOENT)
         return directory
 
