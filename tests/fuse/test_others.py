@@ -14,6 +14,7 @@ pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
+from lakefeed.adapters.fuse import tree  # noqa: E402
 from lakefeed.adapters.fuse.nodes import ROOT, Directory  # noqa: E402
 from lakefeed.adapters.fuse.session import Mount, MountOptions  # noqa: E402
 from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
@@ -328,6 +329,30 @@ def test_a_directory_made_here_in_place_of_one_that_another_writer_changes_is_th
 
 
 # -- following the lake ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_after_more_changes_than_are_named_one_by_one_all_is_as_in_the_lake(
+    forgotten: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(here: Here) -> None:
+        await here.operations.mkdir(ROOT, b"empty", 0o755, None)
+        await here.pending.commit()
+        await here.operations.opendir(await here.find("d"), None)
+        known = [await here.find(name) for name in ("d/f", "d", "empty")]
+        if forgotten:
+            # By the kernel, that is; what it asks for next is kept.
+            table = here.tree.inodes.table
+            here.operations.forget([(number, table[number].lookups) for number in known])
+        monkeypatch.setattr(tree, "CHANGES_MAX", 1)
+        with here.lake.writer() as writer:
+            writer.delete("empty")
+            writer.put("d/f", NEWS)
+        await here.tree.follow()
+        assert await here.read("d/f") == NEWS
+        assert not await here.find("empty")
+
+    played(scene)
 
 
 def test_a_directory_far_above_others_changes() -> None:

@@ -244,12 +244,15 @@ class Tree:
 
     def _forget_everything(self) -> Stale:
         stale: Stale = []
-        for node in list(self.inodes.table.values()):
+        # Also what the kernel has forgotten, which is kept for its next look.
+        for node in dict.fromkeys([*self.inodes.table.values(), *self.root.walk()]):
             if isinstance(node, Directory) and node.view is self.view:
                 node.complete = False
                 for name, child in list(node.children.items()):
                     stale.append((node.ino, name))
-                    if not isinstance(child, Directory) and not _is_changed(child):
+                    if isinstance(child, Directory):
+                        child.unsure = True
+                    elif not child.dirty:
                         del node.children[name]
         return stale
 
