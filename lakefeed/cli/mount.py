@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import select
 import signal
 import socket
@@ -47,6 +48,8 @@ commands = typer.Typer()
 
 # Writing out what is pending takes as long as the volume takes; this bounds a volume that is gone.
 STOP_SECONDS = 600.0
+# Descriptors of the daemon, where it may have as many: for packs that are read, and for the spool.
+FILES_MAX = 1 << 16
 # What a read-only mount says to fsync of a directory.
 _NOTHING_TO_SYNC = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
@@ -169,7 +172,7 @@ def mount(
     options = MountOptions(
         at, refresh, rw, allow_other, fd, cache, watchdog, _owner(owner),
         Committing(age_seconds=commit_age, sync_close=sync is SyncWhen.CLOSE),
-        Budget(spool, disk_max=spool_size),
+        Budget(spool, disk_max=spool_size, files_max=_allowed_files() // 2),
     )  # fmt: skip
     _serve(lake, mountpoint, options, Reporter(listen))
 
@@ -315,6 +318,14 @@ def _start_log(level: Level) -> None:
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(format=form, level=wanted, force=True)
     logging.getLogger("pyfuse3").setLevel(max(logging.INFO, logging.getLogger().level))
+
+
+def _allowed_files() -> int:
+    """Let this process open as many files as it may; return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = max(soft, min(hard, FILES_MAX))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return files
 
 
 def _owner(text: str | None) -> tuple[int, int] | None:

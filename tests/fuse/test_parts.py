@@ -1,9 +1,8 @@
-"""The parts of the mount that need no mount to be shown: wall, spool, inodes, cache."""
+"""The parts of the mount that need no mount to be shown: wall, inodes, cache."""
 
 from __future__ import annotations
 
 import errno
-import os
 import random
 import threading
 from collections.abc import Callable
@@ -33,7 +32,6 @@ from lakefeed.adapters.fuse.blocks import BLOCK_BYTES  # noqa: E402
 from lakefeed.adapters.fuse.nodes import Directory, Inodes, Node  # noqa: E402
 from lakefeed.adapters.fuse.pace import Pace, _Lock  # noqa: E402
 from lakefeed.adapters.fuse.reading import Reads  # noqa: E402
-from lakefeed.adapters.fuse.spool import Budget, Spool  # noqa: E402
 from lakefeed.adapters.fuse.view import View, find, load  # noqa: E402
 from lakefeed.errors import Conflict, SnapshotExpired  # noqa: E402
 
@@ -72,61 +70,6 @@ def test_whatever_a_handler_raises_the_kernel_gets_an_errno(
         trio.run(handlers.read, 1)
     assert refused.value.errno == number
     assert handlers.stats.ops["read"].failed == 1
-
-
-# -- spool -----------------------------------------------------------------------------------------
-
-writes = st.tuples(st.integers(0, 5000), st.binary(max_size=300))
-steps = st.lists(st.one_of(writes, st.integers(0, 6000)), max_size=30)
-
-
-@given(steps=steps, memory=st.sampled_from([0, 1000, 1 << 20]))
-def test_a_spool_is_a_file(steps: list[Any], memory: int) -> None:
-    budget = Budget(memory_max=memory)
-    spool, model = Spool(budget), bytearray()
-    for step in steps:
-        if isinstance(step, int):
-            spool.truncate(step)
-            del model[step:]
-            model.extend(bytes(step - len(model)))
-        else:
-            offset, data = step
-            spool.write(offset, data)
-            model.extend(bytes(max(offset - len(model), 0)) if data else b"")
-            model[offset : offset + len(data)] = data
-    assert spool.read(0, 10_000) == model
-    assert spool.size == len(model)
-    assert budget.memory_bytes + budget.disk_bytes == len(model)
-    spool.close()
-    spool.close()
-    assert budget.memory_bytes == budget.disk_bytes == 0
-
-
-def test_a_full_spool_says_so_and_changes_nothing(tmp_path: Path) -> None:
-    budget = Budget(str(tmp_path), memory_max=0, disk_max=1000)
-    spool = Spool(budget)
-    spool.write(0, bytes(900))
-    with pytest.raises(OSError) as full:
-        spool.write(900, bytes(200))
-    assert full.value.errno == errno.ENOSPC
-    assert spool.read(0, 2000) == bytes(900)
-    spool.close()
-
-
-def test_a_disk_that_is_full_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    pwrite, spool = os.pwrite, Spool(budget := Budget(memory_max=0))
-    spool.write(0, b"kept")
-
-    def half(file: int, data: memoryview, offset: int) -> int:
-        if len(data) == 1:
-            raise OSError(errno.ENOSPC, "full")
-        return pwrite(file, data[: len(data) // 2], offset)
-
-    monkeypatch.setattr(os, "pwrite", half)
-    with pytest.raises(OSError, match="full"):
-        spool.write(4, bytes(range(1, 100)))
-    spool.truncate(8)
-    assert (spool.read(0, 100), budget.disk_bytes) == (b"kept" + bytes(4), 8)
 
 
 # -- attributes ------------------------------------------------------------------------------------

@@ -51,6 +51,22 @@ def test_writers_wait_while_a_commit_would_free_enough() -> None:
     played(scene, held_bytes_max=4000)
 
 
+def test_writers_wait_before_the_spool_has_all_files_that_it_may_open() -> None:
+    async def scene(here: Here) -> None:
+        budget = here.pending.budget
+        budget.memory_max, budget.files_max = 0, 8
+        kept = [await here.create(f"open {number}", b"x") for number in range(3)]
+        for number in range(50):
+            await here.write(str(number), b"x")
+        assert here.pending.commits and budget.files <= 8
+        for handle in kept:
+            await here.operations.release(handle)
+        await here.pending.commit()
+        assert budget.files == 0
+
+    played(scene)
+
+
 def test_what_was_removed_and_is_open_makes_nobody_wait() -> None:
     async def scene(here: Here) -> None:
         handle = await here.create("gone", bytes(5000))

@@ -29,7 +29,7 @@ from lakefeed.adapters.fuse.answers import attrs_of
 from lakefeed.adapters.fuse.changes import Committing, Item
 from lakefeed.adapters.fuse.nodes import Directory, Node
 from lakefeed.adapters.fuse.publishing import Publishing
-from lakefeed.adapters.fuse.spool import Budget
+from lakefeed.adapters.fuse.spool import Budget, Spool
 from lakefeed.adapters.fuse.tree import Tree
 from lakefeed.errors import Conflict, LakefeedError, VolumeFailed, from_os_error
 from lakefeed.format.pack import Meta
@@ -175,9 +175,14 @@ class Pending:
         draft = node.draft
         if draft is not None:
             waits = node.dirty and not node.opens
-            size = draft.spool.size if waits and draft.spool is not None else 0
+            size = self._weight(draft.spool) if waits and draft.spool is not None else 0
             self._closed_bytes += size - draft.closed_bytes
             draft.closed_bytes = size
+
+    def _weight(self, spool: Spool) -> int:
+        """Return how many bytes a spool counts as: half of the files may hold all of them."""
+        least = self.options.held_bytes_max // max(self.budget.files_max // 2, 1)
+        return max(spool.size, least) if spool.on_disk else spool.size
 
     def _clean(self, node: Node) -> None:
         node.dirty = False

@@ -2,8 +2,9 @@
 
 A file starts in memory and moves to an unnamed local file when it grows beyond
 `MEMORY_FILE_BYTES`, or when all spools together hold more memory than they may. The local disk is
-bounded too: what does not fit is ENOSPC to whoever writes. Nothing here survives the process: what
-must survive is committed (fsync).
+bounded too, and so is the number of files, each of which takes a descriptor of the process: what
+does not fit is ENOSPC to whoever writes. Nothing here survives the process: what must survive is
+committed (fsync).
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ class Budget:
     directory: str | None = None
     memory_max: int = 128 << 20
     disk_max: int = 16 << 30
+    # Half of the usual 1,024 descriptors of a process: packs, commits and all else need some, too.
+    files_max: int = 512
     memory_bytes: int = 0
     disk_bytes: int = 0
+    files: int = 0
 
 
 class Spool:
@@ -95,6 +99,8 @@ class Spool:
         held = self._data
         assert held is not None
         self._check_disk(len(held))
+        if self._budget.files >= self._budget.files_max:
+            raise OSError(errno.ENOSPC, "too many files in the spool")
         with tempfile.TemporaryFile(dir=self._budget.directory, prefix="lakefeed-") as file:
             self._file = os.dup(file.fileno())
         try:
@@ -103,6 +109,7 @@ class Spool:
             os.close(self._file)
             raise
         self._data = None
+        self._budget.files += 1
         self._budget.memory_bytes -= len(held)
         self._budget.disk_bytes += len(held)
 
@@ -144,5 +151,6 @@ class Spool:
         elif self._file >= 0:
             os.close(self._file)
             self._file = -1
+            self._budget.files -= 1
             self._budget.disk_bytes -= self.size
         self.size = 0
