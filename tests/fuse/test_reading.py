@@ -168,6 +168,24 @@ def test_a_live_mount_follows_the_head(full: Path, tmp_path: Path) -> None:
         old.close()
 
 
+def test_a_file_that_another_writer_made_meanwhile_is_opened_though_the_kernel_knows_of_none(
+    lake: Path, tmp_path: Path
+) -> None:
+    with mounted(lake, tmp_path / "mnt", "--rw", "--refresh", "1h") as here:
+        log = here.path / "log"
+        assert not log.exists()
+        with Lake.open(lake) as opened, opened.writer() as writer:
+            writer.put("log", b"one line, ")
+        # A commit of its own shows the mount what others did; the kernel is not told yet.
+        (here.path / "own").write_bytes(b"x")
+        here.sync()
+        with open(log, "ab") as file:
+            file.write(b"another")
+        assert log.read_bytes() == b"one line, another"
+        with pytest.raises(FileExistsError):
+            log.open("xb")
+
+
 def test_time_travel_by_tag_and_by_number(full: Path, tmp_path: Path) -> None:
     with Lake.open(full) as opened, opened.writer() as writer:
         writer.put("nothing", b"something")

@@ -64,15 +64,15 @@ class WriteOperations(ReadOperations):
         if directory is None or directory.view is not self.tree.view or node is self.tree.timeline:
             raise Error(errno.EROFS)
 
-    async def _free(self, ino: int, name: bytes) -> Directory:
-        """Return a directory in which `name` is free."""
+    async def _free(self, ino: int, name: bytes, taken: int = errno.EEXIST) -> Directory:
+        """Return a directory in which `name` is free; `taken` is the errno where it is not."""
         directory = await self._parent(ino, name)
         if directory is self.tree.root and name == TIMELINE:
             raise Error(errno.EEXIST)
         if len(directory.path().encode()) + 1 + len(name) > PATH_BYTES_MAX:
             raise Error(errno.ENAMETOOLONG)
         if await self.tree.lookup(directory, name) is not None:
-            raise Error(errno.EEXIST)
+            raise Error(taken)
         return directory
 
     async def _existing(self, ino: int, name: bytes) -> tuple[Directory, Node]:
@@ -121,7 +121,9 @@ class WriteOperations(ReadOperations):
         """Make a file and open it."""
         if self.pending.is_full():
             await self.pending.room()
-        directory = await self._free(parent, name)
+        # Another writer's, which the kernel does not know yet: ESTALE has it look, and open that.
+        taken = errno.EEXIST if flags & os.O_EXCL else errno.ESTALE
+        directory = await self._free(parent, name, taken)
         node = self._new(directory, name, Kind.FILE, mode)
         node.opens += 1
         self.stats.open_handles += 1
