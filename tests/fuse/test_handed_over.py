@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,31 @@ from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, 
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
 NOBODY = 65534
+# It keeps one right, to read: the interpreter may live in root's home. None to mount.
+AS_NOBODY = ["setpriv", "--reuid", f"{NOBODY}", "--regid", f"{NOBODY}", "--clear-groups",
+             "--inh-caps", "-all,+dac_read_search",
+             "--ambient-caps", "-all,+dac_read_search"]  # fmt: skip
 ROOT = Path(__file__).parents[2]
+# Mount as an ordinary user, where all may open /dev/fuse as on most machines; once the watchdog is
+# there, kill the daemon and wait until its mount is gone.
+DIES = """
+mount --bind "$1" /dev/fuse || exit 2
+point=$2
+shift 2
+"$@" & daemon=$!
+mounted() { grep -q " $point " /proc/self/mountinfo; }
+for _ in $(seq 600); do pgrep -P $daemon -f guard && break; sleep 0.1; done
+mounted || exit 2
+kill -9 $daemon
+for _ in $(seq 600); do mounted || exit 0; sleep 0.1; done
+exit 1
+"""
+
+
+def open_to_all(tmp_path: Path) -> None:
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == 0 and not directory.stat().st_mode & 0o001:
+            directory.chmod(directory.stat().st_mode | 0o055)
 
 
 def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_path: Path) -> None:
@@ -27,22 +53,17 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
         writer.put("file", b"content")
     point = tmp_path / "mnt"
     point.mkdir()
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_uid == 0 and not directory.stat().st_mode & 0o001:
-            directory.chmod(directory.stat().st_mode | 0o055)
+    open_to_all(tmp_path)
     fuse = os.open("/dev/fuse", os.O_RDWR)
     data = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
     libc = ctypes.CDLL(None, use_errno=True)
     flags = 1 | 2 | 4  # read-only, no set-user-id, no devices
     arguments = (b"lakefeed", os.fsencode(point), b"fuse.lakefeed", flags, data.encode())
     assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
-    # It keeps one right, to read: the interpreter may live in root's home. None to mount.
-    nobody = ["setpriv", "--reuid", f"{NOBODY}", "--regid", f"{NOBODY}", "--clear-groups"]
-    nobody += ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "-all,+dac_read_search"]
     options = ["--fd", str(fuse), "--foreground", "--watchdog", "0s"]
     try:
         daemon = subprocess.Popen(
-            [*nobody, *LAKEFEED, "mount", lake, point, *options],
+            [*AS_NOBODY, *LAKEFEED, "mount", lake, point, *options],
             pass_fds=[fuse],
             stderr=subprocess.PIPE,
         )
@@ -59,6 +80,27 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
     assert shown.stdout == b"content", said
     assert daemon.returncode == 0, said
     assert b"Traceback" not in said
+
+
+def test_the_watchdog_of_an_ordinary_user_takes_a_dead_mount_away(
+    lake: Path, tmp_path: Path
+) -> None:
+    if shutil.which("fusermount3") is None:
+        pytest.skip("needs fusermount3")
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.put("file", b"content")
+    point, device = tmp_path / "mnt", tmp_path / "fuse"
+    point.mkdir()
+    os.chown(point, NOBODY, NOBODY)
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)
+    device.chmod(0o666)
+    open_to_all(tmp_path)
+    command = [*AS_NOBODY, *LAKEFEED, "mount", lake, point, "--foreground"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", DIES, "sh", device, point, *command],
+        check=False, capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ nothing with what it watches: python guard.py PATH MOUNT-NUMBER MINOR PID SECOND
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import signal
@@ -74,8 +75,15 @@ def abort(path: str, minor: int) -> None:
 def detach(path: str, flags: int) -> None:
     """Take the mount out of the tree of files."""
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(os.fsencode(path), flags):
-        complain(f"cannot unmount {path}: {os.strerror(ctypes.get_errno())}")
+    if not libc.umount2(os.fsencode(path), flags):
+        return
+    failure = ctypes.get_errno()
+    if failure == errno.EPERM:
+        # Not root: what fusermount3 mounted for this user it also unmounts.
+        if os.spawnlp(os.P_WAIT, "fusermount3", "fusermount3", "-u", "-z", "--", path):
+            complain(f"fusermount3 cannot unmount {path}")
+        return
+    complain(f"cannot unmount {path}: {os.strerror(failure)}")
 
 
 def complain(text: str) -> None:
