@@ -47,6 +47,8 @@ class Pace:
         self._mean_seconds = 0.0
         self._limiter = trio.CapacityLimiter(THREADS)
         self.busy = 0
+        # True while this thread, and with it every request, waits for the volume.
+        self.waits = False
 
     @property
     def slow(self) -> bool:
@@ -94,9 +96,11 @@ class Pace:
     def here(self, size_bytes: int, action: Callable[..., _Result], *arguments: Any) -> _Result:
         """Return what a volume read of so many bytes gives, from this thread."""
         began = time.perf_counter()
+        self.waits = True
         try:
             return action(*arguments)
         finally:
+            self.waits = False
             self.took(time.perf_counter() - began, size_bytes)
 
     async def elsewhere(self, action: Callable[..., _Result], *arguments: Any) -> _Result:

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ import trio
 
 from lakefeed.adapters.fuse import guard, kernel, pace
 from lakefeed.adapters.fuse.changes import Committing
+from lakefeed.adapters.fuse.heart import Heart
 from lakefeed.adapters.fuse.operations import ReadOperations
 from lakefeed.adapters.fuse.pending import Pending
 from lakefeed.adapters.fuse.reading import Reads
@@ -38,7 +40,6 @@ from lakefeed.lake.refs import Pin
 # Requests under way at a time; the kernel itself sends at most some hundred in the background.
 REQUESTS_MAX = 256
 PIN_SECONDS = 3600.0
-BEAT_SECONDS = 1.0
 
 _logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Mount:
         self._options = options
         self._pace = pace.Pace()
         self._guard: subprocess.Popen[bytes] | None = None
+        self._heart: Heart | None = None
         self._pin: Pin | None = None
         self._failed: LakefeedError | None = None
 
@@ -179,29 +181,20 @@ class Mount:
         # After `ready`, which may exchange stderr: the watchdog must not keep the old one open.
         if mount is not None and self._options.watchdog_seconds:
             self._guard = _start_guard(mount, self._options.watchdog_seconds)
-            nursery.start_soon(self._beat, self._guard)
-
-    async def _beat(self, watcher: subprocess.Popen[bytes]) -> None:
-        assert watcher.stdin is not None
-        while True:
-            try:
-                watcher.stdin.write(guard.BEAT)
-                watcher.stdin.flush()
-            except OSError as error:
-                _logger.warning("the watchdog is gone: %s", error)
-                return
-            await trio.sleep(BEAT_SECONDS)
+            assert self._guard.stdin is not None
+            self._heart = Heart(self._pace, self._guard.stdin)
+            self._heart.start()
+            nursery.start_soon(self._heart.turn)
 
     def _dismiss_guard(self) -> None:
-        if self._guard is None or self._guard.stdin is None:
-            return
-        try:
-            self._guard.stdin.write(guard.GOODBYE)
-            self._guard.stdin.close()
-        except OSError as error:
-            _logger.debug("the watchdog went first: %s", error)
-        self._guard.wait()
-        self._guard = None
+        if self._heart is not None:
+            self._heart.stop()
+        if self._guard is not None:
+            assert self._guard.stdin is not None
+            with suppress(BrokenPipeError):  # it went first, which was said
+                self._guard.stdin.close()
+            self._guard.wait()
+        self._heart = self._guard = None
 
     async def _follow(self, tree: Tree) -> None:
         while True:
