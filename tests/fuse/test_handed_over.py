@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import lakefeed
 from lakefeed import Lake
 from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
 
@@ -126,6 +127,23 @@ def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert wrong.returncode == 3
     assert not is_mounted(point)
+
+
+def test_a_daemon_takes_no_modules_from_the_directory_it_is_started_in(
+    lake: Path, tmp_path: Path
+) -> None:
+    point, here = tmp_path / "mnt", tmp_path / "here"
+    point.mkdir()
+    here.mkdir()
+    (here / "queue.py").write_text("raise SystemExit('a stranger was asked')")
+    command = [sys.executable, Path(lakefeed.__file__).with_name("__main__.py")]
+    done = subprocess.run(
+        [*command, "mount", "--rw", "--", lake, point],
+        check=False, capture_output=True, text=True, timeout=60, cwd=here,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert is_mounted(point)
+    run("umount", point)
 
 
 def test_systemd_is_told_when_the_mount_answers(lake: Path, tmp_path: Path) -> None:
