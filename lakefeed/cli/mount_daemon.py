@@ -50,11 +50,18 @@ class Daemon:
                 output.close()
 
     def wait(self) -> int:
-        """Return 0 once it is up, else the exit code that it ended with, having said why."""
-        with open(self._pipe, "rb") as pipe:
-            ready, _, _ = select.select([pipe], [], [], START_SECONDS)
-            if ready and pipe.read(1) == READY:
-                return 0
+        """Return 0 once it is up, else the exit code that it ended with, having said why.
+
+        Whoever is interrupted meanwhile (Ctrl-C) stops it: it would mount when nobody expects it.
+        """
+        try:
+            with open(self._pipe, "rb") as pipe:
+                ready, _, _ = select.select([pipe], [], [], START_SECONDS)
+                if ready and pipe.read(1) == READY:
+                    return 0
+        except BaseException:
+            self.stop()
+            raise
         if not ready:
             self._process.kill()
             raise VolumeFailed(f"mount {self._mountpoint}",

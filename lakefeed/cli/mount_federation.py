@@ -37,8 +37,8 @@ def mount_federation(
     """Mount each lake of a federation that is not mounted yet.
 
     What keeps one from being mounted is said; the others are mounted all the same, and the exit
-    code is that of the first one that is not. With `stay`, calls it when all are up, and returns
-    when all have ended; SIGTERM and Ctrl-C end them.
+    code is that of the first one that is not. SIGTERM and Ctrl-C end them. With `stay`, calls it
+    when all are up, and returns when all have ended.
     """
     from lakefeed.lake.mounts import load
 
@@ -64,9 +64,14 @@ def mount_federation(
         if stay is not None and len(codes) < len(mounts):
             stay()
             codes += [code for code in [daemon.ended() for daemon in running] if code]
+    except BaseException:
+        for daemon in running:
+            daemon.stop()
+        raise
     finally:
         if stay is not None:
-            _end(running)
+            for daemon in running:
+                daemon.ended()
     if codes:
         raise typer.Exit(codes[0])
 
@@ -100,10 +105,3 @@ def _up(daemon: Daemon) -> int:
         return daemon.wait()
     except LakefeedError as error:
         return report(error)
-
-
-def _end(daemons: list[Daemon]) -> None:
-    for daemon in daemons:
-        daemon.stop()
-    for daemon in daemons:
-        daemon.ended()
