@@ -13,7 +13,7 @@ ones and computed in a fifth of the time: the same samples a second in shorter s
 from __future__ import annotations
 
 import io
-import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,11 +53,9 @@ def feed(directory: Path, say: Callable[[str], object], cases: Sequence[Case] = 
     """Return the facts of each case; what it made is gone afterwards."""
     facts = []
     for case in cases:
-        where = directory / f"bench-{case.workload}"
-        try:
-            facts.append(_one(case, where, say))
-        finally:
-            shutil.rmtree(where, ignore_errors=True)
+        # A name of its own: what else lies in the directory is the user's.
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=directory) as scratch:
+            facts.append(_one(case, Path(scratch) / case.workload, say))
     return facts
 
 

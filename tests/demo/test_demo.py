@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lakefeed.demo import accelerators
 from lakefeed.demo.pictures import arrange
 
 pytestmark = [
@@ -99,6 +100,24 @@ def test_plain_files_and_lake_feed_emulated_accelerators(digits: tuple[Path, Any
             assert found["points"][0]["accelerators"] == 1
     page = (digits[0] / "report.html").read_text()
     assert "Plain files and lake on an emulated slow volume" in page
+
+
+def test_what_lies_beside_the_made_samples_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "bench-retinanet" / "mine"
+    mine.parent.mkdir()
+    mine.write_text("of the user")
+
+    def one(case: accelerators.Case, where: Path, say: object) -> str:
+        where.mkdir(exist_ok=True)
+        (where / "made").write_bytes(b"")
+        return case.workload
+
+    monkeypatch.setattr(accelerators, "_one", one)
+    assert accelerators.feed(tmp_path, print) == ["retinanet", "resnet50"]
+    assert mine.read_text() == "of the user"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
 
 
 def test_the_last_line_says_where_the_report_is(digits: tuple[Path, Any]) -> None:
