@@ -38,12 +38,9 @@ class Trainer(Protocol):
         """Train on one batch; return its loss once it is known."""
 
 
-def trainer(framework: str, model: str, device: str, seed: int) -> Trainer:
-    """Return a trainer; a device that is not there falls back to the processor (`device` says).
-
-    Invalid where the framework is not installed or does not serve the device.
-    """
-    library, module, name = _HOMES[framework]
+def check(framework: str, device: str) -> None:
+    """Raise Invalid where the framework is not installed or does not serve the device."""
+    library = _HOMES[framework][0]
     if importlib.util.find_spec(library) is None:
         extra = "tf" if framework == "keras" else "torch"
         raise Invalid(framework, found=f"no {library}", hint=f"pip install 'lakefeed[{extra}]'")
@@ -53,5 +50,14 @@ def trainer(framework: str, model: str, device: str, seed: int) -> Trainer:
             expected="torch on cuda, keras on tf-gpu, either on cpu",
             found=framework,
         )
+
+
+def trainer(framework: str, model: str, device: str, seed: int) -> Trainer:
+    """Return a trainer; a device that is not there falls back to the processor (`device` says).
+
+    Invalid as `check` has it.
+    """
+    check(framework, device)
+    _, module, name = _HOMES[framework]
     made: Trainer = getattr(importlib.import_module(module), name)(model, device, seed)
     return made

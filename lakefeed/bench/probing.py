@@ -29,12 +29,22 @@ from lakefeed.bench.mounts import (
     read_ahead_bytes,
 )
 from lakefeed.errors import NotFound
+from lakefeed.volume.deadline import DeadlineVolume
+from lakefeed.volume.posix import PosixVolume
 
 # NTP keeps clocks within milliseconds; leases and grace periods tolerate a few seconds.
 SKEW_SECONDS_MAX = 2.0
 INODES_FREE_MIN = 0.05
 INODES_COUNT_MIN = 100_000
 FSYNC_TRIALS = 5
+
+
+def examine_in_time(directory: str, timeout_seconds: float) -> dict[str, Any]:
+    """Return what `examine` does; VolumeFailed if that takes longer, 0 waits for ever."""
+    if not timeout_seconds:
+        return examine(directory)
+    volume = DeadlineVolume(PosixVolume(directory), timeout_seconds)
+    return volume.run("examination", "", lambda: examine(directory))
 
 
 def examine(directory: str) -> dict[str, Any]:

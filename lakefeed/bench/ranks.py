@@ -1,18 +1,15 @@
 """Ranks as processes: each opens its own source and runs the same loop, all in step.
 
 Processes are not forked from here: the parent may hold threads, and a rank of a real job shares
-nothing with its neighbours either. They come from Python's fork server, a process that has imported
-what a rank needs and does nothing else (its one thread beside is the allocator's, which minds
-forks), so that eight ranks start in the time of one. The first failure breaks the barrier, stops
-every rank and comes out of `run_ranks` with its own type; so does a volume that does not answer,
-which is told by no rank getting on. Ctrl-C and `stop` end the ranks as well; neither a rank nor a
-file of one is left behind.
+nothing with its neighbours either (`processes`). The first failure breaks the barrier, stops every
+rank and comes out of `run_ranks` with its own type; so does a volume that does not answer, which is
+told by no rank getting on. Ctrl-C and `stop` end the ranks as well; neither a rank nor a file of
+one is left behind.
 """
 
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -21,13 +18,13 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from lakefeed.bench.emulation import shared_state
 from lakefeed.bench.meeting import Meeting
 from lakefeed.bench.opening import opened
+from lakefeed.bench.processes import END_SECONDS, end, leave_with_parent, start_context
 from lakefeed.bench.sources import Spec
 from lakefeed.bench.steps import LIVE, Company, Loop, RankResult, run
 from lakefeed.errors import LakefeedError, VolumeFailed
@@ -39,7 +36,6 @@ TIMEOUT_SECONDS = 600.0
 _START_SECONDS = 60.0
 # How often progress is looked at; AU over shorter stretches is noise.
 LOOK_SECONDS = 0.5
-_END_SECONDS = 5.0
 
 Look = Callable[[list[list[float]]], object]
 
@@ -61,7 +57,7 @@ def run_ranks(job: Job, look: Look | None = None) -> list[RankResult]:
 
     `look` is called twice a second with the live numbers (`steps.LIVE`) of every rank.
     """
-    context = _context()
+    context = start_context()
     count = job.spec.world_size
     meeting = Meeting(context, count)
     shared = shared_state(context)
@@ -85,16 +81,9 @@ def run_ranks(job: Job, look: Look | None = None) -> list[RankResult]:
                 answers.append(mine)
             return _gather(processes, answers, _Watch(job, meeting, lives, look))
         finally:
-            _end(processes)
+            end(processes)
             for answer in answers:
                 answer.close()
-
-
-def _context() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    # A program's own script is imported by every rank, as every way to start processes has it.
-    context.set_forkserver_preload(["__main__", __name__])
-    return context
 
 
 class _Watch:
@@ -150,7 +139,7 @@ def _gather(
             try:
                 said = answer.recv()
             except EOFError:
-                processes[rank].join(_END_SECONDS)
+                processes[rank].join(END_SECONDS)
                 code = processes[rank].exitcode
                 raise VolumeFailed(
                     f"rank {rank}",
@@ -168,32 +157,11 @@ def _gather(
     return [results[rank] for rank in sorted(results)]
 
 
-def _end(processes: list[BaseProcess]) -> None:
-    deadline = time.monotonic() + _END_SECONDS
-    for process in processes:
-        if process.is_alive():
-            process.terminate()
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        if process.is_alive():
-            process.kill()
-            process.join()
-        process.close()
-
-
-def _leave_with_parent() -> None:
-    """End this process when the parent is gone: killed, or interrupted as it started us."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a rank is a child"
-    parent.join()
-    os._exit(1)
-
-
 def _rank(job: Job, rank: int, company: tuple[Meeting, Any, Any, str], answer: Connection) -> None:
     """Run one rank; this is the whole life of its process."""
     # Ctrl-C reaches the whole group; the parent decides, and terminates us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, name="lakefeed-rank-parent", daemon=True).start()
+    threading.Thread(target=leave_with_parent, name="lakefeed-rank-parent", daemon=True).start()
     meeting, shared, live, scratch = company
 
     def meet() -> None:

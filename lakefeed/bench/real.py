@@ -6,7 +6,8 @@ cold if asked: what is added is the fetch stall. Fetching and preparing run ahea
 threads, as every loader has it, so a stall is what they could not hide.
 
 GPUs are sampled meanwhile (`gpu`) and lined up with the steps. Without one the processor trains,
-and the report says "no GPU".
+and the report says "no GPU". All of it runs in a process of its own (`apart`): what is measured is
+read without a deadline, and a volume that does not answer must not keep the command.
 """
 
 from __future__ import annotations
@@ -14,19 +15,22 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from typing import Any, cast
 
 import numpy as np
 
 from lakefeed.bench import environment, figures, gpu, metrics, pixels, verdict
+from lakefeed.bench.apart import LOOK_SECONDS, Line, run_apart
 from lakefeed.bench.emulation import shared_state
-from lakefeed.bench.models import CLASSES, Ready, Trainer, trainer
+from lakefeed.bench.models import CLASSES, Ready, Trainer, check, trainer
 from lakefeed.bench.opening import opened
 from lakefeed.bench.preparing import Contents
+from lakefeed.bench.ranks import Look
 from lakefeed.bench.sources import Delivered
 from lakefeed.bench.steps import Epoch, RankResult, peak_rss_bytes
 from lakefeed.bench.training import (
@@ -82,22 +86,40 @@ def train_really(
     options = replace(options, workload=workload, accelerators=1)
     held = look_into(options)
     check_samples(options, held)
+    check(chosen.framework, chosen.device)
+    looks: list[Look] = []
+
+    def hear(what: str, said: Any) -> None:
+        if what == "say":
+            say(said)
+        elif what == "source":
+            looks.append(watch(said, 1))
+        else:
+            looks[-1](said)
+
+    with directories(options, say) as where:
+        work = partial(_measure, options, chosen, (held, where))
+        return run_apart(work, hear, options.timeout_seconds)
+
+
+def _measure(
+    options: TrainOptions,
+    chosen: RealOptions,
+    data: tuple[Contents, dict[str, str]],
+    line: Line,
+) -> dict[str, Any]:
+    held, where = data
     model = trainer(chosen.framework, chosen.model, chosen.device, options.reading.seed)
     probe = gpu.find()
     runs = []
     try:
-        say(f"{model.name}: the compute ceiling, one batch from memory")
+        line.tell("say", f"{model.name}: the compute ceiling, one batch from memory")
         with gpu.Sampler(probe) as sampler:
-            ceiling = _train(model, _synthetic(model, chosen), options, lambda _: None)
+            ceiling = _train(model, _synthetic(model, chosen), options, line)
             top = _figures("null", ceiling, chosen, sampler)
-        with directories(options, say) as where:
-            for kind in options.sources:
-                runs.append(
-                    _source(
-                        options, (model, chosen, probe), (kind, where[kind], held), (say, watch)
-                    )
-                    | {"ceiling_per_second": ceiling.per_second * chosen.batch_size}
-                )
+        for kind in options.sources:
+            run = _source(options, (model, chosen, probe), (kind, where[kind], held), line)
+            runs.append(run | {"ceiling_per_second": ceiling.per_second * chosen.batch_size})
     finally:
         probe.close()
     for run in runs:
@@ -113,27 +135,31 @@ def _source(
     options: TrainOptions,
     real: tuple[Trainer, RealOptions, gpu.Probe],
     source: tuple[str, str, Contents],
-    beside: tuple[Say, Watch],
+    line: Line,
 ) -> dict[str, Any]:
     model, chosen, probe = real
     kind, where, held = source
-    say, watch = beside
+    line.waits()
     shared = shared_state(get_context("spawn")) if options.delays is not None else None
     spec = spec_of(options, kind, where, held)
     with opened(spec, 0, shared) as reading:
         batches = reading.batches()
         memory = [_payloads(next(batches)) for _ in range(CACHED_BATCHES)]
-    say(f"{kind}: encoded samples from memory")
+    line.tell("say", f"{kind}: encoded samples from memory")
     with Pipeline(_cycle(memory), model) as prepared:
-        cached = _train(model, prepared, options, lambda _: None)
+        cached = _train(model, prepared, options, line)
+    line.waits()
     if options.cold:
         environment.drop_caches()
-    say(f"{kind}: samples from the volume, {'cold' if options.cold else 'warm'}")
+    line.tell("say", f"{kind}: samples from the volume, {'cold' if options.cold else 'warm'}")
+    line.tell("source", kind)
     with opened(spec, 0, shared) as reading, gpu.Sampler(probe) as sampler:
         with Pipeline(map(_payloads, reading.batches()), model) as prepared:
-            done = _train(model, prepared, options, watch(kind, 1))
+            done = _train(model, prepared, options, line, shown=True)
+            line.waits()  # for what was asked for ahead, before it can be closed
         done.result.read_bytes, done.result.reads = reading.read_bytes(), reading.reads()
         run = _figures(kind, done, chosen, sampler)
+    line.computes()
     return {
         **run,
         "cached_per_second": cached.per_second * chosen.batch_size,
@@ -204,17 +230,18 @@ def _train(
     model: Trainer,
     batches: Iterator[tuple[Ready, int]],
     options: TrainOptions,
-    look: Callable[[list[list[float]]], object],
+    line: Line,
+    shown: bool = False,
 ) -> _Phase:
-    """Train for the phase's steps or seconds, whichever ends first."""
+    """Train for the phase's steps or seconds, whichever ends first; tell of them if `shown`."""
     for _ in range(WARM_UP_STEPS):
-        model.step(next(batches)[0])
+        model.step(_next(batches, line)[0])
     steps = max(2, options.limits.steps or PHASE_STEPS)
     epoch = Epoch(start=time.monotonic())
     used, looked, live = time.process_time(), epoch.start, [0.0] * 6
     began = epoch.start
     for _ in range(steps):
-        batch, size_bytes = next(batches)
+        batch, size_bytes = _next(batches, line)
         loaded = time.monotonic()
         model.step(batch)
         now = time.monotonic()
@@ -225,9 +252,9 @@ def _train(
         done = (1.0, float(options.workload.batch_size), float(size_bytes), now - loaded)
         for at, value in enumerate((*done, loaded - began)):
             live[at] += value
-        if now - looked > 0.5:
+        if shown and now - looked > LOOK_SECONDS:
             looked = now
-            look([live])
+            line.tell("look", [live])
         began = now
         if now - epoch.start > PHASE_SECONDS and len(epoch.began) > 1:
             break
@@ -236,6 +263,13 @@ def _train(
     result.samples = len(epoch.began) * options.workload.batch_size
     result.peak_rss_bytes = peak_rss_bytes()
     return _Phase(result, epoch.start, epoch.end)
+
+
+def _next(batches: Iterator[tuple[Ready, int]], line: Line) -> tuple[Ready, int]:
+    line.waits()
+    batch = next(batches)
+    line.computes()
+    return batch
 
 
 def _figures(kind: str, phase: _Phase, chosen: RealOptions, sampler: gpu.Sampler) -> dict[str, Any]:

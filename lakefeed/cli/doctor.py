@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lakefeed.cli.common import JsonOption, exit_codes
+from lakefeed.cli.common import JsonOption, exit_codes, settings
 from lakefeed.cli.output import print_json, print_line, print_table
 from lakefeed.errors import EXIT_BUG, EXIT_NOT_FOUND
 
@@ -32,7 +32,7 @@ def doctor(directory: DirectoryArgument, as_json: JsonOption = False) -> None:
     """
     from lakefeed.bench import probing
 
-    facts = probing.examine(directory)
+    facts = probing.examine_in_time(directory, settings.get().timeout_seconds)
     level = probing.worst(facts["verdicts"])
     if as_json:
         print_json({**facts, "level": level})

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from lakefeed.bench import page
+from lakefeed.bench import page, probing
 from lakefeed.bench.reports import SCHEMA
 from lakefeed.bench.volume import VolumeOptions, measure
 from lakefeed.bench.watching import Difference, plot
@@ -101,18 +101,29 @@ def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file:
     taken.close()
 
 
+@pytest.mark.parametrize("how", [(), ("--device", "cpu", "--framework", "torch")])
 def test_a_volume_that_does_not_answer_ends_the_command(
-    lake: Path, workload_file: Path, tmp_path: Path
+    how: tuple[str, ...], lake: Path, workload_file: Path, tmp_path: Path
 ) -> None:
     stuck = tmp_path / "lake"
     shutil.copytree(lake, stuck)
+    # Rows come from the index then, so that it is not before the payloads that nothing answers.
+    assert ran("merge", "--all", stuck).exit_code == 0
     for pack in stuck.glob("packs/*/*.pack"):
         pack.unlink()
         os.mkfifo(pack)
-    words = ("bench", "train", stuck, "--workload", workload_file)
+    words = ("bench", "train", stuck, "--workload", workload_file, *how)
     running = process("--timeout", "500ms", *words)
-    said = running.communicate(timeout=60)[1]
-    assert running.returncode == 6, said
+    said = running.communicate(timeout=240)[1]  # PyTorch takes its time to load
+    assert (running.returncode, "expected a batch" in said) == (6, True), said
+
+
+def test_doctor_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(probing, "probes", lambda directory: never.wait(60))
+    done = ran("--timeout", "100ms", "doctor", tmp_path)
+    never.set()
+    assert (done.exit_code, "no answer in 0.1 seconds" in done.stderr) == (6, True)
 
 
 def test_what_was_measured_is_printed_wherever_the_report_goes(

@@ -1,0 +1,113 @@
+"""Work in a process of its own, which can be ended where a volume never answers.
+
+A thread that a volume holds in the kernel can neither be interrupted nor waited for, and Python
+waits for its threads when it ends. A process can be killed. So what reads without a deadline runs
+apart: `run_apart` starts it, hears what it tells and returns what it returns. The process is ended
+when it has waited for its volume for too long, when the caller is interrupted, and at the end.
+
+The work says through its `Line` whether it waits for the volume or computes; only waiting counts.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from lakefeed.bench.processes import END_SECONDS, end, leave_with_parent, start_context
+from lakefeed.errors import LakefeedError, VolumeFailed
+
+LOOK_SECONDS = 0.5
+
+T = TypeVar("T")
+
+
+class Line:
+    """The work's end of the line to whoever started it. Used by one thread."""
+
+    def __init__(self, since: Any, messages: Connection) -> None:
+        self._since = since
+        self._messages = messages
+
+    def tell(self, *message: object) -> None:
+        """Let the caller hear this."""
+        self._messages.send((False, message))
+
+    def waits(self) -> None:
+        """Say that from now on the work waits for its volume."""
+        self._since.value = time.monotonic()
+
+    def computes(self) -> None:
+        """Say that it does not wait for the volume now."""
+        self._since.value = 0.0
+
+
+def run_apart(work: Callable[[Line], T], hear: Callable[..., object], timeout_seconds: float) -> T:
+    """Return what the work returns; `hear` gets its messages.
+
+    The work's own error, or VolumeFailed once it has waited for `timeout_seconds`; 0: it may for
+    ever.
+    """
+    context = start_context()
+    since = context.RawValue("d", 0.0)
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_work, args=(work, since, theirs), name="lakefeed-apart", daemon=True
+    )
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            if not mine.poll(LOOK_SECONDS):
+                _check(since.value, timeout_seconds)
+                continue
+            try:
+                done, said = mine.recv()
+            except EOFError:
+                process.join(END_SECONDS)
+                raise VolumeFailed(
+                    "the process that measures",
+                    expected="a result",
+                    found=f"process gone, exit code {process.exitcode}",
+                    hint="it may have run out of memory",
+                ) from None
+            if isinstance(said, BaseException):
+                raise said
+            if done:
+                result: T = said
+                return result
+            hear(*said)
+    finally:
+        end([process])
+        mine.close()
+
+
+def _check(since: float, timeout_seconds: float) -> None:
+    if timeout_seconds and since and time.monotonic() - since > timeout_seconds:
+        raise VolumeFailed(
+            "the volume",
+            expected="a batch",
+            found=f"none for {timeout_seconds:g} seconds",
+            hint="check that the file server answers, then repeat",
+            errno=errno.ETIMEDOUT,
+        )
+
+
+def _work(work: Callable[[Line], object], since: Any, messages: Connection) -> None:
+    """Do the work; this is the whole life of its process."""
+    # Ctrl-C reaches the whole group; the parent decides, and terminates us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=leave_with_parent, name="lakefeed-apart-parent", daemon=True).start()
+    try:
+        said: object = work(Line(since, messages))
+    except LakefeedError as error:
+        said = error
+    except BaseException as error:  # noqa: BLE001 - carried to the parent, which raises it
+        said = RuntimeError(f"process {os.getpid()}: {type(error).__name__}: {error}")
+    messages.send((True, said))
+    messages.close()
