@@ -17,6 +17,7 @@ for it (reading the loss does), and GPU busy tells the rest.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -34,6 +35,8 @@ from lakefeed.metrics.bench import BenchMetrics, Endpoint
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+# What the batches of a feed have, as arrays or as tensors.
+_OWN = {"data", "lengths", "offsets"}
 # Metrics are brought up to date this often, not at each step.
 _TELL_SECONDS = 0.5
 
@@ -184,8 +187,8 @@ class Watched(Generic[T]):
             for batch in self._loader:
                 loaded = time.monotonic()
                 yield batch
-                size = measure(batch, monitor.options.batch_size)
-                monitor.step(began, loaded, time.monotonic(), size)
+                ended = time.monotonic()
+                monitor.step(began, loaded, ended, measure(batch, monitor.options.batch_size))
                 began = time.monotonic()
         finally:
             monitor.write()
@@ -202,10 +205,18 @@ def watch(loader: Iterable[T], report: str | Path = "training.html", **more: Any
 
 def measure(batch: Any, batch_size: int | None = None) -> tuple[int, int]:
     """Return a batch's samples and bytes, from the arrays or strings in it."""
+    samples, size_bytes = _counted(batch)
+    return (samples if batch_size is None else batch_size), size_bytes
+
+
+def _counted(batch: Any) -> tuple[int, int]:
+    if _OWN.issubset(dir(batch)):  # lakefeed's own, of any framework
+        return len(batch), int(batch.lengths.sum())
     parts = list(_leaves(batch))
     size_bytes = sum(_bytes(part) for part in parts)
-    if batch_size is not None:
-        return batch_size, size_bytes
+    whole = batch[0] if isinstance(batch, tuple) and batch else batch
+    if isinstance(whole, dict) and "row_splits" in whole:  # one buffer, and where its samples end
+        return len(whole["row_splits"]) - 1, size_bytes
     lengths = [len(part) for part in parts if _is_array(part) and len(part.shape)]
     if lengths:
         return lengths[0], size_bytes
@@ -228,8 +239,22 @@ def _is_array(value: Any) -> bool:
 
 
 def _bytes(value: Any) -> int:
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, bytes | bytearray | memoryview | str):
         return len(value)
     if not _is_array(value):
         return sys.getsizeof(value)
-    return int(value.nbytes) if "nbytes" in dir(value) else 0
+    if str(value.dtype) == "object":  # NumPy's strings of TensorFlow
+        return sum(map(_bytes, value.ravel().tolist()))
+    if "nbytes" in dir(value):
+        return int(value.nbytes)
+    return _tensor_bytes(value)
+
+
+def _tensor_bytes(value: Any) -> int:
+    """Return the bytes of TensorFlow's, which does not tell them."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None or not isinstance(value, tf.Tensor):
+        return 0
+    if value.dtype == tf.string:
+        return int(tf.reduce_sum(tf.strings.length(value)))
+    return int(value.dtype.size * math.prod(value.shape))

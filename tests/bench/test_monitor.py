@@ -14,6 +14,7 @@ import lakefeed.monitor
 from lakefeed.bench import reports
 from lakefeed.bench.monitoring import Monitor, MonitorOptions, Watched, measure
 from lakefeed.errors import Conflict, Invalid
+from lakefeed.feed.feed import Feed, FeedOptions
 
 WAIT_SECONDS = 0.005
 
@@ -142,3 +143,14 @@ def test_batches_of_any_kind_are_measured() -> None:
     assert measure({"x": np.zeros((5, 2), np.uint8)}) == (5, 10)
     assert measure([b"ab", b"c"]) == (2, 3)
     assert measure(b"abc", batch_size=7) == (7, 3)
+    buffer = {"data": np.zeros(9, np.uint8), "row_splits": np.array([0, 4, 9])}
+    assert measure(buffer) == (2, 9 + 24)
+    assert measure((buffer, np.zeros(2, np.int32))) == (2, 9 + 24 + 8)
+    assert measure([np.array([b"ab", b"c"], object)]) == (2, 3)
+
+
+def test_a_feeds_own_batches_are_measured(lake: Path) -> None:
+    with Feed(lake, "", FeedOptions(batch_size=64, epochs=1)) as feed:
+        found = [(measure(batch), int(batch.lengths.sum())) for batch in feed]
+    assert [samples for (samples, _), _ in found] == [64, 64, 64, 8]
+    assert all(size_bytes == told for (_, size_bytes), told in found)

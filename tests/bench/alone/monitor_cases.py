@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import lakefeed.monitor
 from lakefeed.bench import reports
+from lakefeed.bench.monitoring import measure
 
 
 @pytest.mark.slow
@@ -37,3 +38,10 @@ def test_keras_is_measured_in_one_line(tmp_path: Path) -> None:
     assert run["sample_bytes"] == 12 * 8 * (16 + 8)
     # The stamp shows what the generator took, inside of Keras's own step.
     assert run["wait_seconds"]["p50"] >= 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.tf
+def test_batches_of_tensorflow_are_measured() -> None:
+    assert measure((tf.zeros((3, 2), tf.float32), tf.zeros(3, tf.int64))) == (3, 24 + 24)
+    assert measure(tf.constant(["ab", "c", ""])) == (3, 3)
