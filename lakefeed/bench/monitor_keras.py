@@ -4,6 +4,9 @@ With TensorFlow behind it, Keras takes the next batch inside its compiled train 
 callback looks. So `mark` puts a stamp behind the last stage of the dataset: from the beginning of a
 step to the stamp of its batch is waiting. Without the mark a step is all compute, and the report
 cannot tell.
+
+With `steps_per_execution=N` Keras calls back for N batches at once. They count as one step, whose
+waiting is that for its first batch: when the model was done with one of the others nobody sees.
 """
 
 from __future__ import annotations
@@ -25,15 +28,16 @@ class KerasMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self.monitor = monitor or Monitor()
         self._stamp = 0.0
-        self._size = (0, 0)
+        self._sizes: list[tuple[int, int]] = []
         self._began = 0.0
 
     def mark(self, dataset: Any) -> Any:
         """Return a tf.data.Dataset that tells this callback when each batch was there."""
 
         def stamp(*parts: Any) -> np.int64:
-            self._stamp = time.monotonic()
-            self._size = measure(list(parts), self.monitor.options.batch_size)
+            if not self._sizes:
+                self._stamp = time.monotonic()
+            self._sizes.append(measure(list(parts), self.monitor.options.batch_size))
             return np.int64(0)
 
         def behind(*parts: Any) -> Any:
@@ -60,7 +64,9 @@ class KerasMonitor(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """End a step."""
         loaded = max(self._began, self._stamp)
-        self.monitor.step(self._began, loaded, time.monotonic(), self._size)
+        sizes, self._sizes = self._sizes, []
+        samples, size_bytes = (sum(column) for column in zip((0, 0), *sizes, strict=True))
+        self.monitor.step(self._began, loaded, time.monotonic(), (samples, size_bytes))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Write the report."""

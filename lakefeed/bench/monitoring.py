@@ -8,7 +8,7 @@
 A step is what happens between two batches; waiting is what `next` takes. GPUs are sampled beside
 it. The report is written at the end of each epoch, and again at the end of each later one, so an
 interrupted training has the last one; where it cannot be written any more, the training goes on and
-the log has a warning. Measuring costs two looks at a clock for each step.
+the log has a warning. Measuring costs three looks at a clock for each step.
 
 PyTorch queues work for the GPU and returns: a step's time is right where the training itself waits
 for it (reading the loss does), and GPU busy tells the rest.
@@ -75,12 +75,12 @@ class Monitor:
         if self._sampler is None:
             self._probe = gpu.find()
             self._sampler = gpu.Sampler(self._probe).__enter__()
-            self._used = time.process_time()
             if self.options.metrics_port is not None:
                 registry = CollectorRegistry()
                 self._metrics = BenchMetrics(registry)
                 self._endpoint = Endpoint(registry, self.options.metrics_port)
                 self.address = self._endpoint.address
+        self._used = time.process_time()
         now = time.monotonic()
         self._told_at = now
         self._epochs.append(Epoch(start=now, end=now))
@@ -94,6 +94,7 @@ class Monitor:
         epoch.busy_seconds.append(ended - loaded)
         epoch.sample_bytes.append(size_bytes)
         epoch.end = ended
+        epoch.cpu_seconds = time.process_time() - self._used
         epoch.samples += samples
         moved = (1, samples, size_bytes, ended - loaded, loaded - began, 0)
         self._told = [total + one for total, one in zip(self._told, moved, strict=True)]
@@ -110,7 +111,7 @@ class Monitor:
         if not epochs or self._sampler is None:
             raise Invalid("monitor", expected="a step or more", found="none yet")
         samples = sum(epoch.samples for epoch in epochs)
-        result = RankResult(0, epochs, samples, time.process_time() - self._used)
+        result = RankResult(0, epochs, samples, sum(epoch.cpu_seconds for epoch in epochs))
         result.peak_rss_bytes = peak_rss_bytes()
         steps = sum(len(epoch.wait_seconds) for epoch in epochs)
         run = figures.of_run([result], 1, None)

@@ -48,6 +48,7 @@ class Epoch:
     busy_seconds: list[float] = field(default_factory=list)  # of compute, as it really took
     sample_bytes: list[int] = field(default_factory=list)
     samples: int = 0  # where batches differ in size, as a user's own do
+    cpu_seconds: float = 0.0  # where other work lies between epochs, as in a user's own training
 
 
 @dataclass(slots=True)

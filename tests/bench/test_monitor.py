@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,18 @@ def test_an_epoch_that_is_left_out_leaves_its_samples_out(tmp_path: Path) -> Non
             pass
     run = reports.read(tmp_path / "run.json")["runs"][0]
     assert (run["epochs"], run["samples"]) == (1, 24)
+
+
+def test_what_is_done_between_epochs_is_no_cost_of_the_samples(tmp_path: Path) -> None:
+    loader = lakefeed.monitor.watch(Slow(3, 0.0), tmp_path / "run.html")
+    for _ in range(3):
+        for _ in loader:
+            pass
+        validated = time.process_time() + 0.5
+        while time.process_time() < validated:
+            pass
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert 0 < run["cpu_seconds"] < 0.5
 
 
 def test_epochs_of_one_batch_have_a_report_without_utilisation(tmp_path: Path) -> None:

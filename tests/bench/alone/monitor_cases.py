@@ -42,6 +42,18 @@ def test_keras_is_measured_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.tf
+def test_batches_that_keras_takes_together_all_count(tmp_path: Path) -> None:
+    arrays = np.zeros((48, 4), np.float32), np.zeros(48, np.int64)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=3)
+    data = tf.data.Dataset.from_tensor_slices(arrays).batch(8)
+    model.fit(**lakefeed.monitor.keras(data, tmp_path / "run.html"), epochs=2, verbose=0)
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert (run["steps"], run["samples"], run["sample_bytes"]) == (4, 96, 96 * (16 + 8))
+
+
+@pytest.mark.slow
+@pytest.mark.tf
 def test_batches_of_tensorflow_are_measured() -> None:
     assert measure((tf.zeros((3, 2), tf.float32), tf.zeros(3, tf.int64))) == (3, 24 + 24)
     assert measure(tf.constant(["ab", "c", ""])) == (3, 3)
