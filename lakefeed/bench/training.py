@@ -170,7 +170,10 @@ def check_mount(options: TrainOptions) -> None:
 
 @contextmanager
 def directories(options: TrainOptions, say: Say) -> Iterator[dict[str, str]]:
-    """Lend a directory for each source; what has to be copied out of the lake goes afterwards."""
+    """Lend a directory for each source; what has to be copied out of the lake goes afterwards.
+
+    Copies lie on the lake's own volume, or sources that are compared would be on different ones.
+    """
     given = {"lake": options.lake, "null": "", **options.data}
     missing = [kind for kind in options.sources if kind not in given]
     if "mount" in options.sources:
@@ -178,7 +181,15 @@ def directories(options: TrainOptions, say: Say) -> Iterator[dict[str, str]]:
     if not missing:
         yield given
         return
-    beside = os.path.dirname(os.path.abspath(options.lake))
+    where = os.path.realpath(options.lake)
+    if os.path.ismount(where):
+        raise Invalid(
+            f"source {missing[0]}",
+            expected=f"room beside {options.lake} for copies of its samples",
+            found="the root of its volume: beside it is another one",
+            hint=f"--data {missing[0]}=DIR names files that are there; lakefeed export makes some",
+        )
+    beside = os.path.dirname(where)
     with tempfile.TemporaryDirectory(prefix="lakefeed-bench-", dir=beside) as scratch:
         with open_lake(options.lake, options.timeout_seconds) as lake:
             snapshot = lake.snapshot(options.at)

@@ -28,6 +28,7 @@ from lakefeed.bench.training import (
     TrainOptions,
     check_samples,
     close_in,
+    directories,
     loop_of,
     train,
 )
@@ -95,6 +96,19 @@ def test_the_report_is_one_page_that_needs_nothing(report: dict[str, Any], tmp_p
 def test_copies_go_away_with_the_run(report: dict[str, Any], lake: Path) -> None:
     assert "copying the samples out of the lake as plain" in report["seen"]
     assert not [name for name in os.listdir(lake.parent) if name.startswith("lakefeed-bench")]
+
+
+def test_copies_lie_on_the_lakes_own_volume(
+    lake: Path, workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = tmp_path / "linked"
+    linked.symlink_to(lake)
+    chosen = options(linked, workload, sources=("lake", "plain"))
+    with directories(chosen, lambda line: None) as found:
+        assert Path(found["plain"]).parents[1] == lake.parent.resolve()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == str(lake.resolve()))
+    with pytest.raises(Invalid, match="beside it is another one"), directories(chosen, print):
+        pass
 
 
 @pytest.mark.slow
