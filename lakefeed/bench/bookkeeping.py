@@ -10,7 +10,8 @@ to pass its line on. How many stand at which place was set by what DLIO's own re
 says they take there (docs/BENCH.md has both). `lean` leaves it all out.
 
 Each rank writes into a temporary directory that goes away with it, below that of its run: a rank
-that is ended leaves its own behind.
+that is ended leaves its own behind. Both files begin anew now and then, or a
+long run would fill the disk that temporary files lie on.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ HARNESSES = ("dlio", "lean")
 EVENTS_OF_LOADING = 16
 EVENTS_OF_COMPUTE = 26
 EVENTS_OF_LOGGING = 7
+# 7 kB each, mostly of the trace: a run of MLPerf Storage's size would leave gigabytes a rank.
+STEPS_KEPT = 1000
 EVENTS_A_STEP = EVENTS_OF_LOADING + EVENTS_OF_COMPUTE + EVENTS_OF_LOGGING
 
 
@@ -42,15 +45,19 @@ class Bookkeeping(Closing):
         self._directory = tempfile.TemporaryDirectory(prefix="lakefeed-bench-", dir=scratch)
         self._logger = logging.Logger(f"lakefeed.bench.rank{rank}", logging.INFO)
         text = logging.Formatter("[%(levelname)s] %(message)s [%(pathname)s:%(lineno)d]")
-        log = logging.FileHandler(os.path.join(self._directory.name, "log"), encoding="utf-8")
         # DLIO's second handler writes to standard error, line by line; nobody wants to see it here.
-        self._nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - closed by close
-        for handler in (log, logging.StreamHandler(self._nowhere)):
+        self._log, self._trace, self._nowhere = (
+            open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed by close
+            for path in (*self._paths("log", "trace"), os.devnull)
+        )
+        for stream in (self._log, self._nowhere):
+            handler = logging.StreamHandler(stream)
             handler.setFormatter(text)
             self._logger.addHandler(handler)
-        self._trace = open(  # noqa: SIM115 - closed by close
-            os.path.join(self._directory.name, "trace"), "w", encoding="utf-8"
-        )
+        self._steps = 0
+
+    def _paths(self, *names: str) -> list[str]:
+        return [os.path.join(self._directory.name, name) for name in names]
 
     def fetched(self, step: int) -> None:
         """Note that a batch has come."""
@@ -67,6 +74,11 @@ class Bookkeeping(Closing):
             f"{_now()} Rank {self._rank} step {step} processed {samples} samples in {seconds} s"
         )
         self._events(step, EVENTS_OF_LOGGING)
+        self._steps += 1
+        if self._steps % STEPS_KEPT == 0:
+            for file in (self._log, self._trace):
+                file.seek(0)
+                file.truncate()
 
     def _events(self, step: int, count: int) -> None:
         for number in range(count):
@@ -81,8 +93,8 @@ class Bookkeeping(Closing):
         for handler in list(self._logger.handlers):
             self._logger.removeHandler(handler)
             handler.close()
-        self._nowhere.close()
-        self._trace.close()
+        for file in (self._log, self._trace, self._nowhere):
+            file.close()
         self._directory.cleanup()
 
 

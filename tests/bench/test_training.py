@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from lakefeed.bench import environment, figures, page, reports, verdict
+from lakefeed.bench import bookkeeping, environment, figures, page, reports, verdict
 from lakefeed.bench.bookkeeping import EVENTS_A_STEP, Bookkeeping
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.preparing import Contents
@@ -174,6 +174,20 @@ def test_the_dlio_harness_really_writes() -> None:
         assert len(events) == EVENTS_A_STEP
         assert {event["id"] for event in events} == {1}
     assert not where.exists()
+
+
+def test_the_dlio_harness_keeps_its_last_steps_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bookkeeping, "STEPS_KEPT", 3)
+    with Bookkeeping(0) as books:
+        where = Path(books._directory.name)
+        for step in range(8):
+            books.fetched(step)
+            books.computing(step, 24, 0.01)
+            books.processed(step, 24, 0.06)
+        books._trace.flush()
+        assert len((where / "log").read_text().splitlines()) == 2
+        events = [json.loads(line)["id"] for line in (where / "trace").read_text().splitlines()]
+        assert events == [6] * EVENTS_A_STEP + [7] * EVENTS_A_STEP
 
 
 def test_a_sweep_closes_in_on_the_most() -> None:
