@@ -116,7 +116,9 @@ def _lookupcache(options: Mapping[str, str]) -> Verdict:
 
 
 def _attributes(options: Mapping[str, str]) -> Verdict:
-    if "noac" in options or options.get("actimeo") == "0":
+    # The kernel shows actimeo=0 as the four that it stands for.
+    times = {options.get(name) for name in ("acregmin", "acregmax", "acdirmin", "acdirmax")}
+    if "noac" in options or options.get("actimeo") == "0" or times == {"0"}:
         advice = "leave noac out: every call then asks the server, and nothing here needs it"
         return Verdict("attribute cache", "off", WARNING, advice)
     return Verdict("attribute cache", "on", OK)

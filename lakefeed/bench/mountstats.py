@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lakefeed.volume.mountinfo import unescape
+
 MOUNTSTATS = Path("/proc/self/mountstats")
 
 
@@ -68,7 +70,7 @@ def _blocks(text: str) -> Iterator[list[str]]:
 
 def _mount(lines: list[str]) -> NfsMount:
     words = lines[0].split()
-    point = words[words.index("on") + 1] if "on" in words else "?"
+    point = unescape(words[words.index("on") + 1]) if "on" in words else "?"
     options, age_seconds, operations = "", 0, {}
     within = False
     for line in (line.strip() for line in lines[1:]):

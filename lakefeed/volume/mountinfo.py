@@ -51,10 +51,11 @@ def parse_mountinfo(text: str) -> list[Mount]:
             continue
         words = [*left[5].split(","), *(right[2].split(",") if len(right) > 2 else [])]
         options = {name: value for name, _, value in (word.partition("=") for word in words)}
-        point, source = _unescape(left[4]), _unescape(right[1])
+        point, source = unescape(left[4]), unescape(right[1])
         mounts.append(Mount(int(left[0]), point, right[0], source, left[2], options))
     return mounts
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
+    """Return a name of the kernel's tables of mounts as it is: they write spaces as \\040."""
     return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)

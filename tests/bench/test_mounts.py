@@ -58,6 +58,15 @@ def test_bad_options_are_named_with_advice() -> None:
     assert all(found[name].advice for name in warned)
 
 
+def test_attributes_kept_for_no_time_are_not_cached() -> None:
+    (mount,) = parse_mountinfo(
+        "60 22 0:52 / /mnt/nas rw - nfs4 nas:/vol rw,vers=4.2,acregmin=0,acregmax=0,acdirmin=0,"
+        "acdirmax=0,hard\n"
+    )
+    found = {verdict.name: verdict for verdict in judge_options(mount)}["attribute cache"]
+    assert (found.found, found.level) == ("off", WARNING)
+
+
 def test_read_ahead_matters_on_nfs(tmp_path: Path) -> None:
     nas, root = parse_mountinfo(MOUNTINFO)[1], parse_mountinfo(MOUNTINFO)[0]
     (tmp_path / nas.device).mkdir()
@@ -84,6 +93,13 @@ def test_recorded_counters_are_read() -> None:
     assert first.operations["WRITE"].sent_bytes == 190_340
     assert first.operations["WRITE"].execute_ms == 3
     assert mounts[1].operations["LOOKUP"].errors == 30
+
+
+def test_counters_of_a_mount_with_a_space_in_its_name_are_found(tmp_path: Path) -> None:
+    (tmp_path / "stats").write_text(STATS.replace("/run/c1", "/run/my\\040nas"))
+    found = mountstats.read("/run/my nas", tmp_path / "stats")
+    assert found is not None
+    assert found.operations["WRITE"].calls == 30
 
 
 def test_the_difference_is_what_happened_between() -> None:
