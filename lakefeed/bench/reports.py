@@ -44,17 +44,18 @@ def read(path: Path) -> dict[str, Any]:
 def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """Return a report whose runs are those of all reports, with changes against the first.
 
-    Invalid when there is nothing that two of them have in common.
+    Invalid when fewer than two of them have runs.
     """
     reports = _named_apart(reports)
     runs = []
     for name, report in reports:
-        rows = report.get("runs") or report.get("feeds") or ()
-        for run in rows:
+        for run in report.get("runs") or report.get("feeds") or ():
             label = run.get("source") or run.get("name")
             runs.append({**run, "source": f"{name}: {label}", "group": label, "report": name})
-    if not runs or len(reports) < 2:
-        raise Invalid("reports", expected="two or more with runs", found=f"{len(runs)} runs")
+    having = len({run["report"] for run in runs})
+    if having < 2:
+        found = f"{having} of {len(reports)}"
+        raise Invalid("reports", expected="two or more with runs", found=found)
     changes = _changes(runs, reports[0][0])
     first = reports[0][1]
     warnings = _differences(reports)
@@ -120,19 +121,47 @@ def _line(change: Mapping[str, Any]) -> str:
 def _differences(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """Return what makes the reports hard to compare."""
     found = []
-    for key in ("host", "processor", "kernel", "lakefeed"):
-        values = {name: str(report["environment"].get(key)) for name, report in reports}
-        if len(set(values.values())) > 1:
-            text = ", ".join(f"{name}: {value}" for name, value in values.items())
-            found.append(f"different {key}: {text}")
+    for key in ("host", "processor", "processors", "memory_bytes", "kernel", "lakefeed"):
+        found += _different(key, {name: report["environment"].get(key) for name, report in reports})
+    found += _different("volume", {name: _volume(report) for name, report in reports})
+    found += _different("kind", {name: _kind(report) for name, report in reports})
     for key in ("cold", "simulated_volume", "harness"):
         if len({str(report.get(key)) for _, report in reports}) > 1:
             found.append(f"different {key}")
-    labels = {
-        f"{(report.get('workload') or {}).get('name')}/"
-        f"{(report.get('workload') or {}).get('accelerator')}"
-        for _, report in reports
-    }
-    if len(labels) > 1:
-        found.append(f"different workloads: {', '.join(sorted(labels))}")
+    found += _different("accelerators", {name: _accelerators(report) for name, report in reports})
+    found += _different("workload", {name: _workload(report) for name, report in reports})
     return found
+
+
+def _different(what: str, values: Mapping[str, object]) -> list[str]:
+    """Return a line if the reports differ; those that do not say (None) do not count."""
+    said = {name: str(value) for name, value in values.items() if value is not None}
+    if len(set(said.values())) < 2:
+        return []
+    return [f"different {what}: {', '.join(f'{name}: {value}' for name, value in said.items())}"]
+
+
+def _volume(report: Mapping[str, Any]) -> str | None:
+    mount = report["environment"].get("mount")
+    return None if mount is None else f"{mount['type']} {mount['source']} at {mount['point']}"
+
+
+def _kind(report: Mapping[str, Any]) -> str:
+    emulated = ", emulated" if report.get("emulated") else ""
+    return f"{report.get('kind')}{emulated}"
+
+
+def _accelerators(report: Mapping[str, Any]) -> str | None:
+    counts = {run["accelerators"] for run in report.get("runs") or () if "accelerators" in run}
+    return ", ".join(map(str, sorted(counts))) or None
+
+
+def _workload(report: Mapping[str, Any]) -> str | None:
+    """Return what was trained: a workload on an accelerator, or a model on a device."""
+    workload, real = report.get("workload"), report.get("real")
+    if workload:
+        return f"{workload.get('name')}/{workload.get('accelerator')}"
+    if real:
+        words = (real.get(key) for key in ("framework", "model", "trained_on", "batch_size"))
+        return " ".join(map(str, words))
+    return None

@@ -81,9 +81,25 @@ def test_a_comparison_gives_ratios_and_warnings() -> None:
     assert "<svg" in page.render(found)
 
 
+def test_a_comparison_names_other_volumes_kinds_and_numbers() -> None:
+    def on(kind: str) -> dict[str, Any]:
+        return {**ENVIRONMENT, "mount": {"type": kind, "source": "s", "point": "/m", "options": ""}}
+
+    four = report(runs=[{**run("lake", 1), "accelerators": 4}], environment=on("nfs4"))
+    real = report(runs=[run("lake", 1)], environment=on("ext4"), emulated=False, workload=None)
+    assert reports.compare([("one", report()), ("two", report())])["notes"] == []
+    assert reports.compare([("one", four), ("two", real)])["notes"] == [
+        "different volume: one: nfs4 s at /m, two: ext4 s at /m",
+        "different kind: one: train, emulated, two: train",
+        "different accelerators: one: 4, two: 1",
+    ]
+
+
 def test_one_report_cannot_be_compared() -> None:
-    with pytest.raises(Invalid, match="two or more"):
-        reports.compare([("one", report())])
+    volume = report(runs=[], kind="volume")
+    for others in ([], [("volume", volume)]):
+        with pytest.raises(Invalid, match="two or more with runs, found 1 of"):
+            reports.compare([("one", report()), *others])
 
 
 def test_a_place_without_a_name_or_a_directory_is_refused_before(tmp_path: Path) -> None:
