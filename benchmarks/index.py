@@ -11,7 +11,7 @@ interpreter's own start. The lake holds a million real files of a few hundred by
 file are also given for rows with the sizes and times of big real collections, whose payloads would
 not fit here.
 
-    python -m benchmarks.index [--files 1000000] [--dir DIR] [--repeats 7]
+    python -m benchmarks.index [--small] [--files 1000000] [--dir DIR] [--repeats 7]
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from lakefeed import Lake, WriterOptions
 from lakefeed.format import rows as rows_format
 from lakefeed.format.columns import MAGIC, ColumnsWriter
 
+LOOKUPS = 100_000
 OPEN = """
 import sys, time
 start = time.perf_counter()
@@ -147,7 +148,7 @@ def open_cost(where: Path, paths: list[str], repeats: int) -> dict[str, float]:
 
 def speeds(where: Path, paths: list[str], repeats: int, scratch: Path) -> dict[str, object]:
     """Time locate and ls beside their baselines."""
-    wanted = random.Random(5).sample(paths, 100_000)
+    wanted = random.Random(5).sample(paths, LOOKUPS)
     plain = scratch / "flat"
     plain.mkdir()
     for number in range(10_000):
@@ -182,10 +183,15 @@ def speeds(where: Path, paths: list[str], repeats: int, scratch: Path) -> dict[s
 def main() -> None:
     """Run the benchmark, print its table, write its result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=1_000_000)
+    parser.add_argument("--small", action="store_true", help="a tenth of the files, two rounds")
+    parser.add_argument("--files", type=int, default=1_000_000, help="100,000 or more")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--dir", type=Path, default=None)
     options = parser.parse_args()
+    if options.small:
+        options.files, options.repeats = LOOKUPS, 2
+    if options.files < LOOKUPS:
+        parser.error(f"--files: {LOOKUPS:,} or more, as many as are looked up at once")
     with tempfile.TemporaryDirectory(dir=options.dir) as scratch:
         paths = paths_of(options.files)
         where = Path(scratch) / "lake"
@@ -202,7 +208,7 @@ def main() -> None:
     print(harness.table(["", "median s", "range s", "median CPU s", "repeats"], rows))
     facts = {"files": len(paths), "page_cache": "warm", "bytes_per_file": size,
              "open": opening, "speeds": timed}  # fmt: skip
-    print(harness.save("index", facts))
+    print(harness.save("index_small" if options.small else "index", facts))
 
 
 if __name__ == "__main__":

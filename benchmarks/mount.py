@@ -129,6 +129,12 @@ def python(*words: object) -> list[str]:
     return [sys.executable, "-m", *map(str, words)]
 
 
+def ratarmount() -> str | None:
+    """Return the program: this environment's own, else that of the PATH; None without one."""
+    own = Path(sys.executable).with_name("ratarmount")
+    return str(own) if own.exists() else shutil.which("ratarmount")
+
+
 def readers(stack: ExitStack, base: Path) -> dict[str, Path]:
     """Return where each contestant shows the files."""
     data, here = base / "data", base / "mounts"
@@ -139,10 +145,10 @@ def readers(stack: ExitStack, base: Path) -> dict[str, Path]:
         store = ["-noI", "-noD", "-noF", "-noX", "-quiet", "-no-progress"]
         subprocess.run(["mksquashfs", data, base / "image", *store], check=True)
         found["squashfs"] = stack.enter_context(looped(base / "image", here / "squashfs"))
-    if shutil.which("ratarmount") or (Path(sys.executable).parent / "ratarmount").exists():
+    program = ratarmount()
+    if program is not None:
         with tarfile.open(base / "data.tar", "w") as archive:
             archive.add(data, ".")
-        program = str(Path(sys.executable).parent / "ratarmount")
         command = [program, "-f", "--index-file", str(base / "index"), str(base / "data.tar")]
         where = here / "ratarmount"
         found["ratarmount"] = stack.enter_context(served([*command, str(where)], where))
