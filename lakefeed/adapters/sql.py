@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
+from threading import Event
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -97,10 +98,12 @@ _PACKS_SCHEMA = pa.schema(
 
 @dataclass(slots=True)
 class _Stream:
-    """A table that DuckDB may pull as often as it likes; `failure` is what stopped it."""
+    """A table that DuckDB may pull as often as it likes; `failure` is what stopped it. It pulls in
+    vain while `given_up` is set."""
 
     schema: pa.Schema
     batches: Callable[[], Iterator[pa.RecordBatch]]
+    given_up: Event
     failure: list[LakefeedError] = field(default_factory=list)
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -109,7 +112,10 @@ class _Stream:
 
     def _watched(self) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self.batches()
+            for batch in self.batches():
+                if self.given_up.is_set():
+                    raise InterruptedError("the query was interrupted")
+                yield batch
         except LakefeedError as error:
             # Through the C interface only its text would arrive.
             self.failure.append(error)
@@ -119,10 +125,13 @@ class _Stream:
 class Connection:
     """DuckDB over one snapshot. Made by `connect`."""
 
-    def __init__(self, duck: Any, streams: list[_Stream], pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, duck: Any, streams: list[_Stream], pool: ThreadPoolExecutor, given_up: Event
+    ) -> None:
         self._duck = duck
         self._streams = streams
         self._pool = pool
+        self._given_up = given_up
 
     def query(self, sql: str) -> pa.Table:
         """Return the whole result. Invalid for what DuckDB does not understand."""
@@ -151,9 +160,12 @@ class Connection:
             return future.result()
         finally:
             while not future.done():
-                # Once more, because a query that begins just now forgets what came before.
+                # Once more, because a query that begins just now forgets what came before; and
+                # DuckDB 1.5 does not look while it pulls rows that it has no use for.
+                self._given_up.set()
                 self._duck.interrupt()
                 wait([future], _AGAIN_SECONDS)
+            self._given_up.clear()
 
     def _run(self, sql: str) -> pa.RecordBatchReader:
         relation = self._duck.sql(sql)
@@ -181,11 +193,11 @@ def connect(lake: Lake, snapshot: Snapshot | None = None) -> Iterator[Connection
     """Lend DuckDB over a snapshot, the newest one by default; Invalid if it is not installed."""
     if duckdb is None:
         raise Invalid("SQL", expected="DuckDB", hint='install it: pip install "lakefeed[sql]"')
-    view = snapshot or lake.snapshot()
+    view, given_up = snapshot or lake.snapshot(), Event()
     streams = {
-        "rows_of_files": _Stream(MEMORY_SCHEMA, lambda: _files(view)),
-        "rows_of_snapshots": _Stream(_SNAPSHOTS_SCHEMA, lambda: _snapshots(lake, view)),
-        "rows_of_packs": _Stream(_PACKS_SCHEMA, lambda: _packs(view)),
+        "rows_of_files": _Stream(MEMORY_SCHEMA, lambda: _files(view), given_up),
+        "rows_of_snapshots": _Stream(_SNAPSHOTS_SCHEMA, lambda: _snapshots(lake, view), given_up),
+        "rows_of_packs": _Stream(_PACKS_SCHEMA, lambda: _packs(view), given_up),
     }
     with duckdb.connect() as duck, ThreadPoolExecutor(1, "lakefeed-sql") as pool:
         for name, stream in streams.items():
@@ -194,7 +206,7 @@ def connect(lake: Lake, snapshot: Snapshot | None = None) -> Iterator[Connection
             duck.execute(view_sql)
         duck.execute("SET enable_external_access = false")
         duck.execute("SET lock_configuration = true")
-        yield Connection(duck, list(streams.values()), pool)
+        yield Connection(duck, list(streams.values()), pool, given_up)
 
 
 def query(lake: Lake, sql: str, snapshot: Snapshot | None = None) -> pa.Table:
