@@ -155,17 +155,21 @@ class Connection:
 
         Python hears Ctrl-C between two steps of its own, and a query is one step.
         """
-        future = self._pool.submit(action)
         try:
-            return future.result()
-        finally:
-            while not future.done():
-                # Once more, because a query that begins just now forgets what came before; and
-                # DuckDB 1.5 does not look while it pulls rows that it has no use for.
-                self._given_up.set()
-                self._duck.interrupt()
-                wait([future], _AGAIN_SECONDS)
-            self._given_up.clear()
+            return self._pool.submit(action).result()
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the query that is under way, if one is; even one whose start was interrupted."""
+        last = self._pool.submit(int)
+        while wait([last], _AGAIN_SECONDS).not_done:
+            # Each time, because a query that begins just now forgets what came before; and DuckDB
+            # 1.5 does not look while it pulls rows that it has no use for.
+            self._given_up.set()
+            self._duck.interrupt()
+        self._given_up.clear()
 
     def _run(self, sql: str) -> pa.RecordBatchReader:
         relation = self._duck.sql(sql)
@@ -206,7 +210,12 @@ def connect(lake: Lake, snapshot: Snapshot | None = None) -> Iterator[Connection
             duck.execute(view_sql)
         duck.execute("SET enable_external_access = false")
         duck.execute("SET lock_configuration = true")
-        yield Connection(duck, list(streams.values()), pool, given_up)
+        pool.submit(int).result()  # the pool's thread is there: an interrupt cannot hide it
+        connection = Connection(duck, list(streams.values()), pool, given_up)
+        try:
+            yield connection
+        finally:
+            connection.end()
 
 
 def query(lake: Lake, sql: str, snapshot: Snapshot | None = None) -> pa.Table:
