@@ -105,10 +105,11 @@ class Ingest:
         stuck: list[Candidate] = []
         for batch, record in records.items():
             if batch in self._committed:
-                failed = self._settle(record)
-                stuck += failed
-                if not failed:
-                    self._doubtful.pop(batch, None)
+                if batch in self._doubtful:
+                    # Its note was dropped; what cannot be removed has to be known for longer.
+                    self._records.begin(record)
+                    del self._doubtful[batch]
+                stuck += self._settle(record)
             else:
                 # What comes up to here was looked at; the next look may begin after it.
                 self._doubtful[batch] = replace(record, base=head.number)

@@ -272,6 +272,43 @@ def test_a_batch_given_up_for_lost_that_was_committed_after_all_is_not_repeated(
         assert made.commits() == 1
 
 
+def test_a_batch_given_up_for_lost_whose_files_are_stuck_is_known_for_as_long_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(root_fd: int, fd: int, file: Candidate, claim: str) -> None:
+        if file.path == "a":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        remove(root_fd, fd, file, claim)
+
+    remove = taking._remove
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        other = made.inbox()
+        publish = Ingest._publish
+
+        def given_up(self: Ingest, *args: Any) -> None:
+            other._open()
+            publish(self, *args)
+            raise Died
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Ingest, "_publish", given_up)
+            with pytest.raises(Died):
+                made.take()
+        monkeypatch.setattr(taking, "_remove", refusing)
+        other._open()  # it was committed after all
+        drop(made.root, "b", b"2")
+        assert run_once(other) == 1
+        with made.lake.writer() as writer:
+            writer.delete("a")
+        later = made.inbox()
+        later._ingest = other._ingest
+        for box in (later, made.inbox()):
+            assert run_once(box) == 0
+        assert waiting(made.root) == ["a"]
+        assert made.files() == {"b": b"2"}
+
+
 def test_a_record_holds_whatever_a_file_server_says_of_a_file(tmp_path: Path) -> None:
     mine = Records(str(tmp_path))
     mine.open(layout.new_id())
