@@ -2,8 +2,8 @@
 
 Each job is a plain function that blocks, asks its guard often whether to go on, and returns facts.
 When, by whom and after which failure it is done again is left to `keeper`. What is done once a day
-or less often leaves a lease in the lake, for as long as nobody need do it again: so neither a
-daemon that starts anew nor another replica puts it off, or does it twice.
+or less often leaves a lease in the lake that ends when it does: so neither a daemon that starts
+anew nor another replica puts it off, or does it twice, and what an interval is may change.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def run_collection(
     if not orphans:
         return collected, None
     left_bytes = orphans_of(lake).bytes
-    _note(lake, "sweep", options)
+    _note(lake, "sweep", options.name)
     return collected, left_bytes
 
 
@@ -133,25 +133,23 @@ def run_scrub(lake: Lake, options: ServiceOptions, guard: Guard) -> Scrubbed:
 
     how = ScrubOptions(max_seconds=options.scrub_seconds, rate_bytes=options.rate_bytes)
     scrubbed = scrub(lake, how, go_on)
-    _note(lake, "scrub", options)
+    _note(lake, "scrub", options.name)
     return scrubbed
 
 
 def rest_seconds(lake: Lake, job: Rare, options: ServiceOptions) -> float:
     """Return how long a job need not be done yet; 0: it is due. Whichever replica did it counts; in
     a lake where none ever did, the time begins now."""
+    interval = SWEEP_SECONDS if job == "sweep" else options.scrub_interval_seconds
     lease = lake.leases.read(job)
     if lease is None:
-        _note(lake, job, options)
-        return _interval(job, options)
-    left_seconds = (lease.expires_ns - lake.refs.server_time_ns()) / 1e9
-    return min(max(left_seconds, 0.0), _interval(job, options))
+        _note(lake, job, options.name)
+        return interval
+    ago_seconds = (lake.refs.server_time_ns() - lease.expires_ns) / 1e9
+    # What ends in the future was noted by a clock that was wrong.
+    return max(interval - ago_seconds, 0.0) if ago_seconds >= 0 else 0.0
 
 
-def _interval(job: Rare, options: ServiceOptions) -> float:
-    return SWEEP_SECONDS if job == "sweep" else options.scrub_interval_seconds
-
-
-def _note(lake: Lake, job: Rare, options: ServiceOptions) -> None:
+def _note(lake: Lake, job: Rare, holder: str) -> None:
     with suppress(Conflict):  # another replica has just done it, too
-        lake.leases.acquire(job, options.name, _interval(job, options))
+        lake.leases.acquire(job, holder, 0.0)

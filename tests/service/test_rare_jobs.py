@@ -14,7 +14,6 @@ from lakefeed.errors import VolumeFailed
 from lakefeed.lake.leases import Leases
 from lakefeed.metrics.compactor import CompactorMetrics
 from lakefeed.service import jobs, keeper
-from lakefeed.service.jobs import rest_seconds
 from lakefeed.service.keeper import Keeper
 from lakefeed.service.options import LakeOptions, ServiceOptions
 
@@ -48,12 +47,13 @@ class Story:
 
         return run
 
-    def look(self, hours: float, daemon: str = "us") -> list[str]:
+    def look(self, hours: float, daemon: str = "us", *, every: float = 24.0) -> list[str]:
         """Let a daemon that starts then do what is due."""
         self._hours = hours
         self._done.clear()
         place = LakeOptions(self.lake.name)
-        made = Keeper(place, ServiceOptions((place,), daemon), CompactorMetrics())
+        options = ServiceOptions((place,), daemon, scrub_interval_seconds=every * HOUR)
+        made = Keeper(place, options, CompactorMetrics())
         asyncio.run(made._do_due(self.lake, keeper._Due(gc=0.0)))
         return [*self._done]
 
@@ -74,8 +74,14 @@ def test_daemons_that_live_for_hours_do_what_is_due_once_a_day(
         assert story.look(51.0) == ["sweep", "scrub"]
 
 
-def test_a_shorter_interval_does_not_wait_for_the_longer_one(tmp_path: Path) -> None:
+def test_an_interval_that_changes_counts_from_when_the_job_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Lake.create(tmp_path / "lake") as lake:
-        for hours, rest in ((48.0, 48.0), (1.0, 1.0)):
-            options = ServiceOptions((), "us", scrub_interval_seconds=hours * HOUR)
-            assert rest_seconds(lake, "scrub", options) == pytest.approx(rest * HOUR, rel=0.01)
+        story = Story(lake, monkeypatch)
+        assert story.look(0.0, every=1e9) == ["gc"]  # as good as never
+        assert story.look(1.0, "other", every=2.0) == ["gc"]
+        assert story.look(2.0, "other", every=2.0) == ["gc", "scrub"]
+        assert story.look(20.0, every=19.0) == ["gc"]
+        assert story.look(21.0, every=19.0) == ["gc", "scrub"]
+        assert story.look(4.0, "other") == ["gc", "scrub"]  # the clock was a day ahead
