@@ -10,16 +10,18 @@ it should rarely be held twice, so it is taken by the one call that a volume doe
    higher token. Giving up is replacing it with time 0.
 
 Tokens only grow: what was done under an older one can be told from what came later. Times are the
-server's, so the clocks of clients do not matter.
+server's, so the clocks of clients do not matter. Where the entry is damaged, the claim says who
+holds the lease; a damaged claim is nobody's. The next holder writes both anew.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from lakefeed.errors import Conflict, NotFound
+from lakefeed.errors import Conflict, Corrupt, NotFound
 from lakefeed.format import envelope
 from lakefeed.lake import layout
 from lakefeed.lake.placing import place_new, place_over
@@ -28,6 +30,8 @@ from lakefeed.volume.base import Volume, read_file
 
 # Each round means that a holder took the lease and let it run out, or gave it up, while we looked.
 ROUNDS_MAX = 20
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,31 @@ class Leases:
     def read(self, name: str) -> Lease | None:
         """Return who holds or held a lease last, None if nobody ever did."""
         self._volume.refresh(layout.LEASES)
-        newest = self._read(name, layout.lease_path(name))
+        try:
+            newest = self._read(name, layout.lease_path(name))
+        except Corrupt as error:
+            _logger.warning("a damaged lease is left to its claim: %s", error)
+            newest = self._claimed(name, self._last_token(name))
         # A holder that died between its claim and its entry left only the claim.
         while True:
-            token = newest.token + 1 if newest is not None else 1
-            later = self._read(name, layout.claim_path(name, token))
+            later = self._claimed(name, newest.token + 1 if newest is not None else 1)
             if later is None:
                 return newest
             newest = later
+
+    def _last_token(self, name: str) -> int:
+        stems = [layout.parse_json(entry.name) for entry in self._volume.list(layout.LEASES)]
+        claims = [stem.partition(".") for stem in stems if stem is not None]
+        return max((int(c[2]) for c in claims if c[0] == name and c[2].isdecimal()), default=0)
+
+    def _claimed(self, name: str, token: int) -> Lease | None:
+        """Return the lease as it was claimed with a token, None if it was not."""
+        path = layout.claim_path(name, token)
+        try:
+            return self._read(name, path)
+        except Corrupt as error:
+            _logger.warning("a damaged claim of a lease is nobody's: %s", error)
+            return Lease(name, "", token, 0)
 
     def _read(self, name: str, path: str) -> Lease | None:
         try:

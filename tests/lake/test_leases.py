@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from lakefeed.errors import Conflict, Corrupt, Invalid
+from lakefeed.errors import Conflict, Invalid
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.leases import Lease
@@ -131,10 +131,30 @@ def test_the_clock_of_the_client_does_not_matter(lake: Lake) -> None:
         lake.leases.acquire("work", "b", 30)
 
 
-def test_damage_and_bad_names_are_reported(lake: Lake) -> None:
+def test_bad_names_are_reported(lake: Lake) -> None:
     with pytest.raises(Invalid):
         lake.leases.acquire("../work", "a", 30)
-    lake.leases.acquire("work", "a", 30)
+
+
+@pytest.mark.parametrize("claim_too", [False, True])
+def test_a_damaged_lease_is_its_holders_by_its_claim_and_mended_by_the_next_one(
+    lake: Lake, clock: Clock, claim_too: bool
+) -> None:
+    lake.leases.acquire("work", "a", 0)
+    held = lake.leases.acquire("work", "b", 30)
+    lake.leases.acquire("workshop", "c", 0)  # another one
+    clock.now_ns += 10**9
     damage(lake.volume, layout.lease_path("work"), 60)
-    with pytest.raises(Corrupt):
-        lake.leases.read("work")
+    if claim_too:
+        damage(lake.volume, layout.claim_path("work", held.token), 60)
+        assert lake.leases.acquire("work", "c", 30).token == 3
+        with pytest.raises(Conflict):
+            lake.leases.renew(held, 30)
+    else:
+        assert lake.leases.read("work") == held
+        with pytest.raises(Conflict):
+            lake.leases.acquire("work", "c", 30)
+        held = lake.leases.renew(held, 30)
+    found = lake.leases.read("work")
+    assert found is not None
+    assert found.expires_ns == clock.now_ns + 30 * 10**9

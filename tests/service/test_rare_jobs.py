@@ -11,6 +11,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import VolumeFailed
+from lakefeed.lake import layout
 from lakefeed.lake.leases import Leases
 from lakefeed.metrics.compactor import CompactorMetrics
 from lakefeed.service import jobs, keeper
@@ -46,6 +47,11 @@ class Story:
             return work(*args)
 
         return run
+
+    def damage(self) -> None:
+        """Let what the lake says of its rare jobs be torn."""
+        for job in ("sweep", "scrub"):
+            Path(self.lake.name, layout.lease_path(job)).write_bytes(b"torn")
 
     def look(self, hours: float, daemon: str = "us", *, every: float = 24.0) -> list[str]:
         """Let a daemon that starts then do what is due."""
@@ -85,3 +91,14 @@ def test_an_interval_that_changes_counts_from_when_the_job_was_done(
         assert story.look(20.0, every=19.0) == ["gc"]
         assert story.look(21.0, every=19.0) == ["gc", "scrub"]
         assert story.look(4.0, "other") == ["gc", "scrub"]  # the clock was a day ahead
+
+
+def test_a_damaged_note_ends_neither_verification_nor_the_pass_over_all_packs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        story = Story(lake, monkeypatch)
+        assert story.look(0.0) == ["gc"]
+        story.damage()
+        assert story.look(25.0) == ["sweep", "scrub"]
+        assert story.look(26.0) == ["gc"]
