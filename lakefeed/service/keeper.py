@@ -293,8 +293,10 @@ class Keeper:
         options, guard = self._options, self._guard
         try:
             done = await in_thread("compact", lambda: run_compaction(lake, options, guard))
-        except Stopped:
-            self._fruitless = not in_window(options) and not self._ended_well
+        except Exception as error:
+            # Who was stopped in the middle of a window might have ended well.
+            if not isinstance(error, Stopped) or not in_window(options):
+                self._fruitless = not self._ended_well
             raise
         self._ended_well += 1
         self._fruitless = False

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from lakefeed import Lake
-from lakefeed.errors import Conflict
+from lakefeed.errors import Conflict, VolumeFailed
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.repacking import CopyOptions
 from lakefeed.metrics.compactor import CompactorMetrics
@@ -52,8 +53,9 @@ def test_a_run_takes_on_what_it_can_finish_in_the_window(
     assert [share.bytes_max for share in shares] == [most]
 
 
-def test_a_window_in_which_no_run_ends_is_no_success(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_window_in_which_no_run_ends_well_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     place = LakeOptions(str(tmp_path / "lake"))
     made = Keeper(place, ServiceOptions((place,), "us", window=NIGHT), CompactorMetrics())
@@ -64,6 +66,8 @@ def test_a_window_in_which_no_run_ends_is_no_success(
         if ends_well:
             return CompactionDone("done")
         is_open = False
+        if fails:
+            raise VolumeFailed("pack", errno=errno.ENOSPC)
         raise Stopped("the time of day for compaction is over")
 
     monkeypatch.setattr(keeper, "in_window", lambda options: is_open)
@@ -77,10 +81,10 @@ def test_a_window_in_which_no_run_ends_is_no_success(
     with Lake.create(tmp_path / "lake") as lake:
         assert told()  # it waits for its window
         is_open = True
-        assert not told()  # the window ends it
+        assert not told()  # the window ends it, or it fails
         assert not told()
         is_open, ends_well = True, True
         assert told()
         ends_well = False
-        assert not told()  # the window ends this one, too; one before it did end well
+        assert not told()  # this one does not end well, either; one before it did
         assert told()
