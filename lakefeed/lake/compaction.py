@@ -6,7 +6,8 @@
    waits that is big beside all smaller ones together, unless the result is no longer small: so
    packs grow geometrically, and a byte is rewritten few times.
 3. One run copies at most `bytes_max` and handles at most `rows_max` rows; the rest is for the next
-   run. A single pack that is bigger still has its turn.
+   run, however few of the small ones that are waited for fit in. A single pack that is bigger still
+   has its turn.
 
 Does no I/O. Copying, the commit, and who wins against whom are left to `compactor`.
 """
@@ -116,7 +117,7 @@ def plan_compaction(
     left = len(emptiest) - len(chosen)
     mergeable = _worth_merging(small, chosen, options)
     merged = _within_bounds(mergeable, chosen, options)
-    if len(merged) + bool(chosen) < options.packs_min:
+    if len(merged) + bool(chosen) < 2:
         merged = []
     left += len(mergeable) - len(merged)
     return CompactionPlan((*chosen, *merged), options.target_bytes, left)

@@ -95,6 +95,16 @@ def test_a_run_is_bounded_and_says_what_is_left() -> None:
     assert (len(bounded.inputs), bounded.left) == (4, 6)
 
 
+@pytest.mark.parametrize("bound", [{"bytes_max": 350}, {"rows_max": 35}])
+def test_packs_that_are_enough_but_too_big_for_one_run_are_merged_in_several(
+    bound: dict[str, int],
+) -> None:
+    options = replace(OPTIONS, packs_min=8, **bound)
+    done = plan_compaction(*state_of([(100, 1.0, 10)] * 8), options)
+    assert (len(done.inputs), done.left) == (3, 5)
+    assert plan([(100, 1.0, 10)] * 7, options) == []
+
+
 def test_a_run_takes_no_more_packs_than_it_can_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compaction, "INPUTS_MAX", 3)
     done = plan_compaction(*state_of([(10, 1, 1)] * 5 + [(900, 0.1, 1)] * 5), OPTIONS)
