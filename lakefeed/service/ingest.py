@@ -18,12 +18,14 @@ made, is synced before its files are removed. Keeps I2 and I4. Blocking.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate, groupby
 
 from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
 from lakefeed.format.checksum import crc32c
@@ -211,35 +213,64 @@ class Ingest:
         files = {d for d, kind in zip(above, kinds, strict=True) if kind in (0, int(Kind.SYMLINK))}
         new = [path for path, kind in zip(paths, columns[0], strict=True) if kind is None]
         directories = {*snapshot.directories(new)}
-        fresh = []
+        fresh: list[Taken] = []
+        same: list[Taken] = []
         for one, path, *known in zip(taken, paths, *columns, strict=True):
             blocked = next((d for d in parents(path) if d in files), None)
             if blocked is not None:
                 outcome.refused.append(Bad(one.file.path, f"in the lake {blocked!r} is a file"))
             elif known[0] == Kind.DIR or path in directories:
                 outcome.refused.append(Bad(one.file.path, "in the lake this is a directory"))
-            elif (
-                known[:3] == [Kind.FILE, one.file.size, one.file.mtime_ns]
-                and known[3] == self._checksum(one)
-                and self._gives_back(snapshot, path)
-            ):
-                outcome.done.append(one.file)
             else:
-                fresh.append(one)
-        return fresh
+                row = [Kind.FILE, one.file.size, one.file.mtime_ns]
+                there = known[:3] == row and known[3] == self._checksum(one)
+                (same if there else fresh).append(one)
+        lost = [*self._lost(snapshot, same)]
+        gone = {one.file.path for one in lost}
+        outcome.done += [one.file for one in same if one.file.path not in gone]
+        return sorted(fresh + lost, key=lambda one: one.file.path)
 
-    def _gives_back(self, snapshot: Snapshot, path: str) -> bool:
-        """Tell whether the lake still has the bytes of a file, not only a row that says so. Where
-        they are damaged or gone, what arrives may be what somebody restores them from."""
-        row, checksum = snapshot.stat(path), 0
+    def _lost(self, snapshot: Snapshot, same: Sequence[Taken]) -> Iterator[Taken]:
+        """Yield the files of which the lake has a row, but no longer the bytes: what arrives may be
+        what somebody restores them from."""
+        for big in (one for one in same if one.payload is None):
+            if not self._gives_back(snapshot, [big]):
+                yield big
+        small = [one for one in same if one.payload is not None]
+        ends = accumulate(one.file.size for one in small)
+        for _, group in groupby(zip(small, ends, strict=True), lambda at: at[1] // STREAM_BYTES):
+            yield from self._lost_among(snapshot, [one for one, _ in group])
+
+    def _lost_among(self, snapshot: Snapshot, small: list[Taken]) -> Iterator[Taken]:
+        if self._gives_back(snapshot, small):
+            return
+        if len(small) == 1:
+            yield small[0]
+            return
+        half = len(small) // 2
+        yield from self._lost_among(snapshot, small[:half])
+        yield from self._lost_among(snapshot, small[half:])
+
+    def _gives_back(self, snapshot: Snapshot, some: Sequence[Taken]) -> bool:
+        """Tell whether the lake has the bytes of one big file, or of some small ones; VolumeFailed
+        where it may have them later."""
+        paths = [self._above + one.file.path for one in some]
+        self._guard.check()
         try:
+            if some[0].payload is not None:
+                snapshot.get_many(paths)
+                return True
+            row, checksum = snapshot.stat(paths[0]), 0
             for offset in range(0, row.size, STREAM_BYTES):
                 self._guard.check()
                 checksum = crc32c(snapshot.read_row_range(row, offset, STREAM_BYTES), checksum)
+            return checksum == row.crc32c
         except (Corrupt, NotFound, VolumeFailed) as error:
-            _logger.warning("taken in once more, the lake cannot give it back: %s", error)
+            if error.retryable and error.errno != errno.EIO:  # that may be a disk's bad sector
+                raise
+            if len(some) == 1:
+                _logger.warning("taken in once more, the lake cannot give it back: %s", error)
             return False
-        return checksum == row.crc32c
 
     def _checksum(self, one: Taken) -> int:
         if one.payload is not None:

@@ -15,13 +15,12 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import Invalid, LakefeedError
-from lakefeed.lake import layout
 from lakefeed.service import taking
 from lakefeed.service.aside import move_aside
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Bad, Rules, Walk, judge
-from tests.service.tools import LONG_AGO_NS, Service, drop, run_once, service, waiting
+from tests.service.tools import LONG_AGO_NS, drop, run_once, service, waiting
 
 
 def test_files_are_committed_and_then_removed(tmp_path: Path) -> None:
@@ -188,32 +187,6 @@ def test_an_overwritten_file_is_a_new_version(tmp_path: Path) -> None:
         made.take()
         assert made.files() == {"a": b"3"}
         assert made.commits() == 3
-
-
-@pytest.mark.parametrize("damage", ["a bit", "no pack"])
-@pytest.mark.parametrize("size", [1000, 6 << 20])
-def test_a_file_that_is_damaged_in_the_lake_can_be_restored_through_the_inbox(
-    tmp_path: Path, damage: str, size: int
-) -> None:
-    data = os.urandom(size)
-    with service(tmp_path, big_bytes=1 << 20) as made:
-        drop(made.root, "a", data)
-        made.take()
-        row = made.lake.snapshot().stat("a")
-        pack = tmp_path / "lake" / layout.pack_path(row.pack)
-        if damage == "a bit":
-            stored = bytearray(pack.read_bytes())
-            stored[row.offset + size - 1] ^= 1
-            pack.write_bytes(stored)
-        made.lake.merge_index()
-        if damage == "no pack":
-            pack.unlink()
-    with Lake.open(tmp_path / "lake") as lake:
-        again = Service(lake, made.root, made.options)
-        drop(made.root, "a", data)
-        assert again.take() == 1
-        assert waiting(made.root) == []
-        assert again.files() == {"a": data}
 
 
 def test_what_cannot_be_read_stays_and_does_not_stop_the_rest(
