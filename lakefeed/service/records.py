@@ -194,8 +194,9 @@ class Records:
     def condense(self, there: set[bytes], unseen: Sequence[str]) -> Record | None:
         """Write the records of kept files anew as one, without those that left the inbox; return
         it, None if they are few. What lies at or below an `unseen` path may be there: it stays.
+        Records of earlier versions stay, for the other lakes.
         """
-        names = self._names("taken")
+        names = [name for name in self._names("taken") if name.startswith(f"{self._lake}-")]
         if len(names) < _RECORDS_MAX:
             return None
         below = tuple(f"{path}/" for path in unseen)
