@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 
 from lakefeed.errors import Conflict, Corrupt, VolumeFailed
-from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout, repair
 from lakefeed.lake.check import check
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.rebuilding import Evidence, number_packs
 from lakefeed.lake.repair import damaged_head, quarantine_head, rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import (
@@ -372,29 +370,3 @@ def test_an_unfinished_pack_is_left_out_and_named(lake_path: Path) -> None:
     assert rebuilt.unreadable == (layout.pack_path("ab" * 16),)
     with Lake.open(lake_path) as lake:
         assert contents(lake.snapshot()) == files
-
-
-def pack(name: str, base: int, mtime_ns: int, implied: bool = True) -> Evidence:
-    sealed = PackSealed(name, 100, 50, 20, 1, 0, "a", "a", ())
-    return Evidence(sealed, base, mtime_ns, implied)
-
-
-def test_packs_are_numbered_in_the_order_they_were_finished() -> None:
-    found = [pack("c", 2, 30), pack("a", 0, 10), pack("b", 0, 20)]
-    assert number_packs(found, {}, 0) == {"a": 1, "b": 2, "c": 3}
-
-
-def test_a_known_number_bounds_those_around_it() -> None:
-    found = [pack("a", 0, 10), pack("b", 0, 20), pack("c", 0, 30), pack("d", 0, 40)]
-    numbers = number_packs(found, {"c": 7}, 0)
-    assert numbers["a"] < numbers["b"] < numbers["c"] == 7 < numbers["d"]
-
-
-def test_a_pack_comes_after_the_snapshot_its_writer_saw() -> None:
-    assert number_packs([pack("a", 9, 10)], {}, 0) == {"a": 10}
-    assert number_packs([pack("a", 3, 10)], {}, 20) == {"a": 21}
-
-
-def test_packs_of_compaction_take_no_number_away() -> None:
-    found = [pack("old", 0, 10), pack("compacted", 1, 20, False), pack("new", 2, 30)]
-    assert number_packs(found, {}, 0) == {"old": 1, "compacted": 2, "new": 3}

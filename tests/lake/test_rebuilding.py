@@ -1,0 +1,32 @@
+"""A lost log is guessed from what its packs tell: the numbers of their commits."""
+
+from __future__ import annotations
+
+from lakefeed.format.pack import PackSealed
+from lakefeed.lake.rebuilding import Evidence, number_packs
+
+
+def pack(name: str, base: int, mtime_ns: int, implied: bool = True) -> Evidence:
+    sealed = PackSealed(name, 100, 50, 20, 1, 0, "a", "a", ())
+    return Evidence(sealed, base, mtime_ns, implied)
+
+
+def test_packs_are_numbered_in_the_order_they_were_finished() -> None:
+    found = [pack("c", 2, 30), pack("a", 0, 10), pack("b", 0, 20)]
+    assert number_packs(found, {}, 0) == {"a": 1, "b": 2, "c": 3}
+
+
+def test_a_known_number_bounds_those_around_it() -> None:
+    found = [pack("a", 0, 10), pack("b", 0, 20), pack("c", 0, 30), pack("d", 0, 40)]
+    numbers = number_packs(found, {"c": 7}, 0)
+    assert numbers["a"] < numbers["b"] < numbers["c"] == 7 < numbers["d"]
+
+
+def test_a_pack_comes_after_the_snapshot_its_writer_saw() -> None:
+    assert number_packs([pack("a", 9, 10)], {}, 0) == {"a": 10}
+    assert number_packs([pack("a", 3, 10)], {}, 20) == {"a": 21}
+
+
+def test_packs_of_compaction_take_no_number_away() -> None:
+    found = [pack("old", 0, 10), pack("compacted", 1, 20, False), pack("new", 2, 30)]
+    assert number_packs(found, {}, 0) == {"old": 1, "compacted": 2, "new": 3}
