@@ -92,7 +92,10 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
         exact = _seqs_in_segments(volume, files, packs_by_id)
     finally:
         files.close()
-    exact = {id_: number for id_, number in exact.items() if number > known.number}
+    # What a readable commit numbered is its own; a segment may tell it of packs it renames from.
+    others = set(behind.added.values())
+    exact = {id_: number for id_, number in exact.items()
+             if number > known.number and number not in others}  # fmt: skip
     exact |= {id_: number for id_, number in behind.added.items() if id_ in packs_by_id}
     numbers = number_packs(found, exact, known.number)
     packs = dict(known.packs)

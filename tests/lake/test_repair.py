@@ -305,6 +305,22 @@ def test_what_replaced_a_pack_and_is_gone_puts_nothing_out(tmp_path: Path) -> No
         assert contents(lake.snapshot()) == {"a": b"1", "b": b"1", "late": b"1"}
 
 
+def test_what_was_renamed_by_a_readable_commit_does_not_come_back(tmp_path: Path) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        write(lake, {"old": b"1"})
+        with lake.writer(QUIET) as writer:
+            writer.rename("old", "new")
+        # All that the index says of the first pack now is the number of the rename.
+        lake.merge_index()
+    (where / layout.commit_path(1)).unlink()
+    rebuild_log(PosixVolume(where))
+    with Lake.open(where) as lake:
+        assert contents(lake.snapshot()) == {"new": b"1"}
+        rebuild_index(lake)
+        clean(lake)
+
+
 def test_a_pack_that_is_gone_is_named(tmp_path: Path) -> None:
     with Lake.create(tmp_path / "lake") as lake:
         for count in range(32):
