@@ -207,30 +207,45 @@ def number_packs(found: list[Evidence], exact: dict[str, int], after: int) -> di
     would be open which of two versions is the newer.
     """
     ordered = sorted(found, key=lambda pack: (pack.mtime_ns, pack.base, pack.sealed.id))
-    ceilings: list[int | None] = []
-    ceiling: int | None = None
-    for pack in reversed(ordered):
-        ceilings.append(ceiling)
-        number = exact.get(pack.sealed.id)
-        if number is not None:
-            ceiling = number if ceiling is None else min(ceiling, number)
     numbers = dict(exact)
-    taken = {True: set(exact.values()), False: set[int]()}
+    taken = {kind: set(exact.values()) for kind in (True, False)}
     last = {True: after, False: after}
-    for pack, below in zip(ordered, reversed(ceilings), strict=True):
+    for pack, limit in zip(ordered, _limits(ordered, exact, after), strict=True):
         known = exact.get(pack.sealed.id)
         if known is not None:
             last[True] = max(last[True], known)
             continue
         number = max(pack.base, last[pack.implied]) + 1
-        if below is not None and number >= below:
-            # Something finished later has this number for sure: this one came before.
-            number = max(pack.base + 1, min(number, below - 1))
+        if limit is not None:
+            number = min(number, limit)
         while number in taken[pack.implied]:
             number += 1
-        numbers[pack.sealed.id] = last[pack.implied] = number
+        numbers[pack.sealed.id] = number
+        last[pack.implied] = max(last[pack.implied], number)
         taken[pack.implied].add(number)
     return numbers
+
+
+def _limits(ordered: list[Evidence], exact: dict[str, int], after: int) -> list[int | None]:
+    """Return the highest number that may be guessed for each pack, None where nothing bounds it.
+
+    It is below all that are known of packs finished later, and another one for each.
+    """
+    taken = set(exact.values())
+    limits: list[int | None] = []
+    ceilings: dict[bool, int | None] = {True: None, False: None}
+    for pack in reversed(ordered):
+        known = exact.get(pack.sealed.id)
+        if known is not None:
+            ceilings = {kind: min(known, below or known) for kind, below in ceilings.items()}
+            limits.append(None)
+            continue
+        below = ceilings[pack.implied]
+        room = range((below or 0) - 1, max(pack.base, after), -1)
+        limit = next((number for number in room if number not in taken), None)
+        ceilings[pack.implied] = limit or below
+        limits.append(limit)
+    return limits[::-1]
 
 
 def _read_packs(

@@ -22,6 +22,13 @@ def test_a_known_number_bounds_those_around_it() -> None:
     assert numbers["a"] < numbers["b"] < numbers["c"] == 7 < numbers["d"]
 
 
+def test_a_guess_is_below_all_that_is_known_of_later_ones() -> None:
+    # An import finished "slow" first and committed it late, as number 5.
+    found = [pack("slow", 0, 10), pack("a", 1, 20), pack("b", 1, 30), pack("later", 5, 40)]
+    numbers = number_packs(found, {"slow": 5, "later": 6}, 0)
+    assert 1 < numbers["a"] < numbers["b"] < 5
+
+
 def test_a_pack_comes_after_the_snapshot_its_writer_saw() -> None:
     assert number_packs([pack("a", 9, 10)], {}, 0) == {"a": 10}
     assert number_packs([pack("a", 3, 10)], {}, 20) == {"a": 21}
