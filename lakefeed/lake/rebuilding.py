@@ -86,7 +86,7 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
     try:
         found, unreadable = _read_packs(volume, files, progress)
         behind = commits_behind(volume, known.number, {pack.sealed.id for pack in found})
-        known, gone = still_there(volume, known, behind.removed)
+        known, gone = still_there(volume, known, behind)
         found = [pack for pack in found if _comes_later(pack, known, behind)]
         packs_by_id = {pack.sealed.id: pack for pack in found}
         exact = _seqs_in_segments(volume, files, packs_by_id)
@@ -185,19 +185,18 @@ def _with_later_commits(volume: Volume, state: State) -> State:
             return state
 
 
-def still_there(
-    volume: Volume, state: State, removed: frozenset[str]
-) -> tuple[State, tuple[str, ...]]:
-    """Return what is left of a state without `removed` packs, and the paths of others that are
-    gone from the volume."""
-    names = {path.rpartition("/")[2].partition(".")[0] for path in stored_files(volume)} - removed
-    gone = sorted(state.packs.keys() - names - removed)
-    if state.packs.keys() | state.segments.keys() <= names:
-        return state, ()
+def still_there(volume: Volume, state: State, behind: Behind) -> tuple[State, tuple[str, ...]]:
+    """Return what is left of a state without what was removed behind it, and the paths of other
+    packs, its own and those added behind it, that are gone from the volume."""
+    stored = {path.rpartition("/")[2].partition(".")[0] for path in stored_files(volume)}
+    named = state.packs.keys() | behind.added.keys()
+    gone = tuple(map(layout.pack_path, sorted(named - stored - behind.removed)))
+    left = stored - behind.removed
+    if state.packs.keys() | state.segments.keys() <= left:
+        return state, gone
     packs = {id_: PackInfo(info.sealed, info.seq) for id_, info in state.packs.items()
-             if id_ in names}  # fmt: skip
-    left = replace(state, commit_id=None, packs=packs, segments={})
-    return left, tuple(map(layout.pack_path, gone))
+             if id_ in left}  # fmt: skip
+    return replace(state, commit_id=None, packs=packs, segments={}), gone
 
 
 def number_packs(found: list[Evidence], exact: dict[str, int], after: int) -> dict[str, int]:
