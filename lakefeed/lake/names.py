@@ -66,7 +66,11 @@ class Names:
             raise Invalid(f"rename to {target!r}", expected="no file", found="one")
         self._forget(target)
         if moves_directory:
-            self._parents.update([*parents(target), target])
+            # Another writer may have put a file where one of these was.
+            files = {row.path for row in rows if row.kind is not Kind.DIR}
+            known = [name for name in self._known_below(source) if name not in files]
+            moved = [target + name[len(source) :] for name in known]
+            self._remember([*parents(target), target, *moved])
         return rows
 
     def check_delete(self, path: str) -> None:
@@ -80,9 +84,15 @@ class Names:
     def _forget(self, path: str) -> None:
         """Forget a directory that becomes another thing, and those below it."""
         if path in self._parents:
-            below = f"{path}/"
-            gone = [name for name in tuple(self._parents) if f"{name}/".startswith(below)]
-            self._parents.difference_update(gone)
+            self._parents.difference_update([path, *self._known_below(path)])
+
+    def _known_below(self, path: str) -> list[str]:
+        return [name for name in tuple(self._parents) if name.startswith(f"{path}/")]
+
+    def _remember(self, directories: list[str]) -> None:
+        if len(self._parents) + len(directories) > _PARENTS_MAX:
+            self._parents.clear()
+        self._parents.update(directories)
 
     def _check_parents(self, path: str) -> None:
         parent = path.rpartition("/")[0]
@@ -92,9 +102,7 @@ class Names:
         for directory in parents(path):
             if view.is_file(directory):
                 raise Invalid(f"path {path!r}", expected="directories above it", found=directory)
-        if len(self._parents) >= _PARENTS_MAX:
-            self._parents.clear()
-        self._parents.update(parents(path))
+        self._remember(parents(path))
 
 
 def check_facts(path: str, meta: Meta) -> None:

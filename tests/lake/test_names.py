@@ -6,7 +6,9 @@ import pytest
 
 from lakefeed.errors import Invalid
 from lakefeed.format.rows import Kind
+from lakefeed.lake import names
 from lakefeed.lake.check import check
+from lakefeed.lake.overlay import Overlay
 from tests.lake.tools import QUIET, contents, new_lake, write
 
 
@@ -69,6 +71,34 @@ def test_a_writer_does_not_forget_its_directories_when_names_change_elsewhere() 
             with pytest.raises(Invalid, match="a directory"):
                 writer.put(directory, b"3")
         writer.put("moved", b"4")
+
+
+def test_directories_that_move_with_one_are_known_by_their_new_names() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        for path in ("tree/kept/a/b", "tree/freed/c"):
+            writer.put(path, b"1")
+        writer.delete("tree/freed/c")
+        writer.flush()
+        write(lake, {"tree/freed": b"2"})
+        writer.copy_tree("tree", "copied")
+        writer.rename("tree", "moved")
+        for tree in ("copied", "moved"):
+            for path in ("kept", "kept/a"):
+                with pytest.raises(Invalid, match="a directory"):
+                    writer.put(f"{tree}/{path}", b"3")
+            with pytest.raises(Invalid, match=f"{tree}/freed"):
+                writer.put(f"{tree}/freed/c", b"4")
+
+
+def test_a_writer_remembers_directories_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_PARENTS_MAX", 10)
+    known = names.Names(lambda: view)
+    with new_lake() as lake:
+        write(lake, {f"{number}/x": b"" for number in range(20)})
+        view = Overlay([], lake.snapshot(), lake.snapshot)
+        for number in range(20):
+            known.check_move(f"{number}", f"moved-{number}")
+        assert len(known._parents) <= 10
 
 
 def test_a_file_that_is_renamed_to_where_a_directory_was_holds_nothing() -> None:
