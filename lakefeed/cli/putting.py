@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 import time
 from enum import Enum
-from io import BufferedReader, BytesIO
+from io import BufferedReader, BytesIO, RawIOBase
 from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
@@ -84,7 +85,7 @@ class _Interruptible(BytesIO):
     One long read of a pipe would notice a signal only if it came while nothing was there to read.
     """
 
-    def __init__(self, stream: BufferedReader) -> None:
+    def __init__(self, stream: RawIOBase) -> None:
         super().__init__()
         self._stream = stream
 
@@ -92,14 +93,27 @@ class _Interruptible(BytesIO):
         """Return `size` bytes, fewer only at the end."""
         parts: list[bytes] = []
         left = sys.maxsize if size is None or size < 0 else size
-        while left and (part := self._stream.read1(min(left, STEP_BYTES))):
+        while left and (part := self._part(min(left, STEP_BYTES))):
             parts.append(part)
             left -= len(part)
         return b"".join(parts)
 
+    def _part(self, size: int) -> bytes:
+        while (part := self._stream.read(size)) is None:
+            # Another program that has the same pipe made it so that reading does not wait.
+            select.select([self._stream], [], [])
+        return part
+
+    def isatty(self) -> bool:
+        """Tell whether a person types it."""
+        return self._stream.isatty()
+
 
 def _stdin() -> BinaryIO:
-    return _Interruptible(cast(BufferedReader, sys.stdin.buffer))
+    stream = sys.stdin.buffer
+    # Only a raw stream tells "nothing yet" from the end.
+    raw = stream.raw if isinstance(stream, BufferedReader) else cast(RawIOBase, stream)
+    return _Interruptible(raw)
 
 
 def _meta(file: str, mtime: str | None, attr: list[str]) -> Meta:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from lakefeed.errors import Conflict
+from lakefeed.errors import Conflict, Invalid
 from lakefeed.format.commit import Changes, State
 from lakefeed.format.pack import Meta, PackSealed, PackWriter
 from lakefeed.format.rows import Codec, Kind, Row, rows_from_table
@@ -30,6 +30,8 @@ from lakefeed.volume.base import Buffer, Volume
 
 # Each round means that another writer changed one of our origins in the meantime.
 ROUNDS_MAX = 100
+# A pipe holds no more; and room for much more would be taken for each question.
+_PART_BYTES = 64 << 10
 
 Locate = Callable[[State, list[str]], pa.Table]
 
@@ -139,15 +141,26 @@ def _add(writer: PackWriter, path: str, operation: Operation, now_ns: int) -> No
 
 
 def read_up_to(stream: BinaryIO, size: int) -> Buffer:
-    """Return `size` bytes, fewer only at the end; a raw stream gives what has come so far."""
-    first = stream.read(size)
-    if len(first) == size or isinstance(stream, BufferedIOBase):
-        return first  # buffered ones go on to the end by themselves; a terminal would ask again
+    """Return `size` bytes, fewer only at the end; Invalid where the stream does not wait for them.
+
+    A raw stream gives what has come so far, and a buffered one, too, over one that does not block.
+    """
+    first = _part(stream, size)
+    if len(first) == size or (isinstance(stream, BufferedIOBase) and stream.isatty()):
+        return first  # a person at a terminal would have to end the file once more
     parts, have = [first], len(first)
-    while have < size and (part := stream.read(size - have)):
+    while have < size and (part := _part(stream, min(size - have, _PART_BYTES))):
         parts.append(part)
         have += len(part)
     return b"".join(parts)
+
+
+def _part(stream: BinaryIO, size: int) -> Buffer:
+    part: Buffer | None = stream.read(size)
+    if part is None:
+        raise Invalid("stream", expected="one that waits for its bytes",
+                      found="none yet, and no end", hint="make it blocking")  # fmt: skip
+    return part
 
 
 def streamed(volume: Volume, base: int, path: str, chunks: Iterable[Buffer], meta: Meta) -> Sealed:

@@ -111,7 +111,7 @@ class Writer:
 
         def chunks() -> Iterator[Buffer]:
             yield head
-            while chunk := stream.read(_STREAM_BYTES):
+            while chunk := read_up_to(stream, _STREAM_BYTES):
                 yield chunk
 
         check_facts(path, meta)

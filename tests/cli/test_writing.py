@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakefeed import Lake
+from lakefeed.cli import putting
 from tests.cli.conftest import FILES, MTIME_NS, Run
 
 FIRST = {**FILES, "link": b"a/b.txt"}
@@ -195,3 +199,28 @@ def test_mkdir_makes_all_in_one_commit(run: Run, lake: Path) -> None:
     assert run("ls", lake).out.splitlines() == ["a/", "empty/", "link", "new/", "top.csv", "y/"]
     assert run("mkdir", lake, "z", "y").code == 4
     assert run("mkdir", "-p", lake, "z", "y", "--json").json == {"snapshot": 3, "made": ["z"]}
+
+
+def test_a_pipe_that_another_program_made_not_to_wait_is_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    os.write(theirs, b"first ")
+
+    class Shared(io.FileIO):
+        """The rest comes after somebody asked in vain."""
+
+        def readinto(self, buffer: Any) -> int | None:
+            count = super().readinto(buffer)
+            if count is None:
+                os.write(theirs, b"rest")
+                os.close(theirs)
+            return count
+
+        def read(self, size: int | None = -1) -> bytes | None:
+            return io.RawIOBase.read(self, -1 if size is None else size)
+
+    with io.TextIOWrapper(io.BufferedReader(Shared(ours))) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert putting._stdin().read() == b"first rest"

@@ -10,11 +10,12 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from lakefeed.errors import NotFound
+from lakefeed.errors import Invalid, NotFound
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec, Kind
 from lakefeed.lake.batch import Delete, Refer
 from lakefeed.lake.check import check
+from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.writer import WriterOptions
 from lakefeed.volume.memory import MemoryVolume
@@ -305,3 +306,39 @@ def test_a_stream_that_gives_less_than_was_asked_for_is_read_to_its_end(size: in
         with lake.writer(options) as writer:
             writer.put_file("a", cast(BinaryIO, Dripping(data)))
         assert lake.snapshot().get("a") == data
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("big_bytes", [100, 1000])
+def test_a_stream_that_does_not_wait_is_never_taken_for_one_that_ended(
+    buffering: int, big_bytes: int
+) -> None:
+    options = WriterOptions(flush_age_seconds=NEVER, big_bytes=big_bytes, merge_after=0)
+    ours, theirs = os.pipe()
+    os.set_blocking(ours, False)
+    os.write(theirs, b"x" * 500)
+    with new_lake() as lake, lake.writer(options) as writer:
+        with open(ours, "rb", buffering) as stream, pytest.raises(Invalid, match="waits"):
+            writer.put_file("a", cast(BinaryIO, stream))
+        writer.flush()
+        assert all_rows(lake.snapshot()) == []
+        assert list(stored_files(lake.volume)) == []
+    os.close(theirs)
+
+
+@pytest.mark.parametrize(("typed_at_a_terminal", "asked"), [(True, 1), (False, 2)])
+def test_a_person_ends_a_file_once(typed_at_a_terminal: bool, asked: int) -> None:
+    class Asked(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.count += 1
+            return super().read(size)
+
+        def isatty(self) -> bool:
+            return typed_at_a_terminal
+
+    stream = Asked(b"typed")
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        writer.put_file("a", stream)
+        assert (writer.get("a"), stream.count) == (b"typed", asked)
