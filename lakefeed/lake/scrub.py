@@ -175,7 +175,9 @@ class _Scrubber:
         try:
             noted = read_damage(volume, id_)
         except Corrupt:
-            first, noted = 0, []  # looking at all of the pack gives a new note
+            # Looking at all of the pack gives a new note; until then this one is damage of before.
+            before_ns = state.started_ns - 1
+            first, noted = 0, [replace(one, time_ns=before_ns) for one in _told(volume, id_)]
         # A pack that is gone on with keeps what this round found in its first part; what earlier
         # rounds found stays noted as well until all of the pack was looked at again.
         found = [one for one in noted if first and one.time_ns >= state.started_ns]

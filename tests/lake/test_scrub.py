@@ -138,6 +138,20 @@ def test_a_damaged_note_is_damage_until_its_pack_was_looked_at_again(
         assert scrub(lake).damaged == ()
 
 
+def test_a_damaged_note_is_damage_while_its_pack_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(columns, "GROUP_ROWS", 3)
+    with new_lake() as lake:
+        write(lake, {f"{number:02d}": b"%d" % number for number in range(10)})
+        pack = spoil(lake, "08")
+        scrub(lake)
+        note = layout.findings_path(pack)
+        damage(lake.volume, note, 60)
+        found = [named(scrub(lake, SOON).damaged) for _ in range(4)]
+        assert found == [[note], [note], ["08", note], ["08"]]
+
+
 def test_payloads_that_only_older_snapshots_show_are_verified_too() -> None:
     with new_lake() as lake:
         write(lake, {"a": b"1" * 50})
