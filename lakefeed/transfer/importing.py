@@ -189,7 +189,7 @@ def _checked(options: ImportOptions) -> ImportOptions:
 def _walk_options(lake: Lake, root: str, options: ImportOptions) -> WalkOptions:
     """Return how to walk: not into the lake, which would hold itself, each time twice as big."""
     own = os.path.realpath(lake.name) if can_travel(lake.volume) else ""
-    if os.path.realpath(root) == own:
+    if own and f"{os.path.realpath(root)}/".startswith(f"{own}/"):
         raise Invalid(f"source {root}", expected="a directory of files", found="the lake itself")
     return WalkOptions(options.exclude, options.follow_symlinks, options.skip_special, own)
 

@@ -192,5 +192,6 @@ def test_a_lake_is_never_imported_into_itself(
     way = tmp_path_factory.mktemp("links") / "way"
     way.symlink_to(tmp_path)
     assert import_tree(lake, way, options).files == 0
-    with pytest.raises(Invalid, match="the lake itself"):
-        import_tree(lake, lake.name)
+    for source in (lake.name, f"{lake.name}/packs"):
+        with pytest.raises(Invalid, match="the lake itself"):
+            import_tree(lake, source)
