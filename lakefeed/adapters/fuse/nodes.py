@@ -140,12 +140,18 @@ class Directory(Node):
         # The lake changed it: whether it is still there, and with which mode, is to be looked up.
         self.unsure = False
         if columns is None:
-            self.be(Kind.DIR, 0o755, view.snapshot.time_ns)
+            self._imply()
 
-    def show(self, columns: Columns, at: int) -> None:
-        """Show another row of the same directory, which holds no changes of this mount."""
-        self.columns, self.at, self.stored = columns, at, True
-        self.mode, self.mtime_ns = columns.modes[at], columns.mtimes[at]
+    def _imply(self) -> None:
+        self.be(Kind.DIR, 0o755, self.view.snapshot.time_ns)
+
+    def show(self, columns: Columns | None, at: int) -> None:
+        """Show another row of the same directory, or none; it holds no changes of this mount."""
+        if columns is not None:
+            self.mode, self.mtime_ns = columns.modes[at], columns.mtimes[at]
+        elif self.stored:
+            self._imply()
+        self.columns, self.at, self.stored = columns, at, columns is not None
         if self.draft is not None:
             self.draft.attrs = None
 

@@ -316,8 +316,7 @@ def _is_same(node: Node, child: Child) -> bool:
     if isinstance(node, Directory):
         if columns is not None and columns.kinds[at] != Kind.DIR:
             return False
-        if columns is not None:
-            node.show(columns, at)
+        node.show(columns, at)
         node.unsure = False
         return True
     row = node.row

@@ -1,0 +1,132 @@
+"""What other writers do to directories of a mount while programs are in them; without a mount."""
+
+from __future__ import annotations
+
+import errno
+import stat
+
+import pytest
+
+pyfuse3 = pytest.importorskip("pyfuse3")
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
+
+from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
+from lakefeed.format import payload  # noqa: E402
+from lakefeed.format.rows import Kind  # noqa: E402
+from lakefeed.lake.batch import Delete, Put  # noqa: E402
+from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
+
+
+def set_directory_mode(here: Here) -> None:
+    made = Put(payload.encode(b""), Kind.DIR, None, 0o700, {"user.by": "another"})
+    with here.lake.writer() as writer:
+        writer.apply({"d": made})
+
+
+def test_a_file_in_a_directory_that_got_another_mode_is_one_file_for_all_its_handles() -> None:
+    async def scene(here: Here) -> None:
+        old, inside = await here.open("d/f"), await here.find("d")
+        await here.operations.setxattr(inside, b"user.by", b"us", None)
+        await here.pending.commit()
+        set_directory_mode(here)
+        await here.tree.follow()
+        shown = await here.operations.lookup(ROOT, b"d", None)
+        assert (shown.st_ino, stat.S_IMODE(shown.st_mode)) == (inside, 0o700)
+        assert await here.operations.getxattr(inside, b"user.by", None) == b"another"
+        new = await here.open("d/f")
+        await here.operations.write(old, 0, b"FILE")
+        await here.operations.write(new, 8, b"D")
+        await here.operations.fsync(old, False)
+        await here.operations.fsync(new, False)
+        assert await here.read("d/f") == b"FILE in D"
+
+    assert played(scene).snapshot().get("d/f") == b"FILE in D"
+
+
+def test_what_is_made_in_a_directory_that_got_another_mode_is_shown() -> None:
+    async def scene(here: Here) -> None:
+        inside = await here.find("d")
+        set_directory_mode(here)
+        await here.tree.follow()
+        await here.operations.opendir(await here.find("d"), None)
+        await here.operations.mkdir(inside, b"new", 0o755, None)
+        assert await here.find("d/new")
+        await here.pending.commit()
+
+    assert played(scene).snapshot().exists("d/new")
+
+
+def test_a_directory_whose_row_another_writer_deletes_is_one_that_its_files_imply() -> None:
+    async def scene(here: Here) -> None:
+        set_directory_mode(here)
+        await here.tree.follow()
+        inside = await here.find("d")
+        with here.lake.writer() as writer:
+            writer.apply({"d": Delete()})
+        await here.tree.follow()
+        shown = await here.operations.lookup(ROOT, b"d", None)
+        assert (shown.st_ino, stat.S_IMODE(shown.st_mode)) == (inside, 0o755)
+        with pytest.raises(pyfuse3.FUSEError):
+            await here.operations.getxattr(inside, b"user.by", None)
+        # So it is stored before it could vanish with the last of them.
+        await here.operations.unlink(inside, b"f", None)
+        await here.pending.commit()
+
+    assert played(scene).snapshot().exists("d")
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_what_is_written_through_a_handle_brings_its_directory_back(shown: bool) -> None:
+    async def scene(here: Here) -> None:
+        inside, handle = await here.find("d"), await here.open("d/f")
+        with here.lake.writer() as writer:
+            writer.delete_tree("d")
+        await here.tree.follow()
+        if shown:
+            assert not await here.find("d")
+            with pytest.raises(pyfuse3.FUSEError) as gone:
+                await here.operations.mkdir(inside, b"new", 0o755, None)
+            assert gone.value.errno == errno.ENOENT
+        await here.operations.write(handle, 0, b"FILE")
+        assert not shown or (ROOT, b"d") in here.tree.stale
+        await here.operations.fsync(handle, False)
+        assert await here.find("d/f") == handle
+
+    assert played(scene).snapshot().get("d/f") == b"FILE in d"
+
+
+@pytest.mark.parametrize("again", ["file", "directory"])
+def test_a_handle_whose_directory_became_another_thing_writes_to_no_name(again: str) -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.open("d/f")
+        with here.lake.writer() as writer:
+            writer.delete_tree("d")
+        if again == "file":
+            here.other("d", NEWS)
+        await here.tree.follow()
+        if again == "file":
+            assert await here.read("d") == NEWS
+        else:
+            assert not await here.find("d")
+            await here.operations.mkdir(ROOT, b"d", 0o755, None)
+        await here.operations.write(handle, 0, b"FILE")
+        with pytest.raises(pyfuse3.FUSEError) as lost:
+            await here.operations.fsync(handle, False)
+        assert lost.value.errno == errno.ESTALE
+        await here.pending.commit()
+
+    assert not played(scene).snapshot().exists("d/f")
+
+
+def test_a_directory_made_here_in_place_of_one_that_another_writer_changes_is_there() -> None:
+    async def scene(here: Here) -> None:
+        await here.operations.unlink(await here.find("d"), b"f", None)
+        await here.operations.rmdir(ROOT, b"d", None)
+        await here.operations.mkdir(ROOT, b"d", 0o755, None)
+        set_directory_mode(here)
+        await here.tree.follow()
+        assert await here.find("d")
+        await here.pending.commit()
+
+    assert played(scene).snapshot().exists("d")
