@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 
 import pytest
@@ -74,6 +75,42 @@ def test_a_directory_whose_row_another_writer_deletes_is_one_that_its_files_impl
         await here.pending.commit()
 
     assert played(scene).snapshot().exists("d")
+
+
+def test_what_is_written_through_a_handle_brings_no_directory_back_that_was_removed_here() -> None:
+    async def scene(here: Here) -> None:
+        set_directory_mode(here)
+        handle = await here.open("d/f")
+        with here.lake.writer() as writer:
+            writer.delete("d/f")
+        await here.tree.follow()
+        await here.operations.rmdir(ROOT, b"d", None)
+        await here.operations.write(handle, 0, b"FILE")
+        with pytest.raises(pyfuse3.FUSEError) as gone:
+            await here.operations.fsync(handle, False)
+        assert gone.value.errno == errno.ESTALE
+        assert not await here.find("d")
+        await here.pending.commit()
+
+    assert not played(scene).snapshot().exists("d")
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_directory_with_changes_stays_where_another_writer_put_a_file(listed: bool) -> None:
+    async def scene(here: Here) -> None:
+        await here.operations.create(await here.find("d"), b"new", 0o644, os.O_RDWR, None)
+        with here.lake.writer() as writer:
+            writer.delete_tree("d")
+            writer.flush()
+            writer.put("d", NEWS)
+        await here.tree.follow()
+        if listed:
+            await here.operations.opendir(ROOT, None)
+        assert await here.find("d/new")
+        await here.pending.commit()
+        assert await here.find("d/new")
+
+    assert played(scene).snapshot().exists("d/new")
 
 
 @pytest.mark.parametrize("shown", [False, True])

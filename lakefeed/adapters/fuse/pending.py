@@ -110,8 +110,8 @@ class Pending:
         """Give a file its name back that another version took while it was open.
 
         The later commit wins, and that will be this one; directories that went away come back with
-        it. False for a file of which no bytes wait for a commit, and where another directory, or a
-        file in place of one above, is by now.
+        it. False for a file of which no bytes wait for a commit, where another directory, or a
+        file in place of one above, is by now, and where one above was removed here.
         """
         draft, each = node.changed(), node
         if draft.content == draft.committed:
@@ -120,7 +120,8 @@ class Pending:
         while (above := each.parent) is not None:
             there = above.children.get(each.name)
             if there is not each:
-                if isinstance(there, Directory) or (there is not None and each is not node):
+                is_other = there is not None and each is not node
+                if is_other or isinstance(there, Directory) or each.changed().removed:
                     return False
                 lost.append((above, each, there))
             each = above

@@ -145,7 +145,7 @@ class Tree:
             if name in gone:
                 continue
             node = old.get(name) if old else None
-            if node is None or not _is_same(node, child):
+            if node is None or not (_is_same(node, child) or _is_changed(node)):
                 node = _make(parent, child, name)
             fresh[name] = node
         for name, node in old.items():
