@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import lakefeed
 from lakefeed import Lake
 from tests.cli.conftest import FILES, Run, command
 from tests.cli.test_output import needs_script
@@ -194,6 +195,18 @@ def test_the_script_and_the_module_are_one_program(process: Run) -> None:
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("lakefeed ")
     assert "Usage: lakefeed " in process("ls").err
+
+
+def test_run_as_a_file_it_finds_what_python_was_told_of(tmp_path: Path) -> None:
+    """As the daemon of a mount is run; with a safe path Python puts no directory first."""
+    (tmp_path / "typer.py").write_text("raise SystemExit('asked first')")
+    file = Path(lakefeed.__file__).with_name("__main__.py")
+    done = subprocess.run(
+        [sys.executable, file, "--version"],
+        check=False, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": f"{tmp_path}:{file.parents[1]}"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "asked first\n")
 
 
 def test_starting_loads_nothing_heavy(lake: Path) -> None:
