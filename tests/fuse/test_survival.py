@@ -139,6 +139,20 @@ def test_a_busy_mount_is_not_unmounted_unless_lazily(lake: Path, tmp_path: Path)
         wait_until(lambda: not is_running(pid))
 
 
+def test_a_daemon_that_was_detached_leaves_what_is_mounted_there_since(
+    lake: Path, tmp_path: Path
+) -> None:
+    with mounted(lake, tmp_path / "mnt", "--rw") as here:
+        (here.path / "f").write_bytes(b"held")
+        pid = here.pid
+        with open(here.path / "f", "rb"):
+            run("umount", "--lazy", here.path)
+            with mounted(lake, here.path):
+                os.kill(pid, signal.SIGTERM)
+                wait_until(lambda: not is_running(pid))
+                assert (here.path / "f").read_bytes() == b"held"
+
+
 def test_a_lake_compacted_and_collected_under_the_mount_goes_on_reading(
     lake: Path, tmp_path: Path
 ) -> None:

@@ -72,6 +72,8 @@ class Mount:
         self._path = os.path.abspath(path)
         self._options = options
         self._pace = pace.Pace()
+        # Our mount; None behind a symbolic link, where it is not found.
+        self._mount: kernel.Mounted | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._heart: Heart | None = None
         self._pin: Pin | None = None
@@ -123,7 +125,7 @@ class Mount:
             try:
                 await self._serve(operations, pending, signals, ready)
             finally:
-                pyfuse3.close(unmount=self._options.fd is None)
+                pyfuse3.close(unmount=self._is_there())
                 pace.uninstall()
                 self._dismiss_guard()
                 if self._pin is not None:
@@ -144,6 +146,13 @@ class Mount:
                                hint="see the lines above; it takes /dev/fuse, fusermount3 or root, "
                                "and user_allow_other in /etc/fuse.conf for --allow-other",
                                ) from error  # fmt: skip
+        self._mount = kernel.mounted_at(self._path)
+
+    def _is_there(self) -> bool:
+        """Tell whether what is at the path is ours to end: not one made since `umount --lazy`."""
+        if self._options.fd is not None:
+            return False
+        return self._mount is None or kernel.mounted_at(self._path) == self._mount
 
     # -- serving ---------------------------------------------------------------------------------
 
@@ -232,12 +241,13 @@ class Mount:
         number = await anext(signals)
         _logger.info("signal %d: unmounting", number)
         await self._commit_rest(pending)
-        if self._options.fd is None:
-            # Detached, so that nobody new comes in; those inside finish or get ENOTCONN.
-            await self._pace.elsewhere(self._detach)
+        # Detached, so that nobody new comes in; those inside finish or get ENOTCONN.
+        await self._pace.elsewhere(self._detach)
         pyfuse3.terminate()
 
     def _detach(self) -> None:
+        if not self._is_there():
+            return
         try:
             kernel.unmount(self._path, lazy=True)
         except LakefeedError as error:
