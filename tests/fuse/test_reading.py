@@ -243,6 +243,20 @@ def test_the_mount_point_must_be_free_and_the_lake_must_exist(lake: Path, tmp_pa
     assert run("umount", point, check=False).returncode == 2
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_mount_of_a_snapshot_leaves_no_pin_behind(
+    is_there: bool, full: Path, tmp_path: Path
+) -> None:
+    point = tmp_path / "mnt"
+    if is_there:
+        with mounted(full, point, "--at", "v1"), Lake.open(full) as opened:
+            assert opened.refs.pins()
+    else:
+        assert run("mount", full, point, "--at", "v1", check=False).returncode == 2
+    with Lake.open(full) as opened:
+        assert not opened.refs.pins()
+
+
 def test_unmounting_waits_for_the_daemon(full: Path, tmp_path: Path) -> None:
     with mounted(full, tmp_path / "mnt") as here:
         pid = here.pid

@@ -84,7 +84,11 @@ class Mount:
 
         Raises what kept the last changes from being committed.
         """
-        trio.run(self._run, ready)
+        try:
+            trio.run(self._run, ready)
+        finally:
+            if self._pin is not None:
+                self._lake.refs.unpin(self._pin)
         if self._failed is not None:
             raise self._failed
 
@@ -128,8 +132,6 @@ class Mount:
                 pyfuse3.close(unmount=self._is_there())
                 pace.uninstall()
                 self._dismiss_guard()
-                if self._pin is not None:
-                    self._lake.refs.unpin(self._pin)
 
     def _init(self, operations: ReadOperations) -> None:
         options = self._options
