@@ -255,6 +255,17 @@ def test_a_full_spool_is_enospc_at_once(lake: Path, tmp_path: Path) -> None:
         (here.path / "small").write_bytes(b"fits")
 
 
+def test_a_spool_that_cannot_be_is_told_before_anything_is_mounted(
+    lake: Path, tmp_path: Path
+) -> None:
+    point, spool = tmp_path / "mnt", tmp_path / "none"
+    point.mkdir()
+    done = run("mount", lake, point, "--rw", "--spool", spool, check=False)
+    assert done.returncode == 2
+    assert f"--spool {spool}" in done.stderr
+    assert not is_mounted(point)
+
+
 def test_with_sync_close_a_closed_file_is_committed(lake: Path, tmp_path: Path) -> None:
     with mounted(lake, tmp_path / "mnt", "--rw", "--sync", "close", "--commit-age", "1h") as here:
         (here.path / "f").write_bytes(b"x")

@@ -33,7 +33,7 @@ from lakefeed.adapters.fuse.reading import Reads
 from lakefeed.adapters.fuse.spool import Budget
 from lakefeed.adapters.fuse.tree import Stale, Tree
 from lakefeed.adapters.fuse.writing import WriteOperations
-from lakefeed.errors import LakefeedError, VolumeFailed
+from lakefeed.errors import Invalid, LakefeedError, VolumeFailed
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.refs import Pin
 
@@ -105,8 +105,15 @@ class Mount:
             operations = ReadOperations(tree, reads, self._lake.volume, owner)
             await self._mounted(operations, None, ready)
             return
+        budget = options.spool or Budget()
+        # Now, not when the first big file is written, which would only be told ENOENT.
+        try:
+            budget.file().close()
+        except OSError as error:
+            raise Invalid(f"--spool {budget.directory or ''}", expected="a directory to write in",
+                          found=(error.strerror or "none").lower()) from error  # fmt: skip
         writer = self._lake.writer(Committing.WRITER, operation="mount")
-        pending = Pending(tree, self._lake, writer, options.committing, options.spool or Budget())
+        pending = Pending(tree, self._lake, writer, options.committing, budget)
         try:
             writing = WriteOperations(tree, reads, self._lake.volume, owner)
             writing.use(pending)

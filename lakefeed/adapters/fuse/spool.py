@@ -13,6 +13,7 @@ import errno
 import os
 import tempfile
 from dataclasses import dataclass
+from typing import IO
 
 # Most files of a source tree or data set are smaller, and a copy of so little is cheap.
 MEMORY_FILE_BYTES = 1 << 20
@@ -31,6 +32,10 @@ class Budget:
     memory_bytes: int = 0
     disk_bytes: int = 0
     files: int = 0
+
+    def file(self) -> IO[bytes]:
+        """Return a new file without a name, where spools are."""
+        return tempfile.TemporaryFile(dir=self.directory, prefix="lakefeed-")
 
 
 class Spool:
@@ -101,7 +106,7 @@ class Spool:
         self._check_disk(len(held))
         if self._budget.files >= self._budget.files_max:
             raise OSError(errno.ENOSPC, "too many files in the spool")
-        with tempfile.TemporaryFile(dir=self._budget.directory, prefix="lakefeed-") as file:
+        with self._budget.file() as file:
             self._file = os.dup(file.fileno())
         try:
             self._write_disk(0, held)
