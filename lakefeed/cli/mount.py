@@ -12,6 +12,7 @@ import signal
 import socket
 import stat
 import sys
+import threading
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -209,18 +210,42 @@ def umount(
     if not mounts:
         raise Invalid(f"mount point {mountpoint}", expected="a mounted lake",
                       found="none" if found is None else found.kind)  # fmt: skip
-    failed = [code for code in (_unmounted(mount, lazy=lazy) for mount in mounts) if code]
+    failed = [code for code in _unmounted(mounts, lazy=lazy) if code]
     if failed:
         raise typer.Exit(failed[0])
 
 
-def _unmounted(found: kernel.Mounted, *, lazy: bool) -> int:
-    """End a mount; return 0, or the exit code of what keeps it, which was said."""
-    try:
-        _end(found, lazy=lazy)
-    except LakefeedError as error:
-        return report(error)
-    return 0
+def _unmounted(mounts: list[kernel.Mounted], *, lazy: bool) -> list[int]:
+    """End mounts, newest first; return 0 for each, or the exit code of what keeps it, as was said.
+
+    Each on a thread, or all would wait at one whose volume is sick; but after newer ones that lie
+    in it or over it. Ctrl-C leaves the threads behind, which nothing but an answer ends.
+    """
+    codes: dict[kernel.Mounted, int] = {}
+    threads: dict[kernel.Mounted, threading.Thread] = {}
+
+    def end(found: kernel.Mounted, before: list[threading.Thread]) -> None:
+        for thread in before:
+            thread.join()
+        try:
+            _end(found, lazy=lazy)
+            codes[found] = 0
+        except LakefeedError as error:
+            codes[found] = report(error)
+        except OSError as error:
+            codes[found] = report(from_os_error(error, f"unmount {found.path}"))
+
+    for found in mounts:
+        before = [
+            thread
+            for newer, thread in threads.items()
+            if os.path.commonpath((newer.path, found.path)) in (newer.path, found.path)
+        ]
+        threads[found] = threading.Thread(target=end, args=(found, before), daemon=True)
+        threads[found].start()
+    for thread in threads.values():
+        thread.join()
+    return [codes[found] for found in mounts]
 
 
 def _end(found: kernel.Mounted, *, lazy: bool) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake
+from lakefeed.adapters.fuse import kernel
 from lakefeed.errors import EXIT_NOT_FOUND
 from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
 from tests.lake.tools import contents, write
@@ -145,6 +146,22 @@ def test_ctrl_c_while_a_lake_does_not_answer_leaves_nobody_who_mounts_later(
         assert process.wait() == 130
     wait_until(lambda: not served_by(at) and not served_by(place / "train"))
     assert not is_mounted(place / "train")
+
+
+def test_umount_ends_the_others_while_one_does_not_answer(federation: Path, place: Path) -> None:
+    run("mount", federation, place)
+    # The newest, which is the first that umount looks at.
+    sick, well = (Path(mount.path) for mount in kernel.lakes_below(str(place)))
+    pid = served_by(sick)
+    os.kill(pid, signal.SIGSTOP)
+    with subprocess.Popen([*LAKEFEED, "umount", place]) as process:
+        try:
+            wait_until(lambda: not is_mounted(well))
+            assert is_mounted(sick)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert process.wait() == 0
+    assert not is_mounted(sick)
 
 
 def test_umount_ends_lakes_below_a_mount_of_another_kind_and_never_all_of_the_machine(
