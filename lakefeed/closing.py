@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import threading
 from abc import abstractmethod
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
 _Self = TypeVar("_Self", bound="Closing")
+
+
+class _Here(threading.local):
+    """What is so of this thread; asking takes no lock."""
+
+    works = False
+
+
+_here = _Here()
 
 
 class Closing:
@@ -41,3 +51,17 @@ def beside(close: Callable[[], None]) -> None:
     """
     with contextlib.suppress(RuntimeError):
         _thread.start_new_thread(close, ())
+
+
+def work_here() -> None:
+    """Say that this thread is one of those that closing something waits for."""
+    _here.works = True
+
+
+def close_from_anywhere(close: Callable[[], None]) -> None:
+    """Close something now; `beside` in a thread that closing may wait for, or whose locks it may
+    want: there it is the garbage collector that asks."""
+    if _here.works:
+        beside(close)
+    else:
+        close()

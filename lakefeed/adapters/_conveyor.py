@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from lakefeed.closing import work_here
+
 Stamped = tuple[dict[str, Any], Any]
 
 _Value = TypeVar("_Value")
@@ -54,7 +56,7 @@ class Conveyor(Iterator[Stamped]):
         self._error: BaseException | None = None
         self._ended = False
         self._closed = False
-        self._pool = ThreadPoolExecutor(threads, "lakefeed-step-pool") if threads else None
+        self._pool = _pool(threads) if threads else None
         self._thread = threading.Thread(target=self._run, name="lakefeed-step", daemon=True)
         self._thread.start()
 
@@ -83,6 +85,7 @@ class Conveyor(Iterator[Stamped]):
     # -- in the thread ---------------------------------------------------------------------------
 
     def _run(self) -> None:
+        work_here()
         try:
             while self._room():
                 state, value = next(self._source)
@@ -111,3 +114,7 @@ class Conveyor(Iterator[Stamped]):
         done: Future[Any] = Future()
         done.set_result(applied(self._action, value))
         return done
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "lakefeed-step-pool", initializer=work_here)

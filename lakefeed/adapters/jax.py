@@ -28,7 +28,7 @@ import numpy as np
 
 from lakefeed.adapters._conveyor import Conveyor, Stamped
 from lakefeed.adapters._places import Place, Source
-from lakefeed.closing import Closing
+from lakefeed.closing import Closing, close_from_anywhere
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Feed, FeedOptions
@@ -162,7 +162,7 @@ class Loader(Closing):
         return self._batches(running)
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
-        with running:
+        try:
             if self._running is not running:
                 return
             feed = self._feed(running, self._epoch)
@@ -174,6 +174,8 @@ class Loader(Closing):
                     return  # a newer iteration has taken over
                 self._state = state
                 yield tree
+        finally:
+            close_from_anywhere(running.close)
 
     def _feed(self, resources: ExitStack, epoch: int) -> Feed:
         options = replace(self._feed_options, epochs=epoch + 1)

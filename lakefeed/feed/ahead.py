@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from lakefeed.closing import work_here
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.fetching import Stopped
@@ -162,6 +163,7 @@ class Ahead:
             self._workers[worker] = _COMPUTING_SECONDS
 
     def _work(self) -> None:
+        work_here()
         me = threading.current_thread()
         working = False
         try:

@@ -29,7 +29,7 @@ from lakefeed.adapters._places import Source
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
 from lakefeed.adapters.torch.device import Mover, page_locked, pinned
-from lakefeed.closing import Closing
+from lakefeed.closing import Closing, close_from_anywhere
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
@@ -151,7 +151,7 @@ class Loader(Closing):
         return self._batches(running)
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
-        with running:
+        try:
             if self._running is running:
                 self._set_dataset()
             stage, finish = self._pipeline(running)
@@ -163,6 +163,8 @@ class Loader(Closing):
                 del value  # the consumer decides how long a batch lives
                 yield item
                 del item
+        finally:
+            close_from_anywhere(running.close)
 
     def _set_dataset(self) -> None:
         """Let the dataset begin where this iteration begins, if that is not what comes anyway.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,9 @@ import torch
 
 import lakefeed.torch
 from lakefeed.errors import Corrupt, Invalid
+from lakefeed.feed.ahead import Ahead
+from lakefeed.feed.batch import Batch as FeedBatch
+from lakefeed.feed.slots import Slots
 from lakefeed.torch import Loader, LoaderOptions
 from tests.adapters.torch.lakes import (
     OPTIONS,
@@ -228,6 +232,40 @@ def test_leaving_a_loop_early_and_closing_leaves_nothing(lake: Path, way: str) -
         assert names(loader) == expected(lake, epoch=2)
         assert list(first) == []
     loader.close()
+
+
+def test_an_iteration_that_is_collected_in_a_thread_of_its_feed_ends(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector runs wherever it pleases: here in a reader that holds the lock of all, while
+    the thread behind it waits for the next batch."""
+    usual_next, usual_fewer = Ahead.next, Slots.fewer_than
+    waiting, begun, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def following(ahead: Ahead) -> FeedBatch | None:
+        waiting.set()
+        try:
+            return usual_next(ahead)
+        finally:
+            waiting.clear()
+
+    def collect(slots: Slots, ahead_bytes: int) -> bool:
+        here = threading.current_thread().name == "lakefeed-feed"
+        if here and standing.is_set() and not begun.is_set() and waiting.wait(30):
+            begun.set()
+            batches.close()
+            ended.set()
+        return usual_fewer(slots, ahead_bytes)
+
+    standing = threading.Event()
+    monkeypatch.setattr(Ahead, "next", following)
+    monkeypatch.setattr(Slots, "fewer_than", collect)
+    options = LoaderOptions(transform=sizes, threads=2, prefetch=1000)
+    with Loader(lake, "train", replace(OPTIONS, batch_size=1, memory_bytes=1 << 16), options) as it:
+        batches: Any = iter(it)
+        next(batches)
+        standing.set()
+        assert ended.wait(30)
 
 
 def test_options_that_cannot_be_are_refused(lake: Path) -> None:
