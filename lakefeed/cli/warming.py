@@ -96,8 +96,10 @@ def _read(feed: Feed, meter: Meter, cache: Cache, bytes_max: int) -> None:
         meter.add(len(batch), batch.data.nbytes)
         stats = feed.stats()
         # Whole blocks come for the first of their files, and compressed files take less than they
-        # have; what was there already shows in the reads alone.
-        if max(stats.cache_misses * cache.block_bytes, stats.read_bytes) >= bytes_max:
+        # have; what was there already shows in the reads alone. That is too much where reads side
+        # by side want one block, so the cache has to be full as well; it may be so of other files.
+        wanted_bytes = max(stats.cache_misses * cache.block_bytes, stats.read_bytes)
+        if min(wanted_bytes, stats.cache_filled_bytes) >= bytes_max:
             return
 
 

@@ -250,9 +250,10 @@ class Feed(Closing):
         ahead = self._own_ahead
         now = Now() if ahead is None else ahead.now()
         hits, misses = self._sources.cache_counts()
-        refused = self._sources.cache_refused()
+        refused, filled_bytes = self._sources.cache_room()
         now = replace(now, cache_hits=hits, cache_misses=misses, cache_refused=refused)
-        return self._recorder.facts(replace(now, peak_bytes=self.peak_bytes))
+        now = replace(now, cache_filled_bytes=filled_bytes, peak_bytes=self.peak_bytes)
+        return self._recorder.facts(now)
 
     @property
     def peak_bytes(self) -> int:

@@ -71,9 +71,10 @@ class Sources:
         """Return how many blocks came out of the cache and how many did not."""
         return (0, 0) if self._blocks is None else self._blocks.counts()
 
-    def cache_refused(self) -> int:
-        """Return how many blocks the cache's disk did not take."""
-        return 0 if self._blocks is None else self._blocks.refused
+    def cache_room(self) -> tuple[int, int]:
+        """Return how many blocks the cache's disk did not take, and the bytes that it holds."""
+        blocks = self._blocks
+        return (0, 0) if blocks is None else (blocks.refused, blocks.filled_bytes)
 
     def new_cache_counts(self) -> tuple[int, int]:
         """Return what `cache_counts` gained since the last call."""

@@ -54,7 +54,7 @@ class FeedStats:
     """What a feed did so far. `occupancy` is the share of time in which a batch was ready,
     `inflight` the reads under way at the moment, `fetch_waiting_seconds` the part of `fetch` in
     which the processor had nothing to do, `cache_refused` the blocks that the node cache's disk did
-    not take."""
+    not take, `cache_filled_bytes` the room that all took when last counted (0: none was added)."""
 
     samples: int
     sample_bytes: int
@@ -78,6 +78,7 @@ class FeedStats:
     cache_hits: int
     cache_misses: int
     cache_refused: int
+    cache_filled_bytes: int
     peak_bytes: int
 
     @property
@@ -186,6 +187,7 @@ class Now:
     cache_hits: int = 0
     cache_misses: int = 0
     cache_refused: int = 0
+    cache_filled_bytes: int = 0
 
 
 class Recorder:
@@ -303,6 +305,7 @@ class Recorder:
                 cache_hits=now.cache_hits,
                 cache_misses=now.cache_misses,
                 cache_refused=now.cache_refused,
+                cache_filled_bytes=now.cache_filled_bytes,
                 peak_bytes=now.peak_bytes,
             )
 

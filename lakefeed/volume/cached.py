@@ -64,6 +64,7 @@ class BlockCache:
         self._misses = 0
         self._unusable = 0
         self._refused = 0
+        self._filled_bytes = 0
         self._written_bytes = -1  # since the last count; -1: never counted
 
     @property
@@ -85,6 +86,11 @@ class BlockCache:
     def refused(self) -> int:
         """How many blocks the local disk did not take."""
         return self._refused
+
+    @property
+    def filled_bytes(self) -> int:
+        """The room that blocks took when they were last counted, 0 before this object kept one."""
+        return self._filled_bytes
 
     def find(self, path: str, block: int, length: int, into: memoryview, start: int) -> bool:
         """Fill `into` from `start` of a block that must have `length` bytes; False: not there."""
@@ -152,6 +158,8 @@ class BlockCache:
             with self._disk.create(temporary) as file:
                 file.write([head, table, data])
             self._disk.replace(temporary, name)
+        except NotFound:
+            return  # whoever made room took it, as it may take any block
         except LakefeedError:
             with self._lock:
                 self._refused += 1
@@ -174,7 +182,8 @@ class BlockCache:
         names = list(self._names())
         # Blocks are counted as whole ones: most are, and asking for each size costs as much again.
         per_block = self.block_bytes + _HEADER.size + 4 * (self.block_bytes // PIECE_BYTES)
-        if len(names) * per_block <= self.bytes_max * _FULL_SHARE:
+        self._filled_bytes = len(names) * per_block
+        if self._filled_bytes <= self.bytes_max * _FULL_SHARE:
             return
         surplus = len(names) - int(self.bytes_max * _KEPT_SHARE / per_block)
         for name in random.sample(names, surplus):

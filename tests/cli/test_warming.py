@@ -65,6 +65,17 @@ def test_what_counts_is_the_room_that_files_take(tmp_path: Path, run: Run) -> No
     assert half["files_left"] > 0
 
 
+@pytest.mark.slow
+def test_a_block_that_several_reads_want_fills_the_cache_once(tmp_path: Path, run: Run) -> None:
+    with Lake.create(tmp_path / "lake") as lake, lake.writer() as writer:
+        for number in range(1300):
+            writer.put(f"train/{number:04d}", os.urandom(20_000))
+    warm = ("warm", tmp_path / "lake", "--cache", tmp_path / "cache", "--cache-bytes", "32MiB")
+    facts = run(*warm, "--json").json
+    assert (facts["files_left"], facts["blocks_refused"]) == (0, 0)
+    assert run(*warm, "--json").json["blocks_fetched"] == 0
+
+
 def test_a_disk_that_does_not_take_the_blocks_is_told(tmp_path: Path, run: Run) -> None:
     lake, cache = lake_at(tmp_path / "lake"), tmp_path / "file"
     cache.touch()

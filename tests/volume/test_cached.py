@@ -13,6 +13,7 @@ from lakefeed.volume.base import Volume, write_file
 from lakefeed.volume.cached import PIECE_BYTES, BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.metered import Meter, MeteredVolume
+from lakefeed.volume.posix import PosixVolume
 from tests.volume.conformance import VolumePromises
 
 BLOCK = 4 * PIECE_BYTES
@@ -156,3 +157,20 @@ def test_a_cache_that_cannot_be_is_refused(tmp_path: Path) -> None:
         BlockCache(tmp_path, 1 << 30, 1000, crc32c)
     with pytest.raises(Invalid, match="16 blocks"):
         BlockCache(tmp_path, BLOCK, BLOCK, crc32c)
+
+
+def test_a_block_that_somebody_takes_to_make_room_was_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, usual = cache_at(tmp_path), PosixVolume.replace
+
+    def replace(disk: PosixVolume, source: str, target: str) -> None:
+        disk.unlink(source)
+        usual(disk, source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PosixVolume, "replace", replace)
+        cache.keep("packs/a", 0, memoryview(bytes(BLOCK)))
+    assert (cache.refused, cache.failures, cache.filled_bytes) == (0, 0, 0)
+    cache.keep("packs/a", 0, memoryview(bytes(BLOCK)))
+    assert BLOCK < cache.filled_bytes < 2 * BLOCK
