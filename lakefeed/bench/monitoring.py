@@ -35,8 +35,6 @@ from lakefeed.metrics.bench import BenchMetrics, Endpoint
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# What the batches of a feed have, as arrays or as tensors.
-_OWN = {"data", "lengths", "offsets"}
 # Metrics are brought up to date this often, not at each step.
 _TELL_SECONDS = 0.5
 
@@ -211,7 +209,7 @@ def measure(batch: Any, batch_size: int | None = None) -> tuple[int, int]:
 
 
 def _counted(batch: Any) -> tuple[int, int]:
-    if _OWN.issubset(dir(batch)):  # lakefeed's own, of any framework
+    if _is_own(batch):
         return len(batch), int(batch.lengths.sum())
     parts = list(_leaves(batch))
     size_bytes = sum(_bytes(part) for part in parts)
@@ -222,6 +220,14 @@ def _counted(batch: Any) -> tuple[int, int]:
     if lengths:
         return lengths[0], size_bytes
     return (len(batch) if isinstance(batch, list) else 1), size_bytes
+
+
+def _is_own(batch: Any) -> bool:
+    """Tell whether a batch is lakefeed's, of any framework: a user's may have the same names."""
+    kinds = type(batch).__mro__
+    return "lengths" in dir(batch) and any(
+        kind.__module__.startswith("lakefeed.") for kind in kinds
+    )
 
 
 def _leaves(value: Any) -> Iterator[Any]:

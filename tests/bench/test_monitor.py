@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -160,6 +161,13 @@ def test_batches_of_any_kind_are_measured() -> None:
     assert measure(buffer) == (2, 9 + 24)
     assert measure((buffer, np.zeros(2, np.int32))) == (2, 9 + 24 + 8)
     assert measure([np.array([b"ab", b"c"], object)]) == (2, 3)
+
+
+def test_a_batch_with_the_names_of_a_feeds_is_the_users_own() -> None:
+    """PyTorch's nested tensors and tables may have them, as methods or as columns."""
+    theirs = SimpleNamespace(data=1, offsets=lambda: 2, lengths=lambda: 3)
+    assert measure(theirs, batch_size=7)[0] == 7
+    assert measure(theirs)[0] == 1
 
 
 def test_a_feeds_own_batches_are_measured(lake: Path) -> None:
