@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def test_a_volume_that_does_not_answer_ends_every_rank(ranks: int, tmp_path: Pat
 def test_ranks_that_are_ended_leave_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    get_temp_dir()  # of multiprocessing in this process, which keeps it
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     job = Job(Spec("null", batch_size=4, world_size=2), Loop(9999, 1, 0.01))
 
