@@ -9,6 +9,7 @@ and MIG partitions do not have it.
 
 from __future__ import annotations
 
+import bisect
 import importlib
 import importlib.util
 import threading
@@ -25,6 +26,8 @@ from lakefeed.bench import metrics
 # NVML averages utilisation over 1/6 s to 1 s, so more samples would repeat themselves.
 SAMPLE_SECONDS = 0.2
 _JOIN_SECONDS = 5.0
+# An hour of them: 30 MB with eight GPUs. Then every other one goes, and half as many come.
+SAMPLES_MAX = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,9 @@ class Reading:
     sm: float | None = None
     watts: float | None = None
     joules: float | None = None
+
+
+Sample = tuple[float, list[Reading]]
 
 
 class Probe(Protocol):
@@ -112,18 +118,24 @@ class NvmlProbe:
         nvml = self._nvml
         if not nvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
             return None
-        sample = nvml.nvmlGpmSampleGet(handle, nvml.nvmlGpmSampleAlloc())
+        sample = nvml.nvmlGpmSampleAlloc()
+        try:
+            nvml.nvmlGpmSampleGet(handle, sample)
+        except BaseException:
+            nvml.nvmlGpmSampleFree(sample)
+            raise
         before, self._before[number] = self._before.get(number), sample
         if before is None:
             return None
-        wanted = nvml.c_nvmlGpmMetricsGet_t()
-        wanted.version = nvml.NVML_GPM_METRICS_GET_VERSION
-        wanted.numMetrics = 1
-        wanted.sample1, wanted.sample2 = before, sample
-        wanted.metrics[0].metricId = nvml.NVML_GPM_METRIC_SM_UTIL
-        value = nvml.nvmlGpmMetricsGet(wanted).metrics[0].value / 100
-        nvml.nvmlGpmSampleFree(before)
-        return float(value)
+        try:
+            wanted = nvml.c_nvmlGpmMetricsGet_t()
+            wanted.version = nvml.NVML_GPM_METRICS_GET_VERSION
+            wanted.numMetrics = 1
+            wanted.sample1, wanted.sample2 = before, sample
+            wanted.metrics[0].metricId = nvml.NVML_GPM_METRIC_SM_UTIL
+            return float(nvml.nvmlGpmMetricsGet(wanted).metrics[0].value / 100)
+        finally:
+            nvml.nvmlGpmSampleFree(before)
 
     def close(self) -> None:
         """Free the samples and shut NVML down."""
@@ -177,23 +189,24 @@ def find() -> Probe:
 
 
 class Sampler:
-    """Reads a probe again and again between `with` and its end.
+    """Reads a probe again and again between `with` and its end, the less often the longer.
 
-    `_moments` and `_readings` are written by the thread only, and read after it has ended.
+    `_samples` is changed by the thread only, which adds to it or puts a thinner one in its place.
     """
 
     def __init__(self, probe: Probe, seconds: float = SAMPLE_SECONDS) -> None:
         self._probe = probe
         self._seconds = seconds
         self._stop = threading.Event()
-        self._moments: list[float] = []
-        self._readings: list[list[Reading]] = []
+        self._samples: list[Sample] = []
         self._thread = threading.Thread(target=self._run, name="lakefeed-bench-gpu", daemon=True)
 
     def _run(self) -> None:
         while True:
-            self._readings.append(self._probe.read())
-            self._moments.append(time.monotonic())
+            readings = self._probe.read()
+            self._samples.append((time.monotonic(), readings))
+            if len(self._samples) >= SAMPLES_MAX:
+                self._samples, self._seconds = self._samples[::2], self._seconds * 2
             if self._stop.wait(self._seconds):
                 return
 
@@ -217,11 +230,9 @@ class Sampler:
 
         Without a GPU all are None and `why` says so.
         """
-        inside = [
-            (moment, readings)
-            for moment, readings in zip(self._moments, self._readings, strict=False)
-            if start <= moment <= end
-        ]
+        taken = self._samples
+        first = bisect.bisect_left(taken, start, key=_moment)
+        inside = taken[first : bisect.bisect_right(taken, end, key=_moment)]
         flat = [reading for _, readings in inside for reading in readings]
         joules = _joules(inside)
         return {
@@ -238,17 +249,24 @@ class Sampler:
 
     def line(self, start: float, seconds: Sequence[float]) -> list[float]:
         """Return GPU busy at each of these moments after `start`: the nearest sample's."""
-        if not self._moments:
+        taken = self._samples
+        if not taken:
             return []
         values = []
         for after in seconds:
             moment = start + after
-            nearest = min(range(len(self._moments)), key=lambda at: abs(self._moments[at] - moment))
-            values.append(_mean([reading.busy for reading in self._readings[nearest]]) or 0.0)
+            at = bisect.bisect_left(taken, moment, key=_moment)
+            beside = taken[max(0, at - 1) : at + 1]
+            _, nearest = min(beside, key=lambda sample: abs(_moment(sample) - moment))
+            values.append(_mean([reading.busy for reading in nearest]) or 0.0)
         return values
 
 
-def _joules(inside: Sequence[tuple[float, Sequence[Reading]]]) -> float | None:
+def _moment(sample: Sample) -> float:
+    return sample[0]
+
+
+def _joules(inside: Sequence[Sample]) -> float | None:
     """Return energy from the counters, or from sampled power where there are none."""
     if len(inside) < 2:
         return None

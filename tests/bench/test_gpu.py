@@ -7,6 +7,7 @@ them is not covered.
 from __future__ import annotations
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -110,6 +111,21 @@ def test_nvml_is_read_and_what_it_refuses_is_none() -> None:
     assert (nvml.open, nvml.samples) == (0, 0)
 
 
+@pytest.mark.parametrize("call", ["nvmlGpmSampleGet", "nvmlGpmMetricsGet"])
+def test_what_gpm_refuses_leaves_no_samples(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    nvml = Nvml()
+    probe = NvmlProbe(nvml)
+    monkeypatch.setattr(nvml, call, refuse)
+    for _ in range(5):
+        assert probe.read()[0].sm is None
+    assert nvml.samples <= 1
+    probe.close()
+    assert nvml.samples == 0
+
+
 class Steady:
     """One GPU that draws 100 W; says when it was read often enough."""
 
@@ -133,13 +149,39 @@ def test_samples_become_means_and_energy() -> None:
     probe = Steady()
     with Sampler(probe, 0.01) as sampler:  # type: ignore[arg-type]
         assert probe.enough.wait(30)
-    moments = sampler._moments
+    moments = [moment for moment, _ in sampler._samples]
     facts = sampler.facts(moments[0], moments[-1], 10)
     assert (facts["busy"], facts["watts"], facts["sm"]) == (0.25, 100, None)
     assert facts["joules"] == pytest.approx(100 * (moments[-1] - moments[0]))
     assert facts["joules_per_sample"] == pytest.approx(facts["joules"] / 10)
     assert sampler.line(moments[0], [0.0]) == [0.25]
     assert sampler.facts(0, 1, 10)["busy"] is None
+
+
+def test_a_long_run_keeps_some_samples_of_all_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "SAMPLES_MAX", 4)
+    probe = Steady()
+    sampler = Sampler(probe, 1.0)  # type: ignore[arg-type]
+    paused: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        paused.append(seconds)
+        return len(paused) == 7
+
+    monkeypatch.setattr(sampler._stop, "wait", wait)
+    clock = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    sampler._run()
+    assert paused == [1, 1, 1, 2, 2, 4, 4]
+    assert [moment for moment, _ in sampler._samples] == [0, 4, 6]
+    assert sampler.facts(1, 6, 1)["joules"] == 200
+    assert sampler.line(0, [-1, 3, 9]) == [0.25] * 3
+
+
+def test_each_moment_has_its_nearest_sample() -> None:
+    sampler = Sampler(NoProbe("none"))
+    sampler._samples = [(at, [Reading(0, busy=at)]) for at in (0.0, 1.0, 4.0)]
+    assert sampler.line(0, [-9, 0.4, 0.6, 2.0, 3.0, 99]) == [0, 0, 1, 1, 4, 4]
 
 
 def test_rocm_is_read() -> None:
