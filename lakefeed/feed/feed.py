@@ -50,8 +50,8 @@ class Feed(Closing):
     """An iterator of batches. Use it in a `with` block, or call `close`.
 
     `source` is a lake's directory (its newest snapshot is served), an opened lake or a snapshot.
-    `select` is a prefix, a glob, a list of paths, a `Where`, a `Mix` of those, or a selection
-    resolved before.
+    `select` is a prefix, a glob, paths in a list or an array, a `Where`, a `Mix` of those, or a
+    selection resolved before.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class Feed(Closing):
         if isinstance(select, Mix):
             parts = [resolve(snapshot, part, labelling) for part, _ in select.parts]
             return Mixed(parts, select)
-        if isinstance(select, str | Where | list | tuple):
-            return resolve(snapshot, select, labelling)
-        ready: Selection = select  # type: ignore[assignment]
-        return ready.through(snapshot)
+        if "through" in dir(select):  # a selection resolved before
+            ready: Selection = select  # type: ignore[assignment]
+            return ready.through(snapshot)
+        return resolve(snapshot, select, labelling)  # type: ignore[arg-type]
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -128,9 +128,11 @@ def resolve(snapshot: Snapshot, select: Select, labelling: Labelling | None = No
     """Return the samples that a prefix, a glob, a list or a condition names in a snapshot.
 
     NotFound when nothing matches or a listed path is missing; Corrupt for an index that points
-    outside of its packs; Invalid for a path without a label.
+    outside of its packs; Invalid for a path without a label, and for what is no selection (a set:
+    its order is another one in each process).
     """
     labelling = labelling or Labelling()
+    select = _chosen(select)
     prefix = _whole_prefix(select)
     if prefix is not None:
         index = index_of(snapshot, prefix)
@@ -145,6 +147,28 @@ def resolve(snapshot: Snapshot, select: Select, labelling: Labelling | None = No
         )
     found = pa.concat_tables(tables).unify_dictionaries()
     return Listed(snapshot, found, labelling)
+
+
+def _chosen(select: object) -> str | Where | list[str]:
+    """Return a path as a prefix, and paths of any kind that have an order as a list."""
+    if isinstance(select, os.PathLike):
+        select = os.fspath(select)
+    if isinstance(select, str | Where):
+        return select
+    if isinstance(select, pa.Array | pa.ChunkedArray):
+        select = select.to_pylist()
+    elif isinstance(select, np.ndarray):
+        select = select.tolist()
+    paths: Sequence[Any] = select if isinstance(select, Sequence) else [select]
+    others = {type(path).__name__ for path in paths if not isinstance(path, str | os.PathLike)}
+    if others:
+        raise Invalid(
+            "selection",
+            expected="a prefix, a glob, paths in an order that all ranks share, or a Where",
+            found=", ".join(sorted(others)),
+            hint="list(paths) or, of a set, sorted(paths)",
+        )
+    return [os.fspath(path) for path in paths]
 
 
 def _described(select: Select) -> str:
@@ -171,7 +195,7 @@ def _tables(snapshot: Snapshot, select: Select) -> Iterator[pa.Table]:
         paths = select.evaluate(snapshot, select.condition)
         yield _located(snapshot, sorted(str(path) for path in _plain(paths)))
     else:
-        yield _located(snapshot, [check_path(os.fspath(path)) for path in select])
+        yield _located(snapshot, [check_path(path) for path in select])
 
 
 def _plain(paths: Sequence[str] | pa.Array) -> Sequence[str]:

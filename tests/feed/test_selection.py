@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lakefeed.errors import Invalid, NotFound
+from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Selection, resolve
 from lakefeed.lake.lake import Lake
@@ -62,6 +66,26 @@ def test_a_list_keeps_its_order_and_repetitions(lake: Lake) -> None:
     selection = chosen(lake, wanted)
     assert paths_of(selection) == wanted
     assert selection.paths(np.array([2, 1])).to_pylist() == wanted[:0:-1]
+
+
+def test_paths_of_any_kind_that_have_an_order_are_a_list(lake: Lake) -> None:
+    paths = ["val/class1/x.bin", "top.bin"]
+    ways = (tuple(paths), np.array(paths), np.array(paths, object), pa.array(paths),
+            pa.chunked_array([paths]), [Path(path) for path in paths])  # fmt: skip
+    for way in ways:
+        with Feed(lake, way, FeedOptions(1)) as feed:  # type: ignore[arg-type]
+            assert paths_of(feed.selection) == paths
+    with Feed(lake, Path("val"), FeedOptions(1)) as feed:  # type: ignore[arg-type]
+        assert paths_of(feed.selection) == paths[:1]
+        ready = feed.selection
+    with Feed(lake, ready, FeedOptions(1)) as feed:
+        assert paths_of(feed.selection) == paths[:1]
+
+
+@pytest.mark.parametrize("other", [{"top.bin"}, None, 7, b"top.bin", [None], [["top.bin"]]])
+def test_what_is_no_selection_is_refused(lake: Lake, other: Any) -> None:
+    with Feed(lake, other) as feed, pytest.raises(Invalid, match="paths in an order"):
+        next(feed)
 
 
 def test_nothing_found_is_an_error_not_an_empty_feed(lake: Lake) -> None:
