@@ -21,6 +21,7 @@ TRIES = 4
 _FIRST_PAUSE_SECONDS = 0.05
 _GROWTH = 4
 
+_Asked = TypeVar("_Asked")
 _Result = TypeVar("_Result")
 
 
@@ -50,3 +51,8 @@ class Patience:
             self._closed.wait(pause)
             pause *= _GROWTH
         raise AssertionError("the last attempt returns or raises")
+
+    def beyond_closing(self, action: Callable[[_Asked], _Result]) -> Callable[[_Asked], _Result]:
+        """Return `action` with as much patience, for one who may ask when the feed is closed."""
+        patience = Patience(threading.Event(), self._recorder)
+        return lambda asked: patience.run(lambda: action(asked))

@@ -350,7 +350,7 @@ class Window:
         if labels is not None and bad and self.means.fixed:
             labels[chosen == NOTHING] = NO_LABEL
         names = tuple(self._name(at) for at in bad)
-        paths = Names(selection.paths, numbers)
+        paths = Names(self.means.patience.beyond_closing(selection.paths), numbers)
         return Batch(labels, data, splits, draft.cursors[number], real, paths, names, kept)
 
 

@@ -99,6 +99,25 @@ def test_whatever_is_read_is_tried_again(moved: bool, monkeypatch: pytest.Monkey
     assert later > 5
 
 
+@pytest.mark.slow
+def test_a_batchs_paths_are_looked_up_with_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever has the batch, also when the feed is closed but the lake is not."""
+    monkeypatch.setattr(fetching, "_FIRST_PAUSE_SECONDS", 0.001)
+    inner = MemoryVolume()
+    with lake_of(some_files(24), inner) as lake:
+        lake.merge_index(everything=True)
+    for later in range(1, 4):
+        volume = FaultyVolume(inner, verbs={"read", "open"})
+        with Lake.open(volume) as lake:
+            with Feed(lake.snapshot(), "train", FeedOptions(24)) as feed:
+                batch = next(feed)
+            volume.fail_at = volume.count("read", "open") + later
+            assert len(set(batch.paths)) == 24
+        if not volume.fired:
+            break
+    assert later > 1
+
+
 def feed_bytes(feed: Feed) -> list[bytes]:
     return [data for batch in feed for data in batch.bytes()]
 
