@@ -321,7 +321,8 @@ def _names(volume: Volume, *, everything: bool) -> Iterator[tuple[GarbageKind, s
         kind: GarbageKind = "pack" if path.startswith(f"{layout.PACKS}/") else "segment"
         yield kind, path.rpartition("/")[2].partition(".")[0], path
     for entry in volume.list(layout.TMP):
-        yield "temporary", entry.name, f"{layout.TMP}/{entry.name}"
+        if not entry.is_directory:  # which is somebody else's
+            yield "temporary", entry.name, f"{layout.TMP}/{entry.name}"
 
 
 def stored_files(volume: Volume) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -152,6 +154,14 @@ def test_an_orphan_goes_only_after_the_grace() -> None:
         clock.pass_days(0.2)
         assert {file.path for file in collect(lake).plan.files} == set(orphans)
         assert contents(lake.snapshot()) == {"a": b"1"}
+
+
+def test_a_directory_among_the_temporary_files_stays(tmp_path: Path) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        write(lake, {"a": b"1"})
+        (tmp_path / "lake/tmp/mine").mkdir()
+        assert not collect(lake, AT_ONCE).plan.files
+        assert (tmp_path / "lake/tmp/mine").is_dir()
 
 
 def test_segments_go_before_packs() -> None:
