@@ -27,7 +27,7 @@ from lakefeed.cli.common import (
     settings,
     spare_pandas,
 )
-from lakefeed.cli.mount_daemon import READY, READY_FD, Daemon
+from lakefeed.cli.mount_daemon import READY, READY_FD, Daemons
 from lakefeed.cli.mount_federation import Wanted, mount_federation
 from lakefeed.cli.units import duration_option, size_option
 from lakefeed.errors import (
@@ -161,7 +161,8 @@ def mount(
         mount_federation(lake, mountpoint, wanted, Reporter(None).up if foreground else None)
         return
     if not foreground:
-        code = Daemon(sys.argv[1:], log, fd, mountpoint=mountpoint).wait()
+        with Daemons() as starting:
+            code = starting.begin(sys.argv[1:], log, fd, mountpoint=mountpoint).wait()
         if code:
             raise typer.Exit(code)
         return

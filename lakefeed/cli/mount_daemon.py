@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lakefeed
+from lakefeed.cli.stopping import held_back
 from lakefeed.errors import VolumeFailed
 
 # A daemon that has not mounted by then never will: it opens the lake, which is a few small files.
@@ -50,18 +51,11 @@ class Daemon:
                 output.close()
 
     def wait(self) -> int:
-        """Return 0 once it is up, else the exit code that it ended with, having said why.
-
-        Whoever is interrupted meanwhile (Ctrl-C) stops it: it would mount when nobody expects it.
-        """
-        try:
-            with open(self._pipe, "rb") as pipe:
-                ready, _, _ = select.select([pipe], [], [], START_SECONDS)
-                if ready and pipe.read(1) == READY:
-                    return 0
-        except BaseException:
-            self.stop()
-            raise
+        """Return 0 once it is up, else the exit code that it ended with, having said why."""
+        with open(self._pipe, "rb") as pipe:
+            ready, _, _ = select.select([pipe], [], [], START_SECONDS)
+            if ready and pipe.read(1) == READY:
+                return 0
         if not ready:
             self._process.kill()
             raise VolumeFailed(f"mount {self._mountpoint}",
@@ -75,3 +69,24 @@ class Daemon:
     def stop(self) -> None:
         """Ask it to commit what is pending and to unmount."""
         self._process.terminate()
+
+
+class Daemons(list[Daemon]):
+    """Daemons that are being started. Whoever is interrupted in the `with` block (Ctrl-C) stops
+    them: they would mount when nobody expects it."""
+
+    def begin(
+        self, words: Sequence[str], log: str | None, fd: int | None = None, *, mountpoint: str
+    ) -> Daemon:
+        """Start one, and note it, before any interrupt is heard."""
+        with held_back():
+            self.append(Daemon(words, log, fd, mountpoint=mountpoint))
+        return self[-1]
+
+    def __enter__(self) -> Daemons:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for daemon in self:
+                daemon.stop()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from lakefeed.cli.common import complain, report, volume_at
-from lakefeed.cli.mount_daemon import Daemon
+from lakefeed.cli.mount_daemon import Daemon, Daemons
 from lakefeed.errors import Invalid, LakefeedError, from_os_error
 
 if TYPE_CHECKING:
@@ -50,24 +50,21 @@ def mount_federation(
                       hint="make it first")  # fmt: skip
     home, name = os.path.split(os.path.abspath(file))
     mounts = load(volume_at(home), name).mounts
-    running: list[Daemon] = []
+    running = Daemons()
     codes: list[int] = []
     try:
-        for mount in mounts:
-            try:
-                running += _start(mount, home, os.path.join(mountpoint, mount.prefix), wanted)
-            except (LakefeedError, OSError) as error:
-                codes.append(_told(error, f"mount of {mount.prefix}"))
-        codes += [code for code in map(_up, running) if code]
-        if codes:
-            complain(f"{len(mounts) - len(codes)} of {len(mounts)} lakes are mounted")
-        if stay is not None and len(codes) < len(mounts):
-            stay()
-            codes += [code for code in [daemon.ended() for daemon in running] if code]
-    except BaseException:
-        for daemon in running:
-            daemon.stop()
-        raise
+        with running:
+            for mount in mounts:
+                try:
+                    _start(running, mount, home, os.path.join(mountpoint, mount.prefix), wanted)
+                except (LakefeedError, OSError) as error:
+                    codes.append(_told(error, f"mount of {mount.prefix}"))
+            codes += [code for code in map(_up, running) if code]
+            if codes:
+                complain(f"{len(mounts) - len(codes)} of {len(mounts)} lakes are mounted")
+            if stay is not None and len(codes) < len(mounts):
+                stay()
+                codes += [code for code in [daemon.ended() for daemon in running] if code]
     finally:
         if stay is not None:
             for daemon in running:
@@ -76,8 +73,8 @@ def mount_federation(
         raise typer.Exit(codes[0])
 
 
-def _start(mount: Mount, home: str, where: str, wanted: Wanted) -> list[Daemon]:
-    """Start the daemon of one lake and return it; nothing where it is mounted already."""
+def _start(running: Daemons, mount: Mount, home: str, where: str, wanted: Wanted) -> None:
+    """Start the daemon of one lake; nothing where it is mounted already."""
     from lakefeed.adapters.fuse import kernel
     from lakefeed.lake.mounts import directory_of
 
@@ -86,14 +83,14 @@ def _start(mount: Mount, home: str, where: str, wanted: Wanted) -> list[Daemon]:
         os.makedirs(where, exist_ok=True)
     elif not kernel.is_dead(found):
         complain(f"{where} is mounted already")
-        return []
+        return
     fixed = mount.at or wanted.at
     words = ["mount", directory_of(mount, home), where, *wanted.options]
     if fixed is not None:
         words.append(f"--at={fixed}")
     elif wanted.writable:
         words.append("--rw")
-    return [Daemon(words, wanted.log, mountpoint=where)]
+    running.begin(words, wanted.log, mountpoint=where)
 
 
 def _told(error: LakefeedError | OSError, subject: str) -> int:

@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,27 @@ def hear_signals() -> None:
     """Make SIGTERM raise SystemExit as SIGINT raises KeyboardInterrupt, both until they arrive."""
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = _once_more
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let SIGINT and SIGTERM arrive at the end of the block; what is begun in it can be noted.
+
+    In the main thread. A process that is started meanwhile knows nothing of it.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in _SIGNALS.values()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for arrived in came[:1]:
+            signal.raise_signal(arrived)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
