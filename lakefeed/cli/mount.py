@@ -161,10 +161,7 @@ def mount(
         mount_federation(lake, mountpoint, wanted, Reporter(None).up if foreground else None)
         return
     if not foreground:
-        with Daemons() as starting:
-            code = starting.begin(sys.argv[1:], log, fd, mountpoint=mountpoint).wait()
-        if code:
-            raise typer.Exit(code)
+        _start(mountpoint, log, fd)
         return
     from lakefeed.adapters.fuse.changes import Committing
     from lakefeed.adapters.fuse.session import MountOptions
@@ -177,6 +174,14 @@ def mount(
         Budget(spool, disk_max=spool_size, files_max=_allowed_files() // 2),
     )  # fmt: skip
     _serve(lake, mountpoint, options, Reporter(listen))
+
+
+def _start(mountpoint: str, log: str | None, fd: int | None) -> None:
+    """Start this command as a daemon and wait until it is up."""
+    with Daemons() as starting:
+        code = starting.begin(sys.argv[1:], log, fd, mountpoint=mountpoint).wait()
+    if code:
+        raise typer.Exit(code)
 
 
 def _words(**options: object) -> list[str]:
