@@ -10,19 +10,21 @@ The work says through its `Line` whether it waits for the volume or computes; on
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from lakefeed.bench.processes import END_SECONDS, end, leave_with_parent, start_context
-from lakefeed.errors import LakefeedError, VolumeFailed
-
-LOOK_SECONDS = 0.5
+from lakefeed.bench.processes import (
+    LOOK_SECONDS,
+    belong_to_parent,
+    end,
+    heard,
+    start_context,
+    without_batch,
+)
+from lakefeed.errors import LakefeedError
 
 T = TypeVar("T")
 
@@ -66,16 +68,9 @@ def run_apart(work: Callable[[Line], T], hear: Callable[..., object], timeout_se
             if not mine.poll(LOOK_SECONDS):
                 _check(since.value, timeout_seconds)
                 continue
-            try:
-                done, said = mine.recv()
-            except EOFError:
-                process.join(END_SECONDS)
-                raise VolumeFailed(
-                    "the process that measures",
-                    expected="a result",
-                    found=f"process gone, exit code {process.exitcode}",
-                    hint="it may have run out of memory",
-                ) from None
+            done, said = heard(
+                process, mine, "the process that measures", "it may have run out of memory"
+            )
             if isinstance(said, BaseException):
                 raise said
             if done:
@@ -89,20 +84,12 @@ def run_apart(work: Callable[[Line], T], hear: Callable[..., object], timeout_se
 
 def _check(since: float, timeout_seconds: float) -> None:
     if timeout_seconds and since and time.monotonic() - since > timeout_seconds:
-        raise VolumeFailed(
-            "the volume",
-            expected="a batch",
-            found=f"none for {timeout_seconds:g} seconds",
-            hint="check that the file server answers, then repeat",
-            errno=errno.ETIMEDOUT,
-        )
+        raise without_batch("the volume", timeout_seconds)
 
 
 def _work(work: Callable[[Line], object], since: Any, messages: Connection) -> None:
     """Do the work; this is the whole life of its process."""
-    # Ctrl-C reaches the whole group; the parent decides, and terminates us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=leave_with_parent, name="lakefeed-apart-parent", daemon=True).start()
+    belong_to_parent()
     try:
         said: object = work(Line(since, messages))
     except LakefeedError as error:

@@ -7,14 +7,23 @@ the time of one.
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from typing import Any
+
+from lakefeed.errors import VolumeFailed
 
 END_SECONDS = 5.0
+# How often is looked how far they are; AU over shorter stretches is noise.
+LOOK_SECONDS = 0.5
 
 
 def start_context() -> ForkServerContext:
@@ -25,12 +34,40 @@ def start_context() -> ForkServerContext:
     return context
 
 
-def leave_with_parent() -> None:
+def belong_to_parent() -> None:
+    """Let this process, which begins, end when its parent says so or is gone."""
+    # Ctrl-C reaches the whole group; the parent decides, and terminates us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, name="lakefeed-parent", daemon=True).start()
+
+
+def _leave_with_parent() -> None:
     """End this process when the parent is gone: killed, or interrupted as it started us."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "started by another process"
     parent.join()
     os._exit(1)
+
+
+def heard(process: BaseProcess, answer: Connection, name: str, hint: str) -> Any:
+    """Return what a process says next; VolumeFailed if it is gone without a word."""
+    try:
+        return answer.recv()
+    except EOFError:
+        process.join(END_SECONDS)
+        found = f"process gone, exit code {process.exitcode}"
+        raise VolumeFailed(name, expected="a result", found=found, hint=hint) from None
+
+
+def without_batch(name: str, seconds: float) -> VolumeFailed:
+    """Return the error of a process that its volume has kept waiting for so long."""
+    return VolumeFailed(
+        name,
+        expected="a batch",
+        found=f"none for {seconds:g} seconds",
+        hint="check that the file server answers, then repeat",
+        errno=errno.ETIMEDOUT,
+    )
 
 
 def end(processes: Sequence[BaseProcess]) -> None:

@@ -9,9 +9,7 @@ one is left behind.
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 import tempfile
 import threading
 import time
@@ -24,18 +22,23 @@ from typing import Any
 from lakefeed.bench.emulation import shared_state
 from lakefeed.bench.meeting import Meeting
 from lakefeed.bench.opening import opened
-from lakefeed.bench.processes import END_SECONDS, end, leave_with_parent, start_context
+from lakefeed.bench.processes import (
+    LOOK_SECONDS,
+    belong_to_parent,
+    end,
+    heard,
+    start_context,
+    without_batch,
+)
 from lakefeed.bench.sources import Spec
 from lakefeed.bench.steps import LIVE, Company, Loop, RankResult, run
-from lakefeed.errors import LakefeedError, VolumeFailed
+from lakefeed.errors import LakefeedError
 
 # Ranks that get on by no batch for so long have lost their volume: NFS's hard mounts wait for ever,
 # and a person has long stopped watching.
 TIMEOUT_SECONDS = 600.0
 # Until all ranks run: the fork server has to import first, seconds where the machine is busy.
 _START_SECONDS = 60.0
-# How often progress is looked at; AU over shorter stretches is noise.
-LOOK_SECONDS = 0.5
 
 Look = Callable[[list[list[float]]], object]
 
@@ -115,13 +118,7 @@ class _Watch:
         if self._ends and now - self._moved > seconds:
             least = min(came[rank] for rank in waiting)
             late = [str(rank) for rank in waiting if came[rank] == least]
-            raise VolumeFailed(
-                f"rank {', '.join(late)}",
-                expected="a batch",
-                found=f"none for {seconds:g} seconds",
-                hint="check that the file server answers, then repeat",
-                errno=errno.ETIMEDOUT,
-            )
+            raise without_batch(f"rank {', '.join(late)}", seconds)
 
 
 def _gather(
@@ -136,17 +133,8 @@ def _gather(
             if answer not in ready:
                 continue
             del waiting[rank]
-            try:
-                said = answer.recv()
-            except EOFError:
-                processes[rank].join(END_SECONDS)
-                code = processes[rank].exitcode
-                raise VolumeFailed(
-                    f"rank {rank}",
-                    expected="a result",
-                    found=f"process gone, exit code {code}",
-                    hint="it may have run out of memory; try fewer accelerators",
-                ) from None
+            hint = "it may have run out of memory; try fewer accelerators"
+            said = heard(processes[rank], answer, f"rank {rank}", hint)
             if isinstance(said, BaseException):
                 raise said
             if said is not None:
@@ -159,9 +147,7 @@ def _gather(
 
 def _rank(job: Job, rank: int, company: tuple[Meeting, Any, Any, str], answer: Connection) -> None:
     """Run one rank; this is the whole life of its process."""
-    # Ctrl-C reaches the whole group; the parent decides, and terminates us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=leave_with_parent, name="lakefeed-rank-parent", daemon=True).start()
+    belong_to_parent()
     meeting, shared, live, scratch = company
 
     def meet() -> None:

@@ -25,11 +25,12 @@ from typing import Any, cast
 import numpy as np
 
 from lakefeed.bench import environment, figures, gpu, metrics, pixels, verdict
-from lakefeed.bench.apart import LOOK_SECONDS, Line, run_apart
+from lakefeed.bench.apart import Line, run_apart
 from lakefeed.bench.emulation import shared_state
 from lakefeed.bench.models import CLASSES, Ready, Trainer, check, trainer
 from lakefeed.bench.opening import opened
 from lakefeed.bench.preparing import Contents
+from lakefeed.bench.processes import LOOK_SECONDS
 from lakefeed.bench.ranks import Look
 from lakefeed.bench.sources import Delivered
 from lakefeed.bench.steps import Epoch, RankResult, peak_rss_bytes

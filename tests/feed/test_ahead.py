@@ -216,16 +216,8 @@ def test_a_call_that_was_given_up_because_the_feed_closed_is_no_failure(step: st
     assert [slot.error for slot in ahead._slots] == [None, None, None]
 
 
-@pytest.mark.parametrize("step", ["open", "read 0", "settle", "batch 0"])
-def test_closing_does_not_wait_for_a_call_that_hangs(step: str) -> None:
-    hanging, release = threading.Event(), threading.Event()
-
-    def hang(step: str) -> None:
-        hanging.set()
-        release.wait(60)
-
-    ahead = ahead_with()
-    ahead._admit(cast("Any", FakeWindow(step, hang)))
+def closes_soon(ahead: Ahead, hanging: threading.Event, release: threading.Event) -> None:
+    """Close while its only worker hangs, and let that go afterwards."""
     worker = threading.Thread(target=ahead._work)
     ahead._workers = {worker: 60.0}
     worker.start()
@@ -239,6 +231,19 @@ def test_closing_does_not_wait_for_a_call_that_hangs(step: str) -> None:
     assert not worker.is_alive()
 
 
+@pytest.mark.parametrize("step", ["open", "read 0", "settle", "batch 0"])
+def test_closing_does_not_wait_for_a_call_that_hangs(step: str) -> None:
+    hanging, release = threading.Event(), threading.Event()
+
+    def hang(step: str) -> None:
+        hanging.set()
+        release.wait(60)
+
+    ahead = ahead_with()
+    ahead._admit(cast("Any", FakeWindow(step, hang)))
+    closes_soon(ahead, hanging, release)
+
+
 def test_closing_does_not_wait_for_an_index_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead_module, "_PLANNING_SECONDS", 0.1)
     hanging, release = threading.Event(), threading.Event()
@@ -248,16 +253,7 @@ def test_closing_does_not_wait_for_an_index_that_hangs(monkeypatch: pytest.Monke
         release.wait(60)
 
     ahead = ahead_with(draft=hang)
-    worker = threading.Thread(target=ahead._work)
-    ahead._workers = {worker: 60.0}
-    worker.start()
-    assert hanging.wait(30)
-    began = time.perf_counter()
-    ahead.close()
-    assert time.perf_counter() - began < 10  # far from 60 s
-    release.set()
-    worker.join(30)
-    assert not worker.is_alive()
+    closes_soon(ahead, hanging, release)
 
 
 def test_planning_that_was_given_up_because_the_feed_closed_is_no_failure() -> None:

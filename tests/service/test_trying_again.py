@@ -39,6 +39,12 @@ def left(made: Service) -> list[str]:
     return sorted(os.listdir(made.root / ".lakefeed"))
 
 
+def nothing_stays(made: Service, box: Inbox) -> None:
+    assert packs(made) == 0
+    assert left(made) == ["claims", "id"]
+    assert not box._ingest._doubtful
+
+
 def test_no_pack_is_written_where_a_damaged_commit_is_in_the_way(tmp_path: Path) -> None:
     with service(tmp_path) as made:
         drop(made.root, "a", b"1")
@@ -46,9 +52,7 @@ def test_no_pack_is_written_where_a_damaged_commit_is_in_the_way(tmp_path: Path)
         damaged.write_bytes(b"torn")
         box = made.inbox()
         fail(box, Corrupt)
-        assert packs(made) == 0
-        assert left(made) == ["claims", "id"]
-        assert not box._ingest._doubtful
+        nothing_stays(made, box)
         damaged.unlink()
         assert made.take() == 1
 
@@ -64,9 +68,7 @@ def test_a_commit_that_is_refused_takes_its_packs_and_its_record_along(
         monkeypatch.setattr(made.lake.volume, "link", full)
         box = made.inbox()
         fail(box, VolumeFailed)
-        assert packs(made) == 0
-        assert left(made) == ["claims", "id"]
-        assert not box._ingest._doubtful
+        nothing_stays(made, box)
         monkeypatch.undo()
         assert made.take() == 1
         assert packs(made) == 1
