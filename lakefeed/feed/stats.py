@@ -54,7 +54,7 @@ class FeedStats:
     """What a feed did so far. `occupancy` is the share of time in which a batch was ready,
     `inflight` the reads under way at the moment, `fetch_waiting_seconds` the part of `fetch` in
     which the processor had nothing to do, `cache_refused` the blocks that the node cache's disk did
-    not take, `cache_filled_bytes` the room that all took when last counted (0: none was added)."""
+    not take, `cache_filled_bytes` the most room that all took when counted (0: none was added)."""
 
     samples: int
     sample_bytes: int

@@ -89,7 +89,10 @@ class BlockCache:
 
     @property
     def filled_bytes(self) -> int:
-        """The room that blocks took when they were last counted, 0 before this object kept one."""
+        """The most room that blocks took when they were counted, 0 before this object kept one.
+
+        Making room does not lower it: a cache that was full once is full of what it chose to keep.
+        """
         return self._filled_bytes
 
     def find(self, path: str, block: int, length: int, into: memoryview, start: int) -> bool:
@@ -182,8 +185,10 @@ class BlockCache:
         names = list(self._names())
         # Blocks are counted as whole ones: most are, and asking for each size costs as much again.
         per_block = self.block_bytes + _HEADER.size + 4 * (self.block_bytes // PIECE_BYTES)
-        self._filled_bytes = len(names) * per_block
-        if self._filled_bytes <= self.bytes_max * _FULL_SHARE:
+        filled_bytes = len(names) * per_block
+        with self._lock:
+            self._filled_bytes = max(self._filled_bytes, filled_bytes)
+        if filled_bytes <= self.bytes_max * _FULL_SHARE:
             return
         surplus = len(names) - int(self.bytes_max * _KEPT_SHARE / per_block)
         for name in random.sample(names, surplus):

@@ -152,6 +152,17 @@ def test_the_cache_stays_in_its_bound(tmp_path: Path) -> None:
         assert cache.counts()[0] - before > 5
 
 
+def test_a_cache_that_was_full_once_does_not_look_half_empty_for_having_made_room(
+    tmp_path: Path,
+) -> None:
+    cache = cache_at(tmp_path, 16)
+    for block in range(15):
+        cache.keep("packs/a", block, memoryview(bytes(BLOCK)))
+    assert cache.held_bytes() < 14 * BLOCK < cache.filled_bytes
+    cache.keep("packs/a", 15, memoryview(bytes(BLOCK)))
+    assert cache.held_bytes() < 15 * BLOCK < cache.filled_bytes
+
+
 def test_a_cache_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="block_bytes"):
         BlockCache(tmp_path, 1 << 30, 1000, crc32c)
