@@ -137,12 +137,14 @@ def test_every_lake_gets_its_jobs_and_one_daemon_serves_all() -> None:
 
 
 def test_the_daemon_collects_itself_when_there_is_no_job_for_it() -> None:
-    def arguments(values: str) -> list[str]:
-        (daemon,) = of_kind(chart(values), "Deployment")
+    def arguments(values: str, *settings: str) -> list[str]:
+        (daemon,) = of_kind(chart(values, *settings), "Deployment")
         return list((pod_of(daemon) or {})["containers"][0]["args"])
 
     assert {"--gc-interval=0s", "--scrub-interval=0s"} <= set(arguments(""))
-    assert not [a for a in arguments("existing-values.yaml") if a.startswith(("--gc", "--scrub"))]
+    alone = arguments("existing-values.yaml", "gc.keep=30d", "gc.grace=3d", "scrub.maxDuration=2h")
+    assert not {"--gc-interval=0s", "--scrub-interval=0s"} & set(alone)
+    assert {"--keep=30d", "--grace=3d", "--scrub-duration=2h"} <= set(alone)
 
 
 def test_uninstalling_leaves_the_data_alone() -> None:
