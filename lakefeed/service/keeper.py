@@ -118,7 +118,7 @@ class Keeper:
     async def run_once(self) -> bool:
         """Do everything that is due once; False when another replica holds the lease.
 
-        An inbox that fails keeps nothing else from being done; its error is raised in the end.
+        What fails keeps nothing else from being done; the first error is raised in the end.
         """
         lake = await self._open()
         leading = Leadership(lake, self._options.name, self._guard, self._teller)
@@ -130,11 +130,10 @@ class Keeper:
         try:
             for options in self._place.inboxes:
                 failures += await self._drain(lake, options)
-            while await self._compact(lake):
-                _logger.debug("more is worth compacting in %s", self._place.path)
-            await self._merge(lake, 2)
+            failures += await self._finish("compaction", lambda: self._compact_all(lake))
+            failures += await self._finish("merge", lambda: self._merge(lake, 2))
             if self._options.gc_interval_seconds:
-                await self._collect(lake, orphans=True)
+                failures += await self._finish("gc", lambda: self._collect(lake, orphans=True))
             await self._look(lake)
         finally:
             self.stop()
@@ -143,6 +142,21 @@ class Keeper:
         if failures:
             raise failures[0]
         return True
+
+    async def _finish(self, job: str, work: Callable[[], Awaitable[None]]) -> list[LakefeedError]:
+        """Do a job to its end, or to that of its window; return what kept it from being done."""
+        try:
+            await work()
+        except Stopped as stopped:
+            if not self._guard.allowed:
+                raise
+            self._teller.ended_early(job, str(stopped))
+        except LakefeedError as error:
+            self._teller.failure(job, error)
+            return [error]
+        else:
+            self._teller.success(job)
+        return []
 
     async def _opened(self) -> Lake | None:
         """Return the lake, however long its volume takes to come up; None when stopped."""
@@ -302,6 +316,10 @@ class Keeper:
         self._fruitless = False
         self._teller.compacted(done)
         return done.left > 0
+
+    async def _compact_all(self, lake: Lake) -> None:
+        while await self._compact(lake):
+            _logger.debug("more is worth compacting in %s", self._place.path)
 
     async def _merge(self, lake: Lake, least: int) -> None:
         self._teller.moved(0, await in_thread("merge", lambda: merge_rows(lake, least)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake
+from lakefeed.errors import VolumeFailed
 from lakefeed.service import daemon, keeper
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
+from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Walk
 from tests.cli.conftest import Run
 from tests.service.tools import drop, waiting
@@ -61,6 +64,34 @@ def test_an_inbox_that_fails_keeps_neither_another_nor_the_jobs_from_being_done(
     assert waiting(box) == []
     with Lake.open(lake) as opened:
         assert "compact" in {commit.operation for commit in opened.history()}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (VolumeFailed("compaction", errno=errno.ENOSPC), 6),  # gc is what makes room
+        (Stopped("the time of day for compaction is over"), 0),
+    ],
+)
+def test_compaction_that_does_not_end_well_keeps_no_garbage(
+    run: Run, lake: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    collections = []
+
+    def failing(*args: object) -> None:
+        raise error
+
+    def counting(*args: object) -> object:
+        collections.append(args)
+        return collect(*args)  # type: ignore[arg-type]
+
+    collect = keeper.run_collection
+    monkeypatch.setattr(keeper, "run_compaction", failing)
+    monkeypatch.setattr(keeper, "run_collection", counting)
+    done = run("compactd", lake, "--once")
+    assert done.code == code
+    assert len(collections) == 1
+    assert "another replica" not in done.out
 
 
 @pytest.mark.parametrize("once", [True, False])
