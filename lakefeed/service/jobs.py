@@ -1,8 +1,8 @@
 """What is done for a lake besides its inboxes: compaction, garbage collection, verification.
 
 Each job is a plain function that blocks, asks its guard often whether to go on, and returns facts.
-When, by whom and after which failure it is done again is left to `keeper`. What is done once a day
-or less often leaves a lease in the lake that ends when it does: so neither a daemon that starts
+When, by whom and after which failure it is done again is left to `keeper`. What may be done once a
+day or less often leaves a lease in the lake that ends when it does: so neither a daemon that starts
 anew nor another replica puts it off, or does it twice, and what an interval is may change.
 """
 
@@ -23,7 +23,7 @@ from lakefeed.lake.scrub import Scrubbed, ScrubOptions, scrub
 from lakefeed.service.options import ServiceOptions
 from lakefeed.service.threads import Guard, Stopped, lower_priority
 
-Rare = Literal["sweep", "scrub"]
+Rare = Literal["gc", "sweep", "scrub"]
 Result = Literal["done", "nothing", "conflict", "damaged"]
 # Unmerged packs each cost every look-up a probe; so many are worth a merge of their rows.
 MERGE_FROM = 16
@@ -117,10 +117,11 @@ def run_collection(
         guard.check()
 
     collected = collect(lake, options.retention, orphans=orphans, progress=go_on)
-    if not orphans:
-        return collected, None
-    left_bytes = orphans_of(lake).bytes
-    _note(lake, "sweep", options.name)
+    left_bytes = None
+    if orphans:
+        left_bytes = orphans_of(lake).bytes
+        _note(lake, "sweep", options.name)
+    _note(lake, "gc", options.name)
     return collected, left_bytes
 
 
@@ -140,7 +141,11 @@ def run_scrub(lake: Lake, options: ServiceOptions, guard: Guard) -> Scrubbed:
 def rest_seconds(lake: Lake, job: Rare, options: ServiceOptions) -> float:
     """Return how long a job need not be done yet; 0: it is due. Whichever replica did it counts; in
     a lake where none ever did, the time begins now."""
-    interval = SWEEP_SECONDS if job == "sweep" else options.scrub_interval_seconds
+    interval = {
+        "gc": options.gc_interval_seconds,
+        "sweep": SWEEP_SECONDS,
+        "scrub": options.scrub_interval_seconds,
+    }[job]
     lease = lake.leases.read(job)
     if lease is None:
         _note(lake, job, options.name)

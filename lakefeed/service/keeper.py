@@ -53,9 +53,9 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Due:
-    """When jobs are to be done next, or looked at in the lake, by the monotonic clock."""
+    """When to look next, by the monotonic clock, whether the lake says that a job is due."""
 
-    gc: float
+    gc: float = 0.0
     scrub: float = 0.0
 
 
@@ -238,7 +238,7 @@ class Keeper:
     async def _housekeep(self, lake: Lake, leading: Leadership) -> None:
         """Let the jobs take turns."""
         options = self._options
-        due = _Due(time.monotonic() + options.gc_interval_seconds)
+        due = _Due()
         while not self._stop.is_set():
             await leading.held.wait()
             if self._stop.is_set():
@@ -253,9 +253,12 @@ class Keeper:
     async def _do_due(self, lake: Lake, due: _Due) -> None:
         options = self._options
         if options.gc_interval_seconds and time.monotonic() >= due.gc:
-            sweep = await self._rest(lake, "sweep") == 0.0
-            await self._attempt("gc", lambda: self._collect(lake, orphans=sweep))
-            due.gc = time.monotonic() + options.gc_interval_seconds
+            rest = await self._rest(lake, "gc")
+            if rest == 0.0:
+                sweep = await self._rest(lake, "sweep") == 0.0
+                await self._attempt("gc", lambda: self._collect(lake, orphans=sweep))
+                rest = options.gc_interval_seconds
+            due.gc = time.monotonic() + (rest or 0.0)
         if options.scrub_interval_seconds and time.monotonic() >= due.scrub:
             rest = await self._rest(lake, "scrub")
             if rest == 0.0:

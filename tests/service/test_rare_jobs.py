@@ -50,17 +50,20 @@ class Story:
 
     def damage(self) -> None:
         """Let what the lake says of its rare jobs be torn."""
-        for job in ("sweep", "scrub"):
+        for job in ("gc", "sweep", "scrub"):
             Path(self.lake.name, layout.lease_path(job)).write_bytes(b"torn")
 
-    def look(self, hours: float, daemon: str = "us", *, every: float = 24.0) -> list[str]:
+    def look(
+        self, hours: float, daemon: str = "us", *, every: float = 24.0, collects: float = 1.0
+    ) -> list[str]:
         """Let a daemon that starts then do what is due."""
         self._hours = hours
         self._done.clear()
         place = LakeOptions(self.lake.name)
-        options = ServiceOptions((place,), daemon, scrub_interval_seconds=every * HOUR)
+        options = ServiceOptions((place,), daemon, gc_interval_seconds=collects * HOUR,
+                                 scrub_interval_seconds=every * HOUR)  # fmt: skip
         made = Keeper(place, options, CompactorMetrics())
-        asyncio.run(made._do_due(self.lake, keeper._Due(gc=0.0)))
+        asyncio.run(made._do_due(self.lake, keeper._Due()))
         return [*self._done]
 
 
@@ -69,7 +72,8 @@ def test_daemons_that_live_for_hours_do_what_is_due_once_a_day(
 ) -> None:
     with Lake.create(tmp_path / "lake") as lake:
         story = Story(lake, monkeypatch)
-        assert story.look(0.0) == ["gc"]  # a young lake
+        assert story.look(0.0) == []  # a young lake
+        assert story.look(1.0) == ["gc"]
         assert story.look(20.0, "other") == ["gc"]
         assert story.look(25.0, "other") == ["sweep", "scrub"]
         assert story.look(26.0) == ["gc"]
@@ -80,12 +84,22 @@ def test_daemons_that_live_for_hours_do_what_is_due_once_a_day(
         assert story.look(51.0) == ["sweep", "scrub"]
 
 
+def test_daemons_that_live_for_hours_collect_garbage_once_a_day_if_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        story = Story(lake, monkeypatch)
+        done = {hours: story.look(hours, every=0.0, collects=24.0)
+                for hours in (0.0, 20.0, 40.0, 60.0, 80.0, 100.0)}  # fmt: skip
+    assert done == {0.0: [], 20.0: [], 40.0: ["gc"], 60.0: [], 80.0: ["sweep"], 100.0: []}
+
+
 def test_an_interval_that_changes_counts_from_when_the_job_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Lake.create(tmp_path / "lake") as lake:
         story = Story(lake, monkeypatch)
-        assert story.look(0.0, every=1e9) == ["gc"]  # as good as never
+        assert story.look(0.0, every=1e9) == []  # as good as never
         assert story.look(1.0, "other", every=2.0) == ["gc"]
         assert story.look(2.0, "other", every=2.0) == ["gc", "scrub"]
         assert story.look(20.0, every=19.0) == ["gc"]
@@ -98,7 +112,8 @@ def test_a_damaged_note_ends_neither_verification_nor_the_pass_over_all_packs(
 ) -> None:
     with Lake.create(tmp_path / "lake") as lake:
         story = Story(lake, monkeypatch)
-        assert story.look(0.0) == ["gc"]
+        assert story.look(0.0) == []
+        assert story.look(1.0) == ["gc"]
         story.damage()
         assert story.look(25.0) == ["sweep", "scrub"]
         assert story.look(26.0) == ["gc"]
