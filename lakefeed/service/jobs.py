@@ -29,6 +29,8 @@ Result = Literal["done", "nothing", "conflict", "damaged"]
 MERGE_FROM = 16
 # The slow pass over all packs: once a day.
 SWEEP_SECONDS = 24 * 3600.0
+# Who has done a job, where the lake only says since when it waits for that.
+NOBODY = "nobody yet"
 WINDOW_RUN_BYTES = 4 << 30
 # Of the time that is left in a window, at a rate: the rest is for the plan and the index, and for
 # readers that the copying makes way for.
@@ -148,11 +150,18 @@ def rest_seconds(lake: Lake, job: Rare, options: ServiceOptions) -> float:
     }[job]
     lease = lake.leases.read(job)
     if lease is None:
-        _note(lake, job, options.name)
+        _note(lake, job, NOBODY)
         return interval
     ago_seconds = (lake.refs.server_time_ns() - lease.expires_ns) / 1e9
     # What ends in the future was noted by a clock that was wrong.
     return max(interval - ago_seconds, 0.0) if ago_seconds >= 0 else 0.0
+
+
+def done_at(lake: Lake, job: Rare) -> float | None:
+    """Return when a job was last done, by whichever replica, in seconds of the file server's clock;
+    None where nobody can tell. Writes nothing: it is asked of full volumes, too."""
+    lease = lake.leases.read(job)
+    return None if lease is None or lease.holder in ("", NOBODY) else lease.expires_ns / 1e9
 
 
 def _note(lake: Lake, job: Rare, holder: str) -> None:

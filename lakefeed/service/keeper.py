@@ -2,7 +2,8 @@
 
 - Who holds the lease works, the other replicas wait (`leading`).
 - Each inbox is walked in a loop of its own; compaction, index merges, garbage collection and
-  verification take turns in another, so a long compaction does not keep files waiting.
+  verification take turns in another, so a long compaction does not keep files waiting. A third one
+  looks at the lake, so that none of them hides for hours how it is.
 - Every failure of a job is told and tried again later; none ends the daemon, not even one that is a
   mistake of ours: its traceback is logged, and the other jobs and lakes go on.
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lakefeed.errors import Conflict, LakefeedError
+from lakefeed.format.commit import State
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.scrub import known_damage
 from lakefeed.metrics.compactor import CompactorMetrics
@@ -29,6 +31,7 @@ from lakefeed.service.ingest import Outcome
 from lakefeed.service.jobs import (
     MERGE_FROM,
     Rare,
+    done_at,
     in_window,
     merge_rows,
     rest_seconds,
@@ -41,6 +44,7 @@ from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
 from lakefeed.service.status import LakeStatus
 from lakefeed.service.telling import Teller, inbox_job
 from lakefeed.service.threads import Guard, Stopped, in_thread
+from lakefeed.volume.base import Space
 from lakefeed.volume.deadline import DeadlineVolume
 from lakefeed.volume.posix import PosixVolume
 
@@ -59,9 +63,8 @@ class _Due:
     scrub: float = 0.0
 
 
-def _watched(options: ServiceOptions) -> Iterator[str]:
-    """Yield the jobs that are overdue when they have not ended well for long."""
-    yield "compaction"
+def _rare(options: ServiceOptions) -> Iterator[Rare]:
+    """Yield the jobs of which the lake says when they were last done."""
     if options.gc_interval_seconds:
         yield "gc"
     if options.scrub_interval_seconds:
@@ -77,7 +80,9 @@ class Keeper:
         self._place = place
         self._options = options
         directories = [inbox.directory for inbox in place.inboxes]
-        self._teller = Teller(place.path, metrics, directories, _watched(options))
+        # These are overdue when they have not ended well for long.
+        watched = ("compaction", *_rare(options))
+        self._teller = Teller(place.path, metrics, directories, watched)
         self._guard = Guard()
         self._stop = asyncio.Event()
         self._backlogs: dict[str, Backlog] = {}
@@ -108,7 +113,7 @@ class Keeper:
         leading = Leadership(lake, self._options.name, self._guard, self._teller)
         self._leadership = leading
         loops = [leading.run(self._options.lease_seconds, self._pause)]
-        loops += [self._housekeep(lake, leading)]
+        loops += [self._housekeep(lake, leading), self._observe(lake, leading)]
         loops += [self._watch(lake, leading, inbox) for inbox in self._place.inboxes]
         try:
             await asyncio.gather(*loops)
@@ -246,9 +251,17 @@ class Keeper:
             more = await self._compact_in_time(lake)
             await self._attempt("merge", lambda: self._merge(lake, MERGE_FROM))
             await self._do_due(lake, due)
-            await self._attempt("look", lambda: self._look(lake))
             if not more:
                 await self._pause(options.interval_seconds)
+
+    async def _observe(self, lake: Lake, leading: Leadership) -> None:
+        """Tell all the time how the lake is."""
+        while not self._stop.is_set():
+            await leading.held.wait()
+            if self._stop.is_set():
+                return
+            await self._attempt("look", lambda: self._look(lake))
+            await self._pause(self._options.interval_seconds)
 
     async def _do_due(self, lake: Lake, due: _Due) -> None:
         options = self._options
@@ -339,8 +352,13 @@ class Keeper:
         self._teller.scrubbed(await in_thread("scrub", lambda: run_scrub(lake, options, guard)))
 
     async def _look(self, lake: Lake) -> None:
-        # Damage too: verification may run elsewhere, and leaves its notes on the volume.
-        state, space, damaged = await in_thread(
-            "look", lambda: (lake.log.head(), lake.volume.space(), len(known_damage(lake)))
-        )
+        def work() -> tuple[State, Space, int, dict[Rare, float | None]]:
+            # Damage too: verification may run elsewhere, and leaves its notes on the volume.
+            done = {job: done_at(lake, job) for job in _rare(self._options)}
+            return lake.log.head(), lake.volume.space(), len(known_damage(lake)), done
+
+        state, space, damaged, done = await in_thread("look", work)
         self._teller.looked(state, space, damaged)
+        for job, when in done.items():
+            if when is not None:
+                self._teller.was_done(job, when)

@@ -87,6 +87,14 @@ class Teller:
         self._awaited.discard(job)
         self._metrics.last_success.labels(self._path, job).set(when)
 
+    def was_done(self, job: str, when: float) -> None:
+        """Note when a job last ended well, as the lake says, whichever replica did it."""
+        when = max(min(when, time.time()), self.status.last_success.get(job, 0.0))
+        self.status.last_success[job] = when
+        self._awaited.discard(job)
+        if self.status.leader:
+            self._metrics.last_success.labels(self._path, job).set(when)
+
     def failure(self, job: str, error: Exception) -> None:
         """Note that a job failed; the same failure is logged once until the job ends well.
 

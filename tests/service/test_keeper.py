@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ import pytest
 from lakefeed.errors import VolumeFailed
 from lakefeed.metrics.compactor import CompactorMetrics
 from lakefeed.service import inbox, telling, waiting
+from lakefeed.service import keeper as keeping
 from lakefeed.service.inbox import Backlog
+from lakefeed.service.jobs import CompactionDone
 from lakefeed.service.keeper import Keeper
 from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
 from lakefeed.service.telling import Teller, inbox_job
@@ -64,6 +67,37 @@ def test_a_job_that_ends_does_not_hide_the_one_beside_it(tmp_path: Path) -> None
     asyncio.run(story())
     assert shown == ["compaction, inbox /a", "compaction"]
     assert made.status.facts()["job"] == ""
+
+
+def test_a_job_that_takes_long_does_not_hide_how_the_lake_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def compacting(*args: object) -> CompactionDone:
+        assert ended.wait(60.0)
+        return CompactionDone("nothing")
+
+    monkeypatch.setattr(keeping, "run_compaction", compacting)
+    with service(tmp_path) as other, other.lake.writer() as writer:
+        writer.put("a", b"1").wait()
+        lake = LakeOptions(other.lake.name)
+        made = Keeper(lake, ServiceOptions((lake,), "us"), CompactorMetrics())
+
+        async def looked() -> None:
+            while not made.status.packs:
+                await asyncio.sleep(0)
+
+        async def story() -> None:
+            running = asyncio.create_task(made.run())
+            await asyncio.wait_for(looked(), 60.0)
+            assert "compaction" in made.status.jobs
+            assert "look" in made.status.last_success
+            ended.set()
+            made.stop()
+            await running
+
+        asyncio.run(story())
 
 
 def value(metrics: CompactorMetrics, name: str, **labels: str) -> float | None:

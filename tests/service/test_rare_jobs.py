@@ -117,3 +117,33 @@ def test_a_damaged_note_ends_neither_verification_nor_the_pass_over_all_packs(
         story.damage()
         assert story.look(25.0) == ["sweep", "scrub"]
         assert story.look(26.0) == ["gc"]
+
+
+def test_a_replica_that_takes_over_tells_what_others_have_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        story = Story(lake, monkeypatch)
+        place = LakeOptions(lake.name)
+        metrics = CompactorMetrics()
+        made = Keeper(place, ServiceOptions((place,), "us"), metrics)
+
+        def last(task: str) -> float:
+            name = "lakefeed_compactor_last_success_timestamp_seconds"
+            found = metrics.registry.get_sample_value(name, {"lake": lake.name, "task": task})
+            assert found is not None
+            return found
+
+        made._teller.leads(True, "us", 1)
+        got = last("scrub")
+        story.look(-60.0)
+        asyncio.run(made._look(lake))  # nobody has done anything
+        assert last("scrub") == got
+        assert "scrub" not in made.status.last_success
+        assert "scrub" in story.look(-30.0, "other")
+        asyncio.run(made._look(lake))
+        assert last("scrub") == pytest.approx(time.time() - 30.0 * HOUR, abs=60.0)
+        assert made.status.last_success["scrub"] == last("scrub")
+        assert "scrub" in story.look(1.0, "other")  # by a clock that is wrong
+        asyncio.run(made._look(lake))
+        assert last("scrub") == pytest.approx(time.time(), abs=60.0)
