@@ -6,7 +6,8 @@ enough. The event loop only decides; everything that may block runs on the inbox
 much as reading a small file from memory). While one batch is being committed nothing else is read,
 so memory is bounded by one batch, however many files wait.
 
-What is unreadable stays where it is and is named once; what a lake can never hold is moved aside.
+What is unreadable stays where it is, is named once and let be for a while; what a lake can never
+hold is moved aside.
 What is committed and cannot be removed stays, too, and is not taken again.
 Which steps make it exactly once is told in `ingest`.
 """
@@ -41,8 +42,11 @@ CHUNK_FILES = 64
 CHUNK_BYTES = 4 << 20
 # A claim younger than this may belong to a removal that is going on.
 CLAIM_NS = 60 * 10**9
-# After so long it is tried again to remove what could not be removed, or put back.
+# After so long it is tried again to remove what could not be removed, or put back; and to read what
+# could not be read, unless it was touched before: each try may read a big file nearly to its end.
 STUCK_SECONDS = 600.0
+# More unreadable files than this (some 20 MB) are tried with each walk.
+_UNREAD_MAX = 100_000
 _STUCK = "the lake has it, and it cannot be removed"
 
 P = ParamSpec("P")
@@ -106,6 +110,8 @@ class Inbox:
         self._recover_at = 0.0
         # Files that are committed and stay in the inbox: kept ones, and those stuck there.
         self._taken: set[bytes] = set()
+        # Files that could not be read: until when they are let be, and why.
+        self._unread: dict[tuple[bytes, int], tuple[float, Left]] = {}
         self._renamed: frozenset[int] = frozenset()
         self._naming = Naming(options.directory, options.names_max)
         self._behind = Backlog()
@@ -152,6 +158,7 @@ class Inbox:
         if time.monotonic() >= self._recover_at:
             await self._call(self._open)
         began = time.monotonic()
+        self._unread = {mark: one for mark, one in self._unread.items() if one[0] > began}
         now_ns = await self._call(self._records.server_time_ns)
         prefix = f"{self._options.prefix}/" if self._options.prefix else ""
         rules = Rules(now_ns, int(self._options.quiet_seconds * 1e9), prefix, self._renamed)
@@ -206,6 +213,9 @@ class Inbox:
                 unseen.append(left.path)
             current.waits(seen.early, early=True)
             for file in self._new(seen, there):
+                if not everything and self._is_let_be(file):
+                    current.waits([file])
+                    continue
                 batch.append(file)
                 size += file.size
                 if len(batch) >= self._options.pack_files or size >= self._options.pack_bytes:
@@ -236,6 +246,13 @@ class Inbox:
                 new.append(file)
         return new
 
+    def _is_let_be(self, file: Candidate) -> bool:
+        """Tell whether a file could not be read lately; it makes no batch due, either."""
+        found = self._unread.get(_mark(file)) if self._unread else None
+        if found is not None:
+            self._naming.name(*found[1])
+        return found is not None
+
     def _is_old(self, batch: list[Candidate], now_ns: int) -> bool:
         oldest_ns = min(file.ctime_ns for file in batch)
         return now_ns - oldest_ns >= self._options.pack_age_seconds * 1e9
@@ -262,12 +279,15 @@ class Inbox:
             current.took += len(outcome.done)
             left += outcome.left
             over = {file.path for file in outcome.done} | {bad.path for bad in outcome.refused}
-        sick = {one.path for one in left}
+        sick = {one.path: one for one in left}
+        until = time.monotonic() + STUCK_SECONDS
         for file in batch:
             if file.path not in over:
+                why = sick.get(file.path) or sick.get(file.path.rpartition("/")[0])
                 # What changed while it was read was not complete after all.
-                refused = not sick.isdisjoint((file.path, file.path.rpartition("/")[0]))
-                current.waits([file], early=not refused)
+                current.waits([file], early=why is None)
+                if why is not None and len(self._unread) < _UNREAD_MAX:
+                    self._unread[_mark(file)] = until, why
 
     async def _commit(self, taken: list[Taken]) -> Outcome:
         try:
@@ -315,6 +335,11 @@ class Inbox:
             self._naming.name(path, f"{_STUCK}: {reason}")
         self._taken.update(digest(file) for file in outcome.done if file.path in failed)
         self._recover_at = time.monotonic() + STUCK_SECONDS
+
+
+def _mark(file: Candidate) -> tuple[bytes, int]:
+    """Return what changes when somebody touches a file, or who may read it."""
+    return digest(file), file.ctime_ns
 
 
 def _chunks(files: Sequence[Candidate]) -> Iterator[Sequence[Candidate]]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from lakefeed.service import inbox as inboxes
 from lakefeed.service import taking
 from lakefeed.service.waiting import Candidate
 from tests.service.tools import drop, service, waiting
@@ -72,3 +76,40 @@ def test_what_is_committed_and_stuck_is_named_once_however_often_it_is_met(
         asyncio.run(story())
         box.close()
     assert caplog.text.count("'a'") == 1
+
+
+def test_what_cannot_be_read_is_let_be_for_a_while_and_makes_no_batch_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, tries = [1000.0], []
+
+    def failing(fd: int, file: Candidate, check: object) -> Iterator[bytes]:
+        tries.append(file.path)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(taking, "_pieces", failing)
+    monkeypatch.setattr(inboxes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with service(tmp_path, big_bytes=100, pack_bytes=500, pack_age_seconds=3600.0) as made:
+        big = drop(made.root, "big", b"2" * 1000)
+        box = made.inbox()
+
+        async def story() -> None:
+            await box.run()
+            drop(made.root, "young", b"1")
+            for _ in range(3):
+                assert await box.run() == 0
+                assert (box.backlog.files, box.backlog.early) == (2, 0)
+            assert len(tries) == 1
+            clock[0] += 601.0
+            assert await box.run() in (0, 1)  # along with a batch that is due
+            assert len(tries) == 2
+            big.chmod(0o600)
+            await box.run()
+            assert len(tries) == 3
+            await box.run(everything=True)
+            assert len(tries) == 4
+
+        asyncio.run(story())
+        box.close()
+    assert waiting(made.root) == ["big"]
+    assert caplog.text.count("'big'") == 1
