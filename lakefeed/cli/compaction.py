@@ -93,8 +93,8 @@ def compact(
     Files, times and snapshots stay as they are; readers and writers go on meanwhile. The old packs
     take up room until "lakefeed gc" may delete them. One run rewrites at most 64 GiB; "left" says
     how many packs wait for the next one. A run that is still copying when its window ends is given
-    up and leaves nothing behind; with --rate it takes on no more than fits. A damaged file stays
-    where it is, is named, and makes the exit code 5.
+    up and leaves nothing behind; with --rate it takes on no more than half of that time will do. A
+    damaged file stays where it is, is named, and makes the exit code 5.
 
     JSON keys: dry_run, snapshot, inputs (id, reason, bytes, payload_bytes, live_bytes, rows), left,
     packs_added, packs_removed, added_bytes, removed_bytes, payloads, payload_bytes, segments,
@@ -105,18 +105,14 @@ def compact(
     lakefeed compact /mnt/lake --rate 200MB/s
     """
     from lakefeed.lake.compaction import CompactionOptions
-    from lakefeed.lake.compactor import Compacted, plan_of
     from lakefeed.lake.repacking import CopyOptions
 
     options = CompactionOptions(target_bytes=target_size, live_ratio=live_ratio)
     how = CopyOptions(layout.value, seed, rate, makes_way)
     with open_lake(lake) as opened, stages(quiet=quiet or as_json) as progress:
-        if dry_run:
-            done: Compacted | None = Compacted(plan_of(opened, options))
-        else:
-            done = _compact(opened, (options, how), window, progress)
+        done = _compact(opened, (options, how), window, None if dry_run else progress)
     if done is None:
-        _print_outside(window, as_json=as_json)
+        _print_outside(window, dry_run, as_json=as_json)
         return
     if as_json:
         print_json(_facts(done, dry_run))
@@ -130,29 +126,31 @@ def _compact(
     lake: Lake,
     wanted: tuple[CompactionOptions, CopyOptions],
     window: str | None,
-    progress: Progress,
+    progress: Progress | None,
 ) -> Compacted | None:
-    """Compact and say what was done, None outside of the window."""
+    """Compact, without a progress only plan it; say what was done, None outside of the window."""
+    from lakefeed.lake.compactor import Compacted, plan_of
     from lakefeed.lake.compactor import compact as compact_lake
-    from lakefeed.lake.compactor import within
+    from lakefeed.service.jobs import share_of
     from lakefeed.service.window import Window
 
     options, how = wanted
-    if window is None:
-        return compact_lake(lake, options, how, progress)
-    times = Window.parse(window)
-    left_seconds = times.left_seconds(datetime.now())
-    if not left_seconds:
-        return None
-    options = within(options, how, left_seconds)
-    return compact_lake(lake, options, how, _until_closed(times, progress))
+    times = None if window is None else Window.parse(window)
+    if times is not None:
+        now = datetime.now()
+        if not times.holds(now):
+            return None
+        options = share_of(times, options, how, now)
+    if progress is None:
+        return Compacted(plan_of(lake, options, how))
+    return compact_lake(lake, options, how, _until_closed(times, progress) if times else progress)
 
 
-def _print_outside(window: str | None, *, as_json: bool) -> None:
+def _print_outside(window: str | None, dry_run: bool, *, as_json: bool) -> None:
     if as_json:
-        print_json({"dry_run": False, "snapshot": None, "outside": True})
+        print_json({"dry_run": dry_run, "snapshot": None, "outside": True})
     else:
-        print_line(f"nothing done: it is not {window}")
+        print_line(f"nothing {'would be ' if dry_run else ''}done: it is not {window}")
 
 
 def _until_closed(times: Window, progress: Progress) -> Progress:

@@ -83,9 +83,12 @@ class Compacted:
     rested_seconds: float = 0.0
 
 
-def plan_of(lake: Lake, options: CompactionOptions | None = None) -> CompactionPlan:
+def plan_of(
+    lake: Lake, options: CompactionOptions | None = None, how: CopyOptions | None = None
+) -> CompactionPlan:
     """Return what `compact` would do now."""
-    return _plan(lake, options or CompactionOptions())[1]
+    options = within(options or CompactionOptions(), how or CopyOptions(), RUN_SECONDS_MAX)
+    return _plan(lake, options)[1]
 
 
 def compact(

@@ -22,6 +22,7 @@ from lakefeed.lake.repacking import CopyOptions
 from lakefeed.lake.scrub import Scrubbed, ScrubOptions, scrub
 from lakefeed.service.options import ServiceOptions
 from lakefeed.service.threads import Guard, Stopped, lower_priority
+from lakefeed.service.window import Window
 
 Rare = Literal["gc", "sweep", "scrub"]
 Result = Literal["done", "nothing", "conflict", "damaged"]
@@ -83,13 +84,19 @@ def run_compaction(lake: Lake, options: ServiceOptions, guard: Guard) -> Compact
 
 
 def _share(options: ServiceOptions, how: CopyOptions) -> CompactionOptions:
-    """Return what one run may take on. The end of a window throws away what a run has copied, so
-    runs are short there, and at a rate so short that they will be done."""
+    """Return what one run may take on: in a window little, and the next one comes soon."""
     if options.window is None:
         return options.compaction
-    left_seconds = options.window.left_seconds(datetime.now())
-    share = within(options.compaction, how, left_seconds * WINDOW_SHARE)
+    share = share_of(options.window, options.compaction, how, datetime.now())
     return replace(share, bytes_max=min(share.bytes_max, WINDOW_RUN_BYTES))
+
+
+def share_of(
+    window: Window, options: CompactionOptions, how: CopyOptions, now: datetime
+) -> CompactionOptions:
+    """Return what a run that begins now may take on to be done, at its rate, before the window
+    closes, which would throw away what it has copied."""
+    return within(options, how, window.left_seconds(now) * WINDOW_SHARE)
 
 
 def merge_rows(lake: Lake, least: int) -> int:

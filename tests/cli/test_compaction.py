@@ -85,10 +85,24 @@ def test_outside_its_window_nothing_is_done(
     done = run("compact", lake, "--window", "22:00-06:00")
     assert (done.code, done.out) == (0, "nothing done: it is not 22:00-06:00\n")
     assert run("compact", lake, "--window", "22:00-06:00", "--json").json["outside"]
+    dry = run("compact", lake, "--window", "22:00-06:00", "--dry-run")
+    assert (dry.code, dry.out) == (0, "nothing would be done: it is not 22:00-06:00\n")
     assert run("show", lake, "--json").json["packs"] == 3
     monkeypatch.setattr(compaction, "datetime", At("23:59:59"))
     assert run("compact", lake, "--window", "22:00-06:00", "--rate", "1GB/s").code == 0
     assert run("show", lake, "--json").json["packs"] == 1
+
+
+def test_a_run_takes_on_half_of_what_its_rate_does_in_the_window(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = packs(tmp_path / "lake")  # of 1000 bytes each
+    monkeypatch.setattr(compaction, "datetime", At("05:59:58"))
+    words = ("compact", lake, "--window", "22:00-06:00", "--rate", "2000")
+    dry = run(*words, "--dry-run", "--json").json
+    done = run(*words, "--json").json
+    assert [len(facts["inputs"]) for facts in (dry, done)] == [2, 2]
+    assert run("compact", lake, "--window", "25:00-6", "--dry-run").code == 2
 
 
 def test_a_window_that_closes_ends_the_run_and_leaves_nothing(
