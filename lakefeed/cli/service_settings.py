@@ -83,7 +83,7 @@ Duration = Annotated[
     _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d"),
 ]
 Size = Annotated[int, Field(ge=0), _reader(parse_size, "a size such as 4096, 256KiB, 64MiB, 1GB")]
-Rate = Annotated[Annotated[int, Field(ge=0)] | None, _reader(_rate, "a rate such as 200MB/s")]
+Rate = Annotated[Annotated[int, Field(gt=0)] | None, _reader(_rate, "a rate such as 200MB/s")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 

@@ -35,9 +35,17 @@ _Damage = tuple[str, str, str]
 
 
 class PayloadCheck:
-    """Reads the payloads of one state's live rows."""
+    """Reads the payloads of one state's live rows; `pace` is asked, by any of its threads, before
+    so many bytes are read."""
 
-    def __init__(self, files: OpenFiles, state: State, damaged: set[str]) -> None:
+    def __init__(
+        self,
+        files: OpenFiles,
+        state: State,
+        damaged: set[str],
+        pace: Callable[[int], None] | None = None,
+    ) -> None:
+        self._pace = pace or (lambda size_bytes: None)
         self._files = files
         self._reader = Reader(files)
         self._state = state
@@ -100,6 +108,7 @@ class PayloadCheck:
         rows = rows_from_table(table) if len(table) == 1 else []
         if rows and rows[0].codec is Codec.NONE and rows[0].length > PIECE_BYTES:
             return self._attempt(rows[0].path, partial(self._stream, rows[0]))
+        self._pace(int(np.asarray(table["length"]).astype(np.int64).sum()))
         if not self._attempt("", partial(self._read, table)):
             return []
         damages = []
@@ -118,6 +127,7 @@ class PayloadCheck:
         with self._files.use(layout.pack_path(row.pack)) as file:
             for at in range(0, row.length, _STREAM_BYTES):
                 length = min(_STREAM_BYTES, row.length - at)
+                self._pace(length)
                 checksum = crc32c(file.read_at(row.offset + at, length), checksum)
         if checksum != row.crc32c or row.length != row.size:
             raise Corrupt(row.path, expected=f"checksum {row.crc32c:08x}", found=f"{checksum:08x}")

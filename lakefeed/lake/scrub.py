@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
+from lakefeed.forking import new_lock
 from lakefeed.format import envelope
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.rows import Kind
@@ -32,7 +33,7 @@ from lakefeed.lake import layout
 from lakefeed.lake.catalogue import Catalogue, pack_source
 from lakefeed.lake.check_payloads import PayloadCheck
 from lakefeed.lake.files import OpenFiles
-from lakefeed.lake.findings import FINDINGS_MAX, Collector, Finding, silent
+from lakefeed.lake.findings import FINDINGS_MAX, Collector, Finding
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.placing import place_over
 from lakefeed.lake.throttle import Throttle
@@ -104,7 +105,8 @@ def scrub(
 ) -> Scrubbed:
     """Verify payloads from where the last run ended; return what was done and what is damaged.
 
-    `progress` is called after every row group and may raise to end the run; the next one goes on.
+    `progress` is called many times in a row group and may raise to end the run; the next one goes
+    on with that group.
     """
     files = OpenFiles(lake.volume)
     try:
@@ -123,6 +125,7 @@ class _Scrubber:
         self._files = files
         self._catalogue = Catalogue(files, _CACHE_BYTES)
         self._throttle = Throttle(options.rate_bytes)
+        self._pacing = new_lock()  # guards the throttle: payloads are read by several threads
         self._run = _Run()
         self._found: list[Damaged] = []
 
@@ -189,7 +192,7 @@ class _Scrubber:
             # Some progress is made by every run, however short.
             if self._is_over and self._run.payloads:
                 return None
-            found += self._group(info, head, group)
+            found += self._group(info, head, group, step)
             seq = info.seq
             state = replace(state, seq=seq, pack=id_, group=group + 1)
             if group + 1 < groups:
@@ -222,7 +225,9 @@ class _Scrubber:
         _write_state(self._lake.volume, state)
         return state
 
-    def _group(self, info: PackInfo, head: State, group: int) -> list[Damaged]:
+    def _group(
+        self, info: PackInfo, head: State, group: int, step: Callable[[], None]
+    ) -> list[Damaged]:
         """Return which payloads of one row group are damaged."""
         id_ = info.sealed.id
         source = pack_source(info)
@@ -234,9 +239,9 @@ class _Scrubber:
             return [Damaged(id_, subject, str(error.expected), str(error.found), now_ns)]
         own = rows.filter(pa.array(_own(rows, id_)))
         size = int(np.asarray(own["length"]).astype(np.int64).sum())
-        self._throttle.take(size)
         collector = Collector()
-        PayloadCheck(self._files, head, set()).run(iter([own]), collector, silent)
+        check = PayloadCheck(self._files, head, set(), self._pace)
+        check.run(iter([own]), collector, lambda *_: step())
         self._run.payloads += len(own)
         self._run.bytes += size
         findings = collector.report(head.number, True).findings
@@ -244,6 +249,11 @@ class _Scrubber:
             return []
         now_ns = self._lake.refs.server_time_ns()
         return [_damaged(id_, finding, now_ns) for finding in findings]
+
+    def _pace(self, size_bytes: int) -> None:
+        """Return when so much more may be read; safe from any thread."""
+        with self._pacing:
+            self._throttle.take(size_bytes)
 
 
 def _damaged(pack: str, finding: Finding, now_ns: int) -> Damaged:

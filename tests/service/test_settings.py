@@ -66,6 +66,7 @@ def test_inboxes_of_several_lakes_are_a_table(tmp_path: Path) -> None:
         ({"interval": "soon"}, "setting interval", "a duration such as"),
         ({"interval": "0s"}, "setting interval", "greater than 0"),
         ({"rate": "fast"}, "setting rate", "a rate such as"),
+        ({"rate": "0"}, "setting rate", "greater than 0"),
         ({"window": "night"}, "setting window", "22:00-06:00"),
         ({"listen": "nowhere"}, "setting listen", "an address such as"),
         ({"log_format": "xml"}, "setting log-format", "'text' or 'json'"),
