@@ -39,7 +39,7 @@ from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import discard, new_pack
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.service.options import InboxOptions
-from lakefeed.service.records import CLAIMS, Record, Records, claim_of, sorted_files
+from lakefeed.service.records import CLAIMS, Record, Records, claim_of, digest, sorted_files
 from lakefeed.service.taking import (
     STREAM_BYTES,
     Moved,
@@ -54,6 +54,7 @@ from lakefeed.service.threads import Guard, Stopped
 from lakefeed.service.waiting import Bad, Candidate, Left
 
 OPERATION = "inbox"
+_FORMERLY = "deleted or replaced in the lake since it was taken in and kept; touch it to renew it"
 _logger = logging.getLogger(__name__)
 
 
@@ -86,6 +87,8 @@ class Ingest:
         self._doubtful: dict[str, Record] = {}
         # Batches that were found in the log, and whose records may stay for long.
         self._committed: set[str] = set()
+        # Files taken in while the inbox was kept, which it is no longer.
+        self._formerly: frozenset[bytes] = frozenset()
 
     # -- recovery --------------------------------------------------------------------------------
 
@@ -117,6 +120,9 @@ class Ingest:
                 self._doubtful[batch] = replace(record, base=head.number)
                 self._records.forget(record)
         self._seen = head.number
+        formerly = () if self._options.keep else self._records.taken()
+        # A record of an earlier version does not say which lake has its files.
+        self._formerly = frozenset(digest(f) for one in formerly if one.lake for f in one.files)
         return stuck
 
     def _batches(self, oldest: int, newest: int) -> set[str | None]:
@@ -224,6 +230,9 @@ class Ingest:
             else:
                 row = [Kind.FILE, one.file.size, one.file.mtime_ns]
                 there = known[:3] == row and known[3] == self._checksum(one)
+                if not there and digest(one.file) in self._formerly:
+                    outcome.left.append(Left(one.file.path, _FORMERLY))
+                    continue
                 (same if there else fresh).append(one)
         lost = [*self._lost(snapshot, same)]
         gone = {one.file.path for one in lost}

@@ -29,6 +29,26 @@ def test_a_kept_inbox_remembers_what_was_taken(tmp_path: Path) -> None:
         assert made.take() == 0
 
 
+def test_an_inbox_that_is_no_longer_kept_brings_nothing_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with service(tmp_path) as made:
+        for name in ("deleted", "replaced", "same"):
+            drop(made.root, name, b"1")
+        assert made.take(keep=True) == 3
+        deleted(made, "deleted")
+        with made.lake.writer() as writer:
+            writer.put("replaced", b"newer")
+        drop(made.root, "new", b"2")
+        assert made.take() == 2
+        assert made.files() == {"new": b"2", "replaced": b"newer", "same": b"1"}
+        assert waiting(made.root) == ["deleted", "replaced"]
+        assert caplog.text.count("since it was taken in and kept") == 2
+        (made.root / "deleted").touch()
+        assert made.take(quiet_seconds=0.0) == 1
+        assert made.files()["deleted"] == b"1"
+
+
 @pytest.mark.slow
 def test_the_records_of_a_kept_inbox_do_not_grow_for_ever(tmp_path: Path) -> None:
     with service(tmp_path, keep=True, pack_files=1) as made:
