@@ -19,6 +19,7 @@ from lakefeed.service.telling import Teller
 from lakefeed.service.threads import Guard, in_thread
 
 LEASE = "compactor"
+_SILENT = "the volume does not answer"
 _logger = logging.getLogger(__name__)
 
 
@@ -38,10 +39,12 @@ class Leadership:
         """Have the lease whenever it can be had, until the guard stops; `pause` may end early."""
         while not self._guard.stopping:
             attempt = asyncio.create_task(self._attempt(lease_seconds))
-            patience = max(self._deadline - time.monotonic(), 0.0) if self.held.is_set() else None
+            held_seconds = max(self._deadline - time.monotonic(), 0.0)
+            patience = held_seconds if self.held.is_set() else lease_seconds
             done, _ = await asyncio.wait({attempt}, timeout=patience)
             if not done:
-                self._set(False, "the volume does not answer")
+                self._teller.problem(f"lease {LEASE} of {self._lake.name}: {_SILENT}")
+                self._set(False, _SILENT)
             await attempt
             await pause(lease_seconds / 3)
 
@@ -72,7 +75,10 @@ class Leadership:
             return False
         # The server may have counted from any moment of the call.
         self._deadline = began + lease_seconds
-        self._set(not self._guard.stopping, self._holder)
+        if time.monotonic() < self._deadline:
+            self._set(not self._guard.stopping, self._holder)
+        else:
+            self._set(False, _SILENT)
         return True
 
     def _set(self, held: bool, holder: str) -> None:
