@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -200,9 +200,11 @@ def _ask(url: str) -> dict[str, Any]:
     address = f"{url.rstrip('/')}/status"
     try:
         with urllib.request.urlopen(address, timeout=_HTTP_SECONDS) as answer:
-            facts: dict[str, Any] = json.load(answer)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise VolumeFailed(address, expected="the status of a compactd", found=str(error),
+            facts: Any = json.load(answer)
+        if not isinstance(facts, dict) or not {"name", "lakes"} <= facts.keys():
+            raise ValueError(f"another program's: {str(facts)[:80]}")
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        raise VolumeFailed(address, expected="the status of a compactd", found=str(error).strip(),
                            hint="check that it runs, and its --listen") from error  # fmt: skip
     return facts
 

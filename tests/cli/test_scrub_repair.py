@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import threading
 from pathlib import Path
+
+import pytest
 
 from lakefeed import Lake
 from lakefeed.lake import layout
@@ -121,3 +125,24 @@ def test_top_of_a_daemon_that_is_not_there_is_exit_code_6(run: Run) -> None:
     assert "expected the status of a compactd" in done.err
     assert run("top", "ftp://x").code == 2
     assert run("top", "/no/such/lake").code == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 200 OK\r\n\r\n{}", b"HTTP/1.1 200 OK\r\n\r\n[1]"],
+)
+def test_top_of_another_program_is_no_bug(run: Run, answer: bytes) -> None:
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        done = run("top", f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert done.code == 6
+    assert "expected the status of a compactd" in done.err
+    assert run("top", "http://127.0.0.1:port").code == 6
