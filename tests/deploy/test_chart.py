@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,6 +163,17 @@ def test_a_static_volume_and_its_claim_find_each_other() -> None:
         assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
         assert volume["spec"]["claimRef"]["name"] == claim["metadata"]["name"]
         assert claim["spec"]["storageClassName"] == volume["spec"]["storageClassName"] == ""
+
+
+def test_big_user_numbers_stay_whole(tmp_path: Path) -> None:
+    """Helm reads the numbers of a file as floating point, and prints 1e+09 where it is not told."""
+    values = tmp_path / "values.yaml"
+    values.write_text("podSecurityContext: {runAsUser: 1000810000, runAsGroup: 1000810000}\n"
+                      "mount: {enabled: true}\n")  # fmt: skip
+    done = helm("template", "demo", str(CHART), "-f", str(values))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1000810000") >= 9
+    assert "e+09" not in done.stdout
 
 
 def test_names_stay_within_what_kubernetes_allows() -> None:
