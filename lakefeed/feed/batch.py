@@ -51,17 +51,20 @@ class Names:
 class Batch:
     """Verified samples; sample i is `data[splits[i] : splits[i + 1]]`.
 
-    The first `real` samples are the step's own; behind them are those that only fill the batch up
-    (`last="pad"`: empty, label -1; `last="repeat"`: from the beginning of the epoch). `corrupt`
-    names what `on_corrupt="skip"` left out; `kept` then says which samples of the step these are,
-    and is None where all are there. `state` is where to restore a feed so that it goes on behind
-    this batch. In a `with` block the buffer is released at its end.
+    The first `real` samples are the step's own, from position `low` of `epoch` on; behind them are
+    those that only fill the batch up (`last="pad"`: empty, label -1; `last="repeat"`: from the
+    beginning of the epoch). `corrupt` names what `on_corrupt="skip"` left out; `kept` then says
+    which samples of the step these are, and is None where all are there. `state` is where to
+    restore a feed so that it goes on behind this batch. In a `with` block the buffer is released at
+    its end.
     """
 
     labels: Labels | None
     data: NDArray[np.uint8]
     splits: NDArray[np.int64]
     cursor: Cursor
+    epoch: int
+    low: int
     real: int
     names: Names = field(repr=False)
     corrupt: tuple[str, ...] = ()

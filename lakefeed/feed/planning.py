@@ -27,11 +27,14 @@ Order = Callable[[NDArray[np.int64], Key], NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Some batches in a row: batch i has numbers[splits[i] : splits[i + 1]], the first `real[i]` of
-    them samples of its own and the rest fill; behind it the feed stands at cursors[i]."""
+    """Some batches of an epoch in a row: batch i has numbers[splits[i] : splits[i + 1]], the first
+    `real[i]` of them samples of its own, which stand from position low[i] on, and the rest fill;
+    behind it the feed stands at cursors[i]."""
 
+    epoch: int
     numbers: NDArray[np.int64]
     splits: list[int]
+    low: list[int]
     real: list[int]
     cursors: list[Cursor]
 
@@ -41,8 +44,8 @@ class Draft:
     def first(self, batches: int) -> Draft:
         """Return the first batches of the draft."""
         end = self.splits[batches]
-        return Draft(self.numbers[:end], self.splits[: batches + 1], self.real[:batches],
-                     self.cursors[:batches])  # fmt: skip
+        return Draft(self.epoch, self.numbers[:end], self.splits[: batches + 1],
+                     self.low[:batches], self.real[:batches], self.cursors[:batches])  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Plan:
         if not self.partition.batches(self.count):
             return None
         pieces: list[NDArray[np.int64]] = []
-        splits, real = [0], list[int]()
+        splits, low, real = [0], list[int](), list[int]()
         cursors: list[Cursor] = []
         first, window_end = cursor, 0
         while splits[-1] < samples_max or not cursors:
@@ -95,12 +98,14 @@ class Plan:
             pieces.append(np.arange(step.low, step.high, dtype=np.int64))
             pieces.append(self._fill(step.fill, step.filled))
             splits.append(splits[-1] + step.high - step.low + step.filled)
+            low.append(step.low)
             real.append(step.high - step.low)
             skip, cursor = self.every - 1, self._behind(cursor, step.next)
             cursors.append(cursor)
         if not cursors:
             return None
-        return Draft(self._numbers(np.concatenate(pieces), first), splits, real, cursors)
+        numbers = self._numbers(np.concatenate(pieces), first)
+        return Draft(first.epoch, numbers, splits, low, real, cursors)
 
     def _window_end(self, position: int) -> int:
         window = self.shuffle.window

@@ -351,7 +351,8 @@ class Window:
             labels[chosen == NOTHING] = NO_LABEL
         names = tuple(self._name(at) for at in bad)
         paths = Names(self.means.patience.beyond_closing(selection.paths), numbers)
-        return Batch(labels, data, splits, draft.cursors[number], real, paths, names, kept)
+        return Batch(labels, data, splits, draft.cursors[number], draft.epoch, draft.low[number],
+                     real, paths, names, kept)  # fmt: skip
 
 
 def _hint(places: list[tuple[int, int]], file: ReadableFile) -> bool:

@@ -133,6 +133,16 @@ def test_samples_of_the_next_epoch_have_its_positions(lake: Lake) -> None:
         assert list(results) == straight[1:]
 
 
+def test_samples_of_a_worker_that_takes_turns_have_their_own_positions(lake: Lake) -> None:
+    with Feed(lake.snapshot(), "", OPTIONS) as feed, mapped(feed, placed, workers=1) as results:
+        straight = list(results)
+    for worker in range(4):
+        with Feed(lake.snapshot(), "", OPTIONS) as feed:
+            feed.take_turns(worker, 4)
+            with mapped(feed, placed, workers=1) as results:
+                assert list(results) == straight[worker::4]
+
+
 def test_a_process_that_dies_is_an_error_not_a_hang(lake: Lake) -> None:
     with (
         Feed(lake.snapshot(), "", OPTIONS) as feed,

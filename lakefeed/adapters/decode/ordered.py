@@ -123,17 +123,16 @@ class Ordered(Closing, Generic[T]):
         return result
 
     def _start_one(self) -> None:
-        before = self._feed.state()
         try:
             batch = next(self._feed, None)
         except Exception as error:  # noqa: BLE001 - comes out of `next` behind the results before it
-            self._works.append((_raiser(error), before))
+            self._works.append((_raiser(error), self._state))
             self._drained = True
             return
         if batch is None:
             self._drained = True
             return
-        work = self._begin(samples_of(self._feed, before, batch))
+        work = self._begin(samples_of(batch, self._feed.options.seed))
         self._works.append((work, batch.state))
 
     def close(self) -> None:
@@ -180,21 +179,15 @@ def width(workers: int | None) -> int:
     return workers
 
 
-def samples_of(feed: Feed, before: Mapping[str, Any], batch: Batch) -> Samples:
-    """Return a batch with its place in the epoch, `before` being the feed's state before it."""
-    position, epoch = int(before["position"]), int(before["epoch"])
-    partition, count = feed.options.partition, len(feed.selection)
-    step = partition.step(position, count)
-    if step is None:  # what the epoch has left fills no step of this size: the next one began
-        epoch, step = epoch + 1, partition.step(0, count)
-    low = 0 if step is None else step.low
+def samples_of(batch: Batch, seed: int) -> Samples:
+    """Return a batch of a feed with this seed."""
     return Samples(
         views=batch.views(),
         labels=batch.labels,
         names=batch.names,
-        seed=feed.options.seed,
-        epoch=epoch,
-        positions=low + (np.arange(len(batch)) if batch.kept is None else batch.kept),
+        seed=seed,
+        epoch=batch.epoch,
+        positions=batch.low + (np.arange(len(batch)) if batch.kept is None else batch.kept),
     )
 
 
