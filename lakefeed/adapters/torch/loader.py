@@ -152,8 +152,9 @@ class Loader(Closing):
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
         try:
-            if self._running is running:
-                self._set_dataset()
+            if self._running is not running:
+                return  # a newer iteration has begun before this one was asked for anything
+            self._set_dataset()
             stage, finish = self._pipeline(running)
             for state, value in stage.items:
                 if self._running is not running:

@@ -234,6 +234,19 @@ def test_leaving_a_loop_early_and_closing_leaves_nothing(lake: Path, way: str) -
     loader.close()
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_iteration_that_a_newer_one_ended_before_it_began_changes_nothing(
+    lake: Path, way: str
+) -> None:
+    with Loader(lake, "train", OPTIONS, WAYS[way]) as loader:
+        ended, batches = iter(loader), iter(loader)
+        first = next(batches)
+        assert list(ended) == []
+        assert names([first, *batches]) == expected(lake, epoch=1)
+        assert list(ended) == []
+        assert names(loader) == expected(lake, epoch=2)
+
+
 def test_an_iteration_that_is_collected_in_a_thread_of_its_feed_ends(
     lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
