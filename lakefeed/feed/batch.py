@@ -31,10 +31,15 @@ class Names:
         self._look_up = look_up
         self._numbers = numbers
 
+    @property
+    def blank(self) -> NDArray[np.bool_]:
+        """Which samples are empty ones, in place of a file or none; an empty file is none."""
+        return self._numbers < 0
+
     @Lazy
     def array(self) -> pa.Array:
         """The paths as an Arrow array of large strings; "" for an empty sample."""
-        there = self._numbers >= 0
+        there = ~self.blank
         if there.all():
             return self._look_up(self._numbers)
         names = iter(self._look_up(self._numbers[there]).to_pylist())

@@ -340,6 +340,7 @@ class Window:
         numbers, real, kept = draft.numbers[start:end], draft.real[number], None
         if bad and self.means.fixed:
             chosen[np.array(bad) - start] = NOTHING
+            numbers = np.where(chosen == NOTHING, EMPTY, numbers)
         elif bad:
             chosen = np.setdiff1d(chosen, bad, assume_unique=True)
             kept = chosen - start
@@ -347,8 +348,6 @@ class Window:
             real -= sum(at - start < real for at in bad)
         data, splits = self._places.gather(number, chosen)
         labels = _labels(selection, numbers)
-        if labels is not None and bad and self.means.fixed:
-            labels[chosen == NOTHING] = NO_LABEL
         names = tuple(self._name(at) for at in bad)
         paths = Names(self.means.patience.beyond_closing(selection.paths), numbers)
         return Batch(labels, data, splits, draft.cursors[number], draft.epoch, draft.low[number],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from lakefeed.adapters.decode import Decode, Pictures, decoded
 from lakefeed.adapters.decode.geometry import Part, choose, draws
 from lakefeed.errors import Corrupt, Invalid
 from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.feed.labels import NO_LABEL
 from lakefeed.lake.lake import Lake
-from tests.feed.lakes import lake_of
+from tests.feed.lakes import QUIET, lake_of
+from tests.feed.test_feed import corrupt_one_payload
 from tests.support.threads import Threads
 
 pytestmark = pytest.mark.slow
@@ -179,6 +182,38 @@ def test_random_parts_lie_inside_and_have_the_wanted_area() -> None:
         assert 0.95 < part.width / part.height < 2.05
     assert 900 < sum(part.mirrored for part in parts) < 1100
     assert choose(Decode((8, 8)), 200, 300, np.zeros(5)) == Part(0, 0, 200, 300, False)
+
+
+# -- batches of one size ---------------------------------------------------------------------------
+
+
+def test_what_only_fills_a_batch_up_is_black() -> None:
+    with pictures(FILES, Decode((8, 8)), batch_size=7, last="pad", labels="parent") as batches:
+        found = batches()
+    assert [len(batch) for batch in found] == [7, 7, 7, 7]
+    blank = np.array([path == "" for batch in found for path in batch.paths])
+    images = np.concatenate([batch.images for batch in found])
+    labels = np.concatenate([batch.labels for batch in found if batch.labels is not None])
+    assert blank.sum() == 28 - len(FILES)
+    assert not images[blank].any() and images[~blank].any(axis=(1, 2, 3)).all()
+    assert np.array_equal(labels == NO_LABEL, blank)
+
+
+def test_a_damaged_picture_that_is_skipped_is_black_in_a_batch_of_a_fixed_size(
+    tmp_path: Path,
+) -> None:
+    with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
+        for path, data in FILES.items():
+            writer.put(path, data)
+    corrupt_one_payload(tmp_path, FILES["train/class1/007"])
+    options = FeedOptions(8, last="repeat", labels="parent", on_corrupt="skip")
+    with Feed(tmp_path, "", options) as feed, decoded(feed, Decode((8, 8))) as batches:
+        found = list(batches)
+    assert [len(batch) for batch in found] == [8, 8, 8]
+    black = [path for batch in found for path, image in zip(batch.paths, batch.images, strict=True)
+             if not image.any()]  # fmt: skip
+    assert black == [""]
+    assert {path for batch in found for path in batch.paths} == {*FILES, ""} - {"train/class1/007"}
 
 
 # -- what goes wrong -------------------------------------------------------------------------------

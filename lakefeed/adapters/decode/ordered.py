@@ -48,7 +48,8 @@ class Given:
 class Samples:
     """A batch and where it stands in its epoch; `positions` seed what is random about a sample.
 
-    `views` are the samples' bytes: memory of the batch in this process, copies in another one.
+    `views` are the samples' bytes: memory of the batch in this process, copies in another one. Some
+    samples may be `blank`: they fill a batch up (`last="pad"`), or stand for a damaged one.
     """
 
     views: list[memoryview] | list[bytes]
@@ -57,6 +58,7 @@ class Samples:
     seed: int
     epoch: int
     positions: NDArray[np.int64]
+    blank: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.views)
@@ -68,7 +70,7 @@ class Samples:
 
     def __reduce__(self) -> tuple[Any, ...]:
         copies = [bytes(view) for view in self.views]
-        rest = (self.labels, Given(self.paths), self.seed, self.epoch, self.positions)
+        rest = (self.labels, Given(self.paths), self.seed, self.epoch, self.positions, self.blank)
         return Samples, (copies, *rest)
 
 
@@ -188,6 +190,7 @@ def samples_of(batch: Batch, seed: int) -> Samples:
         seed=seed,
         epoch=batch.epoch,
         positions=batch.low + (np.arange(len(batch)) if batch.kept is None else batch.kept),
+        blank=batch.names.blank,
     )
 
 

@@ -40,7 +40,7 @@ _HINT = 'leave it out of the selection, or look at it with "lakefeed cat"'
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
-    """A decoded batch: uint8 [samples, height, width, 3]."""
+    """A decoded batch: uint8 [samples, height, width, 3]; an empty sample is black."""
 
     images: Image
     labels: NDArray[np.int32] | None
@@ -96,6 +96,9 @@ def _decode_some(samples: Samples, options: Decode, images: Image, which: range)
     drawn = draws(seed, samples.epoch, samples.positions[which.start : which.stop])
     assert drawn.shape[1] == DRAWS
     for at, numbers in zip(which, drawn, strict=True):
+        if samples.blank[at]:
+            images[at] = 0
+            continue
         try:
             decode_one(samples.views[at], options, numbers, images[at])
         except (ValueError, cv2.error) as error:
