@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lakefeed.errors import Invalid
+from lakefeed.feed.fetching import Patience
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.posix import PosixVolume
@@ -41,14 +42,14 @@ class Place:
     @contextmanager
     def opened(self) -> Iterator[Snapshot]:
         """Lend the snapshot; what this opened is closed afterwards."""
-        source = self.source
+        source, run = self.source, Patience.for_look_ups().run
         if isinstance(source, Snapshot):
             yield source
         elif isinstance(source, Lake):
-            yield source.snapshot(self.number)
+            yield run(lambda: source.snapshot(self.number))
         else:
-            with Lake.open(source) as lake:
-                yield lake.snapshot(self.number)
+            with run(lambda: Lake.open(source)) as lake:
+                yield run(lambda: lake.snapshot(self.number))
 
     def __reduce__(self) -> tuple[type[Place], tuple[str, int]]:
         """Send the path and the number; Invalid for a lake that is in no directory."""

@@ -81,12 +81,17 @@ class Feed(Closing):
     @property
     def snapshot(self) -> Snapshot:
         """The snapshot that is served, opened on first use."""
-        return self._sources.snapshot
+        return self._patience.run(lambda: self._sources.snapshot)
 
     @Lazy
     def selection(self) -> Selection:
         """The samples, resolved on first use; NotFound when there are none."""
-        return self._resolve(self.snapshot)
+        snapshot = self.snapshot
+        return self._patience.run(lambda: self._resolve(snapshot))
+
+    @property
+    def _patience(self) -> Patience:
+        return Patience.for_look_ups(self._recorder)
 
     def _resolve(self, snapshot: Snapshot) -> Selection:
         labelling = self._options.labelling
@@ -228,6 +233,9 @@ class Feed(Closing):
         """
         if wanted.snapshot == self.snapshot.number:
             return False
+        return self._patience.run(lambda: self._compared(wanted))
+
+    def _compared(self, wanted: Cursor) -> bool:
         try:
             theirs = self._resolve(self.snapshot.at(wanted.snapshot))
             known = wanted.selection in (theirs.digest, theirs.content())

@@ -52,6 +52,11 @@ class Patience:
             pause *= _GROWTH
         raise AssertionError("the last attempt returns or raises")
 
+    @classmethod
+    def for_look_ups(cls, recorder: Recorder | None = None) -> Patience:
+        """Return the patience of one who looks something up before any worker reads."""
+        return cls(threading.Event(), recorder or Recorder())
+
     def beyond_closing(self, action: Callable[[_Asked], _Result]) -> Callable[[_Asked], _Result]:
         """Return `action` with as much patience, for one who may ask when the feed is closed."""
         patience = Patience(threading.Event(), self._recorder)

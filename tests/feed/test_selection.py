@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import pyarrow as pa
 import pytest
 
 from lakefeed.errors import Invalid, NotFound
+from lakefeed.feed import fetching
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Selection, resolve
 from lakefeed.lake.lake import Lake
+from lakefeed.volume.memory import MemoryVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.lake.tools import compact
+from tests.support.faulty import FaultyVolume
 
 FILES = {**some_files(20), "val/class1/x.bin": b"x", "top.bin": b"top", "train/deep/a/b.bin": b"d"}
 
@@ -162,3 +167,29 @@ def test_the_content_tells_other_bytes_and_other_paths_apart() -> None:
             writer.rename(sorted(files)[0], "train/class0/renamed")
         renamed = chosen(lake, "train").content()
         assert len({before, changed, renamed}) == 3
+
+
+@pytest.mark.parametrize("select", ["train", "train/**/*.bin", ["train/class0/00000.bin"]])
+def test_what_a_feed_serves_is_looked_up_with_patience(
+    select: str | list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot, the selection and, for a state of another snapshot, that one's as well."""
+    monkeypatch.setattr(fetching, "_FIRST_PAUSE_SECONDS", 0.001)
+    files, inner = some_files(24), MemoryVolume()
+    with lake_of(files, inner) as lake:
+        lake.merge_index(everything=True)
+        with Feed(lake, select) as feed:
+            state, number = feed.state(), feed.snapshot.number
+        with lake.writer(QUIET) as writer:
+            writer.put("train/class0/00000.bin", files["train/class0/00000.bin"])
+        compact(lake)
+    for later in itertools.count(1):
+        volume = FaultyVolume(inner, verbs={"read", "open"})
+        with Lake.open(volume) as lake, Feed(lake, select) as feed:
+            volume.fail_at = volume.count("read", "open") + later
+            assert len(feed.selection) in (24, 1)
+            feed.restore(state)
+            assert feed.snapshot.number > number
+        if not volume.fired:
+            break
+    assert later > 5
