@@ -20,6 +20,8 @@ OnCorrupt = Literal["raise", "skip"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
+_WHOLE = ("batch_size", "rank", "world_size")
+_WHOLE_OR_NONE = ("epochs", "prefetch", "window")
 # More batches than any budget of bytes lets through.
 _DEPTH_MAX = 1 << 20
 
@@ -36,6 +38,14 @@ def bytes_of(size: int | str, name: str) -> int:
     if match is None or match[2] not in _UNITS:
         raise Invalid(name, expected=expected, found=repr(size))
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _whole(number: int, name: str) -> int:
+    """Return a whole number, numpy's too, as Python's: a feed's state is made of it."""
+    try:
+        return operator.index(number)
+    except TypeError as error:
+        raise Invalid(name, expected="a whole number", found=repr(number)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +102,13 @@ class FeedOptions:
     observer: Observer | None = None
 
     def __post_init__(self) -> None:
+        for name in (*_WHOLE, *_WHOLE_OR_NONE):
+            number = getattr(self, name)
+            if number is not None or name in _WHOLE:
+                object.__setattr__(self, name, _whole(number, name))
         _ = self.order, self.partition, self.labelling
+        if self.epochs is not None and self.epochs < 1:
+            raise Invalid("epochs", expected="at least 1, or None: without end", found=self.epochs)
         limits = self.limits
         for name, value in (("prefetch", limits.depth), ("memory_bytes", limits.bytes_max)):
             if value < 1:
