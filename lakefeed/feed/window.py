@@ -27,6 +27,7 @@ from lakefeed.feed.batch import Batch, Names
 from lakefeed.feed.buffers import Pool
 from lakefeed.feed.fetching import Patience
 from lakefeed.feed.labels import NO_LABEL, Labels
+from lakefeed.feed.moved import read_moved
 from lakefeed.feed.planning import EMPTY, Draft
 from lakefeed.feed.reads import plan_reads
 from lakefeed.feed.selection import Selection
@@ -303,17 +304,14 @@ class Window:
             self.means.patience.run(self._fetch_moved)
 
     def _fetch_moved(self) -> None:
-        snapshot = self.means.snapshot
-        gone = sorted(self._gone)
-        paths = self.means.selection.paths(self.draft.numbers[np.array(gone)])
-        table = snapshot.locate(paths.cast("string"))
-        for row, at in enumerate(gone):
-            try:
-                (data,) = snapshot.read_rows(table.slice(row, 1))
-            except Corrupt as error:
-                self._refuse(at, error)
+        gone = np.array(sorted(self._gone))
+        paths = self.means.selection.paths(self.draft.numbers[gone])
+        for row, found in read_moved(self.means.snapshot, paths, self.rows.size[gone]):
+            at = int(gone[row])
+            if isinstance(found, Corrupt):
+                self._refuse(at, found)
             else:
-                self._places.put(at, data)
+                self._places.put(at, found)
 
     # -- batches ---------------------------------------------------------------------------------
 

@@ -200,6 +200,46 @@ def test_files_that_compaction_moved_are_found_in_their_new_pack() -> None:
     assert served == FILES
 
 
+def test_files_that_compaction_moved_are_asked_for_together() -> None:
+    """The newest commit is looked for once a window, not once a file."""
+    inner = MemoryVolume()
+    with lake_of(FILES, inner) as lake:
+        lake.merge_index()
+        before = lake.snapshot()
+        compact(lake)
+        for pack in before.state.packs:
+            inner.unlink(layout.pack_path(pack))
+    volume = FaultyVolume(inner)
+    with (
+        Lake.open(volume) as lake,
+        Feed(lake.snapshot(before.number), "train", FeedOptions(len(FILES))) as feed,
+    ):
+        assert len(feed.selection) == len(FILES)
+        looks = volume.count("refresh")
+        assert len(next(feed).paths) == len(FILES)
+        assert volume.count("refresh") <= looks + 2
+
+
+def test_a_damaged_file_that_compaction_moved_spoils_no_other(tmp_path: Path) -> None:
+    files = {f"train/{at:03d}": bytes([at]) * 50 + b"unlike any other" for at in range(40)}
+    with Lake.create(tmp_path) as lake:
+        with lake.writer(QUIET) as writer:
+            for path, data in files.items():
+                writer.put(path, data)
+        lake.merge_index(everything=True)
+        before = lake.snapshot()
+        compact(lake)
+        for pack in before.state.packs:
+            (tmp_path / layout.pack_path(pack)).unlink()
+        corrupt_one_payload(tmp_path, files.pop("train/007"))
+    with Lake.open(tmp_path) as lake:
+        options = FeedOptions(16, on_corrupt="skip")
+        with Feed(lake.snapshot(before.number), "train", options) as feed:
+            batches = [zip(batch.paths, batch.bytes(), strict=True) for batch in feed]
+            assert dict(pair for batch in batches for pair in batch) == files
+            assert feed.stats().corrupt_samples == 1
+
+
 def test_packs_that_garbage_collection_took_are_missed_by_name() -> None:
     volume = MemoryVolume()
     with lake_of(FILES, volume) as lake:

@@ -1,0 +1,41 @@
+"""Payloads whose pack is gone because compaction moved them: the snapshot knows where they are.
+
+Asking it costs a look at the newest commit and into the index, so many are asked for together, up
+to some megabytes. One that is damaged spoils no other: then they are asked for one by one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lakefeed.errors import Corrupt
+from lakefeed.lake.snapshot import Snapshot
+
+# They are held beside the budget until they are in their places: what a few reads bring.
+_TOGETHER_BYTES = 8 << 20
+
+
+def read_moved(
+    snapshot: Snapshot, paths: pa.Array, sizes: NDArray[np.int64]
+) -> Iterator[tuple[int, bytes | Corrupt]]:
+    """Yield the number of each path and its verified bytes, or what is wrong with them."""
+    table = snapshot.locate(paths.cast("string"))
+    groups = (np.cumsum(sizes) - sizes) // _TOGETHER_BYTES
+    edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(sizes)]
+    for start, end in itertools.pairwise(edges):
+        some = table.slice(start, end - start)
+        yield from enumerate(_read(snapshot, some), start)
+
+
+def _read(snapshot: Snapshot, table: pa.Table) -> Sequence[bytes | Corrupt]:
+    try:
+        return snapshot.read_rows(table)
+    except Corrupt as error:
+        if len(table) == 1:
+            return [error]
+    return [found for at in range(len(table)) for found in _read(snapshot, table.slice(at, 1))]
