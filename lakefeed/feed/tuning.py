@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lakefeed.errors import Invalid
+from lakefeed.errors import Invalid, LakefeedError
 from lakefeed.feed.pace import Pace
 from lakefeed.feed.planning import Draft
 from lakefeed.feed.slots import Limits
@@ -118,12 +118,21 @@ class Tuner:
         return max(1, min(self._samples, int(self.window_bytes / self._sample_bytes)))
 
     def sized(self, means: Means, draft: Draft, pace: Pace) -> tuple[Window, Draft]:
-        """Return a window that fits into the budget beside another one, or holds one batch."""
+        """Return a window that fits into the budget beside another one, or holds one batch.
+
+        What would go wrong again concerns some batch: those before it make a window without it.
+        """
         tuning = self.tuning(pace)
-        window = Window(means, draft, tuning)
-        while len(draft) > 1 and not self.fits(window):
+        while True:
+            try:
+                window = Window(means, draft, tuning)
+            except LakefeedError as error:
+                if error.retryable or len(draft) == 1:
+                    raise
+            else:
+                if len(draft) == 1 or self.fits(window):
+                    break
             draft = draft.first(len(draft) // 2)
-            window = Window(means, draft, tuning)
         if window.needed_bytes > self._limits.bytes_max:
             name = str(means.selection.paths(draft.numbers[:1])[0].as_py())
             raise Invalid(

@@ -16,8 +16,10 @@ from lakefeed.errors import Corrupt, Invalid, VolumeFailed
 from lakefeed.feed import assembly, fetching, tuning
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
+from lakefeed.feed.indexed import Indexed
 from lakefeed.feed.labels import NO_LABEL
 from lakefeed.feed.stats import Recorder
+from lakefeed.feed.table import Rows
 from lakefeed.format.checksum import crc32c
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
@@ -279,6 +281,26 @@ def test_a_damaged_sample_stops_the_feed_unless_it_is_skipped(tmp_path: Path) ->
     damaged_lake(tmp_path, [41])
     with Feed(tmp_path, "train", FeedOptions(16)) as feed, pytest.raises(Corrupt, match="2/041"):
         list(feed)
+
+
+@pytest.mark.parametrize("victim", [0, 3, 4, 133, 199])
+def test_damage_in_the_index_comes_behind_the_batches_before_it(
+    volume: MemoryVolume, victim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they would have been planned together with the one that it concerns."""
+    usual = Indexed.rows
+
+    def rows(selection: Indexed, numbers: np.ndarray) -> Rows:
+        if victim in numbers:
+            raise Corrupt("a group of the index")
+        return usual(selection, numbers)
+
+    monkeypatch.setattr(Indexed, "rows", rows)
+    with Lake.open(volume) as lake, Feed(lake, "train", FeedOptions(4, None)) as feed:
+        for _ in range(victim // 4):
+            next(feed)
+        with pytest.raises(Corrupt, match="a group of the index"):
+            next(feed)
 
 
 def test_an_empty_sample_with_a_checksum_of_something_is_damaged(
