@@ -18,6 +18,7 @@ process brings its part. Keeps I8 and I9; the state is that of the last batch ha
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -162,6 +163,9 @@ class Loader(Closing):
         return self._batches(running)
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
+        # A program may end with an iterator in a variable, whose turn comes when nothing is left of
+        # the modules that would close it.
+        end = weakref.finalize(running, close_from_anywhere, running.close)
         try:
             if self._running is not running:
                 return
@@ -175,7 +179,7 @@ class Loader(Closing):
                 self._state = state
                 yield tree
         finally:
-            close_from_anywhere(running.close)
+            end()
 
     def _feed(self, resources: ExitStack, epoch: int) -> Feed:
         options = replace(self._feed_options, epochs=epoch + 1)

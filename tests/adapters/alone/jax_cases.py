@@ -183,6 +183,26 @@ def test_leaving_the_loop_and_iterating_again(lake: Lake) -> None:
         assert Counter(second) == Counter(FILES.values())
 
 
+LEAVING = """
+import sys
+import lakefeed.jax
+from lakefeed import FeedOptions
+loader = lakefeed.jax.Loader(sys.argv[1], "train", FeedOptions(8))
+batches = iter(loader)
+next(batches)
+"""
+
+
+def test_a_program_that_ends_amid_an_epoch_ends_without_a_word(tmp_path: Path) -> None:
+    with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
+        for at in range(64):
+            writer.put(f"train/{at:02d}.bin", bytes(at))
+    leaving = [sys.executable, "-c", LEAVING, str(tmp_path)]
+    done = subprocess.run(leaving, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0
+    assert "ignored" not in done.stderr
+
+
 PROCESS = """
 import json, sys
 import jax
