@@ -32,7 +32,12 @@ class Payload(NamedTuple):
 
 
 def encode(data: Buffer, codec: Codec = Codec.NONE) -> Payload:
-    """Return the payload of `data`; compression that saves under 1/8 is not used."""
+    """Return the payload of `data`; compression that saves under 1/8 is not used.
+
+    Whatever shows its memory, an array of numbers for instance, counts as the bytes it takes.
+    """
+    if not isinstance(data, bytes | bytearray):
+        data = _single_bytes(data)
     size = len(data)
     checksum = crc32c(data)
     if codec is Codec.ZSTD and 64 <= size <= COMPRESS_BYTES_MAX:
@@ -40,6 +45,13 @@ def encode(data: Buffer, codec: Codec = Codec.NONE) -> Payload:
         if len(packed) <= size - size // 8:
             return Payload(packed, size, Codec.ZSTD, checksum)
     return Payload(data, size, Codec.NONE, checksum)
+
+
+def _single_bytes(data: Buffer) -> Buffer:
+    # Everybody from here on takes `len` for the size, and a slice for a part.
+    view = memoryview(data)
+    plain = view.ndim == 1 and view.itemsize == 1 and view.c_contiguous
+    return view if plain else view.tobytes()
 
 
 def decode(stored: bytes, size: int, codec: int, checksum: int, subject: str) -> bytes:

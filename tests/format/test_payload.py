@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from array import array
+from typing import Any
 
+import numpy as np
 import pytest
 from crc32c import crc32c
 from hypothesis import given
@@ -88,3 +91,25 @@ def test_a_row_that_lies_is_noticed(size: int, codec: int, checksum: int | None)
     checksum = payload.crc32c if checksum is None else checksum
     with pytest.raises(Corrupt, match="expected"):
         decode(bytes(payload.stored), size, codec, checksum, "test")
+
+
+@pytest.mark.parametrize("codec", Codec)
+@pytest.mark.parametrize(
+    "data",
+    [
+        array("i", range(1000)),
+        memoryview(array("d", [1.5] * 100)),
+        np.zeros((16, 16, 3), np.uint8),
+        np.arange(500, dtype=">f4"),
+        np.arange(1000, dtype=np.uint8),
+        np.arange(1000, dtype=np.uint8)[::2],
+        np.empty((0, 3), np.float32),
+        np.float32(7),
+    ],
+    ids=lambda data: type(data).__name__,
+)
+def test_what_holds_more_than_single_bytes_is_its_bytes(data: Any, codec: Codec) -> None:
+    payload = encode(data, codec)
+    whole = memoryview(data).tobytes()
+    assert (payload.size, len(payload.stored)) == (len(whole), memoryview(payload.stored).nbytes)
+    assert decoded(payload) == whole

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import numpy as np
 import pytest
 
 from lakefeed.errors import Invalid, NotFound
@@ -269,6 +270,19 @@ def test_payloads_read_back_in_either_codec(codec: Codec) -> None:
         lengths = {row.path: row.length for row in all_rows(lake.snapshot())}
         assert (lengths["text"] < 5000) == (codec is Codec.ZSTD)
         assert lengths["random"] == 5000
+
+
+@pytest.mark.parametrize("codec", Codec)
+def test_memory_of_any_shape_is_stored_as_its_bytes_and_harms_no_neighbour(codec: Codec) -> None:
+    picture = np.arange(48, dtype=np.float32).reshape(4, 4, 3)
+    with new_lake() as lake:
+        with lake.writer(WriterOptions(flush_age_seconds=NEVER, codec=codec)) as writer:
+            writer.put("a", b"before")
+            writer.put("b", picture)  # type: ignore[arg-type]
+            writer.put("c", np.full(99, 7, np.uint8))  # type: ignore[arg-type]
+            assert writer.get("b") == picture.tobytes()
+        expected = {"a": b"before", "b": picture.tobytes(), "c": b"\x07" * 99}
+        assert contents(lake.snapshot()) == expected
 
 
 def test_a_reference_can_have_times_mode_and_attributes_of_its_own() -> None:
