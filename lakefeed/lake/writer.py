@@ -51,8 +51,7 @@ _STREAM_BYTES = 4 << 20
 class Writer:
     """Collects operations and commits them in groups. Use it in a `with` block.
 
-    Leaving the block normally commits what is gathered; leaving it by an exception drops what was
-    not acknowledged yet.
+    Leaving the block commits what is gathered; by an exception, drops what is not acknowledged.
     """
 
     def __init__(self, publisher: Publisher, options: WriterOptions) -> None:
@@ -282,8 +281,9 @@ class Writer:
 
     def _start_thread(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lakefeed-commit", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="lakefeed-commit", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _run(self) -> None:
         try:

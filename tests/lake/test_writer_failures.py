@@ -267,6 +267,30 @@ def test_a_closed_writer_refuses_and_closes_twice() -> None:
         assert "lakefeed-commit" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_a_writer_whose_thread_could_not_be_started_starts_it_with_the_next_put(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with new_lake() as lake, lake.writer(WriterOptions(flush_age_seconds=0)) as writer:
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError):
+                writer.put("refused", b"1")
+        assert writer.put("taken", b"2").wait(60) == 1
+        assert contents(lake.snapshot()) == {"taken": b"2"}
+
+
+def test_a_writer_whose_thread_could_not_be_started_closes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        monkeypatch.setattr(threading.Thread, "start", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            writer.put("refused", b"1")
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_is_refused_and_harms_nothing() -> None:
     with new_lake() as lake, lake.writer(QUIET) as writer:
