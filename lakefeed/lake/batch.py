@@ -115,8 +115,7 @@ class Batch:
         """Wake everybody who waits, with the commit's number or with what went wrong."""
         self.snapshot = snapshot
         self.error = error
-        if error is not None:
-            self.operations = {}  # a failed batch may be kept for its error, never for its bytes
+        self.operations = {}  # a batch is kept by its handles, and for its error, never for bytes
         self.finished.set()
 
     def wait(self, timeout_seconds: float | None = None) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -289,6 +291,22 @@ def test_a_writer_whose_thread_could_not_be_started_closes(
         monkeypatch.setattr(threading.Thread, "start", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             writer.put("refused", b"1")
+
+
+class Kept(bytearray):
+    """Bytes of which can be told whether somebody keeps them."""
+
+
+def test_whoever_keeps_a_handle_keeps_no_bytes() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        data = Kept(b"bytes")
+        kept = weakref.ref(data)
+        handle = writer.put("a", data)
+        del data
+        writer.flush()
+        gc.collect()
+        assert kept() is None
+        assert handle.wait(0) == 1
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
