@@ -9,6 +9,7 @@ orphan.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
@@ -57,6 +58,13 @@ class Committer:
 
     def publish(self, batch: Batch) -> State:
         """Return the state after the batch is durable; every operation of it, or none."""
+        try:
+            return self._publish(batch)
+        except BaseException as error:
+            _let_go(error)
+            raise
+
+    def _publish(self, batch: Batch) -> State:
         base = self._log.known() or self._log.head()
         for _ in range(ROUNDS_MAX):
             try:
@@ -127,6 +135,15 @@ class Committer:
                 _add(writer, path, small[path], now_ns)
 
         return new_pack(self._volume, base.number, fill)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear the frames that an error came through: who keeps it for later keeps no payloads."""
+    cleared: set[int] = set()
+    while error is not None and id(error) not in cleared:
+        cleared.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _add(writer: PackWriter, path: str, operation: Operation, now_ns: int) -> None:

@@ -309,6 +309,25 @@ def test_whoever_keeps_a_handle_keeps_no_bytes() -> None:
         assert handle.wait(0) == 1
 
 
+def test_a_failed_batch_that_nobody_asks_for_keeps_no_bytes() -> None:
+    inner = MemoryVolume()
+    Lake.create(inner).close()
+    with Lake.open(FaultyVolume(inner, 1, verbs=["sync"])) as lake:
+        writer = lake.writer(QUIET)
+        data = Kept(b"bytes")
+        kept = weakref.ref(data)
+        batch = writer.put("a", data)._batch
+        del data
+        with writer._changed:
+            writer._flush_wanted = True
+            writer._changed.notify_all()
+        assert batch.finished.wait(60)
+        gc.collect()
+        assert kept() is None
+        with pytest.raises(VolumeFailed, match="fault"):
+            writer.close()
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_is_refused_and_harms_nothing() -> None:
     with new_lake() as lake, lake.writer(QUIET) as writer:
