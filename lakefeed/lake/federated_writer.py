@@ -27,13 +27,15 @@ LakeFor = Callable[[str], tuple[Mount, Lake]]
 
 
 class FederatedWriter:
-    """Collects changes for many lakes; see `Writer`. The lock guards the table of writers."""
+    """Collects changes for many lakes; see `Writer`. The lock guards the table of writers, and
+    whether more may come to it."""
 
     def __init__(self, lake_for: LakeFor, writer_of: Callable[[Lake], Writer]) -> None:
         self._lake_for = lake_for
         self._writer_of = writer_of
         self._lock = threading.Lock()
         self._writers: dict[str, Writer] = {}
+        self._closed = False
 
     def _writer(self, path: str) -> tuple[Writer, str]:
         """Return the writer of the lake that holds a path, and what that lake calls it."""
@@ -44,6 +46,8 @@ class FederatedWriter:
         with self._lock:
             writer = self._writers.get(mount.prefix)
             if writer is None:
+                if self._closed:
+                    raise Invalid("writer", expected="an open one", found="it is closed")
                 writer = self._writers[mount.prefix] = self._writer_of(lake)
         return writer, inside
 
@@ -130,11 +134,15 @@ class FederatedWriter:
 
     def close(self) -> None:
         """Commit what is gathered, in every lake, and stop. Works twice."""
-        with self._lock:
-            writers = list(self._writers.values())
         with ExitStack() as stack:
-            for writer in writers:
+            for writer in self._last():
                 stack.callback(writer.close)
+
+    def _last(self) -> list[Writer]:
+        """Return the writers of all lakes; there will be no others."""
+        with self._lock:
+            self._closed = True
+            return list(self._writers.values())
 
     def __enter__(self) -> FederatedWriter:
         return self
@@ -148,8 +156,6 @@ class FederatedWriter:
         if kind is None:
             self.close()
             return
-        with self._lock:
-            writers = list(self._writers.values())
         with ExitStack() as stack:
-            for writer in writers:
+            for writer in self._last():
                 stack.callback(writer.__exit__, kind, error, trace)
