@@ -16,8 +16,10 @@ from typing import BinaryIO
 
 from lakefeed.errors import Invalid, LakefeedError
 from lakefeed.format.pack import Meta
+from lakefeed.format.paths import check_prefix
 from lakefeed.format.rows import Row
 from lakefeed.lake.batch import PutHandle
+from lakefeed.lake.federated import FederatedSnapshot
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.mounts import Mount
 from lakefeed.lake.writer import Writer
@@ -30,7 +32,11 @@ class FederatedWriter:
     """Collects changes for many lakes; see `Writer`. The lock guards the table of writers, and
     whether more may come to it."""
 
-    def __init__(self, lake_for: LakeFor, writer_of: Callable[[Lake], Writer]) -> None:
+    def __init__(
+        self, above: FederatedSnapshot, lake_for: LakeFor, writer_of: Callable[[Lake], Writer]
+    ) -> None:
+        # Asked for what no lake holds: the directories above them.
+        self._above = above
         self._lake_for = lake_for
         self._writer_of = writer_of
         self._lock = threading.Lock()
@@ -39,17 +45,21 @@ class FederatedWriter:
 
     def _writer(self, path: str) -> tuple[Writer, str]:
         """Return the writer of the lake that holds a path, and what that lake calls it."""
-        mount, lake = self._lake_for(path)
-        inside = mount.inside(path)
+        writer, inside = self._writer_at(path)
         if not inside:
             raise Invalid(f"path {path!r}", expected="a path in a lake", found="the lake's root")
+        return writer, inside
+
+    def _writer_at(self, path: str) -> tuple[Writer, str]:
+        """Return the same, also for the root of a lake, which it calls ""."""
+        mount, lake = self._lake_for(path)
         with self._lock:
             writer = self._writers.get(mount.prefix)
             if writer is None:
                 if self._closed:
                     raise Invalid("writer", expected="an open one", found="it is closed")
                 writer = self._writers[mount.prefix] = self._writer_of(lake)
-        return writer, inside
+        return writer, mount.inside(path)
 
     def put(
         self, path: str, data: Buffer, *, mtime_ns: int | None = None, mode: int = 0o644,
@@ -91,6 +101,12 @@ class FederatedWriter:
         writer, origin, goal = self._within("copy", source, target)
         return writer.copy(origin, goal)
 
+    def copy_tree(self, source: str, target: str) -> PutHandle:
+        """Let `target` show the file, or all of the directory, that `source` shows now; both are in
+        one lake."""
+        writer, origin, goal = self._within("copy", source, target)
+        return writer.copy_tree(origin, goal)
+
     def rename(self, source: str, target: str) -> PutHandle:
         """Move a file or a directory inside its lake, in one commit."""
         writer, origin, goal = self._within("rename", source, target)
@@ -110,9 +126,24 @@ class FederatedWriter:
         return writer.get(inside)
 
     def stat(self, path: str) -> Row:
-        """Return a path's row as this writer left it."""
+        """Return a path's row as this writer left it; mounts and what is above them are
+        directories."""
+        path = check_prefix(path)
+        mount = self._above.mounts.of(path)
+        if mount is None or not mount.inside(path):
+            return self._above.stat(path)
         writer, inside = self._writer(path)
         return writer.stat(inside)._replace(path=path)
+
+    def ls(self, directory: str = "") -> list[Row]:
+        """Return a directory's children as this writer left them; mounts are listed without asking
+        them."""
+        directory = check_prefix(directory)
+        mount = self._above.mounts.of(directory)
+        if mount is None:
+            return self._above.ls(directory)
+        writer, inside = self._writer_at(directory)
+        return [row._replace(path=mount.outside(row.path)) for row in writer.ls(inside)]
 
     def flush(self) -> dict[str, int]:
         """Commit what is gathered; return each lake's snapshot that holds it, by prefix.

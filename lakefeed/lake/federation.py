@@ -162,7 +162,7 @@ class Federation(Closing):
         def writer_of(lake: Lake) -> Writer:
             return lake.writer(options, operation=operation, message=message, app=app)
 
-        return FederatedWriter(writer_for, writer_of)
+        return FederatedWriter(self.snapshot(), writer_for, writer_of)
 
     def health(self) -> list[Health]:
         """Ask every lake how it is, all at once; a sick one does not keep the others waiting."""

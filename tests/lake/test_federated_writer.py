@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lakefeed.errors import Invalid
+from lakefeed.errors import Invalid, NotFound
+from lakefeed.format.rows import Kind
 from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.mounts import Mount, checked
@@ -41,3 +42,32 @@ def test_a_closed_writer_refuses_whatever_lake_it_is(
         writer.put(f"{prefix}/late", b"2")
     writer.close()
     assert lakes.snapshot().exists("one/new") == (how == "closed")
+
+
+def test_a_writer_lists_what_it_wrote_and_what_is_above_it(lakes: Federation) -> None:
+    with lakes.writer(QUIET) as writer:
+        writer.put("far/two/cat/2", b"new")
+        listed = {directory: [row.path for row in writer.ls(directory)]
+                  for directory in ("", "far", "far/two", "far/two/cat/", "one/cat")}  # fmt: skip
+        assert listed == {
+            "": ["far", "one"],
+            "far": ["far/two"],
+            "far/two": ["far/two/cat", "far/two/dog"],
+            "far/two/cat/": ["far/two/cat/1", "far/two/cat/2"],
+            "one/cat": ["one/cat/1"],
+        }
+        for directory in ("", "far", "far/two", "one/cat"):
+            assert writer.stat(directory).kind is Kind.DIR
+        assert writer.stat("far/two/cat/2").path == "far/two/cat/2"
+        for missing in ("nowhere", "one/bird"):
+            with pytest.raises(NotFound):
+                writer.ls(missing)
+
+
+def test_a_tree_is_copied_inside_its_lake(lakes: Federation) -> None:
+    with lakes.writer(QUIET) as writer:
+        writer.copy_tree("one/cat", "one/kitten")
+        with pytest.raises(Invalid, match="same lake"):
+            writer.copy_tree("one/cat", "far/two/kitten")
+    snapshot = lakes.snapshot()
+    assert snapshot.get_many(["one/cat/1", "one/kitten/1"]) == [b"cat", b"cat"]
