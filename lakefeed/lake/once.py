@@ -1,4 +1,7 @@
-"""A value that is made on first need, by one thread, outside of any lock; others wait for it."""
+"""A value that is made on first need, by one thread, outside of any lock; others wait for it.
+
+What only ends a program or a block (Ctrl-C) is no answer: whoever asks next, or waits, makes it.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ class Once(Generic[T]):
         self._pid = 0  # of the process that makes it
         self._ended = threading.Event()
         self._made: list[T] = []
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
 
     def get(self) -> T:
         """Return the value, or raise what making it raised."""
-        if not self._made and self._error is None:
+        while not self._made and self._error is None:
             self._make_or_wait()
         if self._error is not None:
             raise self._error
@@ -43,8 +46,11 @@ class Once(Generic[T]):
             return
         try:
             self._made.append(self._make())
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - `get` raises it
             self._error = error
+        except BaseException:
+            with self._lock:
+                self._pid = 0
             raise
         finally:
             ended.set()

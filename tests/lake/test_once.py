@@ -1,0 +1,55 @@
+"""A value that is made once, whoever asks for it and whatever comes in between."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+
+import pytest
+
+from lakefeed.lake.once import Once
+
+
+def test_who_was_interrupted_has_said_nothing() -> None:
+    answers = [KeyboardInterrupt]
+
+    def make() -> int:
+        for interrupt in answers:
+            answers.clear()
+            raise interrupt
+        return 1
+
+    once = Once(make)
+    with pytest.raises(KeyboardInterrupt):
+        once.get()
+    assert once.peek() is None
+    assert [once.get(), once.get()] == [1, 1]
+
+
+def test_one_of_those_who_wait_goes_on_where_another_was_interrupted() -> None:
+    begun, interrupted = threading.Event(), threading.Event()
+    made: list[int] = []
+
+    def make() -> int:
+        if begun.is_set():
+            return 1
+        begun.set()
+        assert interrupted.wait(60)
+        raise SystemExit
+
+    once = Once(make)
+
+    def ask() -> None:
+        with suppress(SystemExit):
+            made.append(once.get())
+
+    first = threading.Thread(target=ask)
+    first.start()
+    assert begun.wait(60)
+    others = [threading.Thread(target=ask) for _ in range(3)]
+    for other in others:
+        other.start()
+    interrupted.set()
+    for thread in (first, *others):
+        thread.join(60)
+    assert made == [1, 1, 1]
