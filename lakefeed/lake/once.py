@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import Generic, TypeVar
 
 from lakefeed.forking import new_lock
@@ -26,13 +27,15 @@ class Once(Generic[T]):
         self._ended = threading.Event()
         self._made: list[T] = []
         self._error: Exception | None = None
+        self._trace: TracebackType | None = None
 
     def get(self) -> T:
         """Return the value, or raise what making it raised."""
         while not self._made and self._error is None:
             self._make_or_wait()
         if self._error is not None:
-            raise self._error
+            # As it came: else it would grow by the frames of everybody who asks.
+            raise self._error.with_traceback(self._trace)
         return self._made[0]
 
     def _make_or_wait(self) -> None:
@@ -47,7 +50,7 @@ class Once(Generic[T]):
         try:
             self._made.append(self._make())
         except Exception as error:  # noqa: BLE001 - `get` raises it
-            self._error = error
+            self._trace, self._error = error.__traceback__, error
         except BaseException:
             with self._lock:
                 self._pid = 0

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from contextlib import suppress
 
 import pytest
 
 from lakefeed.lake.once import Once
+
+
+def failing() -> int:
+    raise ValueError("sick")
+
+
+def told(once: Once[int]) -> str:
+    with pytest.raises(ValueError, match="sick") as failed:
+        once.get()
+    return "".join(traceback.format_tb(failed.value.__traceback__))
+
+
+def test_an_error_is_told_to_everybody_as_it_came() -> None:
+    once = Once(failing)
+    assert "in failing" in told(once)
+    again = told(once)
+    assert all(told(once) == again for _ in range(3))
+    assert "in failing" in again
 
 
 def test_who_was_interrupted_has_said_nothing() -> None:
