@@ -25,12 +25,13 @@ _logger = logging.getLogger(__name__)
 def place_new(volume: Volume, data: bytes, path: str) -> None:
     """Publish `data` under a new name; Conflict when it is taken. The parent is left to sync."""
     tmp = layout.tmp_path(layout.new_id())
-    write_file(volume, tmp, data)
     try:
-        volume.link(tmp, path)
-    except (Conflict, VolumeFailed):
-        if not _has_second_name(volume, tmp):
-            raise
+        write_file(volume, tmp, data)
+        try:
+            volume.link(tmp, path)
+        except (Conflict, VolumeFailed):
+            if not _has_second_name(volume, tmp):
+                raise
     finally:
         discard_tmp(volume, tmp)
 
@@ -46,15 +47,15 @@ def place_over(volume: Volume, data: bytes, path: str) -> None:
     missing: NotFound | None = None
     for _ in range(REPLACE_TRIES_MAX):
         tmp = layout.tmp_path(layout.new_id())
-        write_file(volume, tmp, data)
         try:
+            write_file(volume, tmp, data)
             volume.replace(tmp, path)
             return
         except NotFound as error:
             # Nobody else removes our file, so it was moved; but what the name shows decides. To do
             # it again is harmless: then the one who came between us was first.
             missing = error
-        except VolumeFailed:
+        except BaseException:
             discard_tmp(volume, tmp)
             raise
         if _shows(volume, path, data):

@@ -172,10 +172,11 @@ class Refs:
     def server_time_ns(self) -> int:
         """Return the file server's time: the mtime of a file made for the purpose."""
         path = layout.tmp_path(layout.new_id())
-        with self._volume.create(path) as file:
-            now = file.stat().mtime_ns
-        discard_tmp(self._volume, path)
-        return now
+        try:
+            with self._volume.create(path) as file:
+                return file.stat().mtime_ns
+        finally:
+            discard_tmp(self._volume, path)
 
     def _place(self, data: bytes, path: str, what: str, move: bool) -> None:
         if move:

@@ -6,6 +6,8 @@ repeated call finds it made, and the caller is told "it exists" or "no such file
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.placing import place_new, place_over
-from lakefeed.volume.base import read_file, write_file
+from lakefeed.lake.refs import Refs
+from lakefeed.volume.base import Volume, read_file, write_file
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.posix import PosixVolume
 from tests.support.faulty import FaultyVolume
@@ -86,6 +89,24 @@ def test_a_failed_link_that_was_not_made_is_reported() -> None:
         place_new(volume, b"mine", "name")
     with pytest.raises(NotFound):
         volume.inner.open("name")
+
+
+@pytest.mark.parametrize("place", [place_new, place_over])
+@pytest.mark.parametrize("verb", ["write", "sync", "link", "replace"])
+def test_a_file_that_cannot_be_placed_leaves_nothing(
+    place: Callable[[Volume, bytes, str], None], verb: str
+) -> None:
+    volume = FaultyVolume(MemoryVolume(), 1, verbs=[verb])
+    with suppress(VolumeFailed):
+        place(volume, b"mine", "name")
+    assert [*volume.inner.list(layout.TMP)] == []
+
+
+def test_asking_for_the_time_leaves_nothing() -> None:
+    volume = FaultyVolume(MemoryVolume(), 1, verbs=["fstat"])
+    with pytest.raises(VolumeFailed):
+        Refs(volume).server_time_ns()
+    assert [*volume.inner.list(layout.TMP)] == []
 
 
 def test_a_lake_lives_on_a_volume_that_repeats_itself(tmp_path: Path) -> None:
