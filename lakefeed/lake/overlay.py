@@ -7,8 +7,10 @@ given up, because nobody looked here for long, makes way for the newest one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
+
+import pyarrow as pa
 
 from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format import payload
@@ -97,8 +99,16 @@ class Overlay:
         return not isinstance(operation, Delete) and _row(path, operation).kind is not Kind.DIR
 
     def has_children(self, directory: str) -> bool:
-        """Tell whether anything lies below a directory."""
-        return next(iter(self._below(directory)), None) is not None
+        """Tell whether anything lies below a directory; the first path that does is enough."""
+        low, high = subtree_range(directory)
+        gone: set[str] = set()
+        for layer in self._layers:
+            for path, operation in tuple(layer.items()):
+                if low <= path and (high is None or path < high) and path not in gone:
+                    if not isinstance(operation, Delete):
+                        return True
+                    gone.add(path)
+        return self._ask(lambda snapshot: _shows_other(snapshot.scan_range(low, high), gone))
 
     def ls(self, directory: str = "") -> list[Row]:
         """Return the rows directly below a directory, sorted by path."""
@@ -152,6 +162,10 @@ class Overlay:
                     else:
                         rows[path] = _row(path, operation)
         return [rows[path] for path in sorted(rows)]
+
+
+def _shows_other(tables: Iterator[pa.Table], gone: set[str]) -> bool:
+    return any(path not in gone for table in tables for path in table["path"].to_pylist())
 
 
 def _row(path: str, operation: Operation) -> Row:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from lakefeed.errors import Invalid, NotFound
@@ -18,9 +20,18 @@ from lakefeed.lake.batch import Delete, Refer
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import WriterOptions
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import QUIET, GatedVolume, all_rows, contents, new_lake, write
+from tests.lake.tools import (
+    QUIET,
+    GatedVolume,
+    all_rows,
+    contents,
+    new_lake,
+    small_groups,
+    write,
+)
 
 NEVER = 1e9
 
@@ -97,6 +108,34 @@ def test_the_writer_reads_pending_in_flight_and_committed_writes() -> None:
         volume.gate.set()
         flushing.join()
         assert [writer.get(name) for name in names] == [b"2", b"3", b"new"]
+
+
+def test_a_writer_looks_no_further_into_a_directory_than_at_its_first_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual, seen = Snapshot.scan_range, []
+
+    def counted(snapshot: Snapshot, low: str, high: str | None) -> Iterator[pa.Table]:
+        for table in usual(snapshot, low, high):
+            seen.append(len(table))
+            yield table
+
+    with small_groups(), new_lake() as lake:
+        write(lake, {f"d/{number:03}": b"" for number in range(300)})
+        with lake.writer(QUIET) as writer:
+            writer.delete("d/000")
+            monkeypatch.setattr(Snapshot, "scan_range", counted)
+            assert writer.stat("d").kind is Kind.DIR
+            assert [row.path for row in writer.ls()] == ["d"]
+            writer.put("d/new", b"")
+            with pytest.raises(Invalid):
+                writer.put("d", b"")
+            assert 0 < sum(seen) < 200
+            for number in range(1, 300):
+                writer.delete(f"d/{number:03}")
+            writer.delete("d/new")
+            with pytest.raises(NotFound):
+                writer.stat("d")
 
 
 def test_a_full_batch_behind_one_in_flight_makes_put_wait() -> None:
