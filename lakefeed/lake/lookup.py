@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lakefeed.errors import Invalid
 from lakefeed.forking import Lazy
 from lakefeed.format import bridge
 from lakefeed.format.columns import Groups
@@ -48,7 +49,7 @@ def locate(
 
     `columns` must hold `kind` and `seq`.
     """
-    wanted = paths if isinstance(paths, pa.Array) else bridge.strings(paths)
+    wanted = paths if isinstance(paths, pa.Array) else _strings(paths)
     encoded = wanted.cast(pa.string()).dictionary_encode()
     unique = encoded.dictionary
     if not len(unique):
@@ -69,6 +70,14 @@ def locate(
     known = bridge.valid(found["kind"])
     path = unique.take(bridge.numbers(codes, ~known))
     return found.add_column(0, "path", path).select(list(columns))
+
+
+def _strings(paths: Sequence[str]) -> pa.Array:
+    try:
+        return bridge.strings(paths)
+    except UnicodeEncodeError as error:
+        # The system gives names of other encodings so ("surrogates"); no lake holds one.
+        raise Invalid(f"path {error.object!r}", expected="valid UTF-8") from error
 
 
 class _Wanted:
@@ -172,7 +181,7 @@ def may_have_below(
         asked = [d for d in directories if source.overlaps(*subtree_range(d)) and d not in found]
         held = catalogue.resident.get(source.id) if asked else None
         if held is not None:
-            leads = held.leads_to(catalogue.resident.prints.of(bridge.strings(asked)))
+            leads = held.leads_to(catalogue.resident.prints.of(_strings(asked)))
             found.update(compress(asked, leads))
         elif asked:
             found.update(_leading(catalogue, source, asked))

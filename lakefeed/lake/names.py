@@ -122,3 +122,10 @@ def _is_text(value: object) -> bool:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
         return False
+
+
+def text_bytes(subject: str, text: str) -> bytes:
+    """Return text as a lake keeps it; Invalid where it is none."""
+    if not _is_text(text):
+        raise Invalid(subject, expected="valid UTF-8", found=repr(text))
+    return text.encode()

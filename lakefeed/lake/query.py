@@ -30,6 +30,8 @@ class Query:
         if self.glob is not None:
             try:
                 pc.match_substring_regex(pa.array([""]), glob_to_regex(self.glob))
+            except UnicodeEncodeError as error:
+                raise Invalid(f"glob {self.glob!r}", expected="valid UTF-8") from error
             except pa.ArrowInvalid as error:
                 raise Invalid(f"glob {self.glob!r}", expected="sets like [a-z] or [!abc]",
                               found=str(error)) from error  # fmt: skip

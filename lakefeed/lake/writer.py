@@ -38,7 +38,7 @@ from lakefeed.lake.batch import (
     WriterOptions,
 )
 from lakefeed.lake.committing import Publisher, read_up_to, streamed
-from lakefeed.lake.names import Names, check_facts
+from lakefeed.lake.names import Names, check_facts, text_bytes
 from lakefeed.lake.overlay import Overlay
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import Buffer
@@ -120,7 +120,7 @@ class Writer:
     def symlink(self, path: str, target: str) -> PutHandle:
         """Store a symbolic link; its target is kept as it is and never followed by the lake."""
         self._names.check_file(path)
-        stored = payload_format.encode(target.encode())
+        stored = payload_format.encode(text_bytes(f"target of {path!r}", target))
         return self._add(path, Put(stored, Kind.SYMLINK, None, 0o777, None))
 
     def mkdir(self, path: str, mode: int = 0o755, *, mtime_ns: int | None = None) -> PutHandle:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +20,21 @@ from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.query import Query
 from lakefeed.lake.reader import Extents, plan_reads
 from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES
 from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import QUIET, all_rows, compact, contents, damage, new_lake, write
+from tests.lake.tools import (
+    QUIET,
+    all_rows,
+    big_lakes,
+    compact,
+    contents,
+    damage,
+    new_lake,
+    write,
+)
 from tests.support.faulty import FaultyVolume
 
 AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
@@ -89,6 +101,25 @@ def test_what_is_no_file_is_named() -> None:
                 snapshot.get_many(["a/b", path])
         with pytest.raises(Invalid, match="dir"):
             snapshot.get("dir")
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_name_that_is_no_text_is_refused_and_named(big: bool) -> None:
+    bad = os.fsdecode(b"caf\xe9")
+    with big_lakes() if big else nullcontext(), new_lake() as lake:
+        write(lake, {"a": b"1"})
+        snapshot, writer = lake.snapshot(), lake.writer(QUIET)
+        for ask in (
+            lambda: snapshot.get(bad),
+            lambda: snapshot.get_many(["a", bad]),
+            lambda: snapshot.locate([bad, *map(str, range(9))]),
+            lambda: list(snapshot.find(Query(glob=f"{bad}*"))),
+            lambda: writer.get(bad),
+            lambda: writer.symlink("link", bad),
+        ):
+            with pytest.raises(Invalid, match="valid UTF-8") as refused:
+                ask()
+            assert repr(bad)[1:-1] in refused.value.text
 
 
 @pytest.mark.parametrize("size", [1, 100, 5000])
