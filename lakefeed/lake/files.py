@@ -5,6 +5,9 @@ idle ones are closed above a limit. A handle that went stale (ESTALE: the server
 file was deleted by another client) is dropped and opened by name once more; if the name is gone
 too, NotFound says so and the caller looks for the same bytes in a newer snapshot.
 
+All tables of a process together leave half of its descriptors free: the one with the most files
+gives up idle ones. They are closed by a thread made for it, because that table's volume may hang.
+
 After `close` a file is lent to whoever still asks, and closed behind them: a thread that a volume
 kept waiting meanwhile leaves nothing open. The lock guards the table and `_closed` only; opening
 and closing happen outside it.
@@ -14,9 +17,11 @@ from __future__ import annotations
 
 import errno
 import resource
+import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +34,12 @@ from lakefeed.volume.base import ReadableFile, Volume
 # nearly each read; a sixteenth leaves room for a dozen other lakes.
 OPEN_FILES_MIN, OPEN_FILES_MAX = 256, 8192
 _LIMIT_SHARE = 16
+# What all lakes together may keep open: with 256 each, four would take everything.
+_ALL_SHARE = 2
+# More than have to go, so that a thread is made once for so many.
+_SPARE_FILES = 32
+# Tables that nobody holds any more drop out by themselves.
+_everybody: weakref.WeakValueDictionary[int, OpenFiles] = weakref.WeakValueDictionary()
 
 _Result = TypeVar("_Result")
 
@@ -47,6 +58,31 @@ class _Slot:
     doomed: bool = False
 
 
+def _relieve() -> None:
+    """Have the table with the most files give up idle ones, if all together hold too many."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A copy of the references is one step to Python: no lock that a fork could find taken.
+    tables = [table for ref in _everybody.valuerefs() if (table := ref()) is not None]
+    surplus = sum(table.count for table in tables) - soft // _ALL_SHARE
+    if surplus <= 0 or soft == resource.RLIM_INFINITY:
+        return
+    idle = max(tables, key=lambda table: table.count).give_up(surplus + _SPARE_FILES)
+    if not idle:
+        return
+    closing = threading.Thread(target=_close_all, args=(idle,), name="lakefeed-close", daemon=True)
+    try:
+        closing.start()
+    except RuntimeError:
+        _close_all(idle)
+
+
+def _close_all(slots: list[_Slot]) -> None:
+    for slot in slots:
+        # Nothing was written to it, and whoever had it open has what was read.
+        with suppress(VolumeFailed):
+            slot.file.close()
+
+
 class OpenFiles:
     """A bounded table of open files, safe for threads. `close()` closes them all."""
 
@@ -56,6 +92,12 @@ class OpenFiles:
         self._lock = new_lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
         self._closed = False
+        _everybody[id(self)] = self
+
+    @property
+    def count(self) -> int:
+        """How many files are open."""
+        return len(self._slots)
 
     @contextmanager
     def use(self, path: str) -> Iterator[ReadableFile]:
@@ -99,17 +141,20 @@ class OpenFiles:
                 slot = self._slots[path] = fresh
             else:
                 slot.users += 1
-            evicted = self._evict()
+            surplus = len(self._slots) - self._limit
         if slot is not fresh:
             fresh.file.close()
-        for old in evicted:
-            old.file.close()
+        if surplus > 0:
+            for old in self.give_up(surplus):
+                old.file.close()
+        _relieve()
         return slot
 
-    def _evict(self) -> list[_Slot]:
-        surplus = len(self._slots) - self._limit
-        idle = [path for path, slot in self._slots.items() if not slot.users]
-        return [self._slots.pop(path) for path in idle[: max(surplus, 0)]]
+    def give_up(self, most: int) -> list[_Slot]:
+        """Return so many files for closing, or as many as are idle, the longest idle ones first."""
+        with self._lock:
+            idle = [path for path, slot in self._slots.items() if not slot.users]
+            return [self._slots.pop(path) for path in idle[:most]]
 
     def _give_back(self, slot: _Slot) -> None:
         with self._lock:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import resource
+import threading
+import weakref
 
 import pytest
 
+from lakefeed.errors import VolumeFailed
+from lakefeed.lake import files as files_module
 from lakefeed.lake.files import OpenFiles, open_files_max
 from lakefeed.volume.base import write_file
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.metered import Meter, MeteredReadableFile, MeteredVolume
+from tests.support.threads import Threads
 
 
 @pytest.mark.parametrize(
@@ -21,6 +26,54 @@ def test_more_packs_stay_open_where_the_process_may_have_more(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
     assert open_files_max() == expected
+
+
+def test_all_lakes_together_leave_half_of_the_descriptors_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+    monkeypatch.setattr(files_module, "_everybody", weakref.WeakValueDictionary())
+    inner, meter, threads = MemoryVolume(), Meter(), Threads()
+    names = [f"{number}" for number in range(15)]
+    for name in names:
+        write_file(inner, name, name.encode())
+    tables = [OpenFiles(MeteredVolume(inner, meter)) for _ in range(4)]
+    for table in [*tables, *tables]:
+        for name in names:
+            assert table.read(name, lambda file: file.read_at(0, file.size)) == name.encode()
+        assert sum(table.count for table in tables) <= 20
+        assert threads.left() == []
+        readings = meter.readings()
+        closed = readings["close"].calls if "close" in readings else 0
+        assert readings["open"].calls - closed <= 20
+
+
+def test_a_volume_that_hangs_closes_its_files_in_nobodys_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Hanging(MeteredReadableFile):
+        def close(self) -> None:
+            assert answers.wait(60)
+            super().close()
+            raise VolumeFailed("close", found="no answer")
+
+    class Sick(MeteredVolume):
+        def open(self, path: str) -> MeteredReadableFile:
+            return Hanging(self._inner.open(path), self.meter)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (6, 6))
+    monkeypatch.setattr(files_module, "_everybody", weakref.WeakValueDictionary())
+    answers, threads, inner = threading.Event(), Threads(), MemoryVolume()
+    names = ["a", "b", "c"]
+    for name in names:
+        write_file(inner, name, b"bytes")
+    sick, well = OpenFiles(Sick(inner, Meter())), OpenFiles(inner)
+    for table in (sick, well):
+        for name in names:
+            assert table.read(name, lambda file: file.read_at(0, 5)) == b"bytes"
+    assert sick.count == 0
+    answers.set()
+    assert threads.left() == []
 
 
 class SlowToOpen(MeteredVolume):
