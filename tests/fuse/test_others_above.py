@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import Any
 
 import pytest
 
@@ -167,3 +168,32 @@ def test_a_directory_made_here_in_place_of_one_that_another_writer_changes_is_th
         await here.pending.commit()
 
     assert played(scene).snapshot().exists("d")
+
+
+def test_a_name_that_is_looked_up_while_its_directory_is_renamed_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        inside, call = await here.find("d"), here.tree.pace.call
+        reached, opened, found = trio.Event(), trio.Event(), []
+
+        async def slowly(*arguments: Any) -> Any:
+            answer = await call(*arguments)
+            reached.set()
+            await opened.wait()
+            return answer
+
+        async def look() -> None:
+            found.append((await here.operations.lookup(inside, b"f", None)).st_ino)
+
+        async with trio.open_nursery() as nursery:
+            with monkeypatch.context() as patched:
+                patched.setattr(here.tree.pace, "call", slowly)
+                nursery.start_soon(look)
+                await reached.wait()
+            await here.rename("d", "e")
+            opened.set()
+        # None would be remembered by the kernel for as long as nobody changes the file.
+        assert found == [await here.find("e/f")] != [0]
+
+    played(scene)

@@ -84,6 +84,8 @@ class Tree:
             return parent.children.get(name)
         parent.probes += 1
         child = await self._current(parent.view, lambda snapshot: find(snapshot, path))
+        if _join(parent, name) != path:
+            return await self.lookup(parent, name)  # its directory was renamed meanwhile
         return self._take(parent, name, child)
 
     def _take(self, parent: Directory, name: bytes, child: Child | None) -> Node | None:
