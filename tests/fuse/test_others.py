@@ -290,3 +290,32 @@ def test_following_goes_on_after_what_nobody_foresaw(
 
     played(scene)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_listing_ends_though_commits_come_faster_than_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        elsewhere, load, commits = here.tree.pace.elsewhere, tree.load, 0
+
+        def listed(*arguments: Any) -> Any:
+            nonlocal commits
+            commits += 1
+            assert commits < 5
+            here.other(f"d/{commits}", NEWS)
+            return load(*arguments)
+
+        async def slowly(*arguments: Any) -> Any:
+            before, answer = commits, await elsewhere(*arguments)
+            if commits > before and not here.tree.moving.locked():
+                await here.tree.follow()
+            return answer
+
+        monkeypatch.setattr(tree, "load", listed)
+        monkeypatch.setattr(here.tree.pace, "elsewhere", slowly)
+        await here.operations.opendir(await here.find("d"), None)
+        assert await here.find("d/1")
+        await here.tree.follow()
+        assert await here.find(f"d/{commits}")
+
+    played(scene)

@@ -162,13 +162,20 @@ class Tree:
     ) -> _Result:
         """Return what `action` reads from the snapshot that the view shows when it is done.
 
-        Each repetition means that the head moved, or that the snapshot was garbage collected.
+        If the head moved meanwhile it reads again, and the head has to wait: commits may come
+        faster than a long listing ends. Another repetition means that the snapshot was garbage
+        collected.
         """
         call = self.pace.elsewhere if long else self.pace.call
         while True:
             snapshot = view.snapshot
             try:
                 result = await call(action, snapshot)
+                if view.snapshot is not snapshot:
+                    async with self.moving:
+                        snapshot = view.snapshot
+                        result = await call(action, snapshot)
+                return result
             except SnapshotExpired:
                 if view is not self.view or not self.follows:
                     raise
@@ -176,9 +183,6 @@ class Tree:
                 self.stale += await self.follow()
                 if view.snapshot is snapshot:
                     raise
-                continue
-            if view.snapshot is snapshot:
-                return result
 
     # -- time travel -----------------------------------------------------------------------------
 
