@@ -254,6 +254,55 @@ def test_after_more_changes_than_are_named_one_by_one_all_is_as_in_the_lake(
     played(scene)
 
 
+async def many_changes(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """See more changes of another writer than are named one by one."""
+    monkeypatch.setattr(tree, "CHANGES_MAX", 1)
+    for number in range(2):
+        here.other(f"many/{number}", NEWS)
+    await here.tree.follow()
+
+
+def test_after_many_changes_elsewhere_an_open_file_is_one_file_for_all_its_handles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        old = await here.open("d/f")
+        await many_changes(here, monkeypatch)
+        new = await here.open("d/f")
+        await here.operations.write(new, 0, b"FILE")
+        await here.operations.release(new)
+        await set_mode(here, old)
+        await here.operations.write(old, 8, b"D")
+        await here.operations.fsync(old, False)
+        assert await here.read("d/f") == b"FILE in D"
+
+    snapshot = played(scene).snapshot()
+    assert snapshot.get("d/f") == b"FILE in D"
+    assert snapshot.stat("d/f").mode == 0o600
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_after_many_changes_a_mode_set_through_a_handle_brings_no_file_back(
+    replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.open("a")
+        with here.lake.writer() as writer:
+            writer.delete("a")
+        if replaced:
+            here.other("a", NEWS)
+        await many_changes(here, monkeypatch)
+        await set_mode(here, handle)
+        await here.operations.setxattr(handle, b"user.by", b"us", None)
+        await here.pending.commit()
+        shown = await here.find("a")
+        assert shown != handle and bool(shown) == replaced
+
+    snapshot = played(scene).snapshot()
+    assert snapshot.exists("a") == replaced
+    assert not replaced or snapshot.stat("a").attrs is None
+
+
 def test_a_directory_far_above_others_changes() -> None:
     async def scene(here: Here) -> None:
         above = here.tree.root

@@ -58,7 +58,7 @@ class Node:
     """A file or symlink; `columns` and `at`, or `row`, say where its bytes are."""
 
     __slots__ = ("at", "columns", "dirty", "draft", "ino", "kind", "lookups", "mode", "mtime_ns",
-                 "name", "opens", "parent", "size")  # fmt: skip
+                 "name", "opens", "parent", "size", "unsure")  # fmt: skip
 
     def __init__(
         self, parent: Directory | None, name: bytes, columns: Columns | None, at: int
@@ -71,6 +71,8 @@ class Node:
         self.lookups = 0
         self.opens = 0
         self.dirty = False
+        # The lake may have changed it: what stands under its name now is to be looked up.
+        self.unsure = False
         self.draft: Draft | None = None
         if columns is not None:
             self.kind = columns.kinds[at]
@@ -120,7 +122,7 @@ class Node:
 class Directory(Node):
     """A directory; `complete` says that `children` are all there are."""
 
-    __slots__ = ("children", "complete", "gone", "known", "probes", "stored", "unsure", "view")
+    __slots__ = ("children", "complete", "gone", "known", "probes", "stored", "view")
 
     def __init__(
         self, view: View, parent: Directory | None, name: bytes, columns: Columns | None, at: int
@@ -137,8 +139,6 @@ class Directory(Node):
         self.stored = columns is not None
         # Names removed here that the view may still show.
         self.gone: set[bytes] = set()
-        # The lake changed it: whether it is still there, and with which mode, is to be looked up.
-        self.unsure = False
         if columns is None:
             self._imply()
 

@@ -103,7 +103,7 @@ class ReadOperations(Answers, pyfuse3.Operations):
         if directory is self.tree.timeline:
             return await self._snapshot(directory, name)
         node = directory.children.get(name)
-        if node is None or isinstance(node, Directory):
+        if node is None or node.unsure or isinstance(node, Directory):
             node = await self.tree.lookup(directory, name)
             if node is None:
                 return self.nothing()

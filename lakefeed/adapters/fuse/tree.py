@@ -74,7 +74,7 @@ class Tree:
         if parent is self.timeline:
             return await self._tag(name)
         node = parent.children.get(name)
-        if parent.complete or (node is not None and not _is_unsure(node)):
+        if parent.complete or (node is not None and not node.unsure):
             return node
         path = _join(parent, name)
         if path is None or name in parent.gone:
@@ -88,6 +88,11 @@ class Tree:
             return await self.lookup(parent, name)  # its directory was renamed meanwhile
         return self._take(parent, name, child)
 
+    async def make_sure(self, node: Node) -> None:
+        """Look a node up again that may have lost its name to another writer."""
+        if node.unsure and node.parent is not None:
+            await self.lookup(node.parent, node.name)
+
     def _take(self, parent: Directory, name: bytes, child: Child | None) -> Node | None:
         """Return the node of a name that was just read, if nobody else was faster."""
         node = parent.children.get(name)
@@ -95,7 +100,7 @@ class Tree:
             return node
         if node is not None:
             is_same = child is not None and _is_same(node, child)
-            if is_same or not _is_unsure(node) or _is_changed(node):
+            if is_same or not node.unsure or _is_changed(node):
                 return node
             del parent.children[name]
         if child is None:
@@ -256,7 +261,8 @@ class Tree:
                 node.complete = False
                 for name, child in list(node.children.items()):
                     stale.append((node.ino, name))
-                    if isinstance(child, Directory):
+                    if isinstance(child, Directory) or child.opens:
+                        # One file for all its handles, as long as it is the same version.
                         child.unsure = True
                     elif not child.dirty:
                         del node.children[name]
@@ -310,10 +316,6 @@ def _is_changed(node: Node) -> bool:
     return isinstance(node, Directory) and any(below.dirty for below in node.walk())
 
 
-def _is_unsure(node: Node) -> bool:
-    return isinstance(node, Directory) and node.unsure
-
-
 def _is_same(node: Node, child: Child) -> bool:
     """Tell whether a node stands for what the index now shows under its name."""
     if node.dirty:
@@ -326,4 +328,6 @@ def _is_same(node: Node, child: Child) -> bool:
         node.unsure = False
         return True
     row = node.row
-    return row is not None and columns is not None and columns.row(at).seq == row.seq
+    is_same = row is not None and columns is not None and columns.row(at).seq == row.seq
+    node.unsure = node.unsure and not is_same
+    return is_same

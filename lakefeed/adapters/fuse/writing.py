@@ -302,6 +302,7 @@ class WriteOperations(ReadOperations):
         """Change size, mode or times; owners are those of the mount."""
         node = self.node(ino)
         await self.moves.settled()
+        await self.tree.make_sure(node)
         self._changeable(node)
         own = self._attr
         if fields.update_uid and attr.st_uid != own.st_uid:
@@ -327,7 +328,7 @@ class WriteOperations(ReadOperations):
     @walled
     async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: object) -> None:
         """Keep an attribute with a file or directory."""
-        node, key = self._attribute(ino, name)
+        node, key = await self._attribute(ino, name)
         draft = node.changed()
         draft.attrs = {**attrs_of(node), key: to_text(value)}
         draft.ctime_ns = time.time_ns()
@@ -336,7 +337,7 @@ class WriteOperations(ReadOperations):
     @walled
     async def removexattr(self, ino: int, name: bytes, ctx: object) -> None:
         """Remove an attribute."""
-        node, key = self._attribute(ino, name)
+        node, key = await self._attribute(ino, name)
         attrs = dict(attrs_of(node))
         if attrs.pop(key, None) is None:
             raise Error(errno.ENODATA)
@@ -345,8 +346,9 @@ class WriteOperations(ReadOperations):
         draft.ctime_ns = time.time_ns()
         self.pending.mark(node)
 
-    def _attribute(self, ino: int, name: bytes) -> tuple[Node, str]:
+    async def _attribute(self, ino: int, name: bytes) -> tuple[Node, str]:
         node = self.node(ino)
+        await self.tree.make_sure(node)
         self._changeable(node)
         try:
             text = name.decode()
