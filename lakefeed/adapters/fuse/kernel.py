@@ -89,10 +89,11 @@ def is_dead(mount: Mounted) -> bool:
     return bool(failure) and failure[0].errno in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
-def prepare(path: str) -> None:
-    """Make sure that a path can be mounted on; what a daemon that died left there is removed.
+def prepare(path: str, lake: str) -> None:
+    """Make sure that a lake can be mounted on a path; what a daemon that died left is removed.
 
-    Conflict when something lives there already, Invalid when it is no directory.
+    Conflict when something lives there already, Invalid when it is no directory, or the lake's own
+    or one above: then the daemon would wait for itself.
     """
     for _ in range(16):  # dead mounts may lie on top of each other, but not for ever
         mount = mounted_at(path)
@@ -111,6 +112,10 @@ def prepare(path: str) -> None:
     if not os.path.isdir(path):
         raise Invalid(f"mount point {path}", expected="a directory", found="none",
                       hint="make it first")  # fmt: skip
+    hidden = os.path.realpath(path).rstrip("/") + "/"
+    if any(f"{where}/".startswith(hidden) for where in (lake, os.path.realpath(lake))):
+        raise Invalid(f"mount point {path}", expected="a directory that does not hold the lake",
+                      found=f"lake {lake}", hint="mount it elsewhere")  # fmt: skip
 
 
 def unmount(path: str, *, lazy: bool = False) -> None:

@@ -128,7 +128,7 @@ class Mount:
         ready: Callable[[ReadOperations], None],
     ) -> None:
         if self._options.fd is None:
-            kernel.prepare(self._path)
+            kernel.prepare(self._path, self._lake.name)
         pace.install(self._pace)
         # Heard from before the mount is there, or a signal in that moment would leave a dead one.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
