@@ -244,6 +244,15 @@ def test_the_mount_point_must_be_free_and_the_lake_must_exist(lake: Path, tmp_pa
     assert run("umount", point, check=False).returncode == 2
 
 
+@pytest.mark.parametrize("name", ["dätä", "a, b\\c", os.fsdecode(b"\xff")])
+def test_a_lake_may_have_any_name(name: str, tmp_path: Path) -> None:
+    with Lake.create(tmp_path / name) as opened, opened.writer() as writer:
+        writer.put("f", b"x")
+    with mounted(tmp_path / name, tmp_path / "mnt") as here:
+        assert (here.path / "f").read_bytes() == b"x"
+        assert os.getxattr(here.path, "user.lakefeed.lake") == os.fsencode(tmp_path / name)
+
+
 @pytest.mark.parametrize("is_there", [True, False])
 def test_a_mount_of_a_snapshot_leaves_no_pin_behind(
     is_there: bool, full: Path, tmp_path: Path

@@ -224,7 +224,7 @@ def to_text(value: bytes) -> str:
 def to_bytes(text: str) -> bytes:
     """Return an attribute's value as the program gave it."""
     if not text.startswith(_BINARY):
-        return text.encode()
+        return text.encode("utf-8", "surrogateescape")  # a lake's directory may be no UTF-8
     try:
         return base64.b64decode(text.removeprefix(_BINARY), validate=True)
     except ValueError:

@@ -142,7 +142,9 @@ class Mount:
 
     def _init(self, operations: ReadOperations) -> None:
         options = self._options
-        source = self._lake.name.replace("\\", "\\\\").replace(",", "\\,")
+        # pyfuse3 takes ASCII only.
+        source = self._lake.name.encode("ascii", "backslashreplace").decode()
+        source = source.replace("\\", "\\\\").replace(",", "\\,")
         words = {f"fsname={source}", "subtype=lakefeed", "default_permissions", "noatime"}
         words.add("rw" if options.writable else "ro")
         if options.allow_other:
