@@ -195,12 +195,13 @@ def umount(
     mountpoint: MountPoint,
     lazy: Annotated[
         bool,
-        typer.Option("--lazy", "-z", help="Detach it now even if files are open there."),
+        typer.Option("--lazy", "-z", help="Detach it first, even if files are open there."),
     ] = False,
 ) -> None:
     """Commit what is pending, unmount, and wait for the daemon to finish.
 
-    Fails while files are open there, unless --lazy. A mount whose daemon died is removed as well.
+    Fails while files are open there, unless --lazy: that frees MOUNTPOINT whatever the lake does,
+    and does not wait for the daemon. A mount whose daemon died is removed as well.
     Where MOUNTPOINT is no lake, all lakes that are mounted below it are unmounted.
 
     \b
@@ -260,20 +261,32 @@ def _end(found: kernel.Mounted, *, lazy: bool) -> None:
     if kernel.is_dead(found):
         kernel.unmount(found.path, lazy=True)
         return
-    pid = _commit(found.path)
+    if lazy:
+        # Leads to the mount when no path does any more; opened like this it asks nobody.
+        place = os.open(found.path, os.O_PATH)
+        try:
+            kernel.unmount(found.path, lazy=True)
+            _commit(found.path, f"/proc/self/fd/{place}")
+        finally:
+            os.close(place)
+        return
+    pid = _commit(found.path, found.path)
     handle = os.pidfd_open(pid) if pid is not None else None
     try:
-        kernel.unmount(found.path, lazy=lazy)
-        if handle is not None and not lazy:
+        kernel.unmount(found.path)
+        if handle is not None:
             select.select([handle], [], [], STOP_SECONDS)
     finally:
         if handle is not None:
             os.close(handle)
 
 
-def _commit(path: str) -> int | None:
-    """Have everything committed; return the daemon's pid, if it is one that we may wait for."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def _commit(path: str, way: str) -> int | None:
+    """Have everything committed; return the daemon's pid, if it is one that we may wait for.
+
+    `way` leads to what is mounted at the path, or was.
+    """
+    handle = os.open(way, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             os.fsync(handle)

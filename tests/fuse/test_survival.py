@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.repacking import CopyOptions
 from tests.fuse.tools import (
+    LAKEFEED,
     Mounted,
     fsck,
     is_mounted,
@@ -136,6 +138,37 @@ def test_a_busy_mount_is_not_unmounted_unless_lazily(lake: Path, tmp_path: Path)
             run("umount", "--lazy", here.path)
             assert not is_mounted(here.path)
             assert held.read() == b"held"
+        wait_until(lambda: not is_running(pid))
+
+
+def test_umount_lazy_frees_the_path_though_a_commit_fails_or_does_not_end(
+    lake: Path, tmp_path: Path
+) -> None:
+    with mounted(lake, tmp_path / "mnt", "--rw", "--commit-age", "1h") as here:
+        (here.path / "f").write_bytes(b"x")
+        packs = lake / "packs"
+        shutil.move(packs, tmp_path / "away")
+        packs.write_bytes(b"")
+        pid = here.pid
+        with open(here.path / "f", "rb"):
+            failed = run("umount", "--lazy", here.path, check=False)
+            assert failed.returncode == 6 and str(here.path) in failed.stderr
+            assert not is_mounted(here.path)
+            packs.unlink()
+            shutil.move(tmp_path / "away", packs)
+        wait_until(lambda: not is_running(pid))
+    with mounted(lake, tmp_path / "mnt", "--rw", "--commit-age", "1h") as here:
+        (here.path / "g").write_bytes(b"x")
+        pid = here.pid
+        os.kill(pid, signal.SIGSTOP)
+        with subprocess.Popen([*LAKEFEED, "umount", "--lazy", here.path]) as process:
+            try:
+                wait_until(lambda: not is_mounted(here.path))
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert process.wait() == 0
+        with Lake.open(lake) as opened:
+            assert [row.path for row in opened.snapshot().ls()] == ["f", "g"]
         wait_until(lambda: not is_running(pid))
 
 
