@@ -160,7 +160,7 @@ def mount(
         wanted = Wanted(words, at, rw, log)
         mount_federation(lake, mountpoint, wanted, Reporter(None).up if foreground else None)
         return
-    if not foreground:
+    if not foreground and READY_FD not in os.environ:
         _start(mountpoint, log, fd)
         return
     from lakefeed.adapters.fuse.changes import Committing

@@ -16,7 +16,7 @@ from lakefeed.errors import VolumeFailed
 # A daemon that has not mounted by then never will: it opens the lake, which is a few small files.
 START_SECONDS = 120.0
 READY = b"1"
-# Set for the daemon: the pipe on which it says that it is up.
+# Set for the daemon, and what tells that it is one: the pipe on which it says that it is up.
 READY_FD = "LAKEFEED_READY_FD"
 # As a file, not with -m: that takes modules from the current directory, whoever put them there.
 _COMMAND = Path(lakefeed.__file__).with_name("__main__.py")
@@ -31,10 +31,9 @@ class Daemon:
         self._mountpoint = mountpoint
         self._pipe, write_end = os.pipe()
         output = open(log, "ab") if log else None  # noqa: SIM115 - handed to the daemon
-        at = words.index("--") if "--" in words else len(words)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, str(_COMMAND), *words[:at], "--foreground", *words[at:]],
+                [sys.executable, str(_COMMAND), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output or 2,
                 stderr=output or 2,

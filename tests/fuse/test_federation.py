@@ -15,6 +15,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.adapters.fuse import kernel
+from lakefeed.cli.mount_daemon import READY_FD
 from lakefeed.errors import EXIT_NOT_FOUND
 from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
 from tests.lake.tools import contents, write
@@ -91,10 +92,11 @@ def test_in_the_foreground_a_signal_ends_all_and_commits_what_is_pending(
 
 def served_by(where: Path) -> int:
     """Return a daemon's pid without a look at its mount, which the kernel would remember; or 0."""
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    for home in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
-            if {os.fsencode(where), b"--foreground"} <= set(file.read_bytes().split(b"\0")):
-                return int(file.parent.name)
+            words = (home / "cmdline").read_bytes().split(b"\0")
+            if os.fsencode(where) in words and READY_FD.encode() in (home / "environ").read_bytes():
+                return int(home.name)
     return 0
 
 

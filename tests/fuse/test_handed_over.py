@@ -129,8 +129,9 @@ def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:
     assert not is_mounted(point)
 
 
+@pytest.mark.parametrize("words", [["mount", "--rw", "--"], ["--", "mount", "--rw"]])
 def test_a_daemon_takes_no_modules_from_the_directory_it_is_started_in(
-    lake: Path, tmp_path: Path
+    words: list[str], lake: Path, tmp_path: Path
 ) -> None:
     point, here = tmp_path / "mnt", tmp_path / "here"
     point.mkdir()
@@ -138,7 +139,7 @@ def test_a_daemon_takes_no_modules_from_the_directory_it_is_started_in(
     (here / "queue.py").write_text("raise SystemExit('a stranger was asked')")
     command = [sys.executable, Path(lakefeed.__file__).with_name("__main__.py")]
     done = subprocess.run(
-        [*command, "mount", "--rw", "--", lake, point],
+        [*command, *words, lake, point],
         check=False, capture_output=True, text=True, timeout=60, cwd=here,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
