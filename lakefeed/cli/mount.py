@@ -14,6 +14,7 @@ import stat
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,10 +26,11 @@ from lakefeed.cli.common import (
     exit_codes,
     report,
     settings,
+    snapshot_of,
     spare_pandas,
 )
 from lakefeed.cli.mount_daemon import READY, READY_FD, Daemons
-from lakefeed.cli.mount_federation import Wanted, mount_federation
+from lakefeed.cli.mount_federation import Wanted, mount_federation, words_of
 from lakefeed.cli.units import duration_option, size_option
 from lakefeed.errors import (
     EXIT_CONFLICT,
@@ -153,9 +155,9 @@ def mount(
         if fd is not None or listen is not None:
             raise Invalid("--fd or --listen", expected="one lake", found=f"the federation {lake}",
                           hint="mount its lakes one by one")  # fmt: skip
-        words = _words(refresh=f"{refresh}s", sync=sync.value, commit_age=f"{commit_age}s",
-                       cache=cache, spool=spool, spool_size=spool_size, owner=owner,
-                       watchdog=f"{watchdog}s", log_level=log_level.value)  # fmt: skip
+        words = words_of(refresh=f"{refresh}s", sync=sync.value, commit_age=f"{commit_age}s",
+                         cache=cache, spool=spool, spool_size=spool_size, owner=owner,
+                         watchdog=f"{watchdog}s", log_level=log_level.value)  # fmt: skip
         words += ["--allow-other"] * allow_other
         wanted = Wanted(words, at, rw, log)
         mount_federation(lake, mountpoint, wanted, Reporter(None).up if foreground else None)
@@ -182,12 +184,6 @@ def _start(mountpoint: str, log: str | None, fd: int | None) -> None:
         code = starting.begin(sys.argv[1:], log, fd, mountpoint=mountpoint).wait()
     if code:
         raise typer.Exit(code)
-
-
-def _words(**options: object) -> list[str]:
-    """Return options as words of a command line, but those that are None."""
-    given = ((name.replace("_", "-"), value) for name, value in options.items())
-    return [f"--{name}={value}" for name, value in given if value is not None]
 
 
 @commands.command("umount", epilog=exit_codes(EXIT_NOT_FOUND))
@@ -394,6 +390,8 @@ def _serve(lake: str, mountpoint: str, options: MountOptions, reporter: Reporter
     reporter.listen()
     # Not behind a deadline: handing every read to a thread would cost more than most reads take.
     with Lake.open(lake) as opened:
+        if options.at is not None:
+            options = replace(options, at=snapshot_of(opened, str(options.at)).number)
         # The session has its own handler, which lets pending changes be committed first.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         Mount(opened, mountpoint, options).run(reporter.ready)

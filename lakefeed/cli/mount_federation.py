@@ -31,6 +31,12 @@ class Wanted:
     log: str | None
 
 
+def words_of(**options: object) -> list[str]:
+    """Return options as words of a command line, but those that are None."""
+    given = ((name.replace("_", "-"), value) for name, value in options.items())
+    return [f"--{name}={value}" for name, value in given if value is not None]
+
+
 def mount_federation(
     file: str, mountpoint: str, wanted: Wanted, stay: Callable[[], None] | None
 ) -> None:

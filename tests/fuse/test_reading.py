@@ -12,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from lakefeed import Lake, WriterOptions
+from lakefeed.cli.units import iso_time
 from lakefeed.format.rows import Codec
 from lakefeed.lake import layout
 from tests.fuse.tools import is_mounted, is_running, mounted, needs_fuse, run, wait_until
@@ -134,6 +135,19 @@ def test_a_tag_stays_while_the_head_moves(full: Path, tmp_path: Path) -> None:
             assert [pin.holder for pin in opened.refs.pins()] == [f"mount {here.path}"]
     with Lake.open(full) as opened:
         assert opened.refs.pins() == []
+
+
+def test_a_time_shows_the_snapshot_of_then(full: Path, tmp_path: Path) -> None:
+    with Lake.open(full) as opened:
+        then_ns = opened.snapshot(1).time_ns + 1000  # a time is written to the microsecond
+        opened.tag("2026-01-01", 1)
+    with mounted(full, tmp_path / "mnt", "--at", iso_time(then_ns)) as here:
+        assert os.getxattr(here.path, "user.lakefeed.snapshot") == b"1"
+        assert not (here.path / "text").exists()
+    with mounted(full, tmp_path / "mnt", "--at", "2026-01-01") as here:
+        assert not (here.path / "text").exists()
+    with mounted(full, tmp_path / "mnt", "--at", "0s ago") as here:
+        assert (here.path / "text").exists()
 
 
 def test_a_live_mount_follows_the_head(full: Path, tmp_path: Path) -> None:
