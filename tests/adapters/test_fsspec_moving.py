@@ -39,6 +39,19 @@ def test_moving_onto_what_is_in_the_way_is_refused(fs: LakeFileSystem) -> None:
         fs.mv("d/f", "g")
 
 
+@pytest.mark.parametrize("spelled", ["{}", "lakefeed:///{}"])
+def test_names_can_be_handed_on_by_one_move(fs: LakeFileSystem, spelled: str) -> None:
+    fs.pipe({"log.1": b"1", "log.0": b"0"})
+    whole = LakeFileSystem(skip_instance_cache=True)
+    names = [f"{str(fs.lake).lstrip('/')}/log.{number}" for number in range(4)]
+    one, two, three, four = ("/" + n if spelled == "{}" else spelled.format(n) for n in names)
+    whole.mv([two, one], [three, two])
+    assert fs.cat("", recursive=True) == {"log.1": b"0", "log.2": b"1"}
+    whole.mv([one.replace("log.0", "log.1"), three], [four, four.replace("log.3", "log.1")])
+    assert fs.cat("", recursive=True) == {"log.1": b"1", "log.3": b"0"}
+    whole.close()
+
+
 @pytest.fixture
 def lakes(tmp_path: Path) -> Iterator[tuple[LakeFileSystem, str, str]]:
     """A filesystem of two lakes; the first holds `d/f` and `d/g`."""

@@ -301,7 +301,7 @@ class LakeFileSystem(CommittingFileSystem):
             else:
                 writer.copy(source.path, target)
         if self._current.move is not None:
-            self._current.move.within.append(path1)
+            self._current.move.went_within(source, path1, target)
 
     def _copy_bytes(self, path1: str, path2: str) -> None:
         place, snapshot = self._look(path1)
@@ -340,7 +340,7 @@ class LakeFileSystem(CommittingFileSystem):
                 self.copy(path1, path2, **{**options, "on_error": "raise"})
             finally:
                 self._current.move = None
-            self._remove_shallow(move.within)
+            self._remove_shallow(list(move.within.values()))
             for lake, rows in move.away.values():
                 group.afterwards(partial(remove_copied, lake, rows))
 

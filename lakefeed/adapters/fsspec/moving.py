@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.writing import OPERATION, TOGETHER
 from lakefeed.errors import Conflict, NotFound, SnapshotExpired
 from lakefeed.format.rows import Kind, Row, rows_from_table
@@ -21,10 +22,16 @@ from lakefeed.lake.writer import Writer
 
 @dataclass(slots=True)
 class Move:
-    """What one move has copied: names inside one lake, and rows that went to another."""
+    """What one move has copied: names by their places inside a lake, and rows that went to another
+    one."""
 
-    within: list[str] = field(default_factory=list)
+    within: dict[tuple[str, str], str] = field(default_factory=dict)
     away: dict[str, tuple[Lake, list[Row]]] = field(default_factory=dict)
+
+    def went_within(self, source: Place, name: str, target: str) -> None:
+        """Remember a name that goes away, unless something is moved to it later."""
+        self.within.pop((source.lake.name, target), None)
+        self.within[source.lake.name, source.path] = name
 
     def went_away(self, lake: Lake, row: Row) -> None:
         """Remember a row of `lake` that another lake will hold."""
