@@ -169,6 +169,20 @@ def test_a_move_to_another_lake_takes_what_was_asked_for(
         fs.mv(f"{one}@1/d/f", f"{two}/f")
 
 
+def test_nothing_buries_a_directory_of_another_lake(
+    lakes: tuple[LakeFileSystem, str, str],
+) -> None:
+    fs, one, two = lakes
+    fs.pipe_file(f"{two}/full/x", b"x")
+    with pytest.raises(IsADirectoryError):
+        fs.mv([f"{one}/d/f"], [f"{two}/full"])
+    with pytest.raises(IsADirectoryError):
+        fs.cp_file(f"{one}/d/f", f"{two}/full")
+    assert fs.cat(two, recursive=True) == {f"{two}/full/x": b"x"}
+    assert fs.isdir(f"{two}/full")
+    assert fs.cat(one, recursive=True) == {f"{one}/d/f": b"f", f"{one}/d/g": b"g"}
+
+
 def test_two_spellings_of_a_lake_are_one_lake(
     lakes: tuple[LakeFileSystem, str, str], tmp_path: Path
 ) -> None:

@@ -120,6 +120,36 @@ def test_removing_follows_the_usual_rules(fs: LakeFileSystem) -> None:
     assert fs.ls("") == []
 
 
+def test_no_file_buries_a_directory(fs: LakeFileSystem, tmp_path: Path) -> None:
+    fs.pipe({"d/f": b"f", "e/f": b"f"})
+    (tmp_path / "local").write_bytes(b"local")
+    local = f"{tmp_path}/local"
+
+    def transact(change: Callable[[], object]) -> None:
+        with fs.transaction:
+            change()
+
+    def write() -> None:
+        with fs.open("d", "wb") as file:
+            file.write(b"over it")
+
+    for change in (
+        lambda: fs.pipe({"x": b"", "d": b"over it"}),
+        lambda: fs.put([local, local], ["x", "d"]),
+        lambda: transact(lambda: fs.pipe_file("d", b"over it")),
+        lambda: transact(lambda: fs.put_file(local, "d")),
+        lambda: transact(write),
+    ):
+        with pytest.raises(IsADirectoryError):
+            change()
+    assert commits(fs) == 1
+    with fs.transaction:
+        fs.rm("e", recursive=True)
+        fs.pipe_file("e", b"a file now")
+    fs.put([local], ["x"])
+    assert fs.cat("", recursive=True) == {"d/f": b"f", "e": b"a file now", "x": b"local"}
+
+
 def test_directories_are_made_as_asked(fs: LakeFileSystem) -> None:
     fs.pipe_file("file", b"")
     fs.makedirs("a/b/c")

@@ -55,6 +55,7 @@ class _Current(threading.local):
 
     group: Group | None = None
     downloads: list[tuple[str, str]] | None = None
+    uploads: list[tuple[Place, str]] | None = None
     move: Move | None = None
 
 
@@ -118,7 +119,7 @@ class CommittingFileSystem(ReadingFileSystem):
         """Return where a file may be written; builtin errors say why it may not."""
         place = self._writable(path)
         if self._group() is not None and not new:
-            return place  # the writer checks; many files are not looked up one by one
+            return place  # the group checks all names at once
         kind = kind_at(self.places.snapshot(place), place.path)
         if kind is Kind.DIR:
             raise IsADirectoryError(errno.EISDIR, "is a directory", path)

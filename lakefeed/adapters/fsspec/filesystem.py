@@ -174,14 +174,31 @@ class LakeFileSystem(CommittingFileSystem):
         place = self._check_target(rpath, new=options.get("mode") == "create")
         size = os.path.getsize(lpath)
         callback.set_size(size)
+        if self._current.uploads is not None:
+            self._current.uploads.append((place, lpath))
+            return
         with self._together(IN_PARTS) as group:
+            group.will_hold(place.lake, place.path)
             group.writer(place.lake).put_file(place.path, lpath)
         callback.relative_update(size)
 
-    def put(self, *args: Any, **options: Any) -> None:
-        """Store local files; a big tree is committed in parts."""
-        with self._together(IN_PARTS):
-            super().put(*args, **options)
+    def put(
+        self, lpath: Any, rpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
+        **options: Any,
+    ) -> None:  # fmt: skip
+        """Store local files; a big tree is committed in parts, once all names are looked at."""
+        with self._together(IN_PARTS) as group:
+            wanted = self._current.uploads = []
+            try:
+                super().put(lpath, rpath, recursive, **options)
+            finally:
+                self._current.uploads = None
+            for place, _ in wanted:
+                group.will_hold(place.lake, place.path)
+            group.check_files()
+            callback.set_size(len(wanted))
+            for place, source in callback.wrap(wanted):
+                group.writer(place.lake).put_file(place.path, source)
 
     def get_file(
         self,
@@ -314,8 +331,10 @@ class LakeFileSystem(CommittingFileSystem):
         if row.kind is Kind.DIR:
             self.makedirs(path2, exist_ok=True)
             return
-        with self._changing(path2) as (target, writer):
-            store(writer, target, (snapshot, row), row.mtime_ns)
+        target = self._writable(path2)
+        with self._together() as group:
+            group.will_hold(target.lake, target.path)
+            store(group.writer(target.lake), target.path, (snapshot, row), row.mtime_ns)
 
     def copy(self, *args: Any, **options: Any) -> None:
         """Copy files or trees in one commit; inside a lake no bytes move."""

@@ -13,6 +13,7 @@ returning from `close`, or from the end of a transaction, means.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from lakefeed.adapters.fsspec.places import Place
-from lakefeed.errors import LakefeedError
+from lakefeed.errors import Invalid, LakefeedError, NotFound, SnapshotExpired
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Row
 from lakefeed.lake.batch import PutHandle
@@ -55,6 +56,7 @@ class Group:
         self._options = options
         self._lock = threading.Lock()
         self._writers: dict[str, Writer] = {}
+        self._files: dict[str, tuple[Lake, list[str]]] = {}
         self._afterwards: list[Callable[[], None]] = []
 
     def writer(self, lake: Lake) -> Writer:
@@ -66,12 +68,34 @@ class Group:
                 self._writers[lake.name] = writer
             return writer
 
+    def will_hold(self, lake: Lake, path: str) -> None:
+        """Take notice of a file that the commit puts, so that `commit` checks its name."""
+        self._files.setdefault(lake.name, (lake, []))[1].append(path)
+
+    def check_files(self) -> None:
+        """Refuse files that would bury a directory: all of them looked up at once."""
+        files, self._files = self._files, {}
+        for lake, paths in files.values():
+            for path in lake.snapshot().directories(paths):
+                if self._lists(lake, path):
+                    raise IsADirectoryError(errno.EISDIR, "is a directory", path)
+
+    def _lists(self, lake: Lake, directory: str) -> bool:
+        """Tell whether something lies below a path that the group has not removed."""
+        try:
+            return bool(self.writer(lake).ls(directory))
+        except SnapshotExpired:
+            raise
+        except (NotFound, Invalid):
+            return False  # nothing but the group's own file
+
     def afterwards(self, step: Callable[[], None]) -> None:
         """Do something once all that the writers hold is durable."""
         self._afterwards.append(step)
 
     def commit(self) -> None:
         """Make everything durable, lakes in the order they came in; an error drops the rest."""
+        self.check_files()
         steps = self._afterwards
         self._let_go().close()
         for step in steps:
@@ -87,7 +111,7 @@ class Group:
         stack = ExitStack()
         for writer in reversed(self._writers.values()):
             stack.push(writer)  # the last one in is the first one out
-        self._writers, self._afterwards = {}, []
+        self._writers, self._files, self._afterwards = {}, {}, []
         return stack
 
 
@@ -258,6 +282,7 @@ class Sink:
 
     def _writer(self) -> Writer:
         if self._group is not None:
+            self._group.will_hold(self._place.lake, self._place.path)
             return self._group.writer(self._place.lake)
         return self._stack.enter_context(self._lanes.use(self._place.lake))
 
