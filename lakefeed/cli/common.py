@@ -37,6 +37,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -341,6 +342,14 @@ def volume_at(where: str) -> Volume:
     return DeadlineVolume(volume, seconds) if seconds else volume
 
 
+def is_file(where: str) -> bool:
+    """Tell whether a file is there, in the time that any call to a volume has."""
+    from lakefeed.volume.deadline import DeadlineVolume
+
+    volume, look = volume_at(where), partial(os.path.isfile, where)
+    return volume.run("look", "", look) if isinstance(volume, DeadlineVolume) else look()
+
+
 @contextmanager
 def open_lake(where: str) -> Iterator[Lake]:
     """Open a lake for one command."""
@@ -371,7 +380,7 @@ def open_snapshot(where: str, at: str | None) -> Iterator[Snapshot]:
 @contextmanager
 def open_view(where: str, at: str | None) -> Iterator[View]:
     """Open what `--at` names in a lake or, where that is a file, in a federation."""
-    if not os.path.isfile(where):
+    if not is_file(where):
         with open_snapshot(where, at) as snapshot:
             yield snapshot
         return

@@ -24,6 +24,7 @@ from lakefeed.cli.common import (
     AtOption,
     LakeArgument,
     exit_codes,
+    is_file,
     report,
     settings,
     snapshot_of,
@@ -151,7 +152,7 @@ def mount(
     if at is not None and rw:
         raise Invalid("--rw", expected="the newest snapshot", found=f"--at {at}",
                       hint="snapshots never change; leave one of the two out")  # fmt: skip
-    if os.path.isfile(lake):
+    if is_file(lake):
         if fd is not None or listen is not None:
             raise Invalid("--fd or --listen", expected="one lake", found=f"the federation {lake}",
                           hint="mount its lakes one by one")  # fmt: skip

@@ -216,3 +216,28 @@ def test_a_volume_that_does_not_answer_is_a_volume_failure(
     environment = {} if words else {"LAKEFEED_TIMEOUT": "100ms"}
     done = process(*words, "ls", lake, **environment)
     failed(done, 6, str(lake / "lake.json"), "no answer", "server")
+
+
+_SILENT = """
+import os, threading
+
+stat = os.stat
+
+def silent(path, **options):
+    if path == os.environ["SILENT"]:
+        threading.Event().wait()
+    return stat(path, **options)
+
+os.stat = silent
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["ls", "du"])
+def test_a_lake_whose_directory_does_not_answer_is_a_volume_failure(
+    process: Run, lake: Path, command: str
+) -> None:
+    (lake.parent / "sitecustomize.py").write_text(_SILENT)
+    words = ("--timeout", "100ms", command, lake)
+    done = process(*words, PYTHONPATH=str(lake.parent), SILENT=str(lake))
+    failed(done, 6, str(lake), "no answer", "server")
