@@ -107,7 +107,10 @@ def export(
     options: ExportOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> ExportReport:
-    """Write the selected files to a target; return what was done and which files were left out."""
+    """Write the selected files to a target; return what was done and which files were left out.
+
+    NotFound, before anything is written, where there is nothing at the prefix.
+    """
     return _Export(snapshot, target, options or ExportOptions(), progress).run()
 
 
@@ -133,6 +136,8 @@ class _Export:
     def run(self) -> ExportReport:
         """Do it all."""
         began = time.monotonic()
+        # A mistyped name must not take the place of a good archive with an empty one.
+        self._snapshot.stat(self._prefix)
         try:
             for table in self._snapshot.find(self._query):
                 for part in _parts(table):

@@ -88,6 +88,21 @@ def test_a_tag_may_be_exported(run: Any, where: Path, source: Path, tmp_path: Pa
     assert sorted(os.listdir(tmp_path / "out")) == ["a", "c.tmp"]
 
 
+def test_an_export_of_a_prefix_that_is_not_there_replaces_nothing(
+    run: Any, where: Path, source: Path, tmp_path: Path
+) -> None:
+    run("import", source, where, "--prefix", "train")
+    words = ("export", where, tmp_path / "x.tar", "--shard-size", "1MiB", "--prefix")
+    assert run(*words, "train").code == 0
+    before = (tmp_path / "x-000000.tar").read_bytes()
+    done = run(*words, "trian")
+    assert (done.code, done.out) == (3, "")
+    assert "'trian'" in done.err
+    assert (tmp_path / "x-000000.tar").read_bytes() == before
+    assert run("export", where, tmp_path / "out", "--prefix", "trian").code == 3
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
