@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-_encode_numbers = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_encode_plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 # A table is for reading by people; widths are only known once all rows are.
 SHOWN_ROWS_MAX = 1000
@@ -83,25 +84,38 @@ def _print_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
 
 def _json_line(facts: dict[str, Any]) -> str:
     try:
-        return _encode_numbers(facts)
-    except ValueError:
-        return _encode_numbers(_without_nan(facts))
+        return _encode_plain(facts)
+    except (TypeError, ValueError):
+        return _json(facts)
 
 
-def _without_nan(value: Any) -> Any:
-    """Return null for NaN and the infinities, which JSON does not have."""
+def _json(value: Any) -> str:
+    """Return JSON also of what the encoder refuses: decimals with all their digits, and null for
+    NaN and the infinities, which JSON does not have."""
     if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
+        pairs = (f"{_encode_plain(name)}: {_json(part)}" for name, part in value.items())
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return "[" + ", ".join(map(_json, value)) + "]"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "null"
+    return _encode_plain(value)
 
 
 def _print_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(schema.names)
     for batch in batches:
-        writer.writerows(_rows(batch))
+        writer.writerows([_cell(value) for value in row] for row in _rows(batch))
+
+
+def _cell(value: Any) -> Any:
+    """Return a value as tables and CSV show it: decimals in digits, what is nested as JSON."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    return _json(value) if isinstance(value, dict | list) else value
 
 
 def _print_table(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
@@ -111,7 +125,7 @@ def _print_table(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
         if len(rows) > SHOWN_ROWS_MAX:
             complain(f"only the first {SHOWN_ROWS_MAX:,} rows are shown; --csv prints all of them")
             break
-    shown = [["" if cell is None else cell for cell in row] for row in rows[:SHOWN_ROWS_MAX]]
+    shown = [["" if v is None else _cell(v) for v in row] for row in rows[:SHOWN_ROWS_MAX]]
     print_table([_title(column) for column in schema], shown)
 
 
@@ -140,8 +154,8 @@ def _values(column: pa.Array) -> list[Any]:
         with _years():
             return [None if count is None else iso_time(count * unit_ns) for count in times]
     if pa.types.is_decimal(kind):
-        number = int if kind.scale == 0 else float
-        return [None if value is None else number(value) for value in column.to_pylist()]
+        numbers = column.to_pylist()
+        return numbers if kind.scale else [None if n is None else int(n) for n in numbers]
     if pa.types.is_map(kind) and kind.key_type == kind.item_type == pa.string():
         return [None if pairs is None else dict(pairs) for pairs in column.to_pylist()]
     if pa.types.is_nested(kind):
@@ -175,7 +189,8 @@ def _value(scalar: pa.Scalar) -> Any:
         return {name: _value(part) for name, part in scalar.items()}
     if pa.types.is_map(kind):
         pairs = scalar.values
-        return dict(zip(map(str, _values(pairs.field(0))), _values(pairs.field(1)), strict=True))
+        names = [str(_cell(key)) for key in _values(pairs.field(0))]
+        return dict(zip(names, _values(pairs.field(1)), strict=True))
     if pa.types.is_nested(kind):
         return _values(scalar.values)
     return _values(pa.array([scalar]))[0]

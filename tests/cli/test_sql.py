@@ -80,6 +80,25 @@ def test_every_type_is_printed(run: Run, lake: Path) -> None:
     assert "years 1 to 9999" in beyond.err
 
 
+def test_decimals_keep_all_their_digits(run: Run, lake: Path) -> None:
+    digits = "12345678901234567890.12"
+    query = f"select {digits} d, [{digits}] l, 1.50 e, {9 * 10**37}::hugeint h"
+    exact = run("sql", lake, query, "--json")
+    assert f'"d": {digits}, "l": [{digits}], "e": 1.50' in exact.out
+    assert exact.json["h"] == 9 * 10**37
+    small = run("sql", lake, "select 0.0000000001 d, null::decimal(9, 2) n", "--csv")
+    assert small.out == "d,n\n0.0000000001,\n"
+    for form in ([], ["--csv"]):
+        assert run("sql", lake, query, *form).out.count(digits) == 2
+
+
+def test_what_is_nested_is_json_everywhere(run: Run, lake: Path) -> None:
+    query = "select map {'it''s': [1.5, null]} m, [true] l, {'x': 'nan'::double} s"
+    done = run("sql", lake, query, "--csv")
+    row = next(csv.DictReader(io.StringIO(done.out)))
+    assert row == {"m": '{"it\'s": [1.5, null]}', "l": "[true]", "s": '{"x": null}'}
+
+
 def test_times_beyond_nanoseconds_are_shown_as_far_as_python_knows_them(
     run: Run, lake: Path
 ) -> None:
