@@ -110,6 +110,9 @@ class _Interruptible(BytesIO):
 
 
 def _stdin() -> BinaryIO:
+    if sys.stdin is None:  # closed by whoever started us
+        raise Invalid("stdin", expected="something to read", found="it is closed",
+                      hint="name a file, or connect a pipe")  # fmt: skip
     stream = sys.stdin.buffer
     # Only a raw stream tells "nothing yet" from the end.
     raw = stream.raw if isinstance(stream, BufferedReader) else cast(RawIOBase, stream)

@@ -1,9 +1,9 @@
 """Sizes, durations and times as people write and read them: pure functions, nothing else.
 
 `256MiB` is 256 * 2**20 bytes and `1GB` is 10**9; a plain number is bytes, `k`, `M`, `G`, `T` alone
-are powers of 1024. `90s`, `15m`, `12h`, `7d`, `2w` are durations. A time is ISO 8601
-(`2026-01-31`, `2026-01-31T12:00`, with a zone or else local), `@1767225600` (seconds since the
-epoch), or a duration with "ago".
+are powers of 1024. `90s`, `15m`, `12h`, `7d`, `2w` are durations, of at most a hundred years. A
+time is ISO 8601 (`2026-01-31`, `2026-01-31T12:00`, with a zone or else local), `@1767225600`
+(seconds since the epoch), or a duration with "ago".
 The `*_option` functions raise a usage error that says what was expected.
 """
 
@@ -16,11 +16,16 @@ from datetime import datetime, timezone
 
 import typer
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+# More digits than anybody means; Python refuses, or takes for infinite, what has far more.
+_NUMBER = r"(\d{1,30}(?:\.\d{1,30})?)"
+_SIZE = re.compile(rf"{_NUMBER}\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
+_DURATION = re.compile(rf"{_NUMBER}\s*(ms|s|m|h|d|w)")
+_EPOCH = re.compile(r"@(\d{1,30})")
 _POWERS = "kmgtp"
 # Sizes and times of files have 64 bits, one of them for the sign: times end in 2262.
 _MAX = (1 << 63) - 1
+# A hundred years: from now on they end before 2262, and no thread can wait for more than 292.
+_DURATION_MAX_SECONDS = 36525 * 86400
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MODES = ((0o400, "r"), (0o200, "w"), (0o100, "x"))
 
@@ -42,19 +47,20 @@ def parse_size(text: str) -> int | None:
 
 
 def parse_duration(text: str) -> float | None:
-    """Return seconds from '90s', '1h30m' or '7d', or None for anything else."""
+    """Return seconds from '90s', '1h30m' or '7d', or None for anything else, or above 100 years."""
     text = text.strip()
     found = list(_DURATION.finditer(text))
     if not found or "".join(match[0] for match in found) != text:
         return None
-    return sum(float(match[1]) * _SECONDS[match[2]] for match in found)
+    seconds = sum(float(match[1]) * _SECONDS[match[2]] for match in found)
+    return seconds if seconds <= _DURATION_MAX_SECONDS else None
 
 
 def parse_time(text: str) -> int | None:
     """Return nanoseconds since the epoch from a time or '2h ago', or None for anything else."""
     text = text.strip()
-    if text.startswith("@") and text[1:].isdecimal():
-        return int(text[1:]) * 10**9
+    if epoch := _EPOCH.fullmatch(text):
+        return int(epoch[1]) * 10**9
     if text.endswith("ago"):
         ago = parse_duration(text[: -len("ago")])
         return None if ago is None else time.time_ns() - int(ago * 1e9)
@@ -76,7 +82,7 @@ def size_option(text: str) -> int:
 def rate_option(text: str) -> int:
     """Return bytes a second, or raise a usage error; usable as Typer's `parser`."""
     size = parse_size(text.strip().removesuffix("/s"))
-    if not size:
+    if not size or size > _MAX:
         raise typer.BadParameter(f"{text!r} is no rate; write 200MB/s, 64MiB/s")
     return size
 
@@ -85,7 +91,7 @@ def duration_option(text: str) -> float:
     """Return seconds, or raise a usage error; usable as Typer's `parser`."""
     seconds = parse_duration(text)
     if seconds is None:
-        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 15m, 12h, 7d")
+        raise typer.BadParameter(f"{text!r} is no duration up to 100 years; write 90s, 12h, 7d")
     return seconds
 
 

@@ -38,6 +38,8 @@ from lakefeed.volume.posix import PosixVolume
 COMMIT_PRIMITIVE = "link"
 # How long writing a tag may take, volume hiccups included, before its snapshot is fair game.
 _TAGGING_SECONDS = 3600.0
+# More than any number of a commit has: a file's name holds twenty. Python reads up to 4,300.
+_DIGITS_MAX = 100
 
 _logger = logging.getLogger(__name__)
 
@@ -124,8 +126,11 @@ class Lake(Closing):
         kept = False
         if isinstance(at, str) and not at.isdecimal():
             at, kept = self.refs.read(at).snapshot, True
-        number = int(at)
         head = self.log.head()
+        if isinstance(at, str) and len(at) > _DIGITS_MAX:
+            raise NotFound(f"snapshot {at[:_DIGITS_MAX]}… of {self.name}",
+                           expected=f"at most {head.number}")  # fmt: skip
+        number = int(at)
         if number > head.number:
             raise NotFound(f"snapshot {number} of {self.name}", expected=f"at most {head.number}")
         if number < head.horizon and not kept and number not in self.kept():

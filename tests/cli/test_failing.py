@@ -46,6 +46,14 @@ def test_a_missing_snapshot_is_not_found(run: Run, lake: Path) -> None:
     failed(run("ls", lake, "--at", "7"), 3, "snapshot 7", "at most 1")
 
 
+def test_a_number_of_many_digits_is_not_found(run: Run, lake: Path) -> None:
+    for digits in ("9" * 30, "9" * 5000):
+        failed(run("ls", lake, "--at", digits), 3, "snapshot 999", "at most 1")
+        failed(run("tag", lake, "v1", "--at", digits), 3, "snapshot 999", "at most 1")
+    failed(run("ls", lake, "--at", "@" + "9" * 5000), 2, "tag '@9")
+    failed(run("ls", lake, "--at", "9" * 400 + "w ago"), 2, "ago'")
+
+
 def test_a_missing_local_file_is_not_found(run: Run, lake: Path, tmp_path: Path) -> None:
     missing = tmp_path / "no.jpg"
     failed(run("put", lake, missing, "no.jpg"), 3, str(missing), "on this machine", "check")
@@ -106,6 +114,10 @@ def test_a_forbidden_volume_is_a_volume_failure(run: Run, lake: Path) -> None:
         (("tag", "LAKE", "v1", "--delete", "--at", "1"), "--delete"),
         (("put", "LAKE", "-", "x", "--attr", "novalue"), "NAME=VALUE"),
         (("put", "LAKE", "-", "x", "--mtime", "soon"), "'soon'"),
+        (("gc", "LAKE", "--keep", "9" * 25 + "w"), "no duration"),
+        (("--timeout", "99999999w", "ls", "LAKE"), "no duration"),
+        (("find", "LAKE", "--min-size", "9" * 5000), "no size"),
+        (("find", "LAKE", "--newer", "9" * 400 + "w"), "no time"),
         (("completion", "csh"), "csh"),
     ],
 )

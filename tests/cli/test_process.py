@@ -57,6 +57,12 @@ def test_facts_go_to_stdout_and_complaints_to_stderr(process: Run, lake: Path) -
     assert wrong.err.startswith("error: not found: 'none'")
 
 
+def test_a_stdin_that_is_closed_is_said(lake: Path) -> None:
+    done = shell(f"$LAKEFEED put {lake} - x <&-")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "stdin, expected something to read, found it is closed" in done.stderr
+
+
 def test_bytes_travel_through_the_streams(process: Run, lake: Path) -> None:
     data = bytes(range(256)) * 1000
     assert process("put", lake, "-", "x.bin", stdin=data).code == 0

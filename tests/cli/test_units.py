@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import datetime, timezone
 
@@ -47,7 +48,7 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
     assert units.parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "d", "5y", "1h x", "-1h", "5 days"])
+@pytest.mark.parametrize("text", ["", "5", "d", "5y", "1h x", "-1h", "5 days", "5219w"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     assert units.parse_duration(text) is None
 
@@ -94,6 +95,25 @@ def test_a_time_that_no_file_can_have_is_refused(text: str) -> None:
         units.time_option(text)
     with pytest.raises(typer.BadParameter, match="no size"):
         units.size_option("99999999999T")
+    with pytest.raises(typer.BadParameter, match="no rate"):
+        units.rate_option("99999999999T/s")
+
+
+def test_the_longest_duration_is_one_that_a_thread_can_wait() -> None:
+    longest = units.parse_duration("36525d")
+    assert longest is not None
+    assert longest < threading.TIMEOUT_MAX
+    assert units.parse_time("36525d ago") is not None
+
+
+def test_more_digits_than_anybody_means_are_refused() -> None:
+    for digits in ("9" * 31, "9" * 400, "9" * 5000):
+        for text in (digits, f"{digits}.5k", f"1.{digits}k"):
+            assert units.parse_size(text) is None
+        for text in (f"{digits}w", f"1.{digits}s", f"1h{digits}ms"):
+            assert units.parse_duration(text) is None
+            assert units.parse_time(f"{text} ago") is None
+        assert units.parse_time(f"@{digits}") is None
 
 
 @pytest.mark.parametrize(
