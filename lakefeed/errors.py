@@ -147,6 +147,8 @@ _HINTS = {
     _errno.ETIMEDOUT: "check that the file server answers, then repeat",
     _errno.ESTALE: "reopen the snapshot, then repeat",
 }
+# Of these the hints hold for paths outside of a lake as well.
+_ANYWHERE = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EROFS, _errno.ETIMEDOUT})
 
 
 def from_os_error(error: OSError, subject: str) -> LakefeedError:
@@ -159,3 +161,10 @@ def from_os_error(error: OSError, subject: str) -> LakefeedError:
         return Conflict(subject, found="a file of that name already")
     hint = _HINTS.get(number)
     return VolumeFailed(subject, found=reason.lower(), hint=hint, errno=number)
+
+
+def from_local_error(error: OSError, subject: str) -> LakefeedError:
+    """Return what `from_os_error` does for a path that is no part of a lake."""
+    failure = from_os_error(error, subject)
+    hint = failure.hint if failure.errno in _ANYWHERE else "check the path and its permissions"
+    return type(failure)(subject, found=failure.found, hint=hint, errno=failure.errno)

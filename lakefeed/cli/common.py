@@ -58,7 +58,7 @@ from lakefeed.errors import (
     LakefeedError,
     NotFound,
     VolumeFailed,
-    from_os_error,
+    from_local_error,
 )
 
 if TYPE_CHECKING:
@@ -241,13 +241,7 @@ def _not_installed(error: ModuleNotFoundError, command: str | None) -> Invalid |
 
 def _local_failure(error: OSError) -> LakefeedError:
     where = os.fsdecode(error.filename) if error.filename else "stdin or stdout"
-    failure = from_os_error(error, f"{where} on this machine")
-    if failure.hint is None:
-        hint = "check the path and its permissions"
-        failure = type(failure)(
-            failure.subject, found=failure.found, hint=hint, errno=failure.errno
-        )
-    return failure
+    return from_local_error(error, f"{where} on this machine")
 
 
 def report(error: LakefeedError) -> int:

@@ -8,12 +8,20 @@ what it needs itself.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator, Sequence
 
 from lakefeed.closing import Closing
-from lakefeed.errors import Conflict, Invalid, LakefeedError, NotFound, SnapshotExpired
+from lakefeed.errors import (
+    Conflict,
+    Invalid,
+    LakefeedError,
+    NotFound,
+    SnapshotExpired,
+    VolumeFailed,
+)
 from lakefeed.format import envelope
 from lakefeed.format.commit import Changes, Commit, State
 from lakefeed.format.pack import PackSealed
@@ -91,6 +99,12 @@ class Lake(Closing):
             raise NotFound(
                 f"lake {volume.name}", hint=f'create one with "lakefeed create {volume.name}"'
             ) from error
+        except VolumeFailed as error:
+            if error.errno != errno.ENOTDIR:
+                raise
+            hint = "name its directory; a federation is for ls, stat, find, cat, get, du and mount"
+            raise NotFound(f"lake {volume.name}", expected="a directory", found="a file",
+                           hint=hint) from error  # fmt: skip
         fields = envelope.unseal(data, "lake", f"{volume.name}/{layout.SUPERBLOCK}")
         if fields.text("commit") != COMMIT_PRIMITIVE:
             raise Invalid(

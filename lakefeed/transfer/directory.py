@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from lakefeed.errors import Corrupt, LakefeedError, from_os_error
+from lakefeed.errors import Corrupt, LakefeedError, from_local_error
 from lakefeed.format.rows import Kind, Row
 from lakefeed.transfer.exporting import Refuse, Refused, Rows
 
@@ -101,7 +101,7 @@ class DirectoryTarget:
             reason = _OF_ONE_NAME.get(error.errno or 0)
             if reason is not None:
                 raise Refused(reason) from error
-            raise from_os_error(error, f"write {self._root}/{name}") from error
+            raise from_local_error(error, f"write {self._root}/{name}") from error
 
     def _enter(self, directory: str) -> int:
         """Return an open descriptor of a directory below the root, made if missing."""

@@ -13,6 +13,7 @@ stays in the lake: an import adds and replaces, it never deletes.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -23,7 +24,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 
-from lakefeed.errors import Conflict, Invalid, from_os_error
+from lakefeed.errors import Conflict, Invalid, from_local_error
 from lakefeed.format.pack import PackSealed, PackWriter
 from lakefeed.format.paths import check_prefix
 from lakefeed.format.rows import Codec, Kind
@@ -115,10 +116,7 @@ def import_tree(
     options = _checked(options or ImportOptions())
     began = time.monotonic()
     root = os.path.abspath(os.fspath(source))
-    try:
-        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-    except OSError as error:
-        raise from_os_error(error, f"source {root}") from error
+    _check_source(root)
     problems = Problems()
     with closing(Walk(root, _walk_options(lake, root, options), problems)) as walk:
         Planner(lake.snapshot(), options.prefix, problems).check()
@@ -184,6 +182,16 @@ def _checked(options: ImportOptions) -> ImportOptions:
         if value < 1:
             raise Invalid(name, expected="at least 1", found=value)
     return replace(options, prefix=check_prefix(options.prefix))
+
+
+def _check_source(root: str) -> None:
+    try:
+        os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.ENOTDIR and os.path.exists(root):
+            raise Invalid(f"source {root}", expected="a directory", found="a file",
+                          hint='store it with "lakefeed put"') from error  # fmt: skip
+        raise from_local_error(error, f"source {root}") from error
 
 
 def _walk_options(lake: Lake, root: str, options: ImportOptions) -> WalkOptions:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO
 
-from lakefeed.errors import from_os_error
+from lakefeed.errors import from_local_error
 from lakefeed.transfer.exporting import check_place
 
 STDOUT = "-"
@@ -115,6 +115,6 @@ class Shards:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise from_os_error(
+            raise from_local_error(
                 error, f"write {self.names[-1] if self.names else STDOUT}"
             ) from error

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from lakefeed.cli.common import describe
-from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
+from lakefeed.errors import (
+    Conflict,
+    Corrupt,
+    Invalid,
+    NotFound,
+    SnapshotExpired,
+    VolumeFailed,
+    from_local_error,
+)
 from tests.cli.conftest import FILES, Ran, Run, damage
 
 
@@ -57,6 +65,23 @@ def test_a_number_of_many_digits_is_not_found(run: Run, lake: Path) -> None:
 def test_a_missing_local_file_is_not_found(run: Run, lake: Path, tmp_path: Path) -> None:
     missing = tmp_path / "no.jpg"
     failed(run("put", lake, missing, "no.jpg"), 3, str(missing), "on this machine", "check")
+
+
+def test_a_file_of_this_machine_is_not_the_lake_owners_business() -> None:
+    forbidden = from_local_error(PermissionError(errno.EACCES, ""), "/root/x")
+    assert describe(forbidden) == (
+        "volume failed: /root/x, found permission denied; check the path and its permissions"
+    )
+    assert "free space" in from_local_error(OSError(errno.ENOSPC, ""), "/x").text
+
+
+@pytest.mark.parametrize("words", [["log"], ["put"], ["ls", "-R"]])
+def test_a_file_is_no_lake(run: Run, lake: Path, words: list[str]) -> None:
+    more = [lake / "lake.json", "x"] if words == ["put"] else []
+    if words[0] == "ls":
+        failed(run(*words, lake / "lake.json"), 2, "federation")
+    else:
+        failed(run(*words, lake / "lake.json", *more), 3, "expected a directory, found a file")
 
 
 def test_a_taken_name_is_a_conflict(run: Run, lake: Path) -> None:

@@ -125,6 +125,27 @@ def test_wrong_requests_say_so(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_be_imported_says_so_of_the_source(run: Any, where: Path, source: Path) -> None:
+    done = run("import", source / "c.tmp", where)
+    assert done.code == 2
+    assert f"source {source}/c.tmp, expected a directory, found a file" in done.err
+    assert '"lakefeed put"' in done.err
+    for missing in (source / "no", source / "c.tmp/no"):
+        done = run("import", missing, where)
+        assert f"source {missing}" in done.err
+        assert done.err.endswith("; check the path and its permissions\n")
+
+
+def test_an_archive_in_no_directory_says_so_of_the_path(
+    run: Any, where: Path, source: Path, tmp_path: Path
+) -> None:
+    run("import", source, where)
+    done = run("export", where, tmp_path / "no/x.tar")
+    assert done.code == 3
+    assert f"write {tmp_path}/no/x.tar" in done.err
+    assert done.err.endswith("; check the path and its permissions\n")
+
+
 @pytest.mark.slow
 def test_workers_are_started_early_for_a_big_source(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
