@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -122,38 +122,56 @@ def rm(
     """
     if dry_run:
         with open_snapshot(lake, None) as snapshot:
-            for path in paths:
-                for table in _doomed(snapshot, path, recursive):
+            for name in _doomed(snapshot, paths, recursive):
+                for table in _rows(snapshot, name, recursive):
                     print_rows(table, as_json=as_json)
         return
     with one_commit(lake, "rm", message) as change:
         snapshot = change.lake.snapshot()
-        count = sum(len(table) for path in paths for table in _doomed(snapshot, path, recursive))
-        for path in paths:
+        names = _doomed(snapshot, paths, recursive)
+        count = sum(len(table) for name in names for table in _rows(snapshot, name, recursive))
+        for name in names:
             remove = change.writer.delete_tree if recursive else change.writer.delete
-            remove(path.rstrip("/"))
+            remove(name)
     if as_json:
         print_json({"snapshot": change.snapshot, "removed": count})
     else:
         print_line(f"removed {count:,} in snapshot {change.snapshot}")
 
 
-def _doomed(snapshot: Snapshot, path: str, recursive: bool) -> Iterator[pa.Table]:
-    """Yield the rows that removing a path takes away; refuse what it must not take."""
+def _doomed(snapshot: Snapshot, paths: list[str], recursive: bool) -> list[str]:
+    """Return what to remove, nothing of it below another; refuse all of it where one cannot be."""
+    from lakefeed.format.paths import parents
+
+    names = [path.rstrip("/") for path in paths]
+    gone: set[str] = set()
+    for name in names:
+        _check_doomed(snapshot, name, recursive)
+        if not gone.isdisjoint([name, *parents(name)]):
+            raise NotFound(f"{name!r} in the lake", found="one that is to be removed already",
+                           hint="name each path once")  # fmt: skip
+        gone.add(name)
+    return [name for name in names if gone.isdisjoint(parents(name))]
+
+
+def _rows(snapshot: Snapshot, name: str, recursive: bool) -> Iterable[pa.Table]:
+    return snapshot.scan(name) if recursive else [snapshot.locate([name])]
+
+
+def _check_doomed(snapshot: Snapshot, name: str, recursive: bool) -> None:
     from lakefeed.format.rows import Kind
 
-    row = snapshot.stat(path.rstrip("/"))
-    if recursive:
-        yield from snapshot.scan(path)
-        return
-    if row.kind is Kind.DIR and (not row.pack or snapshot.ls(row.path)):
+    row = snapshot.stat(name)
+    if not name:
+        raise Invalid("the root of the lake", expected="a path below it",
+                      hint="name what lies in it")  # fmt: skip
+    if not recursive and row.kind is Kind.DIR and (not row.pack or snapshot.ls(name)):
         raise Invalid(
-            f"{path!r}",
+            f"{name!r}",
             expected="a file or an empty directory",
             found="a directory that holds files",
             hint="remove all of it with -r",
         )
-    yield snapshot.locate([row.path])
 
 
 # -- moving ----------------------------------------------------------------------------------------

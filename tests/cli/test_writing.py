@@ -125,6 +125,24 @@ def test_rm_dry_run_says_what_would_go(run: Run, lake: Path) -> None:
     assert (head(lake), content(lake)) == (1, FIRST)
 
 
+@pytest.mark.parametrize("words", [[], ["--dry-run"]])
+def test_rm_refuses_the_root_and_a_path_twice(run: Run, lake: Path, words: list[str]) -> None:
+    for root in ("/", ""):
+        done = run("rm", "-r", *words, lake, root)
+        assert (done.code, done.out) == (2, "")
+        assert "the root of the lake" in done.err
+    for twice in (["a", "a/c"], ["top.csv", "top.csv"]):
+        assert run("rm", "-r", *words, lake, *twice).code == 3
+    assert (head(lake), content(lake)) == (1, FIRST)
+
+
+def test_rm_counts_a_file_once(run: Run, lake: Path) -> None:
+    run("mv", lake, "a/b.txt", "a/c")
+    done = run("rm", "-r", "--dry-run", lake, "a/c", "a")
+    assert done.out.splitlines() == ["a/c/b.txt", "a/c/d.bin", "a/c/e.txt"]
+    assert run("rm", "-r", lake, "a/c", "a", "--json").json["removed"] == 3
+
+
 def test_mv_renames_a_file_and_a_tree(run: Run, lake: Path) -> None:
     done = run("mv", lake, "a/b.txt", "b.txt")
     assert (done.out, done.err) == ("moved a/b.txt to b.txt in snapshot 2\n", "")
