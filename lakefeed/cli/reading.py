@@ -198,6 +198,7 @@ def _get(snapshot: View, path: str, target: str, recursive: bool, meter: Meter) 
         else:
             for table in snapshot.scan(path):
                 _fetch_table(fetch, table, len(path))
+            _dress_directories(fetch, path)
     finally:
         fetch.target.abandon()
     return place
@@ -226,6 +227,24 @@ def _fetch_table(fetch: Fetch, table: pa.Table, cut: int) -> None:
             _fetch_group(fetch, group)
             group, held_bytes = [], 0
     _fetch_group(fetch, group)
+
+
+def _dress_directories(fetch: Fetch, path: str) -> None:
+    """Give the directories below a path the modes and times that they have in the lake."""
+    import pyarrow.compute as pc
+
+    from lakefeed.format.rows import Kind, rows_from_table
+
+    def directories() -> Iterator[tuple[Row, str]]:
+        for table in fetch.snapshot.scan(path):
+            for row in rows_from_table(table.filter(pc.equal(table["kind"], int(Kind.DIR)))):
+                yield row._replace(mode=row.mode & 0o777), row.path[len(path) :].lstrip("/")
+
+    def refuse(row: Row, reason: str) -> None:
+        raise VolumeFailed(f"directory {row.path!r} below {fetch.where}", found=reason,
+                           hint="check its permissions")  # fmt: skip
+
+    fetch.target.finish(directories, refuse)
 
 
 def _fetch_group(fetch: Fetch, group: list[tuple[Row, str]]) -> None:

@@ -76,6 +76,7 @@ class DirectoryTarget:
                 return
             directory, _, last = name.rpartition("/")
             parent = self._enter(directory)
+            _check_name(last, parent)
             tmp = f".lakefeed-{uuid.uuid4().hex}"
             try:
                 if row.kind is Kind.SYMLINK:
@@ -162,6 +163,16 @@ def _open_directory(name: str, parent: int) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=parent)
     return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _check_name(name: str, parent: int) -> None:
+    """Refuse to take the place of a device, pipe or socket, as renaming would."""
+    try:
+        mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+        raise Refused("there is a device, pipe or socket of that name")
 
 
 def _make_file(tmp: str, parent: int, row: Row, pieces: Iterable[bytes]) -> None:

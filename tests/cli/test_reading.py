@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,20 @@ def test_get_recursive_brings_the_tree(run: Run, lake: Path, tmp_path: Path) -> 
     assert facts == {"snapshot": 1, "path": "", "target": str(out), "files": 5, "size": size}
 
 
+def test_get_recursive_keeps_the_modes_and_times_of_directories(
+    run: Run, lake: Path, tmp_path: Path
+) -> None:
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.mkdir("d/private", 0o4700, mtime_ns=MTIME_NS)
+        writer.put("d/private/locked/f", b"f")
+        writer.mkdir("d/private/locked", 0o500, mtime_ns=MTIME_NS + 1)
+    assert run("get", "-r", lake, "d", tmp_path / "d").code == 0
+    found = [(tmp_path / "d/private" / path).stat() for path in ("", "locked")]
+    facts = [(stat.S_IMODE(info.st_mode), info.st_mtime_ns) for info in found]
+    assert facts == [(0o700, MTIME_NS), (0o500, MTIME_NS + 1)]
+    assert (tmp_path / "d/private/locked/f").read_bytes() == b"f"
+
+
 def test_get_recursive_of_a_file_is_the_file(run: Run, lake: Path, tmp_path: Path) -> None:
     assert run("get", "-r", lake, "a/b.txt", tmp_path / "x").code == 0
     assert (tmp_path / "x").read_bytes() == FILES["a/b.txt"]
@@ -125,6 +140,12 @@ def test_get_takes_the_place_of_files_only(run: Run, lake: Path, tmp_path: Path)
     assert (done.code, done.out) == (2, "")
     assert "'-' is standard output" in done.err
     assert pipe.is_fifo()
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a/b.txt")
+    done = run("get", "-r", lake, "a", tmp_path / "a")
+    assert (done.code, done.out) == (6, "")
+    assert f"write {tmp_path}/a/b.txt, found there is a device, pipe or socket" in done.err
+    assert (tmp_path / "a/b.txt").is_fifo()
 
 
 def test_a_failed_get_leaves_the_local_file(run: Run, lake: Path, tmp_path: Path) -> None:

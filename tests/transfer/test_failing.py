@@ -198,12 +198,16 @@ def test_a_name_taken_by_the_other_kind_is_reported(lake: Lake, tmp_path: Path) 
     with lake.writer() as writer:
         writer.put("a", b"file")
         writer.put("b/c", b"below")
+        writer.put("p", b"")
     target = tmp_path / "out"
     (target / "a/full").mkdir(parents=True)
     (target / "b").write_bytes(b"in the way")
+    os.mkfifo(target / "p")
     report = export(lake.snapshot(), DirectoryTarget(target))
+    assert (target / "p").is_fifo()
     reasons = {problem.path: problem.reason for problem in report.problems}
     assert reasons == {
+        "p": "there is a device, pipe or socket of that name",
         "a": "there is a directory of that name",
         "b/c": "something above it is no directory",
     }
