@@ -147,7 +147,7 @@ class NvmlProbe:
 
 
 class RsmiProbe:
-    """AMD's GPUs through ROCm SMI (`pip install pyrsmi`)."""
+    """AMD's GPUs through ROCm SMI (`pip install pyrsmi`), which says -1 where it cannot tell."""
 
     why = ""
 
@@ -156,6 +156,7 @@ class RsmiProbe:
         rocml.smi_initialize()
         self._count = int(rocml.smi_get_device_count())
         self.names = [str(rocml.smi_get_device_name(number)) for number in range(self._count)]
+        self._open = True
 
     def read(self) -> list[Reading]:
         """Return busy share and power of each GPU."""
@@ -163,29 +164,40 @@ class RsmiProbe:
         return [
             Reading(
                 number,
-                busy=rocml.smi_get_device_utilization(number) / 100,
-                watts=float(rocml.smi_get_device_average_power(number)),
+                busy=_known(rocml.smi_get_device_utilization(number), 100),
+                watts=_known(rocml.smi_get_device_average_power(number)),
             )
             for number in range(self._count)
         ]
 
     def close(self) -> None:
         """Shut ROCm SMI down."""
-        self._rocml.smi_shutdown()
+        if self._open:
+            self._open = False
+            self._rocml.smi_shutdown()
+
+
+def _known(value: float, unit: int = 1) -> float | None:
+    return None if value < 0 else value / unit
 
 
 def find() -> Probe:
     """Return the probe of this machine's GPUs; `NoProbe` where there is none."""
+    why = "NVML is there and finds none"
     try:
-        probe = NvmlProbe()
+        probe: Probe = NvmlProbe()
     except pynvml.NVMLError as error:
-        if importlib.util.find_spec("pyrsmi") is not None:
-            return RsmiProbe(importlib.import_module("pyrsmi.rocml"))
-        return NoProbe(f"no GPU ({error})")
+        if importlib.util.find_spec("pyrsmi") is None:
+            return NoProbe(f"no GPU ({error})")
+        try:
+            probe = RsmiProbe(importlib.import_module("pyrsmi.rocml"))
+        except Exception as other:  # noqa: BLE001 - it has no error of its own for "none here"
+            return NoProbe(f"no GPU ({error}; pyrsmi: {other})")
+        why = f"{error}; pyrsmi finds none"
     if probe.names:
         return probe
     probe.close()
-    return NoProbe("no GPU (NVML is there and finds none)")
+    return NoProbe(f"no GPU ({why})")
 
 
 class Sampler:

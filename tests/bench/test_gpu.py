@@ -6,6 +6,8 @@ them is not covered.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import threading
 import time
 from types import SimpleNamespace
@@ -196,8 +198,39 @@ def test_rocm_is_read() -> None:
     )
     probe = RsmiProbe(rocml)
     assert probe.read() == [Reading(0, 0.7, None, 250.0, None)]
+    # What it cannot tell, the average power of an MI300 for one.
+    rocml.smi_get_device_utilization = rocml.smi_get_device_average_power = lambda number: -1
+    assert probe.read() == [Reading(0)]
+    probe.close()
     probe.close()
     assert ended == [1]
+
+
+def test_rocms_library_without_its_gpus_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_nvidia() -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+
+    def no_driver() -> None:
+        raise RuntimeError("ROCm driver initialization failed")
+
+    def no_library(name: str) -> None:
+        raise UnboundLocalError("path")
+
+    monkeypatch.setattr(gpu, "NvmlProbe", no_nvidia)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    count = {"smi_get_device_count": lambda: -1, "smi_shutdown": lambda: None}
+    empty = SimpleNamespace(smi_initialize=lambda: None, **count)
+    broken = SimpleNamespace(smi_initialize=no_driver, **count)
+    for load, why in (
+        (no_library, "path"),
+        (lambda name: broken, "driver initialization failed"),
+        (lambda name: empty, "pyrsmi finds none"),
+    ):
+        monkeypatch.setattr(importlib, "import_module", load)
+        probe = gpu.find()
+        assert probe.names == []
+        assert probe.why.startswith("no GPU (")
+        assert why in probe.why
 
 
 def test_samples_become_metrics() -> None:
