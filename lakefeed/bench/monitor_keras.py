@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from lakefeed.bench.monitoring import Monitor, measure
+from lakefeed.bench.monitoring import Monitor
 
 
 class KerasMonitor(keras.callbacks.Callback):  # type: ignore[misc]
@@ -37,15 +37,18 @@ class KerasMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         def stamp(*parts: Any) -> np.int64:
             if not self._sizes:
                 self._stamp = time.monotonic()
-            self._sizes.append(measure(list(parts), self.monitor.options.batch_size))
+            self._sizes.append(self.monitor.measure(list(parts)))
             return np.int64(0)
 
         def behind(*parts: Any) -> Any:
-            leaves = tf.nest.flatten(parts)
-            done = tf.numpy_function(stamp, leaves, tf.int64, stateful=True)
+            # Ragged and sparse ones are several, none as long as the batch: they come last.
+            whole = [leaf for leaf in tf.nest.flatten(parts) if isinstance(leaf, tf.Tensor)]
+            leaves = tf.nest.flatten(parts, expand_composites=True)
+            seen = [*whole, *(leaf for leaf in leaves if not any(leaf is one for one in whole))]
+            done = tf.numpy_function(stamp, seen, tf.int64, stateful=True)
             with tf.control_dependencies([done]):
                 kept = [tf.identity(leaf) for leaf in leaves]
-            packed = tf.nest.pack_sequence_as(parts, kept)
+            packed = tf.nest.pack_sequence_as(parts, kept, expand_composites=True)
             return packed if len(packed) > 1 else packed[0]
 
         options = tf.data.Options()

@@ -20,7 +20,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -66,6 +66,7 @@ class Monitor:
         self._metrics: BenchMetrics | None = None
         self._told = [0.0] * len(LIVE)
         self._told_at = 0.0
+        self._is_puzzled = False
         self.address: str | None = None
 
     def begin_epoch(self) -> None:
@@ -100,6 +101,16 @@ class Monitor:
             facts = {**dict(zip(LIVE, self._told, strict=True)), "accelerators": 1.0}
             self._metrics.advance(self.options.name, facts, ended - self._told_at)
             self._told, self._told_at = [0.0] * len(LIVE), ended
+
+    def measure(self, batch: Any) -> tuple[int, int]:
+        """Return a batch's samples and bytes: one sample without any, where it cannot be told."""
+        try:
+            return measure(batch, self.options.batch_size)
+        except Exception as error:  # noqa: BLE001 - no figure is worth a training
+            if not self._is_puzzled:
+                _log.warning("a batch of %s cannot be measured: %s", type(batch).__name__, error)
+            self._is_puzzled = True
+            return self.options.batch_size or 1, 0
 
     def report(self) -> dict[str, Any]:
         """Return the report of the epochs so far; Invalid before the first step."""
@@ -187,7 +198,7 @@ class Watched(Generic[T]):
                 loaded = time.monotonic()
                 yield batch
                 ended = time.monotonic()
-                monitor.step(began, loaded, ended, measure(batch, monitor.options.batch_size))
+                monitor.step(began, loaded, ended, monitor.measure(batch))
                 began = time.monotonic()
         finally:
             monitor.write()
@@ -214,11 +225,11 @@ def _counted(batch: Any) -> tuple[int, int]:
     parts = list(_leaves(batch))
     size_bytes = sum(_bytes(part) for part in parts)
     whole = batch[0] if isinstance(batch, tuple) and batch else batch
-    if isinstance(whole, dict) and "row_splits" in whole:  # one buffer, and where its samples end
+    if isinstance(whole, Mapping) and "row_splits" in whole:  # a buffer, and where its samples end
         return len(whole["row_splits"]) - 1, size_bytes
-    lengths = [len(part) for part in parts if _is_array(part) and len(part.shape)]
-    if lengths:
-        return lengths[0], size_bytes
+    lengths = [part.shape[0] for part in parts if _is_array(part) and len(part.shape)]
+    if lengths and lengths[0] is not None:
+        return int(lengths[0]), size_bytes
     return (len(batch) if isinstance(batch, list) else 1), size_bytes
 
 
@@ -231,7 +242,7 @@ def _is_own(batch: Any) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):  # a dict, or what Hugging Face's tokenizers return
         value = list(value.values())
     if isinstance(value, list | tuple):
         for part in value:
@@ -260,7 +271,11 @@ def _bytes(value: Any) -> int:
 def _tensor_bytes(value: Any) -> int:
     """Return the bytes of TensorFlow's, which does not tell them."""
     tf = sys.modules.get("tensorflow")
-    if tf is None or not isinstance(value, tf.Tensor):
+    if tf is None:
+        return 0
+    if isinstance(value, tf.RaggedTensor | tf.SparseTensor):
+        return sum(map(_tensor_bytes, tf.nest.flatten(value, expand_composites=True)))
+    if not isinstance(value, tf.Tensor):
         return 0
     if value.dtype == tf.string:
         return int(tf.reduce_sum(tf.strings.length(value)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import urllib.request
+from collections import UserDict
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -161,6 +162,29 @@ def test_batches_of_any_kind_are_measured() -> None:
     assert measure(buffer) == (2, 9 + 24)
     assert measure((buffer, np.zeros(2, np.int32))) == (2, 9 + 24 + 8)
     assert measure([np.array([b"ab", b"c"], object)]) == (2, 3)
+
+
+def test_mappings_of_any_class_are_measured_as_dicts() -> None:
+    assert measure(UserDict(ids=np.zeros((5, 2), np.uint8))) == (5, 10)
+
+
+def test_a_batch_that_cannot_be_looked_at_ends_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Odd:
+        """An array that does not tell its bytes, as PyTorch's sparse ones."""
+
+        shape, dtype = (3, 2), "float32"
+
+        @property
+        def nbytes(self) -> int:
+            raise NotImplementedError("nbytes of a sparse tensor")
+
+    for _ in lakefeed.monitor.watch([Odd(), Odd()], tmp_path / "run.html"):
+        pass
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert (run["steps"], run["samples"], run["sample_bytes"]) == (2, 2, 0)
+    assert caplog.text.count("a batch of Odd cannot be measured: nbytes of a sparse tensor") == 1
 
 
 def test_a_batch_with_the_names_of_a_feeds_is_the_users_own() -> None:

@@ -57,3 +57,21 @@ def test_batches_that_keras_takes_together_all_count(tmp_path: Path) -> None:
 def test_batches_of_tensorflow_are_measured() -> None:
     assert measure((tf.zeros((3, 2), tf.float32), tf.zeros(3, tf.int64))) == (3, 24 + 24)
     assert measure(tf.constant(["ab", "c", ""])) == (3, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.tf
+@pytest.mark.parametrize("kind", ["ragged", "sparse"])
+def test_batches_of_many_tensors_each_are_measured(kind: str, tmp_path: Path) -> None:
+    rows = tf.ragged.constant([[1, 2], [3], [4, 5, 6], [7]], tf.int64)
+    data = tf.data.Dataset.from_tensor_slices((rows, np.zeros(4, np.int64))).batch(2)
+    if kind == "sparse":
+        data = data.map(lambda row, label: (row.to_sparse(), label))
+    watched = lakefeed.monitor.watch(data, tmp_path / "run.html")
+    marked = lakefeed.monitor.keras(data, tmp_path / "keras.html")
+    for (mine, _), (theirs, _) in zip(watched, marked["x"], strict=True):
+        assert type(mine) is type(theirs)
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert run["samples"] == 4
+    assert run["sample_bytes"] >= 8 * 7 + 8 * 4
+    assert [samples for samples, _ in marked["callbacks"][0]._sizes] == [2, 2]
