@@ -10,7 +10,6 @@ The work says through its `Line` whether it waits for the volume or computes; on
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -22,9 +21,9 @@ from lakefeed.bench.processes import (
     end,
     heard,
     start_context,
-    without_batch,
+    told,
+    without,
 )
-from lakefeed.errors import LakefeedError
 
 T = TypeVar("T")
 
@@ -84,7 +83,7 @@ def run_apart(work: Callable[[Line], T], hear: Callable[..., object], timeout_se
 
 def _check(since: float, timeout_seconds: float) -> None:
     if timeout_seconds and since and time.monotonic() - since > timeout_seconds:
-        raise without_batch("the volume", timeout_seconds)
+        raise without("an answer", "the volume", timeout_seconds)
 
 
 def _work(work: Callable[[Line], object], since: Any, messages: Connection) -> None:
@@ -92,9 +91,7 @@ def _work(work: Callable[[Line], object], since: Any, messages: Connection) -> N
     belong_to_parent()
     try:
         said: object = work(Line(since, messages))
-    except LakefeedError as error:
-        said = error
     except BaseException as error:  # noqa: BLE001 - carried to the parent, which raises it
-        said = RuntimeError(f"process {os.getpid()}: {type(error).__name__}: {error}")
+        said = told(error, "the process that measures")
     messages.send((True, said))
     messages.close()

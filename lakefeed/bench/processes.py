@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from lakefeed.errors import VolumeFailed
+from lakefeed.errors import LakefeedError, VolumeFailed, from_os_error
 
 END_SECONDS = 5.0
 # How often is looked how far they are; AU over shorter stretches is noise.
@@ -59,11 +59,23 @@ def heard(process: BaseProcess, answer: Connection, name: str, hint: str) -> Any
         raise VolumeFailed(name, expected="a result", found=found, hint=hint) from None
 
 
-def without_batch(name: str, seconds: float) -> VolumeFailed:
+def told(error: BaseException, name: str) -> Exception:
+    """Return what a process says of an error that ended it, for its parent to raise.
+
+    What the system refuses is the volume's failure; whatever else nobody foresaw is a bug.
+    """
+    if isinstance(error, LakefeedError):
+        return error
+    if isinstance(error, OSError):
+        return from_os_error(error, f"{error.filename or 'a file'}, used by {name}")
+    return RuntimeError(f"{name} (process {os.getpid()}): {type(error).__name__}: {error}")
+
+
+def without(what: str, name: str, seconds: float) -> VolumeFailed:
     """Return the error of a process that its volume has kept waiting for so long."""
     return VolumeFailed(
         name,
-        expected="a batch",
+        expected=what,
         found=f"none for {seconds:g} seconds",
         hint="check that the file server answers, then repeat",
         errno=errno.ETIMEDOUT,

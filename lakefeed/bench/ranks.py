@@ -9,7 +9,6 @@ one is left behind.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 import time
@@ -28,11 +27,11 @@ from lakefeed.bench.processes import (
     end,
     heard,
     start_context,
-    without_batch,
+    told,
+    without,
 )
 from lakefeed.bench.sources import Spec
 from lakefeed.bench.steps import LIVE, Company, Loop, RankResult, run
-from lakefeed.errors import LakefeedError
 
 # Ranks that get on by no batch for so long have lost their volume: NFS's hard mounts wait for ever,
 # and a person has long stopped watching.
@@ -118,7 +117,7 @@ class _Watch:
         if self._ends and now - self._moved > seconds:
             least = min(came[rank] for rank in waiting)
             late = [str(rank) for rank in waiting if came[rank] == least]
-            raise without_batch(f"rank {', '.join(late)}", seconds)
+            raise without("a batch", f"rank {', '.join(late)}", seconds)
 
 
 def _gather(
@@ -158,12 +157,10 @@ def _rank(job: Job, rank: int, company: tuple[Meeting, Any, Any, str], answer: C
         beside = Company(meet, live, threading.Event(), scratch)
         with opened(job.spec, rank, shared) as source:
             said: object = run(source, job.loop, beside, rank)
-    except LakefeedError as error:
-        said = error
     except threading.BrokenBarrierError:
         said = None  # another rank failed; its own error is the news
     except BaseException as error:  # noqa: BLE001 - carried to the parent, which raises it
-        said = RuntimeError(f"rank {rank} (process {os.getpid()}): {type(error).__name__}: {error}")
+        said = told(error, f"rank {rank}")
     if isinstance(said, BaseException):
         meeting.abort()
     answer.send(said)

@@ -113,6 +113,16 @@ def test_copies_lie_on_the_lakes_own_volume(
 
 
 @pytest.mark.slow
+def test_what_the_volume_refuses_is_no_bug(tmp_path: Path) -> None:
+    """The memory of a process cannot be read at 0: EIO, as from a broken disk."""
+    (tmp_path / "1.tar").symlink_to("/proc/self/mem")
+    spec = Spec("webdataset", str(tmp_path), batch_size=8)
+    with pytest.raises(VolumeFailed, match="used by rank 0, found input/output error") as failed:
+        run_ranks(Job(spec, Loop(5, 1, 0.001)))
+    assert failed.value.exit_code == 6
+
+
+@pytest.mark.slow
 def test_the_first_failure_ends_every_rank(lake: Path, tmp_path: Path) -> None:
     spec = Spec("lake", str(tmp_path), batch_size=8, world_size=2)
     with pytest.raises(NotFound, match="lake"):
