@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.compute as pc
 
-from lakefeed.bench.lakes import query_of
+from lakefeed.bench.apart import Line
+from lakefeed.bench.lakes import open_lake, query_of
 from lakefeed.bench.sources import Spec
 from lakefeed.bench.workloads import Workload
 from lakefeed.errors import Invalid
@@ -77,10 +78,35 @@ def generate(
     return Contents(samples, total_bytes)
 
 
-def copy_out(snapshot: Snapshot, spec: Spec, directory: Path, ranks: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What of a lake (`spec`) is copied into which directory, which is made, for how many ranks."""
+
+    spec: Spec
+    directory: str
+    ranks: int
+    timeout_seconds: float
+
+
+def copy_apart(copy: Copy, line: Line) -> None:
+    """Do `copy_out` in a process of its own (`apart`): writing waits for the volume as well."""
+    line.waits()
+    directory = Path(copy.directory)
+    directory.mkdir()
+    with open_lake(copy.spec.where, copy.timeout_seconds) as lake:
+        copy_out(lake.snapshot(copy.spec.at), copy.spec, directory, copy.ranks, line.waits)
+
+
+def copy_out(
+    snapshot: Snapshot,
+    spec: Spec,
+    directory: Path,
+    ranks: int,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
     """Export what `spec` selects into a directory, in the format of its kind.
 
-    Shards are cut so that every rank gets one.
+    Shards are cut so that every rank gets one. `progress` is called now and then.
     """
     total = contents(snapshot, spec.select).bytes
     shard_bytes = min(SHARD_BYTES, max(1, total // (ranks * 2)))
@@ -94,6 +120,7 @@ def copy_out(snapshot: Snapshot, spec: Spec, directory: Path, ranks: int) -> Non
     else:
         raise Invalid("source", expected="plain, tfrecord or webdataset", found=spec.kind)
     query = query_of(spec.select)
-    report = export(snapshot, target, ExportOptions(query.prefix, query.glob))
+    asked = ExportOptions(query.prefix, query.glob)
+    report = export(snapshot, target, asked, lambda _: progress())
     if report.errors:
         raise Invalid(str(directory), expected="every sample", found=report.problems[0])

@@ -10,18 +10,19 @@ The result is the report's dictionary; nothing is printed here. `say` hears what
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from lakefeed.bench import environment, figures, metrics, verdict
+from lakefeed.bench.apart import run_apart
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.lakes import open_lake
+from lakefeed.bench.lending import lent
 from lakefeed.bench.mounts import mount_of
-from lakefeed.bench.preparing import Contents, contents, copy_out
+from lakefeed.bench.preparing import Contents, Copy, contents, copy_apart
 from lakefeed.bench.ranks import TIMEOUT_SECONDS, Job, Look, run_ranks
 from lakefeed.bench.sources import Reading, Spec
 from lakefeed.bench.steps import Loop
@@ -190,16 +191,14 @@ def directories(options: TrainOptions, say: Say) -> Iterator[dict[str, str]]:
             hint=f"--data {missing[0]}=DIR names files that are there; lakefeed export makes some",
         )
     beside = os.path.dirname(where)
-    with tempfile.TemporaryDirectory(prefix="lakefeed-bench-", dir=beside) as scratch:
-        with open_lake(options.lake, options.timeout_seconds) as lake:
-            snapshot = lake.snapshot(options.at)
-            for kind in missing:
-                say(f"copying the samples out of the lake as {kind}")
-                directory = Path(scratch) / kind
-                directory.mkdir()
-                ranks = max(options.accelerators, options.limits.sweep_max)
-                copy_out(snapshot, Spec(kind, select=options.select), directory, ranks)
-                given[kind] = str(directory)
+    ranks = max(options.accelerators, options.limits.sweep_max)
+    with lent(beside, "lakefeed-bench-", options.timeout_seconds) as scratch:
+        for kind in missing:
+            say(f"copying the samples out of the lake as {kind}")
+            given[kind] = os.path.join(scratch, kind)
+            spec = Spec(kind, options.lake, options.select, options.at)
+            copy = Copy(spec, given[kind], ranks, options.timeout_seconds)
+            run_apart(partial(copy_apart, copy), say, options.timeout_seconds)
         yield given
 
 

@@ -8,8 +8,11 @@ import itertools
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
@@ -17,9 +20,10 @@ from typing import Any
 import pytest
 
 from lakefeed.bench import bookkeeping, environment, figures, page, reports, verdict
+from lakefeed.bench.apart import run_apart
 from lakefeed.bench.bookkeeping import EVENTS_A_STEP, Bookkeeping
 from lakefeed.bench.emulation import Delays
-from lakefeed.bench.preparing import Contents
+from lakefeed.bench.preparing import Contents, Copy, copy_apart
 from lakefeed.bench.ranks import Job, run_ranks
 from lakefeed.bench.sources import Delivered, NullSource, Reading, Spec
 from lakefeed.bench.steps import Loop, alone
@@ -35,6 +39,7 @@ from lakefeed.bench.training import (
 )
 from lakefeed.bench.workloads import Workload
 from lakefeed.errors import Invalid, NotFound, VolumeFailed
+from tests.support.stalling import stalling
 
 
 def options(lake: Path, workload: Workload, **more: Any) -> TrainOptions:
@@ -110,6 +115,26 @@ def test_copies_lie_on_the_lakes_own_volume(
     monkeypatch.setattr(os.path, "ismount", lambda path: path == str(lake.resolve()))
     with pytest.raises(Invalid, match="beside it is another one"), directories(chosen, print):
         pass
+
+
+@pytest.mark.slow
+def test_copies_on_a_volume_that_stops_answering_are_left_behind(
+    lake: Path, workload: Workload, tmp_path: Path
+) -> None:
+    shutil.copytree(lake, tmp_path / "lake")
+    chosen = options(tmp_path / "lake", workload, sources=("plain",), timeout_seconds=1.0)
+    failing = pytest.raises(VolumeFailed, match="found none for 1")
+    with ExitStack() as mounts, failing, directories(chosen, print) as found:
+        mounts.enter_context(stalling(Path(found["plain"]) / "small")).stop()
+
+
+@pytest.mark.slow
+def test_copying_to_a_volume_that_stops_answering_ends(lake: Path, tmp_path: Path) -> None:
+    with stalling(tmp_path) as filer:
+        filer.stop()
+        copy = Copy(Spec("plain", str(lake)), str(tmp_path / "plain"), 1, 60)
+        with pytest.raises(VolumeFailed, match="found none for 1"):
+            run_apart(partial(copy_apart, copy), print, 1.0)
 
 
 @pytest.mark.slow
