@@ -6,7 +6,8 @@ file's pages dropped from the page cache before each cell, where the kernel lets
 stats, creates, fsyncs, links, renames. Rates over the number of requests in flight show a knee.
 
 This is the one place of lakefeed, beside `probing` and the plain readers, that calls the disk
-directly: the calls themselves are what is measured.
+directly: the calls themselves are what is measured. They are made in a process of its own
+(`apart`), which can be ended where the volume does not answer.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lakefeed.bench import environment, metrics, mountstats, probing
+from lakefeed.bench.apart import Line, run_apart
+from lakefeed.bench.lending import lent
 from lakefeed.bench.mounts import mount_of
+from lakefeed.bench.ranks import TIMEOUT_SECONDS
 from lakefeed.bench.training import SCHEMA
-from lakefeed.errors import Invalid, NotFound, from_os_error
+from lakefeed.errors import Invalid, from_os_error
 
 SEQUENTIAL_BYTES = 1 << 20
 SMALL_BYTES = 4096
@@ -43,6 +48,7 @@ class VolumeOptions:
     concurrency: tuple[int, ...] = (1, 4, 16, 64)
     sizes: tuple[int, ...] = (4096, 65536, 1 << 20)
     seed: int = 0
+    timeout_seconds: float = TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +70,33 @@ Progress = Callable[[str, int, int], object]
 
 
 def measure(options: VolumeOptions, progress: Progress) -> dict[str, Any]:
-    """Return the report of a directory; NotFound if it is none."""
-    if not os.path.isdir(options.directory):
-        raise NotFound(f"directory {options.directory}")
+    """Return the report of a directory; NotFound if it is none.
+
+    VolumeFailed once a call has taken `timeout_seconds`; 0 waits for ever.
+    """
     if options.file_bytes < SEQUENTIAL_BYTES:
         found = f"{options.file_bytes:,} bytes"
         raise Invalid("file size", expected="1 MiB or more, as the largest read", found=found)
+    patience = options.timeout_seconds
+    with lent(options.directory, ".lakefeed-probe-", patience) as place:
+        # A cell says that it waits when it begins, and takes its time.
+        patience += options.seconds if patience else 0.0
+        return run_apart(partial(measured, options, Path(place)), progress, patience)
+
+
+def measured(options: VolumeOptions, place: Path, line: Line) -> dict[str, Any]:
+    """Return the report of a directory. Its files are made in `place`; who lent it removes them."""
+    line.waits()
     verdicts = probing.examine(options.directory)["verdicts"]
     mount = mount_of(options.directory)
     point = mount.point if mount is not None and mount.is_nfs else None
     before, began = _counters(point), time.monotonic()
     try:
-        with probing.scratch(options.directory) as place:
-            bench = _Bench(options, place, progress)
-            try:
-                reads, calls = bench.run()
-            finally:
-                bench.close()
+        bench = _Bench(options, place, line)
+        try:
+            reads, calls = bench.run()
+        finally:
+            bench.close()
     except OSError as error:
         raise from_os_error(error, options.directory) from error
     after, seconds = _counters(point), time.monotonic() - began
@@ -95,10 +111,10 @@ def _counters(point: str | None) -> mountstats.NfsMount | None:
 class _Bench:
     """The files, and the cells over them."""
 
-    def __init__(self, options: VolumeOptions, place: Path, progress: Progress) -> None:
+    def __init__(self, options: VolumeOptions, place: Path, line: Line) -> None:
         self._options = options
         self._place = place
-        self._progress = progress
+        self._line = line
         self._cells = (len(options.sizes) + 1 + 6) * len(options.concurrency)
         self._done = 0
         self._names = itertools.count()
@@ -107,7 +123,7 @@ class _Bench:
 
     def run(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Make the files, run every cell; return reads and calls."""
-        self._progress("making files", 0, self._cells)
+        self._line.tell("making files", 0, self._cells)
         big, small = self._make()
         reads = self._sweep({"sequential 1 MiB": (SEQUENTIAL_BYTES, self._sequential(big))}, big)
         for size in self._options.sizes:
@@ -135,11 +151,13 @@ class _Bench:
         with big.open("wb") as file:
             for left in range(self._options.file_bytes, 0, -len(piece)):
                 file.write(piece[:left])
+                self._line.waits()
             file.flush()
             os.fsync(file.fileno())
         small = [self._place / f"small{number}" for number in range(self._options.files)]
         for path in small:
             path.write_bytes(piece[:SMALL_BYTES])
+            self._line.waits()
         return big, small
 
     def _sweep(
@@ -149,11 +167,12 @@ class _Bench:
         for name, (size_bytes, call) in work.items():
             cells = []
             for concurrency in self._options.concurrency:
+                self._line.waits()
                 if cold is not None:
                     forget(cold)
                 cells.append(run_cell(name, call, (concurrency, size_bytes), self._options.seconds))
                 self._done += 1
-                self._progress(name, self._done, self._cells)
+                self._line.tell(name, self._done, self._cells)
             knee = metrics.knee({cell.concurrency: cell.calls_per_second for cell in cells})
             rows += [{**asdict(cell), "knee": knee} for cell in cells]
         return rows

@@ -78,7 +78,12 @@ def volume(
 
     benching.check_report(report)
     plan = VolumeOptions(
-        directory, file_size, files, max(0.01, seconds), concurrency=_numbers(concurrency)
+        directory,
+        file_size,
+        files,
+        max(0.01, seconds),
+        concurrency=_numbers(concurrency),
+        timeout_seconds=settings.get().timeout_seconds,
     )
     with stages(quiet=quiet or as_json) as progress:
         facts = measure(plan, lambda name, done, total: progress(name, done, total))

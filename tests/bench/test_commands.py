@@ -13,6 +13,7 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ from typer.testing import CliRunner
 
 from lakefeed.bench import page, probing
 from lakefeed.bench.reports import SCHEMA
-from lakefeed.bench.volume import VolumeOptions, measure
+from lakefeed.bench.volume import VolumeOptions, measured
 from lakefeed.bench.watching import Difference, plot
 from lakefeed.cli import app
 from lakefeed.cli.benching import data_option, delays_option
+from tests.support.stalling import stalling
 
 pytestmark = pytest.mark.slow
 
@@ -115,7 +117,15 @@ def test_a_volume_that_does_not_answer_ends_the_command(
     words = ("bench", "train", stuck, "--workload", workload_file, *how)
     running = process("--timeout", "500ms", *words)
     said = running.communicate(timeout=240)[1]  # PyTorch takes its time to load
-    assert (running.returncode, "expected a batch" in said) == (6, True), said
+    assert (running.returncode, "found none for" in said) == (6, True), said
+
+
+def test_measuring_a_volume_that_does_not_answer_ends(tmp_path: Path) -> None:
+    with stalling(tmp_path) as filer:
+        filer.stop()
+        running = process("--timeout", "500ms", "bench", "volume", tmp_path)
+        said = running.communicate(timeout=60)[1]
+    assert (running.returncode, "none for 0.5 seconds" in said) == (6, True), said
 
 
 def test_doctor_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +213,8 @@ def test_nothing_is_read_beyond_the_end_of_the_file(
 
     monkeypatch.setattr(os, "pread", pread)
     cells = VolumeOptions(str(tmp_path), 2_000_000, 1, 0.02, (1,), (4096,))
-    measure(cells, lambda name, done, total: None)
+    line: Any = SimpleNamespace(waits=lambda: None, tell=lambda *message: None)
+    measured(cells, tmp_path, line)
     assert set(short) == {0}
 
 
