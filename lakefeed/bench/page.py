@@ -7,7 +7,9 @@ sections appear as far as the report has their facts. Beside the page lie the fa
 from __future__ import annotations
 
 import json
+import os
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -67,16 +69,30 @@ th {{ font-weight: 600; color: var(--soft); font-size: 13px; }}
 
 
 def write(report: Mapping[str, Any], where: Path) -> tuple[Path, Path]:
-    """Write WHERE.html and WHERE.json (a suffix of either is cut off); return both paths."""
+    """Write WHERE.html and WHERE.json (a suffix of either is cut off); return both paths.
+
+    Each is there whole: as it was before, or as it is now, whoever else writes it.
+    """
     html, data = _paths(where)
     try:
         html.parent.mkdir(parents=True, exist_ok=True)
-        data.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        # A directory's name need not be UTF-8.
-        html.write_text(render(report), encoding="utf-8", errors="backslashreplace")
+        _put(data, json.dumps(report, indent=1) + "\n")
+        _put(html, render(report))
     except OSError as error:
         raise from_os_error(error, f"report {where}") from error
     return html, data
+
+
+def _put(path: Path, text: str) -> None:
+    place = Path(os.path.realpath(path))
+    beside = place.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        # A directory's name need not be UTF-8.
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        os.replace(beside, place)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def check(where: Path) -> None:
@@ -90,8 +106,7 @@ def check(where: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 path.open("ab").close()
-            else:
-                tempfile.TemporaryFile(dir=path.parent).close()
+            tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))).close()
     except OSError as error:
         raise from_os_error(error, f"report {where}") from error
 

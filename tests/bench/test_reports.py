@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from lakefeed.bench import page, reports
 from lakefeed.bench.figures import WAIT_EDGES_SECONDS
-from lakefeed.errors import Conflict, Invalid, NotFound
+from lakefeed.errors import Conflict, Invalid, NotFound, VolumeFailed
 
 ENVIRONMENT = {
     "date": "2026-01-01T00:00:00+00:00", "host": "h<1>", "processor": "p", "processors": 2,
@@ -116,6 +117,33 @@ def test_a_place_without_a_name_or_a_directory_is_refused_before(tmp_path: Path)
 def test_a_name_that_is_no_text_is_escaped(tmp_path: Path) -> None:
     html, _ = page.write(report(title="Volume /mnt/\udcff"), tmp_path / "r")
     assert "Volume /mnt/\\udcff" in html.read_text()
+
+
+def test_a_report_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, a kill or another rank's report come in the middle."""
+    _, data = page.write(report(), tmp_path / "r")
+    real = Path.write_text
+
+    def half(path: Path, text: str, **more: Any) -> int:
+        real(path, text[:99], **more)
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(VolumeFailed, match="no space"):
+        page.write(report(200), tmp_path / "r")
+    assert reports.read(data) == report()
+    assert sorted(os.listdir(tmp_path)) == ["r.html", "r.json"]
+
+
+def test_a_report_that_is_a_link_is_written_where_it_points(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("r.html", "r.json"):
+        (tmp_path / "there" / name).write_bytes(b"")
+        (tmp_path / name).symlink_to(tmp_path / "there" / name)
+    page.check(tmp_path / "r")
+    page.write(report(), tmp_path / "r")
+    assert (tmp_path / "r.json").is_symlink()
+    assert reports.read(tmp_path / "there" / "r.json") == report()
 
 
 @pytest.mark.parametrize(
