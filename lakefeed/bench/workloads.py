@@ -101,7 +101,7 @@ def load(name: str, accelerator: str | None = None) -> Workload:
     accelerator that the workload does not know.
     """
     path = _find(name)
-    file = parse(path.read_text(encoding="utf-8"), str(path))
+    file = parse(path.read_bytes(), str(path))
     kind = accelerator or next(iter(file.accelerators))
     if kind not in file.accelerators:
         known = ", ".join(file.accelerators)
@@ -137,12 +137,12 @@ def _find(name: str) -> Path:
     )
 
 
-def parse(text: str, where: str) -> WorkloadFile:
-    """Return the workload in a TOML text; Invalid says which key is wrong and how."""
+def parse(data: bytes, where: str) -> WorkloadFile:
+    """Return the workload in a TOML file; Invalid says which key is wrong and how."""
     try:
-        facts: dict[str, Any] = tomllib.loads(text)
+        facts: dict[str, Any] = tomllib.loads(data.decode())
         return WorkloadFile.model_validate(facts)
-    except tomllib.TOMLDecodeError as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid(where, expected="TOML", found=str(error)) from error
     except ValidationError as error:
         first = error.errors()[0]

@@ -102,6 +102,7 @@ _EXTRAS = {
     "plotext": ("bench",),
     "prometheus_client": ("bench", "fuse", "service"),
     "pyfuse3": ("fuse",),
+    "pynvml": ("bench",),
     "sklearn": ("demo",),
     "tensorflow": ("tf",),
     "torch": ("torch",),

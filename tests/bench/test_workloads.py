@@ -83,6 +83,13 @@ def test_a_file_of_ones_own_works(tmp_path: Path) -> None:
     assert workloads.load(str(path)).label == "mine/x"
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(OWN.replace("t", "é", 1).encode("latin-1"))
+    with pytest.raises(Invalid, match="expected TOML, found 'utf-8' codec"):
+        workloads.load(str(path))
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -95,4 +102,4 @@ def test_a_file_of_ones_own_works(tmp_path: Path) -> None:
 )
 def test_a_bad_file_says_which_key(text: str, said: str) -> None:
     with pytest.raises(Invalid, match=said):
-        workloads.parse(text, "mine.toml")
+        workloads.parse(text.encode(), "mine.toml")

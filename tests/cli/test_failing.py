@@ -209,6 +209,7 @@ def test_a_bug_is_short_and_says_how_to_see_more(process: Run, lake: Path) -> No
     ("words", "module", "extra"),
     [
         (("bench", "train", "LAKE"), "plotext", "bench"),
+        (("bench", "train", "LAKE", "--device", "cpu"), "pynvml", "bench"),
         (("bench", "volume", "LAKE", "--report", "x"), "matplotlib", "bench"),
         (("compactd", "LAKE"), "prometheus_client", "service"),
         (("mount", "LAKE", "x"), "pyfuse3", "fuse"),
