@@ -8,6 +8,8 @@ of its submission guidelines) and of DLIO (what its code computes, step by step)
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,16 +131,22 @@ def stall_share(wait_seconds: Sequence[float], wall_seconds: float) -> float:
     return math.fsum(wait_seconds) / wall_seconds if wall_seconds > 0 else 0.0
 
 
-def quantiles(values: Sequence[float]) -> Quantiles:
-    """Return p50, p95, p99 (nearest rank: values that really occurred), maximum and mean."""
+def quantiles(values: Sequence[float], counts: Sequence[int] | None = None) -> Quantiles:
+    """Return p50, p95, p99 (nearest rank: values that really occurred), maximum and mean.
+
+    `counts` says how many each value stands for; without it, for itself.
+    """
     if not values:
         return Quantiles()
-    ordered = sorted(values)
+    pairs = sorted(zip(values, counts or [1] * len(values), strict=True))
+    ordered = [value for value, _ in pairs]
+    ends = list(itertools.accumulate(count for _, count in pairs))
 
     def at(share: float) -> float:
-        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+        return ordered[bisect.bisect_left(ends, max(1, math.ceil(share * ends[-1])))]
 
-    return Quantiles(at(0.50), at(0.95), at(0.99), ordered[-1], mean(ordered))
+    total = math.fsum(value * count for value, count in pairs)
+    return Quantiles(at(0.50), at(0.95), at(0.99), ordered[-1], total / ends[-1])
 
 
 def stalls(synthetic_per_second: float, cached_per_second: float, cold_per_second: float) -> Stalls:
@@ -232,10 +240,14 @@ def _bin_of(moment: float, edges: Sequence[float]) -> int:
     return min(max(0, int((moment - edges[0]) / width)), len(edges) - 2)
 
 
-def histogram(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """Return how many values fall into each bin; those outside go into the first or the last."""
-    counts = [0] * (len(edges) - 1)
-    for value in values:
-        at = sum(1 for edge in edges[1:-1] if value >= edge)
-        counts[at] += 1
-    return counts
+def histogram(
+    values: Sequence[float], edges: Sequence[float], counts: Sequence[int] | None = None
+) -> list[int]:
+    """Return how many values fall into each bin; those outside go into the first or the last.
+
+    `counts` as for `quantiles`.
+    """
+    found = [0] * (len(edges) - 1)
+    for value, count in zip(values, counts or [1] * len(values), strict=True):
+        found[bisect.bisect_right(edges, value, 1, len(edges) - 1) - 1] += count
+    return found

@@ -20,15 +20,16 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from lakefeed.bench import environment, figures, gpu, page, reports, verdict
-from lakefeed.bench.steps import LIVE, Epoch, RankResult, peak_rss_bytes
+from lakefeed.bench import environment, figures, gpu, metrics, page, reports, verdict
+from lakefeed.bench.keeping import Keeper, KeptEpoch
+from lakefeed.bench.steps import LIVE, RankResult, peak_rss_bytes
 from lakefeed.errors import Invalid
 from lakefeed.metrics.bench import BenchMetrics, Endpoint
 
@@ -58,7 +59,7 @@ class Monitor:
 
     def __init__(self, options: MonitorOptions | None = None) -> None:
         self.options = options or MonitorOptions()
-        self._epochs: list[Epoch] = []
+        self._keeper = Keeper()
         self._probe: gpu.Probe | None = None
         self._sampler: gpu.Sampler | None = None
         self._used = 0.0
@@ -82,20 +83,13 @@ class Monitor:
         self._used = time.process_time()
         now = time.monotonic()
         self._told_at = now
-        self._epochs.append(Epoch(start=now, end=now))
+        self._keeper.begin(now)
 
     def step(self, began: float, loaded: float, ended: float, batch: tuple[int, int]) -> None:
         """Take over one step; `batch` is its samples and bytes."""
-        epoch = self._epochs[-1]
-        samples, size_bytes = batch
-        epoch.began.append(began)
-        epoch.wait_seconds.append(loaded - began)
-        epoch.busy_seconds.append(ended - loaded)
-        epoch.sample_bytes.append(size_bytes)
-        epoch.end = ended
+        epoch = self._keeper.add(began, loaded, ended, batch)
         epoch.cpu_seconds = time.process_time() - self._used
-        epoch.samples += samples
-        moved = (1, samples, size_bytes, ended - loaded, loaded - began, 0)
+        moved = (1, *batch, ended - loaded, loaded - began, 0)
         self._told = [total + one for total, one in zip(self._told, moved, strict=True)]
         if self._metrics is not None and ended - self._told_at >= _TELL_SECONDS:
             facts = {**dict(zip(LIVE, self._told, strict=True)), "accelerators": 1.0}
@@ -115,15 +109,14 @@ class Monitor:
     def report(self) -> dict[str, Any]:
         """Return the report of the epochs so far; Invalid before the first step."""
         # Utilisation leaves each epoch's first step out, so that one step alone has none.
-        whole = [epoch for epoch in self._epochs if len(epoch.wait_seconds) > 1]
-        epochs = whole or [epoch for epoch in self._epochs if epoch.wait_seconds]
+        whole = [epoch for epoch in self._keeper.epochs if epoch.steps > 1]
+        epochs = whole or [epoch for epoch in self._keeper.epochs if epoch.steps]
         if not epochs or self._sampler is None:
             raise Invalid("monitor", expected="a step or more", found="none yet")
         samples = sum(epoch.samples for epoch in epochs)
-        result = RankResult(0, epochs, samples, sum(epoch.cpu_seconds for epoch in epochs))
+        result = RankResult(0, [*epochs], samples, sum(epoch.cpu_seconds for epoch in epochs))
         result.peak_rss_bytes = peak_rss_bytes()
-        steps = sum(len(epoch.wait_seconds) for epoch in epochs)
-        run = figures.of_run([result], 1, None)
+        run = figures.of_run([result], 1, None) | _waits(epochs)
         seconds = run["wall_seconds"] or 1.0
         run |= {
             "source": self.options.name,
@@ -137,7 +130,7 @@ class Monitor:
         run["timeline"]["gpu_busy"] = self._sampler.line(
             epochs[0].start, run["timeline"]["seconds"]
         )
-        line = verdict.monitored(run, steps)
+        line = verdict.monitored(run, run["steps"])
         why = [] if self._probe is None or self._probe.names else [self._probe.why]
         return {
             "schema": reports.SCHEMA,
@@ -156,7 +149,7 @@ class Monitor:
 
     def write(self) -> Path | None:
         """Write the report if there is something to say; return where, None without a report."""
-        if not any(epoch.wait_seconds for epoch in self._epochs):
+        if not any(epoch.steps for epoch in self._keeper.epochs):
             return None
         try:
             return page.write(self.report(), Path(self.options.report))[0]
@@ -174,6 +167,20 @@ class Monitor:
             self._endpoint = None
         if self._probe is not None:
             self._probe.close()
+
+
+def _waits(epochs: Sequence[KeptEpoch]) -> dict[str, Any]:
+    """Return how many steps there were and how they waited; one wait may stand for several."""
+    waits = [wait for epoch in epochs for wait in epoch.waits]
+    counts = [count for epoch in epochs for count in epoch.counts]
+    steps = sum(counts)
+    longest = max(epoch.wait_max for epoch in epochs)
+    mean = math.fsum(wait for epoch in epochs for wait in epoch.wait_seconds) / steps
+    return {
+        "steps": steps,
+        "wait_seconds": {**asdict(metrics.quantiles(waits, counts)), "max": longest, "mean": mean},
+        "wait_histogram": metrics.histogram(waits, figures.WAIT_EDGES_SECONDS, counts),
+    }
 
 
 class Watched(Generic[T]):

@@ -69,6 +69,9 @@ def test_quantiles_are_values_that_occurred() -> None:
     assert metrics.quantiles(values) == Quantiles(50, 95, 99, 100, 50.5)
     assert metrics.quantiles([3, 1]) == Quantiles(1, 3, 3, 3, 2)
     assert metrics.quantiles([]) == Quantiles()
+    # The 3 stands for nine: the list is 1, 3, 3, 3, 3, 3, 3, 3, 3, 3.
+    assert metrics.quantiles([3, 1], [9, 1]) == Quantiles(3, 3, 3, 3, 2.8)
+    assert metrics.quantiles([3, 1], [1, 9]).p50 == 1
 
 
 def test_three_rates_split_a_samples_time() -> None:
@@ -120,3 +123,4 @@ def test_spans_fall_into_bins_by_overlap() -> None:
 
 def test_histograms_keep_what_is_outside() -> None:
     assert metrics.histogram([0.5, 1.0, 1.5, 9, -1], [0, 1, 2, 3]) == [2, 2, 1]
+    assert metrics.histogram([0.5, 1.5], [0, 1, 2, 3], [7, 2]) == [7, 2, 0]

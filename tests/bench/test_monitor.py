@@ -15,6 +15,7 @@ import pytest
 
 import lakefeed.monitor
 from lakefeed.bench import reports
+from lakefeed.bench.keeping import Keeper
 from lakefeed.bench.monitoring import Monitor, MonitorOptions, Watched, measure
 from lakefeed.errors import Conflict, Invalid
 from lakefeed.feed.feed import Feed, FeedOptions
@@ -131,6 +132,69 @@ def test_leaving_the_loop_early_leaves_a_report_too(tmp_path: Path) -> None:
     loader.monitor.close()
     # The step that was left is not one.
     assert reports.read(tmp_path / "run.json")["runs"][0]["steps"] == 3
+
+
+def test_a_long_training_is_reported_in_bounded_memory(tmp_path: Path) -> None:
+    """What is a sum is the same, however few stretches of steps are kept."""
+    runs = []
+    for stretches_max in (1 << 20, 64):
+        monitor = Monitor(MonitorOptions(tmp_path / "run.html"))
+        monitor._keeper = Keeper(stretches_max)
+        for epoch in range(3):
+            monitor.begin_epoch()
+            now = monitor._keeper.epochs[-1].start = 1000.0 * epoch
+            for step in range(1000):
+                waited = 0.5 if step == 777 else 0.001 * (step % 10)
+                monitor.step(now, now + waited, now + waited + 0.1, (8, 100 + step))
+                now += waited + 0.1
+        kept = sum(len(epoch.wait_seconds) for epoch in monitor._keeper.epochs)
+        assert kept <= stretches_max
+        runs.append(monitor.report()["runs"][0])
+        monitor.close()
+    one, other = runs
+    for name in ("steps", "samples", "sample_bytes", "wall_seconds", "stall_share", "utilisation"):
+        assert one[name] == pytest.approx(other[name]), name
+    assert (one["steps"], one["wait_seconds"]["max"]) == (3000, pytest.approx(0.5))
+    for name in ("max", "mean"):
+        assert one["wait_seconds"][name] == pytest.approx(other["wait_seconds"][name]), name
+    for line in ("utilisation", "bytes_per_second"):
+        assert sum(one["timeline"][line]) == pytest.approx(sum(other["timeline"][line]), rel=0.01)
+
+
+def test_waits_that_have_a_rhythm_keep_their_share(tmp_path: Path) -> None:
+    monitor = Monitor(MonitorOptions(tmp_path / "run.html"))
+    monitor._keeper = Keeper(4096)
+    monitor.begin_epoch()
+    for step in range(40_000):
+        waited = 0.5 if step % 8 == 0 else 0.002
+        monitor.step(step, step + waited, step + 1, (1, 1))
+    histogram = monitor.report()["runs"][0]["wait_histogram"]
+    monitor.close()
+    assert sum(histogram) == 40_000
+    assert 0.09 < histogram[10] / sum(histogram) < 0.16
+
+
+def test_first_steps_of_many_short_epochs_keep_their_share(tmp_path: Path) -> None:
+    monitor = Monitor(MonitorOptions(tmp_path / "run.html"))
+    monitor._keeper = Keeper(1024)
+    for epoch in range(500):
+        monitor.begin_epoch()
+        for step in range(10):
+            now = 20.0 * epoch + step
+            monitor.step(now, now + (0.002 if step else 0.5), now + 1, (1, 1))
+    run = monitor.report()["runs"][0]
+    monitor.close()
+    assert run["wait_histogram"][10] == 500
+    assert (run["wait_seconds"]["p50"], run["wait_seconds"]["p95"]) == pytest.approx((0.002, 0.5))
+
+
+def test_epochs_of_a_step_are_not_put_together_again_and_again() -> None:
+    keeper = Keeper(4)
+    for number in range(100):
+        keeper.begin(float(number))
+        keeper.add(number, number, number + 1, (1, 1))
+    assert sum(epoch.steps for epoch in keeper.epochs) == 100
+    assert keeper._steps_each <= 64
 
 
 def test_a_monitor_of_nothing_says_so(tmp_path: Path) -> None:
