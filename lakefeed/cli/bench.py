@@ -145,7 +145,7 @@ def _plan(asked: Any) -> TrainOptions:
         accelerators=asked.accelerators,
         sources=tuple(dict.fromkeys(kinds)),
         select=asked.select,
-        at=asked.at,
+        at=benching.snapshot_number(asked.lake, asked.at),
         data=benching.data_option(asked.data or []),
         reading=Reading(
             shuffle=None if asked.shuffle == "none" else asked.shuffle,

@@ -137,7 +137,7 @@ def feed(
     plan = FeedBench(
         lake=lake,
         select=select,
-        at=at,
+        at=benching.snapshot_number(lake, at),
         batch_sizes=_numbers(batch_sizes),
         shuffles=tuple(word.strip() for word in shuffles.split(",")),
         prefetches=_prefetches(prefetches),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lakefeed.cli.common import open_lake, snapshot_of
 from lakefeed.cli.output import print_json, print_line, print_table
 from lakefeed.cli.units import human_size, parse_duration, parse_size
 
@@ -153,6 +154,12 @@ def delays_option(text: str | None) -> Delays | None:
     return Delays(
         "own", values.get("latency", 0.0), values.get("calls", 0.0), values.get("bandwidth", 0.0)
     )
+
+
+def snapshot_number(lake: str, at: str | None) -> int:
+    """Return the number of what `--at` names: one snapshot for all ranks, sources and rows."""
+    with open_lake(lake) as opened:
+        return snapshot_of(opened, at).number
 
 
 def quiet_tensorflow() -> None:
