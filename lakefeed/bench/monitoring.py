@@ -28,10 +28,12 @@ from typing import Any, Generic, TypeVar
 from prometheus_client import CollectorRegistry
 
 from lakefeed.bench import environment, figures, gpu, metrics, page, reports, verdict
+from lakefeed.bench.gpu_gauges import GpuGauges
 from lakefeed.bench.keeping import Keeper, KeptEpoch
 from lakefeed.bench.steps import LIVE, RankResult, peak_rss_bytes
 from lakefeed.errors import Invalid
 from lakefeed.metrics.bench import BenchMetrics, Endpoint
+from lakefeed.metrics.gpu import GpuMetrics
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Monitor:
         self._sampler: gpu.Sampler | None = None
         self._used = 0.0
         self._endpoint: Endpoint | None = None
+        self._gpus: GpuGauges | None = None
         self._metrics: BenchMetrics | None = None
         self._told = [0.0] * len(LIVE)
         self._told_at = 0.0
@@ -79,6 +82,7 @@ class Monitor:
                 registry = CollectorRegistry()
                 self._metrics = BenchMetrics(registry)
                 self._endpoint = Endpoint(registry, self.options.metrics_port)
+                self._gpus = GpuGauges.start(GpuMetrics(registry))
                 self.address = self._endpoint.address
         self._used = time.process_time()
         now = time.monotonic()
@@ -165,6 +169,8 @@ class Monitor:
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None
+        if self._gpus is not None:
+            self._gpus.close()
         if self._probe is not None:
             self._probe.close()
 

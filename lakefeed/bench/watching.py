@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from lakefeed.bench.gpu_gauges import GpuGauges
 from lakefeed.bench.steps import LIVE
 from lakefeed.metrics.bench import BenchMetrics, Endpoint
+from lakefeed.metrics.gpu import GpuMetrics
 
 Look = Callable[[list[list[float]]], object]
 POINTS_MAX = 240
@@ -48,15 +50,16 @@ class Difference:
 class Gauges:
     """Prometheus metrics over HTTP while a measurement runs."""
 
-    def __init__(self, registry: CollectorRegistry, endpoint: Endpoint) -> None:
+    def __init__(self, registry: CollectorRegistry, endpoint: Endpoint, gpus: GpuGauges) -> None:
         self._metrics = BenchMetrics(registry)
         self._endpoint = endpoint
+        self._gpus = gpus
 
     @classmethod
     def serve(cls, port: int) -> Gauges:
         """Start serving on this machine; port 0 takes a free one."""
         registry = CollectorRegistry()
-        return cls(registry, Endpoint(registry, port))
+        return cls(registry, Endpoint(registry, port), GpuGauges.start(GpuMetrics(registry)))
 
     @property
     def address(self) -> str:
@@ -75,6 +78,7 @@ class Gauges:
     def close(self) -> None:
         """Stop serving."""
         self._endpoint.close()
+        self._gpus.close()
 
 
 class Screen:

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import threading
 import time
+import urllib.request
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +18,10 @@ import pynvml
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from lakefeed.bench import gpu
+from lakefeed.bench import gpu, gpu_gauges
 from lakefeed.bench.gpu import NoProbe, NvmlProbe, Reading, RsmiProbe, Sampler
+from lakefeed.bench.monitoring import Monitor, MonitorOptions
+from lakefeed.bench.watching import Gauges
 from lakefeed.metrics.gpu import GpuMetrics
 
 
@@ -231,6 +234,47 @@ def test_rocms_library_without_its_gpus_is_no_gpu(monkeypatch: pytest.MonkeyPatc
         assert probe.names == []
         assert probe.why.startswith("no GPU (")
         assert why in probe.why
+
+
+def test_gpus_are_among_the_metrics_that_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By `bench train --metrics-port`, and by a training of one's own."""
+    probe = Steady()
+    monkeypatch.setattr(gpu_gauges, "READ_SECONDS", 0.01)
+    monkeypatch.setattr(gpu, "find", lambda: probe)
+
+    def served(address: str | None) -> str:
+        assert address is not None
+        assert probe.enough.wait(30)
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    gauges = Gauges.serve(0)
+    texts = [served(gauges.address)]
+    gauges.close()
+    probe.enough.clear()
+    monitor = Monitor(MonitorOptions(metrics_port=0))
+    monitor.begin_epoch()
+    texts.append(served(monitor.address))
+    monitor.close()
+    for text in texts:
+        assert 'lakefeed_gpu_utilization_ratio{gpu="0"} 0.25' in text
+        assert 'lakefeed_gpu_power_watts{gpu="0"} 100.0' in text
+        assert "lakefeed_build_info{version=" in text
+    names = [thread.name for thread in threading.enumerate()]
+    assert "lakefeed-gpu-metrics" not in names
+
+
+def test_energy_is_what_came_in_since_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = CollectorRegistry()
+    gauges = gpu_gauges.GpuGauges(GpuMetrics(registry), NvmlProbe(Nvml()))
+    clock = iter([0.0, 2.0, 3.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    for _ in range(3):
+        gauges.read()
+    text = generate_latest(registry).decode()
+    # The first GPU counts 60 J a look; the second does not, and draws 300 W.
+    assert 'lakefeed_gpu_energy_joules_total{gpu="0"} 120.0' in text
+    assert 'lakefeed_gpu_energy_joules_total{gpu="1"} 900.0' in text
 
 
 def test_samples_become_metrics() -> None:
