@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 import importlib
 import importlib.util
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -237,16 +238,24 @@ class Sampler:
         if self._thread.ident is not None:
             self._thread.join(_JOIN_SECONDS)
 
-    def facts(self, start: float, end: float, samples: int) -> dict[str, Any]:
-        """Return busy, SM, power and energy between two moments, means over GPUs and time.
+    def facts(self, spans: Sequence[tuple[float, float]], samples: int) -> dict[str, Any]:
+        """Return busy, SM, power and energy in stretches of time, means over GPUs and time.
 
-        Without a GPU all are None and `why` says so.
+        What the GPUs do between the stretches (validation) is not counted. Without a GPU all are
+        None and `why` says so.
         """
         taken = self._samples
-        first = bisect.bisect_left(taken, start, key=_moment)
-        inside = taken[first : bisect.bisect_right(taken, end, key=_moment)]
-        flat = [reading for _, readings in inside for reading in readings]
-        joules = _joules(inside)
+        parts = [
+            taken[
+                bisect.bisect_left(taken, start, key=_moment) : bisect.bisect_right(
+                    taken, end, key=_moment
+                )
+            ]
+            for start, end in spans
+        ]
+        flat = [reading for inside in parts for _, readings in inside for reading in readings]
+        known = [found for found in map(_joules, parts) if found is not None]
+        joules = math.fsum(known) if known else None
         return {
             "names": list(self._probe.names),
             "why": self._probe.why,

@@ -127,7 +127,7 @@ class Monitor:
             "samples": samples,
             "samples_per_second": samples / seconds,
             "cpu_per_thousand_samples": 1000 * run["cpu_seconds"] / max(1, samples),
-            "gpu": self._sampler.facts(epochs[0].start, epochs[-1].end, samples),
+            "gpu": self._sampler.facts([(epoch.start, epoch.end) for epoch in epochs], samples),
         }
         if not whole:
             run |= {"utilisation": None, "utilisation_by_epoch": []}

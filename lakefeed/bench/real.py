@@ -276,7 +276,7 @@ def _next(batches: Iterator[tuple[Ready, int]], line: Line) -> tuple[Ready, int]
 def _figures(kind: str, phase: _Phase, chosen: RealOptions, sampler: gpu.Sampler) -> dict[str, Any]:
     run = figures.of_run([phase.result], chosen.batch_size, None)
     run["timeline"]["gpu_busy"] = sampler.line(phase.start, run["timeline"]["seconds"])
-    facts = sampler.facts(phase.start, phase.end, run["samples"])
+    facts = sampler.facts([(phase.start, phase.end)], run["samples"])
     return {"source": kind, **run, "gpu": facts}
 
 

@@ -96,7 +96,7 @@ def test_this_machine_has_gpus_or_says_why_not() -> None:
 def test_no_gpu_is_a_value() -> None:
     with Sampler(NoProbe("no GPU (none)")) as sampler:
         pass
-    facts = sampler.facts(0, 1e12, 10)
+    facts = sampler.facts([(0, 1e12)], 10)
     assert facts["busy"] is None
     assert facts["joules_per_sample"] is None
     assert facts["why"] == "no GPU (none)"
@@ -155,12 +155,12 @@ def test_samples_become_means_and_energy() -> None:
     with Sampler(probe, 0.01) as sampler:  # type: ignore[arg-type]
         assert probe.enough.wait(30)
     moments = [moment for moment, _ in sampler._samples]
-    facts = sampler.facts(moments[0], moments[-1], 10)
+    facts = sampler.facts([(moments[0], moments[-1])], 10)
     assert (facts["busy"], facts["watts"], facts["sm"]) == (0.25, 100, None)
     assert facts["joules"] == pytest.approx(100 * (moments[-1] - moments[0]))
     assert facts["joules_per_sample"] == pytest.approx(facts["joules"] / 10)
     assert sampler.line(moments[0], [0.0]) == [0.25]
-    assert sampler.facts(0, 1, 10)["busy"] is None
+    assert sampler.facts([(0, 1)], 10)["busy"] is None
 
 
 def test_a_long_run_keeps_some_samples_of_all_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +179,17 @@ def test_a_long_run_keeps_some_samples_of_all_its_time(monkeypatch: pytest.Monke
     sampler._run()
     assert paused == [1, 1, 1, 2, 2, 4, 4]
     assert [moment for moment, _ in sampler._samples] == [0, 4, 6]
-    assert sampler.facts(1, 6, 1)["joules"] == 200
+    assert sampler.facts([(1, 6)], 1)["joules"] == 200
     assert sampler.line(0, [-1, 3, 9]) == [0.25] * 3
+
+
+def test_what_is_done_between_two_stretches_is_not_counted() -> None:
+    sampler = Sampler(NoProbe("none"))
+    sampler._samples = [
+        (float(at), [Reading(0, busy=float(at not in (3, 4, 5)), watts=100.0)]) for at in range(9)
+    ]
+    facts = sampler.facts([(0, 2), (6, 8)], 10)
+    assert (facts["busy"], facts["joules"], facts["joules_per_sample"]) == (1, 400, 40)
 
 
 def test_each_moment_has_its_nearest_sample() -> None:
