@@ -22,6 +22,7 @@ from lakefeed.format.pack import ALIGNED_FROM_BYTES, ALIGNMENT_BYTES
 from lakefeed.format.paths import COMPONENT_BYTES_MAX, PATH_BYTES_MAX
 from lakefeed.format.payload import COMPRESS_BYTES_MAX
 from lakefeed.format.rows import Codec, Kind
+from lakefeed.lake import layout
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, segment_source
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Collector, Progress
@@ -29,6 +30,7 @@ from lakefeed.lake.findings import Collector, Progress
 _STEP_GROUPS = 16
 _BAD_PATH = rf"(^|/)(\.|\.\.)?(/|$)|\x00|[^/]{{{COMPONENT_BYTES_MAX + 1},}}"
 _HINT = "restore the file, or delete what it names"
+_SEGMENT_HINT = '"lakefeed repair" rebuilds it from the packs'
 
 
 class FileCheck:
@@ -88,14 +90,15 @@ class FileCheck:
 
     def _open(self, source: Source, found: Collector) -> ColumnsReader | None:
         """Return the opened file if its frame is sound."""
+        hint = _hint(source)
         try:
             magic = self._files.read(source.path, lambda file: file.read_at(0, min(file.size, 4)))
             reader = self._catalogue.reader(source)
         except NotFound:
-            found.add("missing", source.path, f"a file of {source.bytes} bytes", "none", _HINT)
+            found.add("missing", source.path, f"a file of {source.bytes} bytes", "none", hint)
             return None
         except (Corrupt, Invalid) as error:
-            found.add_error("file", error, _HINT)
+            found.add_error("file", error, hint)
             return None
         if magic != MAGIC:
             found.add("file", source.path, f"{MAGIC!r} in front", repr(magic), _HINT)
@@ -122,7 +125,7 @@ class FileCheck:
                 try:
                     yield self._catalogue.rows(source, number, number + 1)
                 except (Corrupt, NotFound) as error:
-                    found.add_error("rows", error, _HINT)
+                    found.add_error("rows", error, _hint(source))
 
 
 class _Rows:
@@ -209,3 +212,8 @@ class _Rows:
         known = np.array([name in self._ends for name in names], bool)
         ends = np.array([self._ends.get(name, 0) for name in names], np.uint64)
         return ends[codes], known[codes]
+
+
+def _hint(source: Source) -> str:
+    """Return what to do about a file that is lost or damaged: all that segments say, packs say."""
+    return _SEGMENT_HINT if source.path.startswith(f"{layout.INDEX}/") else _HINT

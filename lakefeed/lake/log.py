@@ -92,7 +92,11 @@ class Log:
 
     def head(self) -> State:
         """Return the newest state of the lake, asking the volume for commits made since."""
-        self._volume.refresh(layout.LOG)
+        try:
+            self._volume.refresh(layout.LOG)
+        except NotFound as error:
+            hint = 'is the volume mounted? "lakefeed repair --log" writes a lost one anew'
+            raise NotFound(f"log of {self._volume.name}", hint=hint) from error
         state = self.known() or self._nearest(self._hint())
         while True:
             commit = self._read_if_there(state.number + 1)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lakefeed.errors import Invalid, NotFound, SnapshotExpired
+from lakefeed.errors import Corrupt, Invalid, NotFound, SnapshotExpired
 from lakefeed.forking import Lazy
 from lakefeed.format import bridge
 from lakefeed.format.columns import ColumnsReader
@@ -309,14 +309,23 @@ class Snapshot:
             return self._shared.reader.read_part(moved, offset, end - offset, newest)
 
     @contextmanager
-    def _expiring(self, path: str = "the index") -> Iterator[None]:
-        """Say SnapshotExpired where a file of this snapshot is gone from the volume."""
+    def _expiring(self, path: str | None = None) -> Iterator[None]:
+        """Say SnapshotExpired where a file of this snapshot is gone from the volume; Corrupt where
+        it is one of the index (no `path`) and the lake still keeps the snapshot."""
         try:
             yield
         except SnapshotExpired:
             raise
         except NotFound as error:
-            raise self._expired(path) from error
+            # Garbage collection says what it gives up before it deletes anything.
+            if path is None and self.number >= self._shared.newest().horizon:
+                raise Corrupt(
+                    f"the index of snapshot {self.number} of {self.name}",
+                    expected=error.subject,
+                    found="none",
+                    hint='"lakefeed fsck" names all of it, "lakefeed repair" rebuilds segments',
+                ) from error
+            raise self._expired(path or "the index") from error
 
     # -- errors ----------------------------------------------------------------------------------
 

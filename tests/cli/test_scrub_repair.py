@@ -47,10 +47,10 @@ def test_repair_rebuilds_segments(run: Run, lake: Path) -> None:
     assert run("merge", lake).code == 0
     for segment in (lake / "index").iterdir():
         segment.unlink()
-    assert run("ls", lake).code == 3
+    assert run("ls", lake).code == 5
     dry = run("repair", lake, "--dry-run")
     assert "would rebuild the index from the packs" in dry.out
-    assert run("ls", lake).code == 3
+    assert run("ls", lake).code == 5
     done = run("repair", lake, "--json").json
     assert done["index"]["done"]
     assert not done["log"]["needed"]

@@ -97,6 +97,8 @@ def test_a_missing_file_is_found_and_the_rest_is_still_checked(which: str) -> No
         report = check(lake, deep=True)
         found = {(finding.kind, finding.subject) for finding in report.findings}
         assert found == {("missing", lost), ("payload", "late")}
+        hint = next(finding.hint for finding in report.findings if finding.subject == lost)
+        assert ("lakefeed repair" in str(hint)) is (which == "segment")
 
 
 @pytest.mark.parametrize(

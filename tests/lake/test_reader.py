@@ -225,6 +225,20 @@ def test_a_version_that_is_gone_is_expired_and_never_another_version() -> None:
                 old.read_rows(rows[path])
 
 
+def test_an_index_that_is_gone_from_the_newest_snapshot_is_damage() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"1"})
+        lake.merge_index()
+        (segment,) = volume.list("index")
+        volume.unlink(f"index/{segment.name}")
+    with Lake.open(volume) as other:
+        newest = other.snapshot()
+        for read in (lambda: newest.get("a"), newest.ls, lambda: list(newest.scan())):
+            with pytest.raises(Corrupt, match=rf"{segment.name}, found none; .*lakefeed repair"):
+                read()
+
+
 def test_a_snapshot_whose_index_is_gone_is_expired() -> None:
     volume = MemoryVolume()
     with new_lake(volume) as lake:

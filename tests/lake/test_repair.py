@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lakefeed.errors import Conflict, Corrupt, VolumeFailed
+from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
 from lakefeed.lake import layout, repair
 from lakefeed.lake.check import check
 from lakefeed.lake.compactor import compact
@@ -156,6 +156,12 @@ def lake_path(tmp_path: Path) -> Path:
 
 def lose_log(lake_path: Path) -> None:
     shutil.rmtree(lake_path / "log")
+
+
+def test_a_lost_log_names_what_mends_it(lake_path: Path) -> None:
+    lose_log(lake_path)
+    with Lake.open(lake_path) as lake, pytest.raises(NotFound, match="lakefeed repair --log"):
+        lake.snapshot()
 
 
 @pytest.mark.parametrize("segments", [True, False])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lakefeed.errors import Invalid, NotFound, SnapshotExpired, VolumeFailed
+from lakefeed.errors import Corrupt, Invalid, NotFound, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.lake.batch import PutHandle
 from lakefeed.lake.check import check
@@ -239,7 +239,7 @@ def test_a_lost_index_is_no_empty_directory_to_a_writer() -> None:
         lake.volume.unlink(layout.segment_path(segment))
         with Lake.open(lake.volume) as other, other.writer(QUIET) as writer:
             for look in (lambda: writer.ls(), lambda: writer.stat("a/1")):
-                with pytest.raises(SnapshotExpired):
+                with pytest.raises(Corrupt):
                     look()
 
 
