@@ -228,7 +228,7 @@ def load(flags: dict[str, Any], config: str | None) -> ServiceSettings:
 def _read(config: str) -> dict[str, Any]:
     """Return a TOML file's settings, spelled as fields are."""
     if not Path(config).is_file():
-        raise NotFound(f"settings file {config}")
+        raise NotFound(f"settings file {config}", hint="check the name given to --config")
     try:
         found = TomlConfigSettingsSource(ServiceSettings, Path(config)).toml_data
     except ValueError as error:
@@ -240,7 +240,7 @@ def _invalid(error: ValidationError) -> LakefeedError:
     problems = error.errors(include_url=False)
     first = problems[0]
     name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-    expected = str(first["msg"]).removeprefix("Value error, ")
+    expected = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "extra_forbidden":
         expected = "a setting that exists"
     others = sorted({str(p["loc"][0]).replace("_", "-") for p in problems[1:] if p["loc"]})

@@ -242,7 +242,8 @@ class _Compaction:
         free = self._lake.volume.space().free_bytes
         if free < wanted:
             raise VolumeFailed(f"compaction of {self._lake.name}", expected=f"{wanted} bytes free",
-                               found=f"{free}", errno=errno.ENOSPC)  # fmt: skip
+                               found=f"{free}", errno=errno.ENOSPC,
+                               hint="free space on the volume, then repeat")  # fmt: skip
 
     @contextmanager
     def _discarding(self) -> Iterator[None]:

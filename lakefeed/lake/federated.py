@@ -60,7 +60,7 @@ class Part:
 def _sick(mount: Mount, error: LakefeedError) -> LakefeedError:
     subject = f"lake {mount.lake} at {mount.prefix or '/'!r}"
     if isinstance(error, NotFound):
-        return NotFound(subject, expected="a lake", found=error.text)
+        return NotFound(subject, found=error.found or "none", hint=error.hint)
     return VolumeFailed(subject, expected="a lake that answers", found=error.text,
                         errno=error.errno)  # fmt: skip
 

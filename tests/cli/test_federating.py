@@ -37,6 +37,20 @@ def test_reading_commands_take_the_file_in_place_of_a_lake(roof: Path, run: Run)
     assert listed.startswith("deep/second/x/1.txt\nfirst/a/b.txt\n")
 
 
+def test_a_command_of_one_lake_says_what_a_federation_is(roof: Path, run: Run) -> None:
+    told = run("mkdir", roof, "first/new")
+    assert told.code == 3
+    assert "found a file; name its directory; a federation is for ls" in told.err
+
+
+def test_a_lake_that_is_gone_is_named_once(roof: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "other").rename(tmp_path / "away")
+    told = run("ls", roof, "deep/second")
+    assert told.code == 3
+    lake = tmp_path / "other"
+    assert f"lake {lake} at 'deep/second', found none; create one with" in told.err
+
+
 def test_a_tree_comes_out_of_several_lakes(roof: Path, tmp_path: Path, run: Run) -> None:
     assert run("get", "-r", roof, "", tmp_path / "out").code == 0
     assert (tmp_path / "out/deep/second/x/1.txt").read_bytes() == b"other\n"

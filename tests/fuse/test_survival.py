@@ -135,6 +135,7 @@ def test_a_busy_mount_is_not_unmounted_unless_lazily(lake: Path, tmp_path: Path)
             busy = run("umount", here.path, check=False)
             assert busy.returncode == 6
             assert "busy" in busy.stderr
+            assert "--lazy" in busy.stderr
             run("umount", "--lazy", here.path)
             assert not is_mounted(here.path)
             assert held.read() == b"held"

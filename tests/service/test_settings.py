@@ -80,6 +80,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(
         load(flags, None)
     assert told.value.subject == subject
     assert expected in str(told.value.expected)
+    assert "Input" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -126,16 +126,23 @@ def unmount(path: str, *, lazy: bool = False) -> None:
     command = ["fusermount3", "-u", *(["-z"] if lazy else []), "--", path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        busy = "busy" in done.stderr.lower()
-        raise VolumeFailed(f"unmount {path}", found=done.stderr.strip(),
-                           errno=errno.EBUSY if busy else errno.EIO)  # fmt: skip
+        if "busy" in done.stderr.lower():
+            raise _in_use(path)
+        raise VolumeFailed(f"unmount {path}", found=done.stderr.strip())
 
 
 def _umount2(path: str, flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.umount2(os.fsencode(path), flags):
         number = ctypes.get_errno()
+        if number == errno.EBUSY:
+            raise _in_use(path)
         raise from_os_error(OSError(number, os.strerror(number)), f"unmount {path}")
+
+
+def _in_use(path: str) -> VolumeFailed:
+    return VolumeFailed(f"unmount {path}", found="it is busy: files are open there",
+                        hint="close them, or detach it with --lazy", errno=errno.EBUSY)  # fmt: skip
 
 
 def abort(minor: int, path: str) -> None:
