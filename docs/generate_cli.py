@@ -70,7 +70,9 @@ def section(path: str, command: Any) -> Iterator[str]:
 
 
 def name(argument: Any) -> str:
-    return str(argument.metavar or argument.name).strip("[].").upper()
+    """LAKE of `LAKE...`, PREFIX=LAKE of `[PREFIX=LAKE]...`, DIR[=PREFIX] as it is."""
+    word = str(argument.metavar or argument.name).upper().removesuffix("...")
+    return word[1:-1] if word.startswith("[") and word.endswith("]") else word
 
 
 def usage(argument: Any) -> str:

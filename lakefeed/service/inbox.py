@@ -265,8 +265,8 @@ class Inbox:
                 self._naming.name(one.path, f"{one.reason}; not moved aside: {error.strerror}")
                 continue
             if place is not None:
-                _logger.warning("moved aside from inbox %s: %r: %s", self._options.directory,
-                                one.path, one.reason)  # fmt: skip
+                facts = {"inbox": self._options.directory, "path": one.path, "reason": one.reason}
+                _logger.warning("moved aside from inbox %s: %r: %s", *facts.values(), extra=facts)
 
     async def _take(self, batch: list[Candidate], current: _Pass) -> None:
         """Read, commit and remove one batch, and count what of it waits for the next walk."""

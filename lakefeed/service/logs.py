@@ -1,7 +1,7 @@
 """One log line, one JSON object: what log collectors read without being told how.
 
-Keys: time (ISO 8601, UTC), level, message, logger; whatever the line adds (lake, job, token); and
-the traceback of an error that nobody foresaw.
+Keys: time (ISO 8601, UTC), level, message, logger; whatever the line adds (lake, job, token,
+files, path); and the traceback of an error that nobody foresaw.
 """
 
 from __future__ import annotations
@@ -10,7 +10,19 @@ import json
 import logging
 from datetime import datetime, timezone
 
-_ADDED = ("lake", "job", "token", "port")
+_ADDED = (
+    "lake",
+    "job",
+    "token",
+    "port",
+    "inbox",
+    "path",
+    "pack",
+    "reason",
+    "files",
+    "bytes",
+    "snapshot",
+)
 
 
 class JsonFormatter(logging.Formatter):
@@ -28,4 +40,6 @@ class JsonFormatter(logging.Formatter):
         added = {name: record.__dict__[name] for name in _ADDED if record.__dict__.get(name)}
         if record.exc_info:
             added["traceback"] = self.formatException(record.exc_info)
-        return json.dumps({**facts, **added}, ensure_ascii=False)
+        # A name in an inbox need not be UTF-8; JSON has escapes for what it has instead.
+        line = json.dumps({**facts, **added}, ensure_ascii=False)
+        return line.encode(errors="backslashreplace").decode()

@@ -42,7 +42,8 @@ class Naming:
                 self._unnamed += 1
                 return
             self._known[path] = reason
-            _logger.warning("left in inbox %s: %r: %s", self._directory, path, reason)
+            facts = {"inbox": self._directory, "path": path, "reason": reason}
+            _logger.warning("left in inbox %s: %r: %s", *facts.values(), extra=facts)
         self._met.add(path)
 
     def meet(self, path: str) -> None:

@@ -50,9 +50,14 @@ class Teller:
         metrics.leader.labels(path).set(0)
 
     def _log(
-        self, level: int, text: str, job: str = "", unforeseen: Exception | None = None
+        self,
+        level: int,
+        text: str,
+        job: str = "",
+        unforeseen: Exception | None = None,
+        **facts: object,
     ) -> None:
-        extra = {"lake": self._path, "job": job}
+        extra = {"lake": self._path, "job": job, **facts}
         _logger.log(level, "%s: %s", self._path, text, extra=extra, exc_info=unforeseen)
 
     def problem(self, text: str) -> None:
@@ -64,7 +69,9 @@ class Teller:
     def leads(self, held: bool, holder: str, token: int) -> None:
         """Note who has the lease. What waits in the inboxes is the leader's to tell."""
         if held != self.status.leader:
-            self._log(logging.INFO, f"token {token} is ours" if held else f"no lease: {holder}")
+            without = f"no lease: {holder}" if holder else "the lease is given back"
+            text = f"token {token} is ours" if held else without
+            self._log(logging.INFO, text, token=token)
             self.waiting(())
             if not held:
                 self._metrics.forget(self._path)
@@ -128,7 +135,8 @@ class Teller:
         self.moved(outcome.bytes, outcome.written_bytes)
         if outcome.files:
             text = f"{outcome.files} files, {outcome.bytes} bytes in snapshot {outcome.snapshot}"
-            self._log(logging.INFO, text, INBOX)
+            self._log(logging.INFO, text, INBOX, files=outcome.files, bytes=outcome.bytes,
+                      snapshot=outcome.snapshot)  # fmt: skip
 
     def moved(self, read_bytes: int, written_bytes: int) -> None:
         """Note bytes read from and written to the volume."""
@@ -159,14 +167,15 @@ class Teller:
         if done.result == "conflict":
             self.conflict("compaction", "a writer or another compaction was first")
         elif done.result == "done":
-            self._log(logging.INFO, f"rewrote {done.read_bytes} bytes of payloads", "compaction")
+            text = f"rewrote {done.read_bytes} bytes of payloads"
+            self._log(logging.INFO, text, "compaction", bytes=done.read_bytes)
 
     def collected(self, done: Collected, orphan_bytes: int | None) -> None:
         """Note what garbage collection deleted, and what a sweep left."""
         self._metrics.vacuum_deleted.labels(self._path).inc(done.deleted_bytes)
         if done.deleted:
-            self._log(logging.INFO, f"deleted {done.deleted} files, {done.deleted_bytes} bytes",
-                      "gc")  # fmt: skip
+            text = f"deleted {done.deleted} files, {done.deleted_bytes} bytes"
+            self._log(logging.INFO, text, "gc", files=done.deleted, bytes=done.deleted_bytes)
         if orphan_bytes is not None:
             self.status.orphan_bytes = orphan_bytes
             if self.status.leader:
@@ -179,7 +188,8 @@ class Teller:
             self._metrics.scrub_corrupt.labels(self._path).set(len(done.damaged))
         self._metrics.scrub_verified.labels(self._path).inc(done.verified_bytes)
         for one in done.damaged:
-            self._log(logging.ERROR, f"damaged payload: {one.path} in pack {one.pack}", "scrub")
+            text = f"damaged payload: {one.path} in pack {one.pack}"
+            self._log(logging.ERROR, text, "scrub", path=one.path, pack=one.pack)
 
     def looked(self, state: State, space: Space, damaged: int) -> None:
         """Note what the newest snapshot consists of, and how many payloads are known damaged."""

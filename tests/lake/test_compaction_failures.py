@@ -104,7 +104,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written() -> None:
         with lake.volume.create("tmp/ballast") as file:
             file.write([bytes(20_000 - used - 900)])
         before = set(stored_files(volume))
-        with pytest.raises(VolumeFailed, match="bytes free.*; free space"):
+        with pytest.raises(VolumeFailed, match=r"bytes free.*; free space"):
             compact(lake)
         assert set(stored_files(volume)) == before
         assert contents(lake.snapshot()) == FILES

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import logging
+
+import pytest
+
 from lakefeed.format.commit import State
 from lakefeed.lake.garbage import Collected, GarbagePlan
 from lakefeed.metrics.compactor import CompactorMetrics
+from lakefeed.service.logs import JsonFormatter
+from lakefeed.service.naming import Naming
 from lakefeed.service.telling import Teller
 from lakefeed.volume.base import Space
 
@@ -31,6 +38,37 @@ def tell(teller: Teller) -> None:
 def shown(metrics: CompactorMetrics) -> set[str]:
     samples = (sample for family in metrics.registry.collect() for sample in family.samples)
     return {sample.name for sample in samples} & OF_THE_LEADER
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
+    return [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+
+
+def test_a_line_of_the_log_has_its_facts_as_fields(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    teller = Teller("lake", CompactorMetrics())
+    teller.leads(True, "us", 7)
+    teller.collected(Collected(GarbagePlan(None, ()), False, 3, 500), None)
+    first, second = lines(caplog)
+    assert (first["lake"], first["token"]) == ("lake", 7)
+    assert (second["job"], second["files"], second["bytes"]) == ("gc", 3, 500)
+
+
+def test_a_name_that_is_not_utf_8_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
+    Naming("/in", 10).name("bad\udcff", "unreadable")
+    (line,) = lines(caplog)
+    assert (line["inbox"], line["path"], line["reason"]) == ("/in", "bad\udcff", "unreadable")
+    JsonFormatter().format(caplog.records[0]).encode()
+
+
+def test_who_gives_the_lease_back_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    teller = Teller("lake", CompactorMetrics())
+    for held, holder in ((True, "us"), (False, "them has it"), (True, "us"), (False, "")):
+        teller.leads(held, holder, 1)
+    assert [line["message"] for line in lines(caplog)][1::2] == [
+        "lake: no lease: them has it", "lake: the lease is given back",
+    ]  # fmt: skip
 
 
 def test_a_replica_that_lost_its_lease_says_no_more_how_the_lake_is() -> None:
