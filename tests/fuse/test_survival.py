@@ -127,6 +127,16 @@ def test_sigterm_commits_what_is_pending_and_unmounts(lake: Path, tmp_path: Path
         ]
 
 
+def test_the_log_tells_the_life_of_a_mount(lake: Path, tmp_path: Path) -> None:
+    with mounted(lake, tmp_path / "mnt", "--rw") as here:
+        (here.path / "f").write_bytes(b"1")
+        here.sync()
+        run("umount", here.path)
+        told = [line.partition(": ")[2] for line in here.log.read_text().splitlines()]
+        assert told[0] == f"{lake} is mounted at {here.path}, writable"
+        assert told[1:] == ["shows snapshot 1", f"{here.path} is no longer mounted"]
+
+
 def test_a_busy_mount_is_not_unmounted_unless_lazily(lake: Path, tmp_path: Path) -> None:
     with mounted(lake, tmp_path / "mnt", "--rw") as here:
         (here.path / "f").write_bytes(b"held")

@@ -139,6 +139,7 @@ class Mount:
                 pyfuse3.close(unmount=self._is_there())
                 pace.uninstall()
                 self._dismiss_guard()
+                _logger.info("%s is no longer mounted", self._path)
 
     def _init(self, operations: ReadOperations) -> None:
         options = self._options
@@ -199,6 +200,8 @@ class Mount:
             kernel.widen_read_ahead(mount.minor)
         ready()
         # After `ready`, which may exchange stderr: the watchdog must not keep the old one open.
+        _logger.info("%s is mounted at %s, %s", self._lake.name, self._path,
+                     "writable" if self._options.writable else "read-only")  # fmt: skip
         if mount is not None and self._options.watchdog_seconds:
             self._guard = _start_guard(mount, self._options.watchdog_seconds)
             assert self._guard.stdin is not None

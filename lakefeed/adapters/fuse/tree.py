@@ -234,6 +234,7 @@ class Tree:
             stale = [entry for path in changed for entry in self._forget(path)]
         # Last, so that whoever failed to forget comes again.
         self.view.move(new)
+        _logger.info("shows snapshot %d", new.number)
         return stale
 
     def _forget(self, path: str) -> Stale:
