@@ -48,7 +48,12 @@ RatioOption = Annotated[
     typer.Option("--live-ratio", metavar="RATIO", help="Rewrite packs with less that is live."),
 ]
 LayoutOption = Annotated[
-    Layout, typer.Option("--layout", help="Order of the payloads in a new pack.")
+    Layout,
+    typer.Option(
+        "--layout",
+        help="Order of the payloads in a new pack: path suits feeds, mounts and exports; "
+        "shuffled suits programs that read packs from front to back.",
+    ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="What decides --layout shuffled.")]
 RateOption = Annotated[
