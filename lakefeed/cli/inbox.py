@@ -21,7 +21,9 @@ from lakefeed.errors import EXIT_CONFLICT, EXIT_NOT_FOUND, NotFound
 
 if TYPE_CHECKING:
     from lakefeed.lake.lake import Lake
+    from lakefeed.lake.snapshot import Snapshot
     from lakefeed.service.options import InboxOptions
+    from lakefeed.service.waiting import Seen
 
 commands = typer.Typer()
 
@@ -62,7 +64,7 @@ def inbox(
     alone = load(given, None).model_copy(update={"inboxes": {}})
     (found,) = alone.options(settings.get().timeout_seconds).lakes[0].inboxes
     with open_lake(lake) as opened:
-        facts = _look(found) if dry_run else _take(opened, found)
+        facts = _look(found, opened.snapshot()) if dry_run else _take(opened, found)
     for kind in ("rejected", "left"):
         facts[kind] = [_reported(*one) for one in facts[kind]]
     if as_json:
@@ -78,8 +80,8 @@ def inbox(
     print_line(f"{verb} {amount}; {human_count(facts['early'])} are not complete yet")
 
 
-def _look(options: InboxOptions) -> dict[str, Any]:
-    """Return what a walk finds, changing nothing."""
+def _look(options: InboxOptions, snapshot: Snapshot | None = None) -> dict[str, Any]:
+    """Return what a walk finds, changing nothing; with a snapshot also what it has no place for."""
     from lakefeed.service.waiting import Rules, Walk, check_root
 
     check_root(options.directory)
@@ -91,14 +93,26 @@ def _look(options: InboxOptions) -> dict[str, Any]:
                              "snapshot": None}  # fmt: skip
     try:
         while (seen := walk.next_slice()) is not None:
-            facts["files"] += len(seen.complete)
-            facts["bytes"] += sum(file.size for file in seen.complete)
+            refused = {} if snapshot is None else _refused(snapshot, prefix, seen)
+            taken = [file.size for file in seen.complete if prefix + file.path not in refused]
+            facts["files"] += len(taken)
+            facts["bytes"] += sum(taken)
             facts["early"] += len(seen.early)
             facts["rejected"] += seen.bad
+            facts["rejected"] += [(path.removeprefix(prefix), refused[path]) for path in refused]
             facts["left"] += seen.left
     except FileNotFoundError as error:
         raise NotFound(f"inbox {options.directory}") from error
     return facts
+
+
+def _refused(snapshot: Snapshot, prefix: str, seen: Seen) -> dict[str, str]:
+    """Return why the lake has no place for some of what is complete, by path in the lake."""
+    from lakefeed.service.ingest import without_place
+
+    paths = [prefix + file.path for file in seen.complete]
+    kinds = snapshot.locate(paths, ("kind", "seq"))["kind"].to_pylist() if paths else []
+    return without_place(snapshot, paths, kinds)
 
 
 def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:

@@ -214,19 +214,12 @@ class Ingest:
         paths = [self._above + one.file.path for one in taken]
         table = snapshot.locate(paths, ("kind", "size", "mtime_ns", "crc32c", "seq"))
         columns = [table[name].to_pylist() for name in ("kind", "size", "mtime_ns", "crc32c")]
-        above = sorted({directory for path in paths for directory in parents(path)})
-        kinds = snapshot.locate(above, ("kind", "seq"))["kind"].to_pylist() if above else []
-        files = {d for d, kind in zip(above, kinds, strict=True) if kind in (0, int(Kind.SYMLINK))}
-        new = [path for path, kind in zip(paths, columns[0], strict=True) if kind is None]
-        directories = {*snapshot.directories(new)}
+        refused = without_place(snapshot, paths, columns[0])
         fresh: list[Taken] = []
         same: list[Taken] = []
         for one, path, *known in zip(taken, paths, *columns, strict=True):
-            blocked = next((d for d in parents(path) if d in files), None)
-            if blocked is not None:
-                outcome.refused.append(Bad(one.file.path, f"in the lake {blocked!r} is a file"))
-            elif known[0] == Kind.DIR or path in directories:
-                outcome.refused.append(Bad(one.file.path, "in the lake this is a directory"))
+            if path in refused:
+                outcome.refused.append(Bad(one.file.path, refused[path]))
             else:
                 row = [Kind.FILE, one.file.size, one.file.mtime_ns]
                 there = known[:3] == row and known[3] == self._checksum(one)
@@ -345,3 +338,22 @@ class Ingest:
             return Changes(add_packs=tuple(packs))
 
         return self._lake.log.commit(Draft(OPERATION, message, app), plan)
+
+
+def without_place(
+    snapshot: Snapshot, paths: Sequence[str], kinds: Sequence[int | None]
+) -> dict[str, str]:
+    """Return why the lake has no place for some of these paths; `kinds` are those it has there."""
+    above = sorted({directory for path in paths for directory in parents(path)})
+    found = snapshot.locate(above, ("kind", "seq"))["kind"].to_pylist() if above else []
+    files = {d for d, kind in zip(above, found, strict=True) if kind in (0, int(Kind.SYMLINK))}
+    new = [path for path, kind in zip(paths, kinds, strict=True) if kind is None]
+    directories = {*snapshot.directories(new)}
+    refused: dict[str, str] = {}
+    for path, kind in zip(paths, kinds, strict=True):
+        blocked = next((d for d in parents(path) if d in files), None)
+        if blocked is not None:
+            refused[path] = f"in the lake {blocked!r} is a file"
+        elif kind == Kind.DIR or path in directories:
+            refused[path] = "in the lake this is a directory"
+    return refused

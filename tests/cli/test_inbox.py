@@ -33,6 +33,23 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     assert run("inbox", lake, tmp_path / "none", "--dry-run").code == 3
 
 
+def test_a_dry_run_names_what_the_lake_has_no_place_for(
+    lake: Path, tmp_path: Path, run: Run
+) -> None:
+    box = tmp_path / "drop"
+    (box / "b.txt").mkdir(parents=True)
+    (box / "b.txt" / "below").write_bytes(b"1")
+    (box / "fine").write_bytes(b"12")
+    asked = ("inbox", lake, f"{box}=a", "--inbox-quiet", "0s", "--json")
+    would = run(*asked, "--dry-run").json
+    assert (would["files"], would["bytes"]) == (1, 2)
+    assert would["rejected"] == [
+        {"path": "b.txt/below", "reason": "in the lake 'a/b.txt' is a file"}
+    ]
+    done = run(*asked).json
+    assert {**done, "dry_run": True, "snapshot": None} == would
+
+
 def test_what_is_complete_is_taken_in_once(run: Run, lake: Path, tmp_path: Path) -> None:
     box = tmp_path / "drop"
     box.mkdir()
