@@ -97,11 +97,9 @@ def _print_done(done: Scrubbed, as_json: bool) -> None:
         print_json(_facts(done))
     else:
         _print_damage(done.damaged)
-        # A round that is over has begun the next one already.
-        ended = done.state.round - 1 if done.complete else done.state.round
         print_line(
             f"verified {human_count(done.payloads)} payloads, {human_size(done.verified_bytes)} "
-            f"in {human_seconds(done.seconds)}; round {ended} "
+            f"in {human_seconds(done.seconds)}; round {done.round} "
             f"{'is complete' if done.complete else 'goes on next time'}; "
             f"{human_count(len(done.damaged))} damaged payloads known"
         )
@@ -119,5 +117,5 @@ def _print_damage(found: tuple[Damaged, ...]) -> None:
 
 def _facts(done: Scrubbed) -> dict[str, Any]:
     facts = asdict(done)
-    state = facts.pop("state")
-    return {"round": state["round"], **facts}
+    del facts["state"]
+    return {"round": done.round, **facts}

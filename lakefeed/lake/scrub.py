@@ -91,6 +91,11 @@ class Scrubbed:
     seconds: float
     damaged: tuple[Damaged, ...]
 
+    @property
+    def round(self) -> int:
+        """The round that the run was part of; `state` is at the next one when that is complete."""
+        return self.state.round - self.complete
+
 
 @dataclass(slots=True)
 class _Run:

@@ -21,6 +21,7 @@ def test_scrub_says_what_it_verified(run: Run, lake: Path) -> None:
     assert done.out.startswith("verified 5 payloads, ")
     assert "round 1 is complete; 0 damaged payloads known" in done.out
     facts = run("scrub", lake, "--json").json
+    assert facts["round"] == 2
     assert (facts["complete"], facts["payloads"], facts["damaged"]) == (True, 5, [])
 
 
