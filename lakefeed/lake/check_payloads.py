@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,7 @@ from lakefeed.lake import layout
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Collector, Progress
 from lakefeed.lake.reader import Reader, extents_of
+from lakefeed.lake.throttle import SharedThrottle
 
 PIECE_BYTES = 16 << 20
 PIECE_FILES = 8192
@@ -31,28 +32,32 @@ PIECE_FILES = 8192
 THREADS = 4
 
 _STREAM_BYTES = 4 << 20
+# So often who runs the check is asked, however long a file takes.
+_ASK_SECONDS = 1.0
 _Damage = tuple[str, str, str]
 
 
 class PayloadCheck:
-    """Reads the payloads of one state's live rows; `pace` is asked, by any of its threads, before
-    so many bytes are read."""
+    """Reads the payloads of one state's live rows, each piece once `throttle` lets it pass."""
 
     def __init__(
         self,
         files: OpenFiles,
         state: State,
         damaged: set[str],
-        pace: Callable[[int], None] | None = None,
+        throttle: SharedThrottle | None = None,
     ) -> None:
-        self._pace = pace or (lambda size_bytes: None)
+        self._throttle = throttle or SharedThrottle(None)
         self._files = files
         self._reader = Reader(files)
         self._state = state
         self._damaged = damaged
 
     def run(self, tables: Iterator[pa.Table], found: Collector, progress: Progress) -> None:
-        """Verify the payloads of the rows in `tables`; what is wrong goes to `found`."""
+        """Verify the payloads of the rows in `tables`; what is wrong goes to `found`.
+
+        `progress` is called every second at least, and may raise to end it.
+        """
         total = sum(info.sealed.payload_end for info in self._state.packs.values())
         done = 0
         waiting: deque[tuple[int, int, Future[list[_Damage]]]] = deque()
@@ -60,6 +65,8 @@ class PayloadCheck:
         def collect() -> None:
             nonlocal done
             count, size, future = waiting.popleft()
+            while not wait((future,), _ASK_SECONDS).done:
+                progress("payloads", done, max(total, done))
             for path, expected, what in future.result():
                 found.add("payload", path, expected, what, "restore the file and put it again")
             found.count("payloads", count)
@@ -75,6 +82,9 @@ class PayloadCheck:
                     collect()
             while waiting:
                 collect()
+        except BaseException:
+            self._throttle.end()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
             self._reader.close()
@@ -108,7 +118,6 @@ class PayloadCheck:
         rows = rows_from_table(table) if len(table) == 1 else []
         if rows and rows[0].codec is Codec.NONE and rows[0].length > PIECE_BYTES:
             return self._attempt(rows[0].path, partial(self._stream, rows[0]))
-        self._pace(int(np.asarray(table["length"]).astype(np.int64).sum()))
         if not self._attempt("", partial(self._read, table)):
             return []
         damages = []
@@ -117,6 +126,7 @@ class PayloadCheck:
         return damages
 
     def _read(self, table: pa.Table) -> None:
+        self._throttle.take(int(np.asarray(table["length"]).astype(np.int64).sum()))
         names = table["path"].to_pylist()
         _, gone = self._reader.read(extents_of(table), names.__getitem__, self._state)
         if gone:
@@ -127,7 +137,7 @@ class PayloadCheck:
         with self._files.use(layout.pack_path(row.pack)) as file:
             for at in range(0, row.length, _STREAM_BYTES):
                 length = min(_STREAM_BYTES, row.length - at)
-                self._pace(length)
+                self._throttle.take(length)
                 checksum = crc32c(file.read_at(row.offset + at, length), checksum)
         if checksum != row.crc32c or row.length != row.size:
             raise Corrupt(row.path, expected=f"checksum {row.crc32c:08x}", found=f"{checksum:08x}")

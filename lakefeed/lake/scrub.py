@@ -25,7 +25,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
-from lakefeed.forking import new_lock
 from lakefeed.format import envelope
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.rows import Kind
@@ -36,7 +35,7 @@ from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import FINDINGS_MAX, Collector, Finding
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.placing import place_over
-from lakefeed.lake.throttle import Throttle
+from lakefeed.lake.throttle import SharedThrottle
 from lakefeed.volume.base import Volume, read_file
 
 # Rows are read once, in order.
@@ -110,8 +109,8 @@ def scrub(
 ) -> Scrubbed:
     """Verify payloads from where the last run ended; return what was done and what is damaged.
 
-    `progress` is called many times in a row group and may raise to end the run; the next one goes
-    on with that group.
+    `progress` is called at least every second while payloads are read, and may raise to end the
+    run; the next one goes on with the row group that this one was at.
     """
     files = OpenFiles(lake.volume)
     try:
@@ -129,8 +128,7 @@ class _Scrubber:
         self._options = options
         self._files = files
         self._catalogue = Catalogue(files, _CACHE_BYTES)
-        self._throttle = Throttle(options.rate_bytes)
-        self._pacing = new_lock()  # guards the throttle: payloads are read by several threads
+        self._throttle = SharedThrottle(options.rate_bytes)
         self._run = _Run()
         self._found: list[Damaged] = []
 
@@ -245,7 +243,7 @@ class _Scrubber:
         own = rows.filter(pa.array(_own(rows, id_)))
         size = int(np.asarray(own["length"]).astype(np.int64).sum())
         collector = Collector()
-        check = PayloadCheck(self._files, head, set(), self._pace)
+        check = PayloadCheck(self._files, head, set(), self._throttle)
         check.run(iter([own]), collector, lambda *_: step())
         self._run.payloads += len(own)
         self._run.bytes += size
@@ -254,11 +252,6 @@ class _Scrubber:
             return []
         now_ns = self._lake.refs.server_time_ns()
         return [_damaged(id_, finding, now_ns) for finding in findings]
-
-    def _pace(self, size_bytes: int) -> None:
-        """Return when so much more may be read; safe from any thread."""
-        with self._pacing:
-            self._throttle.take(size_bytes)
 
 
 def _damaged(pack: str, finding: Finding, now_ns: int) -> Damaged:

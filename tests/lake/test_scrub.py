@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 
 import pytest
 
@@ -68,6 +70,27 @@ def test_no_more_is_read_at_once_than_the_rate_lets_pass(monkeypatch: pytest.Mon
     assert done.verified_bytes == sum(passed) == 9000
     assert max(passed) == 1000
     assert len(steps) > 5  # who is asked to end need not wait for the rest of a pack
+
+
+@pytest.mark.parametrize("sizes", [(5000,), (400,) * 30])
+def test_who_asks_a_slow_run_to_end_waits_for_no_file_and_no_thread(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_payloads, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(check_payloads, "_STREAM_BYTES", 1000)
+    monkeypatch.setattr(check_payloads, "_ASK_SECONDS", 0.01)
+    threads = threading.active_count()
+
+    def stop(*_: int) -> None:
+        raise InterruptedError
+
+    with new_lake() as lake:
+        write(lake, {f"{number}": random.randbytes(size) for number, size in enumerate(sizes)})
+        began = time.monotonic()
+        with pytest.raises(InterruptedError):
+            scrub(lake, ScrubOptions(rate_bytes=10.0), stop)
+    assert time.monotonic() - began < 60.0  # a piece alone takes longer
+    assert threading.active_count() == threads
 
 
 def test_a_run_goes_on_inside_a_pack(monkeypatch: pytest.MonkeyPatch) -> None:
