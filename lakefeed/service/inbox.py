@@ -48,6 +48,7 @@ STUCK_SECONDS = 600.0
 # More unreadable files than this (some 20 MB) are tried with each walk.
 _UNREAD_MAX = 100_000
 _STUCK = "the lake has it, and it cannot be removed"
+_OVER = "deleted or replaced in the lake since it was taken in and kept; touch it to renew it"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,7 +109,8 @@ class Inbox:
         self._pool = ThreadPoolExecutor(options.threads, "lakefeed-inbox")
         # By the monotonic clock, when to finish what was begun and not ended.
         self._recover_at = 0.0
-        # Files that are committed and stay in the inbox: kept ones, and those stuck there.
+        # Files that were committed and stay in the inbox: kept ones, those that were kept once and
+        # are deleted in the lake since, and those stuck there.
         self._taken: set[bytes] = set()
         # Files that could not be read: until when they are let be, and why.
         self._unread: dict[tuple[bytes, int], tuple[float, Left]] = {}
@@ -278,7 +280,8 @@ class Inbox:
             await self._remove(outcome)
             current.took += len(outcome.done)
             left += outcome.left
-            over = {file.path for file in outcome.done} | {bad.path for bad in outcome.refused}
+            over = {file.path for file in outcome.done + outcome.over}
+            over |= {bad.path for bad in outcome.refused}
         sick = {one.path: one for one in left}
         until = time.monotonic() + STUCK_SECONDS
         for file in batch:
@@ -298,6 +301,9 @@ class Inbox:
         self._report(outcome)
         for left in outcome.left:
             self._naming.name(*left)
+        for file in outcome.over:
+            self._naming.name(file.path, _OVER)
+        self._taken.update(map(digest, outcome.over))
         await self._set_aside(outcome.refused, await self._call(self._records.server_time_ns))
         return outcome
 

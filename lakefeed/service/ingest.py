@@ -54,19 +54,19 @@ from lakefeed.service.threads import Guard, Stopped
 from lakefeed.service.waiting import Bad, Candidate, Left
 
 OPERATION = "inbox"
-_FORMERLY = "deleted or replaced in the lake since it was taken in and kept; touch it to renew it"
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Outcome:
     """What became of a batch. `done` may leave the inbox; `refused` can never be taken in, `left`
-    cannot be read."""
+    cannot be read; `over` was taken in while the inbox was kept, and the lake no longer has it."""
 
     record: Record
     done: list[Candidate] = field(default_factory=list)
     refused: list[Bad] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    over: list[Candidate] = field(default_factory=list)
     snapshot: int | None = None
     files: int = 0
     bytes: int = 0
@@ -224,7 +224,7 @@ class Ingest:
                 row = [Kind.FILE, one.file.size, one.file.mtime_ns]
                 there = known[:3] == row and known[3] == self._checksum(one)
                 if not there and digest(one.file) in self._formerly:
-                    outcome.left.append(Left(one.file.path, _FORMERLY))
+                    outcome.over.append(one.file)
                     continue
                 (same if there else fresh).append(one)
         lost = [*self._lost(snapshot, same)]

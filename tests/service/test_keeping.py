@@ -6,11 +6,14 @@ import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakefeed import Lake
+from lakefeed.service import inbox as inboxes
 from lakefeed.service.ingest import Ingest
+from lakefeed.service.taking import read_files
 from tests.service.tools import LONG_AGO_NS, Died, Service, drop, dying, service, waiting
 
 
@@ -47,6 +50,34 @@ def test_an_inbox_that_is_no_longer_kept_brings_nothing_back(
         (made.root / "deleted").touch()
         assert made.take(quiet_seconds=0.0) == 1
         assert made.files()["deleted"] == b"1"
+
+
+def test_what_was_kept_and_is_gone_from_the_lake_waits_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+
+    def counting(*args: Any) -> Any:
+        reads.append(args)
+        return read_files(*args)
+
+    monkeypatch.setattr(inboxes, "read_files", counting)
+    monkeypatch.setattr(inboxes, "_UNREAD_MAX", 0)
+    with service(tmp_path) as made:
+        drop(made.root, "deleted", b"1")
+        assert made.take(keep=True) == 1
+        deleted(made, "deleted")
+        box = made.inbox(pack_age_seconds=0.0)
+
+        async def story() -> None:
+            for _ in range(3):
+                assert await box.run() == 0
+                assert box.backlog.files == 0  # no alert for as long as it stays
+                assert [one.path for one in box.left] == ["deleted"]
+
+        asyncio.run(story())
+        box.close()
+    assert len(reads) == 2  # once when it was kept, once to be compared
 
 
 @pytest.mark.slow
