@@ -227,17 +227,26 @@ class Inbox:
             await self._take(batch, current)
         else:
             current.waits(batch)
+        await self._condense(there, unseen)
+
+    async def _condense(self, there: set[bytes], unseen: list[str]) -> None:
+        """Forget the files that left the inbox, so that they may come again."""
         if self._options.keep:
             whole = await self._call(self._records.condense, there, unseen)
             if whole is not None:
                 self._taken = {*map(digest, whole.files)}
+        elif (gone := self._ingest.formerly - there) and not unseen:
+            await self._call(self._records.condense, there, unseen, 1)
+            self._ingest.formerly -= gone
+            self._taken -= gone
 
     def _new(self, seen: Seen, there: set[bytes]) -> list[Candidate]:
         """Return the complete files that were not taken before."""
-        if not self._options.keep and not self._taken:
+        remembered = self._options.keep or self._ingest.formerly
+        if not remembered and not self._taken:
             return seen.complete
         digests = [digest(file) for file in seen.complete]
-        if self._options.keep:
+        if remembered:
             there.update(digests)
             there.update(map(digest, seen.early))  # a change of its mode makes a taken file early
         new = []

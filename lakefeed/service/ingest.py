@@ -87,8 +87,8 @@ class Ingest:
         self._doubtful: dict[str, Record] = {}
         # Batches that were found in the log, and whose records may stay for long.
         self._committed: set[str] = set()
-        # Files taken in while the inbox was kept, which it is no longer.
-        self._formerly: frozenset[bytes] = frozenset()
+        # Files taken in while the inbox was kept, which it is no longer, and still there.
+        self.formerly: frozenset[bytes] = frozenset()
 
     # -- recovery --------------------------------------------------------------------------------
 
@@ -121,8 +121,7 @@ class Ingest:
                 self._records.forget(record)
         self._seen = head.number
         formerly = () if self._options.keep else self._records.taken()
-        # A record of an earlier version does not say which lake has its files.
-        self._formerly = frozenset(digest(f) for one in formerly if one.lake for f in one.files)
+        self.formerly = frozenset(digest(file) for record in formerly for file in record.files)
         return stuck
 
     def _batches(self, oldest: int, newest: int) -> set[str | None]:
@@ -223,7 +222,7 @@ class Ingest:
             else:
                 row = [Kind.FILE, one.file.size, one.file.mtime_ns]
                 there = known[:3] == row and known[3] == self._checksum(one)
-                if not there and digest(one.file) in self._formerly:
+                if not there and digest(one.file) in self.formerly:
                     outcome.over.append(one.file)
                     continue
                 (same if there else fresh).append(one)

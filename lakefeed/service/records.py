@@ -191,13 +191,15 @@ class Records:
         """Return the names of the files that were on their way out."""
         return sorted(os.listdir(os.path.join(self._root, CLAIMS)))
 
-    def condense(self, there: set[bytes], unseen: Sequence[str]) -> Record | None:
+    def condense(
+        self, there: set[bytes], unseen: Sequence[str], least: int = _RECORDS_MAX
+    ) -> Record | None:
         """Write the records of kept files anew as one, without those that left the inbox; return
-        it, None if they are few. What lies at or below an `unseen` path may be there: it stays.
-        Records of earlier versions stay, for the other lakes.
+        it, None if they are less than `least`. What lies at or below an `unseen` path may be there:
+        it stays. Records of earlier versions stay, for the other lakes.
         """
         names = [name for name in self._names("taken") if name.startswith(f"{self._lake}-")]
-        if len(names) < _RECORDS_MAX:
+        if len(names) < least:
             return None
         below = tuple(f"{path}/" for path in unseen)
         files = {

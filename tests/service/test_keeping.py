@@ -80,6 +80,36 @@ def test_what_was_kept_and_is_gone_from_the_lake_waits_for_nothing(
     assert len(reads) == 2  # once when it was kept, once to be compared
 
 
+@pytest.mark.parametrize("first", ["same", "deleted"])
+def test_what_was_kept_once_and_has_left_the_inbox_may_come_again(
+    tmp_path: Path, first: str
+) -> None:
+    with service(tmp_path) as made:
+        archived = drop(tmp_path / "archive", "a", b"1")
+        os.link(archived, made.root / "a")
+        assert made.take(keep=True) == 1
+        if first == "deleted":
+            deleted(made, "a")
+        assert made.take() == (first == "same")
+        (made.root / "a").unlink(missing_ok=True)
+        assert made.take() == 0
+        if first == "same":
+            deleted(made, "a")
+        os.link(archived, made.root / "a")  # with size, time and inode of before
+        assert made.take() == 1
+        assert (made.files(), waiting(made.root)) == ({"a": b"1"}, [])
+
+
+def test_an_inbox_that_was_kept_by_an_earlier_version_brings_nothing_back(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        assert made.take(keep=True) == 1
+        date_back(made)
+        deleted(made, "a")
+        assert made.take() == 0
+        assert (made.files(), waiting(made.root)) == ({}, ["a"])
+
+
 @pytest.mark.slow
 def test_the_records_of_a_kept_inbox_do_not_grow_for_ever(tmp_path: Path) -> None:
     with service(tmp_path, keep=True, pack_files=1) as made:
