@@ -164,11 +164,14 @@ def rest_seconds(lake: Lake, job: Rare, options: ServiceOptions) -> float:
     return max(interval - ago_seconds, 0.0) if ago_seconds >= 0 else 0.0
 
 
-def done_at(lake: Lake, job: Rare) -> float | None:
-    """Return when a job was last done, by whichever replica, in seconds of the file server's clock;
-    None where nobody can tell. Writes nothing: it is asked of full volumes, too."""
+def done_at(lake: Lake, job: Rare) -> tuple[float, bool] | None:
+    """Return when a job was last done, by whichever replica, in seconds of the file server's clock,
+    or, and False, since when the lake waits for that; None where nobody can tell. Writes nothing:
+    it is asked of full volumes, too."""
     lease = lake.leases.read(job)
-    return None if lease is None or lease.holder in ("", NOBODY) else lease.expires_ns / 1e9
+    if lease is None or not lease.holder:
+        return None
+    return lease.expires_ns / 1e9, lease.holder != NOBODY
 
 
 def _note(lake: Lake, job: Rare, holder: str) -> None:

@@ -352,13 +352,13 @@ class Keeper:
         self._teller.scrubbed(await in_thread("scrub", lambda: run_scrub(lake, options, guard)))
 
     async def _look(self, lake: Lake) -> None:
-        def work() -> tuple[State, Space, int, dict[Rare, float | None]]:
+        def work() -> tuple[State, Space, int, dict[Rare, tuple[float, bool] | None]]:
             # Damage too: verification may run elsewhere, and leaves its notes on the volume.
             done = {job: done_at(lake, job) for job in _rare(self._options)}
             return lake.log.head(), lake.volume.space(), len(known_damage(lake)), done
 
         state, space, damaged, done = await in_thread("look", work)
         self._teller.looked(state, space, damaged)
-        for job, when in done.items():
-            if when is not None:
-                self._teller.was_done(job, when)
+        for job, known in done.items():
+            if known is not None:
+                self._teller.noted(job, *known)

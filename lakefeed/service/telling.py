@@ -94,10 +94,12 @@ class Teller:
         self._awaited.discard(job)
         self._metrics.last_success.labels(self._path, job).set(when)
 
-    def was_done(self, job: str, when: float) -> None:
-        """Note when a job last ended well, as the lake says, whichever replica did it."""
+    def noted(self, job: str, when: float, well: bool) -> None:
+        """Tell when a job last ended `well`, as the lake says, whichever replica did it; or else
+        since when the lake waits for that."""
         when = max(min(when, time.time()), self.status.last_success.get(job, 0.0))
-        self.status.last_success[job] = when
+        if well:
+            self.status.last_success[job] = when
         self._awaited.discard(job)
         if self.status.leader:
             self._metrics.last_success.labels(self._path, job).set(when)
