@@ -176,4 +176,8 @@ def done_at(lake: Lake, job: Rare) -> tuple[float, bool] | None:
 
 def _note(lake: Lake, job: Rare, holder: str) -> None:
     with suppress(Conflict):  # another replica has just done it, too
+        current = lake.leases.read(job)
+        if current is not None and current.expires_ns > lake.refs.server_time_ns():
+            # By a clock that was wrong: it would be due, and told to be just done, until then.
+            lake.leases.renew(current, 0.0)
         lake.leases.acquire(job, holder, 0.0)

@@ -146,3 +146,17 @@ def test_a_replica_that_takes_over_tells_what_others_have_done(
         assert "scrub" in story.look(1.0, "other")  # by a clock that is wrong
         asyncio.run(made._look(lake))
         assert last("scrub") == pytest.approx(time.time(), abs=60.0)
+
+
+def test_a_clock_that_was_wrong_is_wrong_until_the_job_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        story = Story(lake, monkeypatch)
+        assert story.look(999.0) == []
+        assert "scrub" in story.look(9999.0, "other")
+        assert story.look(1.0) == ["sweep", "scrub"]
+        assert story.look(1.5) == []
+        done = jobs.done_at(lake, "scrub")
+        assert done is not None
+        assert done[0] == pytest.approx(time.time() + HOUR, abs=60.0)
