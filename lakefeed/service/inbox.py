@@ -42,9 +42,12 @@ CHUNK_FILES = 64
 CHUNK_BYTES = 4 << 20
 # A claim younger than this may belong to a removal that is going on.
 CLAIM_NS = 60 * 10**9
-# After so long it is tried again to remove what could not be removed, or put back; and to read what
-# could not be read, unless it was touched before: each try may read a big file nearly to its end.
+# After so long it is tried again to remove what could not be removed, or put back.
 STUCK_SECONDS = 600.0
+# What cannot be read is tried again after so long, unless it was touched before: soon, as a server
+# may have hiccuped, then after twice as long each time, at last every STUCK_SECONDS, as each try
+# may read a big file nearly to its end.
+_AGAIN_SECONDS = 5.0
 # More unreadable files than this (some 20 MB) are tried with each walk.
 _UNREAD_MAX = 100_000
 _STUCK = "the lake has it, and it cannot be removed"
@@ -65,12 +68,22 @@ class Backlog:
     early: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A file that could not be read, and why; by the monotonic clock, until when it is let be."""
+
+    left: Left
+    seconds: float
+    until: float
+
+
 @dataclass(slots=True)
 class _Pass:
     """One walk over the inbox, and what it has come to so far."""
 
     walk: Walk
     rules: Rules
+    began: float
     took: int = 0
     files: int = 0
     early: int = 0
@@ -112,8 +125,7 @@ class Inbox:
         # Files that were committed and stay in the inbox: kept ones, those that were kept once and
         # are deleted in the lake since, and those stuck there.
         self._taken: set[bytes] = set()
-        # Files that could not be read: until when they are let be, and why.
-        self._unread: dict[tuple[bytes, int], tuple[float, Left]] = {}
+        self._unread: dict[tuple[bytes, int], _Unread] = {}
         self._renamed: frozenset[int] = frozenset()
         self._naming = Naming(options.directory, options.names_max)
         self._behind = Backlog()
@@ -160,12 +172,13 @@ class Inbox:
         if time.monotonic() >= self._recover_at:
             await self._call(self._open)
         began = time.monotonic()
-        self._unread = {mark: one for mark, one in self._unread.items() if one[0] > began}
+        self._unread = {mark: one for mark, one in self._unread.items()
+                        if began < one.until + STUCK_SECONDS}  # fmt: skip
         now_ns = await self._call(self._records.server_time_ns)
         prefix = f"{self._options.prefix}/" if self._options.prefix else ""
         rules = Rules(now_ns, int(self._options.quiet_seconds * 1e9), prefix, self._renamed)
         walk = Walk(self._options.directory, rules, tidy=not self._options.keep)
-        current = _Pass(walk, rules)
+        current = _Pass(walk, rules, began)
         try:
             await self._consume(current, everything)
         finally:
@@ -215,7 +228,7 @@ class Inbox:
                 unseen.append(left.path)
             current.waits(seen.early, early=True)
             for file in self._new(seen, there):
-                if not everything and self._is_let_be(file):
+                if not everything and self._is_let_be(file, current.began):
                     current.waits([file])
                     continue
                 batch.append(file)
@@ -257,12 +270,21 @@ class Inbox:
                 new.append(file)
         return new
 
-    def _is_let_be(self, file: Candidate) -> bool:
+    def _is_let_be(self, file: Candidate, now: float) -> bool:
         """Tell whether a file could not be read lately; it makes no batch due, either."""
         found = self._unread.get(_mark(file)) if self._unread else None
-        if found is not None:
-            self._naming.name(*found[1])
-        return found is not None
+        if found is None or found.until <= now:
+            return False
+        self._naming.name(*found.left)
+        return True
+
+    def _let_be(self, file: Candidate, why: Left) -> None:
+        mark = _mark(file)
+        before = self._unread.get(mark)
+        if before is None and len(self._unread) >= _UNREAD_MAX:
+            return
+        seconds = _AGAIN_SECONDS if before is None else min(2 * before.seconds, STUCK_SECONDS)
+        self._unread[mark] = _Unread(why, seconds, time.monotonic() + seconds)
 
     def _is_old(self, batch: list[Candidate], now_ns: int) -> bool:
         oldest_ns = min(file.ctime_ns for file in batch)
@@ -292,14 +314,13 @@ class Inbox:
             over = {file.path for file in outcome.done + outcome.over}
             over |= {bad.path for bad in outcome.refused}
         sick = {one.path: one for one in left}
-        until = time.monotonic() + STUCK_SECONDS
         for file in batch:
             if file.path not in over:
                 why = sick.get(file.path) or sick.get(file.path.rpartition("/")[0])
                 # What changed while it was read was not complete after all.
                 current.waits([file], early=why is None)
-                if why is not None and len(self._unread) < _UNREAD_MAX:
-                    self._unread[_mark(file)] = until, why
+                if why is not None:
+                    self._let_be(file, why)
 
     async def _commit(self, taken: list[Taken]) -> Outcome:
         try:

@@ -113,3 +113,40 @@ def test_what_cannot_be_read_is_let_be_for_a_while_and_makes_no_batch_due(
         box.close()
     assert waiting(made.root) == ["big"]
     assert caplog.text.count("'big'") == 1
+
+
+def test_a_server_that_hiccuped_is_asked_again_soon_and_a_bad_sector_ever_more_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, tries = [1000.0], 0
+
+    def failing(*_: object) -> bytes:
+        nonlocal tries
+        tries += 1
+        raise OSError(errno.EIO, "Input/output error")
+
+    whole = taking._read_all
+    monkeypatch.setattr(taking, "_read_all", failing)
+    monkeypatch.setattr(inboxes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with service(tmp_path, pack_age_seconds=0.0) as made:
+        drop(made.root, "a", b"1")
+        box = made.inbox()
+
+        async def story() -> None:
+            await box.run()
+            for number in range(2, 14):
+                clock[0] += min(5.0 * 2 ** (number - 2), 600.0) - 1.0
+                await box.run()
+                assert tries == number - 1
+                clock[0] += 1.0
+                await box.run()
+                assert tries == number
+            (made.root / "a").chmod(0o600)
+            await box.run()
+            monkeypatch.setattr(taking, "_read_all", whole)
+            clock[0] += 5.0
+            assert await box.run() == 1
+
+        asyncio.run(story())
+        box.close()
+    assert waiting(made.root) == []
