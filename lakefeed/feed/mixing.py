@@ -49,6 +49,13 @@ class Mix:
     def __post_init__(self) -> None:
         if not self.parts or not all(0 < weight < float("inf") for _, weight in self.parts):
             raise Invalid("mix", expected="selections with weights above 0", found=self.parts)
+        weights = [weight for _, weight in self.parts]
+        if min(weights) < sum(weights) / (1 << _SHARE_BITS):
+            raise Invalid(
+                "mix",
+                expected=f"weights from 2^-{_SHARE_BITS} of their sum, {sum(weights):g}",
+                found=f"{min(weights):g}, which would never be served",
+            )
 
     @property
     def shares(self) -> tuple[int, ...]:

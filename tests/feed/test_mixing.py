@@ -96,8 +96,21 @@ def test_other_weights_are_another_feed(lake: Lake) -> None:
         feed.restore(state)
 
 
+@given(st.lists(st.floats(1e-9, 1e9), min_size=2, max_size=5))
+def test_every_selection_of_a_mix_is_served_or_the_mix_is_refused(weights: list[float]) -> None:
+    parts = [("", weight) for weight in weights]
+    if min(weights) < sum(weights) / 2**24:
+        with pytest.raises(Invalid, match="never be served"):
+            Mix.of(parts)
+        return
+    shares = Mix.of(parts).shares
+    assert all(0 < share < 1 << 24 for share in shares[:-1])
+
+
 def test_weights_that_cannot_be_are_refused(lake: Lake) -> None:
-    for parts in ({}, {"a": 0}, {"a": -1.0}, {"a": float("inf")}, {"a": float("nan")}):
+    for parts in ({}, {"a": 0}, {"a": -1.0}, {"a": float("inf")}, {"a": float("nan")},
+                  {"a": 1e9, "b": 1}, {"a": 1, "b": 1e9}, {"a": 1e308, "b": 1e308},
+                  {"a": 1e6, "b": 1, "c": 1e-6}):  # fmt: skip
         with pytest.raises(Invalid, match="weights"):
             Mix.of(parts)
     with (
