@@ -5,8 +5,10 @@ from __future__ import annotations
 import _thread
 import contextlib
 import threading
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TypeVar
 
@@ -65,3 +67,9 @@ def close_from_anywhere(close: Callable[[], None]) -> None:
         beside(close)
     else:
         close()
+
+
+def ending(running: ExitStack) -> Callable[[], None]:
+    """Return what closes an iteration from anywhere, once. The end of the process does it where
+    nobody did: a generator that is left in a variable has its turn when its modules are gone."""
+    return weakref.finalize(running, close_from_anywhere, running.close)

@@ -18,7 +18,6 @@ process brings its part. Keeps I8 and I9; the state is that of the last batch ha
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ import numpy as np
 
 from lakefeed.adapters._conveyor import Conveyor, Stamped
 from lakefeed.adapters._places import Place, Source
-from lakefeed.closing import Closing, close_from_anywhere
+from lakefeed.closing import Closing, ending
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Feed, FeedOptions
@@ -163,9 +162,7 @@ class Loader(Closing):
         return self._batches(running)
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
-        # A program may end with an iterator in a variable, whose turn comes when nothing is left of
-        # the modules that would close it.
-        end = weakref.finalize(running, close_from_anywhere, running.close)
+        end = ending(running)
         try:
             if self._running is not running:
                 return

@@ -29,7 +29,7 @@ from lakefeed.adapters._places import Source
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
 from lakefeed.adapters.torch.device import Mover, page_locked, pinned
-from lakefeed.closing import Closing, close_from_anywhere
+from lakefeed.closing import Closing, ending
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
@@ -151,6 +151,7 @@ class Loader(Closing):
         return self._batches(running)
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
+        end = ending(running)
         try:
             if self._running is not running:
                 return  # a newer iteration has begun before this one was asked for anything
@@ -165,7 +166,7 @@ class Loader(Closing):
                 yield item
                 del item
         finally:
-            close_from_anywhere(running.close)
+            end()
 
     def _set_dataset(self) -> None:
         """Let the dataset begin where this iteration begins, if that is not what comes anyway.

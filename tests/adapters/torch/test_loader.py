@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -245,6 +247,22 @@ def test_an_iteration_that_a_newer_one_ended_before_it_began_changes_nothing(
         assert names([first, *batches]) == expected(lake, epoch=1)
         assert list(ended) == []
         assert names(loader) == expected(lake, epoch=2)
+
+
+LEAVING = """
+import sys
+import lakefeed.torch
+from lakefeed import FeedOptions
+options = lakefeed.torch.LoaderOptions(transform=len, threads=2)
+batches = iter(lakefeed.torch.Loader(sys.argv[1], "train", FeedOptions(8), options))
+next(batches)
+"""
+
+
+def test_a_program_that_ends_amid_an_epoch_ends_without_a_word(lake: Path) -> None:
+    leaving = [sys.executable, "-c", LEAVING, str(lake)]
+    done = subprocess.run(leaving, capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_iteration_that_is_collected_in_a_thread_of_its_feed_ends(
