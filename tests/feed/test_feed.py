@@ -17,6 +17,7 @@ from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.volume.memory import MemoryVolume
+from lakefeed.volume.posix import PosixVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
 from tests.lake.tools import compact
 from tests.support.faulty import FaultyVolume
@@ -232,12 +233,16 @@ def test_a_damaged_file_that_compaction_moved_spoils_no_other(tmp_path: Path) ->
         for pack in before.state.packs:
             (tmp_path / layout.pack_path(pack)).unlink()
         corrupt_one_payload(tmp_path, files.pop("train/007"))
-    with Lake.open(tmp_path) as lake:
-        options = FeedOptions(16, on_corrupt="skip")
+    volume = FaultyVolume(PosixVolume(tmp_path))
+    with Lake.open(volume) as lake:
+        options = FeedOptions(len(files) + 1, on_corrupt="skip")
         with Feed(lake.snapshot(before.number), "train", options) as feed:
-            batches = [zip(batch.paths, batch.bytes(), strict=True) for batch in feed]
-            assert dict(pair for batch in batches for pair in batch) == files
+            looks = volume.count("refresh")
+            (batch,) = feed
+            assert dict(zip(batch.paths, batch.bytes(), strict=True)) == files
             assert feed.stats().corrupt_samples == 1
+            # Nor does it make the others be asked for one by one.
+            assert volume.count("refresh") - looks < len(files) / 2
 
 
 def test_packs_that_garbage_collection_took_are_missed_by_name() -> None:
