@@ -116,7 +116,7 @@ class Window:
         self._places = Places(self.rows, self.reads)
         self._lock = threading.Lock()  # guards the two below
         self._gone: set[int] = set()
-        self._bad: dict[int, Corrupt] = {}
+        self._bad: dict[int, Corrupt | NotFound] = {}
 
     @property
     def extra_bytes(self) -> int:
@@ -281,7 +281,7 @@ class Window:
         except NotFound:
             return None
 
-    def _refuse(self, at: int, error: Corrupt) -> None:
+    def _refuse(self, at: int, error: Corrupt | NotFound) -> None:
         with self._lock:
             self._bad[at] = error
 
@@ -308,23 +308,25 @@ class Window:
         paths = self.means.selection.paths(self.draft.numbers[gone])
         for row, found in read_moved(self.means.snapshot, paths, self.rows.size[gone]):
             at = int(gone[row])
-            if isinstance(found, Corrupt):
-                self._refuse(at, found)
-            else:
+            if isinstance(found, bytes):
                 self._places.put(at, found)
+            else:
+                self._refuse(at, found)
 
     # -- batches ---------------------------------------------------------------------------------
 
     def batch(self, number: int) -> Batch:
-        """Return a batch; Corrupt for one with a damaged payload, unless those are skipped."""
+        """Return a batch; Corrupt for one with a damaged payload, unless those are skipped, and
+        NotFound for one whose payload is nowhere any more."""
         if self._places.by_batch:
             self._verify(lambda: self._places.damaged_in(number))
         began = time.perf_counter()
         start, end = self.draft.splits[number], self.draft.splits[number + 1]
         with self._lock:  # other batches are verified meanwhile
             bad = sorted(at for at in self._bad if start <= at < end)
-        if bad and not self.means.skips:
-            raise self._bad[bad[0]]
+        for at in bad:
+            if not self.means.skips or isinstance(self._bad[at], NotFound):
+                raise self._bad[at]
         batch = self._assembled(number, bad)
         self.means.recorder.stage("batch", time.perf_counter() - began)
         if bad:

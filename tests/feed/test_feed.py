@@ -245,6 +245,35 @@ def test_a_damaged_file_that_compaction_moved_spoils_no_other(tmp_path: Path) ->
             assert volume.count("refresh") - looks < len(files) / 2
 
 
+@pytest.mark.parametrize("number", [0, 7, 77, 119])
+def test_a_file_that_is_nowhere_any_more_ends_a_feed_behind_the_batches_before_it(
+    number: int,
+) -> None:
+    """Others of its window were moved and are found; it is missed, also where damage is skipped."""
+    volume = MemoryVolume()
+    files = {f"train/{at:03d}": bytes([at]) * 50 for at in range(120)}
+    with Lake.create(volume) as lake:
+        with lake.writer(QUIET) as writer:
+            for path, data in files.items():
+                writer.put(path, data)
+        lake.merge_index(everything=True)
+        before = lake.snapshot()
+        with lake.writer(QUIET) as writer:
+            writer.put(f"train/{number:03d}", b"newer")
+        compact(lake)
+        for pack in before.state.packs:
+            volume.unlink(layout.pack_path(pack))
+    options = FeedOptions(4, None, on_corrupt="skip")
+    with (
+        Lake.open(volume) as lake,
+        Feed(lake.snapshot(before.number), "train", options) as feed,
+    ):
+        served = [path for _ in range(number // 4) for path in next(feed).paths]
+        assert served == list(files)[: number // 4 * 4]
+        with pytest.raises(SnapshotExpired, match=f"train/{number:03d}"):
+            next(feed)
+
+
 def test_packs_that_garbage_collection_took_are_missed_by_name() -> None:
     volume = MemoryVolume()
     with lake_of(FILES, volume) as lake:
