@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from lakefeed.feed.ahead import Ahead
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.buffers import Pool
 from lakefeed.feed.cursor import Cursor, State
-from lakefeed.feed.fetching import Patience
+from lakefeed.feed.fetching import Patience, Stopped
 from lakefeed.feed.flights import Start
 from lakefeed.feed.mixing import Mix, Mixed
 from lakefeed.feed.options import Cache, FeedOptions
@@ -44,6 +45,8 @@ from lakefeed.forking import Lazy
 from lakefeed.lake.snapshot import Snapshot
 
 __all__ = ["Cache", "Feed", "FeedOptions", "Mix", "Source", "Where"]
+
+_Found = TypeVar("_Found")
 
 
 class Feed(Closing):
@@ -67,7 +70,7 @@ class Feed(Closing):
         self._ahead: Ahead | None = None
         self._past_peak_bytes = 0
         self._skip, self._every = 0, 1
-        self._closed = False
+        self._closed = threading.Event()
         self._pool = Pool(self._options.limits.bytes_max, self._options.allocate)
         self._recorder = Recorder(self._options.observer)
 
@@ -78,20 +81,23 @@ class Feed(Closing):
         """The options the feed was made with."""
         return self._options
 
-    @property
+    @Lazy
     def snapshot(self) -> Snapshot:
         """The snapshot that is served, opened on first use."""
-        return self._patience.run(lambda: self._sources.snapshot)
+        return self._looked_up(lambda: self._sources.snapshot)
 
     @Lazy
     def selection(self) -> Selection:
         """The samples, resolved on first use; NotFound when there are none."""
         snapshot = self.snapshot
-        return self._patience.run(lambda: self._resolve(snapshot))
+        return self._looked_up(lambda: self._resolve(snapshot))
 
-    @property
-    def _patience(self) -> Patience:
-        return Patience.for_look_ups(self._recorder)
+    def _looked_up(self, look: Callable[[], _Found]) -> _Found:
+        """Return what a look-up finds, with the patience of reads; Invalid in a closed feed."""
+        try:
+            return Patience(self._closed, self._recorder).run(look)
+        except Stopped:
+            raise _is_closed() from None
 
     def _resolve(self, snapshot: Snapshot) -> Selection:
         labelling = self._options.labelling
@@ -154,9 +160,9 @@ class Feed(Closing):
         return ahead
 
     def _refuse_closed(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             self._stop()
-            raise Invalid("feed", expected="an open feed", found="a closed one")
+            raise _is_closed()
 
     def _start(self) -> Ahead:
         options, selection = self._options, self.selection
@@ -233,7 +239,7 @@ class Feed(Closing):
         """
         if wanted.snapshot == self.snapshot.number:
             return False
-        return self._patience.run(lambda: self._compared(wanted))
+        return self._looked_up(lambda: self._compared(wanted))
 
     def _compared(self, wanted: Cursor) -> bool:
         try:
@@ -290,13 +296,17 @@ class Feed(Closing):
 
         In a thread of the feed's own it is done by another one.
         """
-        self._closed = True
         if self.is_at_work_here:
             beside(self.close)
             return
+        self._closed.set()
         self._stop()
         self._pool.close()
         self._sources.close()
+
+
+def _is_closed() -> Invalid:
+    return Invalid("feed", expected="an open feed", found="a closed one")
 
 
 def _refused(name: str, ours: object, theirs: object, wanted: Cursor) -> Invalid:

@@ -53,9 +53,9 @@ class Patience:
         raise AssertionError("the last attempt returns or raises")
 
     @classmethod
-    def for_look_ups(cls, recorder: Recorder | None = None) -> Patience:
-        """Return the patience of one who looks something up before any worker reads."""
-        return cls(threading.Event(), recorder or Recorder())
+    def for_look_ups(cls) -> Patience:
+        """Return the patience of one who looks something up before there is a feed."""
+        return cls(threading.Event(), Recorder())
 
     def beyond_closing(self, action: Callable[[_Asked], _Result]) -> Callable[[_Asked], _Result]:
         """Return `action` with as much patience, for one who may ask when the feed is closed."""

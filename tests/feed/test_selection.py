@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lakefeed.errors import Invalid, NotFound
+from lakefeed.errors import Invalid, NotFound, VolumeFailed
 from lakefeed.feed import fetching
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Selection, resolve
+from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
+from lakefeed.volume.base import ReadableFile
 from lakefeed.volume.memory import MemoryVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
 from tests.lake.tools import compact
@@ -193,3 +196,28 @@ def test_what_a_feed_serves_is_looked_up_with_patience(
         if not volume.fired:
             break
     assert later > 5
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_look_up_ends_with_the_feed(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is tried again behind `close`, and no file is opened that would stay open."""
+    monkeypatch.setattr(fetching, "_FIRST_PAUSE_SECONDS", 600)
+    volume = MemoryVolume()
+    with lake_of(FILES, volume) as lake:
+        lake.merge_index(everything=True)
+    usual = volume.open
+
+    def closing(path: str) -> ReadableFile:
+        feed.close()  # as another thread may, in the middle of a call
+        if fails:
+            raise VolumeFailed(path, errno=errno.EIO)
+        return usual(path)
+
+    monkeypatch.setattr(volume, "open", closing)
+    watched = FaultyVolume(volume)
+    feed = Feed(watched, "train")  # type: ignore[arg-type]
+    for look in (next, len, Feed.state):
+        with pytest.raises(Invalid, match="a closed one"):
+            look(feed)
+    opened = [call.path for call in watched.calls if call.verb == "open"]
+    assert opened == ["lake.json"] if fails else not any(map(layout.is_pack, opened))
