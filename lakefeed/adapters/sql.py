@@ -9,11 +9,15 @@ DuckDB pulls each table as a stream, anew for each time a query mentions it, so 
 bounded and rows are verified before DuckDB sees them (I7). No query can change the lake: DuckDB
 gets views in a memory of its own, and may touch no file. Bytes of files are left to the readers.
 It works on a thread of its own, so that an interrupt ends a query at once.
+
+`where` selects a feed's samples by a condition on `files`:
+
+    Feed("/mnt/lake", where("ext = 'jpg' and size > 20000"))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +28,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from lakefeed.errors import Invalid, LakefeedError, NotFound
+from lakefeed.feed.selection import Where
 from lakefeed.format.commit import Commit
 from lakefeed.format.rows import CODEC_NAMES, KIND_NAMES, MEMORY_SCHEMA
 from lakefeed.lake import layout
@@ -43,6 +48,8 @@ _LOG_BATCH = 1000
 _AGAIN_SECONDS = 0.05
 
 _Result = TypeVar("_Result")
+# A table's schema, and what opens its rows anew.
+_Table = tuple[pa.Schema, Callable[[], Iterator[pa.RecordBatch]]]
 
 _FILES = f"""
 CREATE VIEW files AS SELECT
@@ -195,18 +202,26 @@ class Connection:
 @contextmanager
 def connect(lake: Lake, snapshot: Snapshot | None = None) -> Iterator[Connection]:
     """Lend DuckDB over a snapshot, the newest one by default; Invalid if it is not installed."""
+    view = snapshot or lake.snapshot()
+    tables: dict[str, _Table] = {
+        "rows_of_files": (MEMORY_SCHEMA, lambda: _files(view)),
+        "rows_of_snapshots": (_SNAPSHOTS_SCHEMA, lambda: _snapshots(lake, view)),
+        "rows_of_packs": (_PACKS_SCHEMA, lambda: _packs(view)),
+    }
+    with _connected(tables, (_FILES, _SNAPSHOTS, _PACKS)) as connection:
+        yield connection
+
+
+@contextmanager
+def _connected(tables: Mapping[str, _Table], views: tuple[str, ...]) -> Iterator[Connection]:
     if duckdb is None:
         raise Invalid("SQL", expected="DuckDB", hint='install it: pip install "lakefeed[sql]"')
-    view, given_up = snapshot or lake.snapshot(), Event()
-    streams = {
-        "rows_of_files": _Stream(MEMORY_SCHEMA, lambda: _files(view), given_up),
-        "rows_of_snapshots": _Stream(_SNAPSHOTS_SCHEMA, lambda: _snapshots(lake, view), given_up),
-        "rows_of_packs": _Stream(_PACKS_SCHEMA, lambda: _packs(view), given_up),
-    }
+    given_up = Event()
+    streams = {name: _Stream(*table, given_up) for name, table in tables.items()}
     with duckdb.connect() as duck, ThreadPoolExecutor(1, "lakefeed-sql") as pool:
         for name, stream in streams.items():
             duck.register(name, stream)
-        for view_sql in (_FILES, _SNAPSHOTS, _PACKS):
+        for view_sql in views:
             duck.execute(view_sql)
         duck.execute("SET enable_external_access = false")
         duck.execute("SET lock_configuration = true")
@@ -222,6 +237,22 @@ def query(lake: Lake, sql: str, snapshot: Snapshot | None = None) -> pa.Table:
     """Return the result of one query over a snapshot, the newest one by default."""
     with connect(lake, snapshot) as connection:
         return connection.query(sql)
+
+
+def where(condition: str) -> Where:
+    """Return the files for which an SQL condition on the columns of `files` holds.
+
+    For a feed to select, in whatever process opens it; DuckDB is asked when the feed is opened.
+    """
+    return Where(condition, _fulfilling)
+
+
+def _fulfilling(snapshot: Snapshot, condition: str) -> pa.Array:
+    # The line ends before the bracket, so that a comment in the condition does not swallow it.
+    sql = f"SELECT path FROM files WHERE kind = 'file' AND ({condition}\n)"
+    tables: dict[str, _Table] = {"rows_of_files": (MEMORY_SCHEMA, lambda: _files(snapshot))}
+    with _connected(tables, (_FILES,)) as connection:
+        return connection.query(sql)["path"]
 
 
 def _files(snapshot: Snapshot) -> Iterator[pa.RecordBatch]:

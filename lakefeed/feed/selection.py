@@ -39,7 +39,10 @@ Evaluate = Callable[[Snapshot, str], Sequence[str] | pa.Array]
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """The files for which a condition holds; `evaluate` knows its language (SQL, usually)."""
+    """The files for which a condition holds; `evaluate` knows its language.
+
+    For SQL, `lakefeed.adapters.sql.where` makes one.
+    """
 
     condition: str
     evaluate: Evaluate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from lakefeed import Corrupt, Invalid, Lake
+from lakefeed import Corrupt, Feed, FeedOptions, Invalid, Lake, NotFound
 from lakefeed.adapters import sql
 from lakefeed.format.rows import rows_from_table
 from lakefeed.lake.snapshot import Snapshot
@@ -151,3 +152,23 @@ def test_without_duckdb_the_error_says_how_to_get_it(
     monkeypatch.setattr(sql, "duckdb", None)
     with pytest.raises(Invalid, match=r"lakefeed\[sql\]"):
         sql.query(lake, "from files")
+
+
+def test_a_feed_selects_by_a_condition(lake: Lake) -> None:
+    condition = "ext = 'jpg' and size between 5 and 8 -- the middle"
+    where = pickle.loads(pickle.dumps(sql.where(condition)))  # as a spawned worker gets it
+    with Feed(lake, where, FeedOptions(3, shuffle=None)) as feed:
+        paths = [path for batch in feed for path in batch.paths]
+    assert paths == [f"train/{number % 2}/{number}.JPG" for number in (6, 8, 5, 7)]
+    with Feed(lake, sql.where("attrs['label'] = 'dog'"), FeedOptions(1)) as feed:
+        assert next(feed).bytes() == [b"newer"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "kind"), [("no_such_column > 1", Invalid), ("size > 1000", NotFound)]
+)
+def test_a_condition_that_selects_nothing_is_an_error(
+    lake: Lake, condition: str, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind), Feed(lake, sql.where(condition)) as feed:
+        next(feed)
