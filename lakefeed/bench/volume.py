@@ -33,7 +33,7 @@ from lakefeed.bench.ranks import TIMEOUT_SECONDS
 from lakefeed.bench.training import SCHEMA
 from lakefeed.errors import Invalid, from_os_error
 
-SEQUENTIAL_BYTES = 1 << 20
+LARGEST_BYTES = 1 << 20
 SMALL_BYTES = 4096
 
 
@@ -46,7 +46,7 @@ class VolumeOptions:
     files: int = 1000
     seconds: float = 0.5
     concurrency: tuple[int, ...] = (1, 4, 16, 64)
-    sizes: tuple[int, ...] = (4096, 65536, 1 << 20)
+    sizes: tuple[int, ...] = (4096, 65536, LARGEST_BYTES)
     seed: int = 0
     timeout_seconds: float = TIMEOUT_SECONDS
 
@@ -74,7 +74,7 @@ def measure(options: VolumeOptions, progress: Progress) -> dict[str, Any]:
 
     VolumeFailed once a call has taken `timeout_seconds`; 0 waits for ever.
     """
-    if options.file_bytes < SEQUENTIAL_BYTES:
+    if options.file_bytes < LARGEST_BYTES:
         found = f"{options.file_bytes:,} bytes"
         raise Invalid("file size", expected="1 MiB or more, as the largest read", found=found)
     patience = options.timeout_seconds
@@ -115,7 +115,7 @@ class _Bench:
         self._options = options
         self._place = place
         self._line = line
-        self._cells = (len(options.sizes) + 1 + 6) * len(options.concurrency)
+        self._cells = (2 * len(options.sizes) + 6) * len(options.concurrency)
         self._done = 0
         self._names = itertools.count()
         self._chance = random.Random(options.seed)
@@ -125,11 +125,14 @@ class _Bench:
         """Make the files, run every cell; return reads and calls."""
         self._line.tell("making files", 0, self._cells)
         big, small = self._make()
-        reads = self._sweep({"sequential 1 MiB": (SEQUENTIAL_BYTES, self._sequential(big))}, big)
+        reads: list[dict[str, Any]] = []
+        # Large ones first: read front to back they say what the volume gives without being asked.
+        for size in sorted(self._options.sizes, reverse=True):
+            call = self._sequential(big, size)
+            reads += self._sweep({f"sequential {_human(size)}": (size, call)}, big)
         for size in self._options.sizes:
-            if size <= self._options.file_bytes:
-                name = f"random {_human(size)}"
-                reads += self._sweep({name: (size, self._random(big, size))}, big)
+            call = self._random(big, size)
+            reads += self._sweep({f"random {_human(size)}": (size, call)}, big)
         work: dict[str, tuple[int, Callable[[], object]]] = {
             "open + close": (0, self._open(small)),
             "stat": (0, self._stat(small)),
@@ -147,7 +150,7 @@ class _Bench:
 
     def _make(self) -> tuple[Path, list[Path]]:
         big = self._place / "big"
-        piece = os.urandom(SEQUENTIAL_BYTES)
+        piece = os.urandom(LARGEST_BYTES)
         with big.open("wb") as file:
             for left in range(self._options.file_bytes, 0, -len(piece)):
                 file.write(piece[:left])
@@ -179,13 +182,13 @@ class _Bench:
 
     # -- calls -----------------------------------------------------------------------------------
 
-    def _sequential(self, big: Path) -> Callable[[], object]:
-        pieces = max(1, self._options.file_bytes // SEQUENTIAL_BYTES)
+    def _sequential(self, big: Path, size: int) -> Callable[[], object]:
+        pieces = max(1, self._options.file_bytes // size)
         turn = itertools.count()
         descriptor = self._descriptor(big)
 
         def read() -> None:
-            os.pread(descriptor(), SEQUENTIAL_BYTES, next(turn) % pieces * SEQUENTIAL_BYTES)
+            os.pread(descriptor(), size, next(turn) % pieces * size)
 
         return read
 

@@ -32,6 +32,12 @@ RUN_COLUMNS = (
 FEED_COLUMNS = (
     "feed", "samples/s>", "MB/s>", "CPU us/sample>", "peak>", "ampl.>", "wait p50>", "wait p99>",
 )  # fmt: skip
+RPC_COLUMNS = ("operation", "calls>", "calls/s>", "round trip>", "with queue>", "sent again>")
+# What `bench volume` measures: where it is in the facts, the table's title, the rate and its unit.
+CELLS = (
+    ("reads", "MB/s", "bytes_per_second", 1e6),
+    ("calls", "calls/s", "calls_per_second", 1.0),
+)
 
 
 def run_row(run: Mapping[str, Any]) -> Sequence[str]:
@@ -63,6 +69,43 @@ def feed_row(row: Mapping[str, Any]) -> Sequence[str]:
         f"{row['read_amplification']:.2f}",
         milliseconds(row["wait_seconds"]["p50"]),
         milliseconds(row["wait_seconds"]["p99"]),
+    )
+
+
+def cell_table(
+    cells: Sequence[Mapping[str, Any]], title: str, rate: str, unit: float
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return titles and rows: a row for each kind of call, a column for each number in flight.
+
+    The times are those of a call with as many in flight as the knee has.
+    """
+    counts = sorted({cell["concurrency"] for cell in cells})
+    rows: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for cell in cells:
+        rows.setdefault(cell["name"], {})[cell["concurrency"]] = cell
+    titles = (title, *(f"{count} in flight>" for count in counts), "knee>", "p50>", "p99>")
+    return titles, [_cell_row(name, row, rate, unit) for name, row in rows.items()]
+
+
+def _cell_row(
+    name: str, row: Mapping[int, Mapping[str, Any]], rate: str, unit: float
+) -> Sequence[str]:
+    knee = row[min(row)]["knee"]
+    there = row[min(row) if knee is None else knee]
+    rates = [f"{row[count][rate] / unit:,.0f}" for count in sorted(row)]
+    times = [milliseconds(there[key]) for key in ("p50_seconds", "p99_seconds")]
+    return name, *rates, "" if knee is None else str(knee), *times
+
+
+def rpc_row(row: Mapping[str, Any]) -> Sequence[str]:
+    """Return the cells of one NFS operation."""
+    return (
+        row["operation"],
+        f"{row['calls']:,}",
+        f"{row['calls_per_second']:,.0f}",
+        milliseconds(row["round_trip_seconds"]),
+        milliseconds(row["execute_seconds"]),
+        f"{row['retransmissions']:,}",
     )
 
 
@@ -102,6 +145,13 @@ def _print_facts(facts: dict[str, Any]) -> None:
         print_line()
     if facts.get("feeds"):
         print_table(FEED_COLUMNS, [feed_row(row) for row in facts["feeds"]])
+        print_line()
+    for key, title, rate, unit in CELLS:
+        if facts.get(key):
+            print_table(*cell_table(facts[key], title, rate, unit))
+            print_line()
+    if facts.get("rpcs"):
+        print_table(RPC_COLUMNS, [rpc_row(row) for row in facts["rpcs"]])
         print_line()
     for line in facts["lines"]:
         print_line(line)

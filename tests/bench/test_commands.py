@@ -19,12 +19,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from lakefeed.bench import page, probing
+from lakefeed.bench import mountstats, page, probing, volume
+from lakefeed.bench.mountstats import NfsMount, Operation
 from lakefeed.bench.reports import SCHEMA
 from lakefeed.bench.volume import VolumeOptions, measured
 from lakefeed.bench.watching import Difference, plot
 from lakefeed.cli import app
 from lakefeed.cli.benching import data_option, delays_option
+from lakefeed.volume.mountinfo import Mount
 from tests.support.stalling import stalling
 
 pytestmark = pytest.mark.slow
@@ -194,7 +196,8 @@ def test_volume_measures_every_cell_and_cleans_up(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.stderr
     facts = json.loads(done.stdout)
     names = {cell["name"] for cell in facts["reads"]}
-    assert names == {"sequential 1 MiB", "random 4 KiB", "random 64 KiB", "random 1 MiB"}
+    sizes = ("4 KiB", "64 KiB", "1 MiB")
+    assert names == {f"{how} {size}" for how in ("sequential", "random") for size in sizes}
     assert {cell["name"] for cell in facts["calls"]} == {
         "open + close", "stat", "create 4 KiB", "create + fsync", "link", "rename"
     }  # fmt: skip
@@ -202,6 +205,27 @@ def test_volume_measures_every_cell_and_cleans_up(tmp_path: Path) -> None:
         assert cell["calls"] > 0
         assert cell["knee"] in (1, 2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_volume_prints_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once as on a local disk, then as on NFS: with what the client asked of the server."""
+    cells = ("--file-size", "1MiB", "--files", 3, "--seconds", "10ms", "--concurrency", "1,2")
+    local = ran("bench", "volume", tmp_path, *cells, "-q").stdout
+    assert re.search(r"^MB/s +1 in flight +2 in flight +knee +p50 +p99", local, re.MULTILINE)
+    for kind in ("sequential 4 KiB", "random 1 MiB", r"create \+ fsync"):
+        figures = r" +[\d,]+ +[\d,]+ +[12] +[\d.,]+ ms +[\d.,]+ ms"
+        assert re.search(f"^{kind}{figures}", local, re.MULTILINE)
+    assert "round trip" not in local
+    # In this process, which knows of the mount that is none.
+    line = SimpleNamespace(waits=lambda: None, tell=lambda *message: None)
+    monkeypatch.setattr(volume, "run_apart", lambda work, hear, seconds: work(line))
+    monkeypatch.setattr(volume, "mount_of", lambda _: Mount(1, "/m", "nfs4", "s:/", "0:1", {}))
+    counted = [Operation(8, 9, round_trip_ms=4, execute_ms=16), Operation()]
+    monkeypatch.setattr(
+        mountstats, "read", lambda point: NfsMount(point, "4.2", 1, "", {"READ": counted.pop()})
+    )
+    nfs = ran("bench", "volume", tmp_path, *cells, "-q").stdout
+    assert re.search(r"^READ +8 +\d+ +0.5 ms +2.0 ms +1", nfs, re.MULTILINE)
 
 
 def test_nothing_is_read_beyond_the_end_of_the_file(
