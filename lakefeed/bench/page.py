@@ -142,16 +142,26 @@ def _head(report: Mapping[str, Any]) -> str:
     lines = report.get("lines") or [report["verdict"]]
     others = "".join(f"<p>{escape(line)}</p>" for line in lines[1:])
     notes = "".join(f'<div class="note">{escape(note)}</div>' for note in report.get("notes", ()))
-    cold = "cold: page cache dropped before each run" if report.get("cold") else "warm page cache"
     return (
         '<div class="theme"><label><input type="radio" name="theme" id="light"> light</label> '
         '<label><input type="radio" name="theme" id="dark"> dark</label></div>'
         f"<h1>{escape(report['title'])}</h1>"
-        f'<p class="soft">{escape(report["environment"]["date"])}, '
-        f"{escape(report['environment']['host'])}, {cold}</p>"
+        f'<p class="soft">{escape(_circumstances(report))}</p>'
         f'<div class="verdict {kind}">{escape(lines[0])}</div>{others}'
         f'<div class="next"><b>Next:</b> {escape(report["next"])}</div>{notes}\n'
     )
+
+
+def _circumstances(report: Mapping[str, Any]) -> str:
+    """Return when and where, and what is known of the page cache and the order: a user's own
+    training tells neither."""
+    words = [report["environment"]["date"], report["environment"]["host"]]
+    if "cold" in report:
+        cold = "cold: page cache dropped before each run"
+        words.append(cold if report["cold"] else "warm page cache")
+    if "seed" in report:
+        words.append(f"seed {report['seed']}")
+    return ", ".join(words)
 
 
 def _tiles(report: Mapping[str, Any]) -> str:

@@ -58,6 +58,12 @@ def test_texts_are_escaped() -> None:
     assert "<title>lakefeed bench: a &lt;title&gt;</title>" in text
 
 
+def test_the_page_says_cold_or_warm_and_the_seed_where_they_are_known() -> None:
+    assert "h&lt;1&gt;, warm page cache, seed 7</p>" in page.render(report(cold=False, seed=7))
+    assert "h&lt;1&gt;, cold: page cache dropped" in page.render(report(cold=True))
+    assert "h&lt;1&gt;</p>" in page.render(report(kind="monitor"))
+
+
 def test_sections_follow_the_facts() -> None:
     titles = [title for title, _, _ in page.sections(report())]
     assert titles == ["Side by side", "Over time", "Waiting for batches"]
