@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from lakefeed.bench.plots import colour_of
-from lakefeed.bench.verdict import percent
+from lakefeed.bench.verdict import gpu_words, percent
 
 Row = Sequence[str]
 
@@ -57,7 +57,7 @@ def explain(report: Mapping[str, Any]) -> str:
 def runs(report: Mapping[str, Any]) -> str:
     """Return the table of runs, the ceiling last."""
     headings = [
-        "source", "accel.", busy_word(report), "GPU busy", "stall", "samples/s", "MB/s",
+        "source", "accel.", busy_word(report), "GPU", "stall", "samples/s", "MB/s",
         "read MB/s", "ampl.", "wait p50", "wait p99", "CPU s / 1000", "peak MB", "headroom", "",
     ]  # fmt: skip
     rows = [_run(report, number, run) for number, run in enumerate(report["runs"])]
@@ -87,7 +87,7 @@ def _run(report: Mapping[str, Any], number: int | None, run: Mapping[str, Any]) 
         key + name,
         escape(str(run["accelerators"])),
         percent(run["utilisation"]),
-        gpu_word(run.get("gpu")),
+        gpu_words(run.get("gpu")),
         percent(run["stall_share"]),
         f"{run['samples_per_second']:,.0f}",
         f"{run['bytes_per_second'] / 1e6:,.0f}",
@@ -100,14 +100,6 @@ def _run(report: Mapping[str, Any], number: int | None, run: Mapping[str, Any]) 
         head,
         word,
     )
-
-
-def gpu_word(gpu: Mapping[str, Any] | None) -> str:
-    """Return GPU busy in words; that there is no GPU is a value."""
-    if gpu is None or gpu.get("busy") is None:
-        return "no GPU"
-    extra = "" if gpu.get("sm") is None else f", SM {percent(gpu['sm'])}"
-    return percent(gpu["busy"]) + extra
 
 
 def _passed(passed: bool) -> str:

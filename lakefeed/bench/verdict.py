@@ -36,6 +36,23 @@ def percent(share: float | None) -> str:
     return "none" if share is None else f"{100 * share:.1f} %"
 
 
+def gpu_words(gpu: Mapping[str, Any] | None) -> str:
+    """Return 'GPU busy 81.0 %, SM 55.0 %, 412 W, 0.31 J a sample', as far as the driver tells.
+
+    That there is no GPU is a value. A part of one (MIG) is a GPU that tells nothing of busy.
+    """
+    if gpu is None or not gpu["names"]:
+        return "no GPU"
+    words = ["GPU busy not told" if gpu["busy"] is None else f"GPU busy {percent(gpu['busy'])}"]
+    if gpu["sm"] is not None:
+        words.append(f"SM {percent(gpu['sm'])}")
+    if gpu["watts"] is not None:
+        words.append(f"{gpu['watts']:,.0f} W")
+    if gpu["joules_per_sample"] is not None:
+        words.append(f"{gpu['joules_per_sample']:.3g} J a sample")
+    return ", ".join(words)
+
+
 def too_small(run: Mapping[str, Any]) -> str | None:
     """Return why a run means little, or None."""
     steps, seconds = run["steps"], run["wall_seconds"]
@@ -156,15 +173,13 @@ def sweep_next(
 def real_line(run: Mapping[str, Any], model: str, simulated: str | None) -> str:
     """Return the verdict on a real training from one source."""
     stalls = run["stalls"]
-    busy = run["gpu"]["busy"]
-    gpu = "no GPU" if busy is None else f"GPU busy {percent(busy)}"
     where = "" if simulated is None else f", {simulated}"
     small = too_small(run)
     return (
         f"{small + '. ' if small else ''}{model} from {run['source']}: compute "
         f"{percent(stalls['compute_share'])}, preparation stall "
         f"{percent(stalls['prepare_share'])}, fetch stall {percent(stalls['fetch_share'])}; "
-        f"{gpu}; {run['samples_per_second']:,.0f} samples/s{where}"
+        f"{gpu_words(run['gpu'])}; {run['samples_per_second']:,.0f} samples/s{where}"
     )
 
 
@@ -190,11 +205,9 @@ def real_next(run: Mapping[str, Any], processors: int) -> str:
 def monitored(run: Mapping[str, Any], steps: int) -> str:
     """Return the verdict on a user's own training."""
     small = too_small({**run, "steps": steps})
-    busy = run["gpu"]["busy"]
-    gpu = "no GPU" if busy is None else f"GPU busy {percent(busy)}"
     return (
         f"{small + '. ' if small else ''}{run['source']} waits for batches "
-        f"{percent(run['stall_share'])} of the time; {gpu}; "
+        f"{percent(run['stall_share'])} of the time; {gpu_words(run['gpu'])}; "
         f"{run['samples_per_second']:,.0f} samples/s"
     )
 

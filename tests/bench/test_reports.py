@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lakefeed.bench import page, reports
+from lakefeed.bench import page, reports, verdict
 from lakefeed.bench.figures import WAIT_EDGES_SECONDS
 from lakefeed.errors import Conflict, Invalid, NotFound, VolumeFailed
 
@@ -62,6 +62,25 @@ def test_the_page_says_cold_or_warm_and_the_seed_where_they_are_known() -> None:
     assert "h&lt;1&gt;, warm page cache, seed 7</p>" in page.render(report(cold=False, seed=7))
     assert "h&lt;1&gt;, cold: page cache dropped" in page.render(report(cold=True))
     assert "h&lt;1&gt;</p>" in page.render(report(kind="monitor"))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "words"),
+    [
+        ({}, "GPU busy 81.0 %, SM 55.0 %, 412 W, 0.31 J a sample"),
+        ({"sm": None, "watts": None, "joules_per_sample": None}, "GPU busy 81.0 %"),
+        ({"busy": None, "sm": None}, "GPU busy not told, 412 W, 0.31 J a sample"),
+        ({"names": [], "busy": None}, "no GPU"),
+    ],
+)
+def test_page_and_verdict_tell_what_the_driver_tells(gpu: dict[str, Any], words: str) -> None:
+    known = {"names": ["g"], "busy": 0.81, "sm": 0.55, "watts": 412.3, "joules_per_sample": 0.31}
+    stalls = {"compute_share": 0.5, "prepare_share": 0.25, "fetch_share": 0.25}
+    more = {"gpu": {**known, **gpu}, "stalls": stalls, "steps": 100}
+    mine = {**run("lake", 1), **more}
+    assert f">{words}</td>" in page.render(report(runs=[mine], emulated=False))
+    assert f"; {words}; " in verdict.real_line(mine, "cnn", None)
+    assert f"; {words}; " in verdict.monitored(mine, 100)
 
 
 def test_sections_follow_the_facts() -> None:
