@@ -52,8 +52,9 @@ def _whole(number: int, name: str) -> int:
 class Cache:
     """A directory on a local disk where all feeds of a node keep blocks of packs they have read.
 
-    It holds at most `bytes` (a number or "100GiB"), in blocks of `block_bytes`. What was read least
-    lately goes first.
+    It is kept below `bytes` (a number or "100GiB"), in blocks of `block_bytes`: when it is nearly
+    full, blocks chosen by chance go until an eighth is free. Many readers that fill a small one at
+    once may exceed that for a moment.
     """
 
     directory: str | os.PathLike[str]
@@ -106,6 +107,12 @@ class FeedOptions:
             number = getattr(self, name)
             if number is not None or name in _WHOLE:
                 object.__setattr__(self, name, _whole(number, name))
+        cache: object = self.cache  # whatever it was called with
+        if isinstance(cache, Cache):
+            _ = cache.bytes_max
+        elif cache is not None:
+            expected = 'lakefeed.Cache(directory, "100GiB")'
+            raise Invalid("cache", expected=expected, found=repr(cache))
         _ = self.order, self.partition, self.labelling
         if self.epochs is not None and self.epochs < 1:
             raise Invalid("epochs", expected="at least 1, or None: without end", found=self.epochs)

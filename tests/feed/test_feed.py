@@ -13,7 +13,7 @@ import pytest
 from lakefeed.errors import Corrupt, Invalid, SnapshotExpired, VolumeFailed
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.buffers import ALIGNMENT_BYTES
-from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.feed.feed import Cache, Feed, FeedOptions
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.volume.memory import MemoryVolume
@@ -308,7 +308,8 @@ def test_options_that_cannot_be_are_refused_at_once() -> None:
                     {"memory_bytes": 0}, {"labels": "colour"}, {"memory_bytes": 1e9}, {"seed": -1},
                     {"seed": 1 << 64}, {"seed": 0.5}, {"seed": np.int64(7)}, {"batch_size": 8.0},
                     {"batch_size": "8"}, {"batch_size": None}, {"world_size": 2.0}, {"epochs": 0},
-                    {"epochs": -1}, {"epochs": 1.5}, {"prefetch": 2.5},
-                    {"shuffle": "runs=8,window=16", "window": 64}):  # fmt: skip
+                    {"epochs": -1}, {"epochs": 1.5}, {"prefetch": 2.5}, {"prefetch": "2"},
+                    {"shuffle": "runs=8,window=16", "window": 64},
+                    {"cache": "/local/nvme"}, {"cache": Cache("/local/nvme", "much")}):  # fmt: skip
         with pytest.raises(Invalid):
             FeedOptions(**options)  # type: ignore[arg-type]
