@@ -29,9 +29,16 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 bench = benching.bench
 
+_EMULATED_ONLY = (
+    "--accelerators", "--sweep", "--epochs", "--repeat", "--warmup", "--harness", "--strict",
+    "--check",
+)  # fmt: skip
+_REAL_ONLY = ("--model", "--framework", "--batch-size")
+
 
 @bench.command("train", epilog=exit_codes(EXIT_NOT_FOUND))
 def train(
+    context: typer.Context,
     lake: LakeArgument,
     workload: options.WorkloadOption = "retinanet",
     accelerator: options.AcceleratorOption = None,
@@ -98,21 +105,20 @@ def train(
 
 
 def _check_device(asked: Any) -> None:
-    """Refuse what only emulated accelerators have, where a real model trains."""
-    if asked.device is options.Device.emulated:
-        return
-    given = {
-        "--accelerators": asked.accelerators > 1,
-        "--sweep": asked.sweep,
-        "--epochs": asked.epochs is not None,
-        "--repeat": asked.repeat,
-        "--warmup": asked.warmup > 0,
-        "--check": asked.check,
-    }
-    flags = ", ".join(flag for flag, is_given in given.items() if is_given)
-    if flags:
+    """Refuse what only emulated accelerators have where a real model trains, and the other way."""
+    emulated = asked.device is options.Device.emulated
+    flags = _REAL_ONLY if emulated else _EMULATED_ONLY
+    given = [flag for flag in flags if _is_given(asked.context, flag)]
+    if given:
+        expected = "a real model" if emulated else "emulated accelerators"
         found = f"--device {asked.device.value}"
-        raise Invalid(flags, expected="emulated accelerators", found=found, hint="leave it out")
+        hint = "name a --device, or leave it out" if emulated else "leave it out"
+        raise Invalid(", ".join(given), expected=expected, found=found, hint=hint)
+
+
+def _is_given(context: typer.Context, flag: str) -> bool:
+    source = context.get_parameter_source(flag[2:].replace("-", "_"))
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _measure(asked: Any, shown: benching.Shown) -> dict[str, Any]:
