@@ -69,16 +69,21 @@ class LoaderOptions:
                 raise Invalid(name, expected=f"at least {least}", found=value)
         if self.threads and self.processes:
             raise Invalid("threads and processes", expected="one of them", found="both")
-        if self.pin_memory and not torch.cuda.is_available():
-            raise Invalid("pin_memory", expected="a GPU that torch can use", found="none")
+        for name, wanted in (("pin_memory", self.pin_memory), ("device", self._is_on_gpu)):
+            if wanted and not torch.cuda.is_available():
+                raise Invalid(name, expected="a GPU that torch can use", found="none")
         if self.threads and self.transform is None:
             raise Invalid("threads", expected="a transform for them to run", found="none")
 
     @property
     def locks_buffers(self) -> bool:
         """Whether the feed should read into page-locked memory: its own bytes go to a GPU."""
-        gpu = self.device is not None and torch.device(self.device).type == "cuda"
-        return self.transform is None and not self.processes and (gpu or self.pin_memory)
+        locked = self._is_on_gpu or self.pin_memory
+        return self.transform is None and not self.processes and locked
+
+    @property
+    def _is_on_gpu(self) -> bool:
+        return self.device is not None and torch.device(self.device).type == "cuda"
 
 
 class Loader(Closing):

@@ -164,9 +164,12 @@ def test_batches_on_a_cuda_device_hold_the_files_bytes(lake: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_page_locked_memory_without_a_gpu_is_refused() -> None:
-    with pytest.raises(Invalid, match="GPU"):
+def test_what_wants_a_gpu_is_refused_without_one() -> None:
+    with pytest.raises(Invalid, match="pin_memory, expected a GPU"):
         LoaderOptions(pin_memory=True)
+    with pytest.raises(Invalid, match="device, expected a GPU"):
+        LoaderOptions(device="cuda:0")
+    assert LoaderOptions(device="cpu").device == "cpu"
 
 
 @pytest.mark.parametrize("way", WAYS)
