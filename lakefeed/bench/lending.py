@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from lakefeed.bench.apart import Line, run_apart
+from lakefeed.bench.probing import NO_DIRECTORY
 from lakefeed.errors import LakefeedError, NotFound, VolumeFailed, from_os_error
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def _hear_nothing(*_: object) -> None:
 def _make(beside: str, prefix: str, line: Line) -> str:
     line.waits()
     if not os.path.isdir(beside):
-        raise NotFound(f"directory {beside}")
+        raise NotFound(f"directory {beside}", hint=NO_DIRECTORY)
     try:
         return tempfile.mkdtemp(prefix=prefix, dir=beside)
     except OSError as error:

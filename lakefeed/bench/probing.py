@@ -37,6 +37,7 @@ SKEW_SECONDS_MAX = 2.0
 INODES_FREE_MIN = 0.05
 INODES_COUNT_MIN = 100_000
 FSYNC_TRIALS = 5
+NO_DIRECTORY = "name a directory that is there, on the volume in question"
 
 
 def examine_in_time(directory: str, timeout_seconds: float) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def examine_in_time(directory: str, timeout_seconds: float) -> dict[str, Any]:
 def examine(directory: str) -> dict[str, Any]:
     """Return mount facts and verdicts for a directory; NotFound if it is none."""
     if not os.path.isdir(directory):
-        raise NotFound(f"directory {directory}")
+        raise NotFound(f"directory {directory}", hint=NO_DIRECTORY)
     mount = mount_of(directory)
     found: list[Verdict] = []
     if mount is not None:

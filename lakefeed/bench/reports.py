@@ -25,7 +25,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise NotFound(f"report {path}") from error
+        raise NotFound(f"report {path}", hint="name the .json that --report wrote") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise Invalid(f"report {path}", expected="JSON", found=str(error)) from error
     schema = report.get("schema") if isinstance(report, dict) else None

@@ -100,9 +100,9 @@ def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file:
         (("bench", "feed", lake, "--batch-sizes", "999"), 2, "batch of 999"),
         (("bench", "feed", lake, "--batch-sizes", "²"), 2, "write numbers"),
         (("bench", "volume", tmp_path, "--file-size", "1kB"), 2, "1 MiB or more"),
-        (("bench", "volume", tmp_path / "none"), 3, "directory"),
-        (("bench", "compare", tmp_path / "none.json"), 3, "report"),
-        (("doctor", tmp_path / "none"), 3, "directory"),
+        (("bench", "volume", tmp_path / "none"), 3, "name a directory"),
+        (("bench", "compare", tmp_path / "none.json"), 3, "name the .json that --report wrote"),
+        (("doctor", tmp_path / "none"), 3, "name a directory"),
     ):
         done = ran(*words)
         assert done.exit_code == code, (words, done.stdout, done.stderr)
