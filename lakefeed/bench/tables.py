@@ -80,6 +80,11 @@ def _run(report: Mapping[str, Any], number: int | None, run: Mapping[str, Any]) 
     passed = run.get("passed")
     word = "" if passed is None else _passed(passed)
     seconds = run["wall_seconds"] or 1.0
+    # Nobody counts what a user's own loader reads; a ceiling reads nothing, and that is known.
+    reading = ("", "")
+    if number is None or run["read_bytes"]:
+        per_second = run["read_bytes"] / seconds
+        reading = (f"{per_second / 1e6:,.0f}", f"{run['read_amplification']:.2f}")
     head = ""
     if ceiling and number is not None and run["samples_per_second"]:
         head = f"{ceiling['samples_per_second'] / run['samples_per_second']:.2f}×"
@@ -91,8 +96,7 @@ def _run(report: Mapping[str, Any], number: int | None, run: Mapping[str, Any]) 
         percent(run["stall_share"]),
         f"{run['samples_per_second']:,.0f}",
         f"{run['bytes_per_second'] / 1e6:,.0f}",
-        f"{run['read_bytes'] / seconds / 1e6:,.0f}",
-        f"{run['read_amplification']:.2f}",
+        *reading,
         milliseconds(run["wait_seconds"]["p50"]),
         milliseconds(run["wait_seconds"]["p99"]),
         f"{run['cpu_per_thousand_samples']:.2f}",

@@ -12,6 +12,7 @@ import pytest
 
 from lakefeed.bench import page, reports, verdict
 from lakefeed.bench.figures import WAIT_EDGES_SECONDS
+from lakefeed.cli import benching
 from lakefeed.errors import Conflict, Invalid, NotFound, VolumeFailed
 
 ENVIRONMENT = {
@@ -81,6 +82,17 @@ def test_page_and_verdict_tell_what_the_driver_tells(gpu: dict[str, Any], words:
     assert f">{words}</td>" in page.render(report(runs=[mine], emulated=False))
     assert f"; {words}; " in verdict.real_line(mine, "cnn", None)
     assert f"; {words}; " in verdict.monitored(mine, 100)
+
+
+def test_what_nobody_counted_is_not_a_figure() -> None:
+    mine = {**run("training", 1), "read_bytes": 0, "read_amplification": 0.0}
+    text = page.render(report(kind="monitor", runs=[mine], emulated=False))
+    assert ">ampl.<" not in text
+    assert ">read MB/s<" not in text
+    assert "0.00" not in benching.run_row(mine)
+    ceiling = {**mine, "source": "null"}
+    assert ">ampl.<" in page.render(report(ceiling=ceiling))
+    assert "0.00" in benching.run_row(ceiling)
 
 
 def test_sections_follow_the_facts() -> None:
