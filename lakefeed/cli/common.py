@@ -225,7 +225,9 @@ class Wall(typer.core.TyperGroup):
             # A file or a stream of this machine, not of the lake: the world's fault all the same.
             if error.filename is None:
                 drop_stdout()
-            raise typer.Exit(report(_local_failure(error))) from error
+            where = os.fsdecode(error.filename) if error.filename else "stdin or stdout"
+            failure = from_local_error(error, f"{where} on this machine")
+            raise typer.Exit(report(failure)) from error
         return result
 
 
@@ -238,11 +240,6 @@ def _not_installed(error: ModuleNotFoundError, command: str | None) -> Invalid |
     extra = own if own in extras else extras[0]
     hint = f'pip install "lakefeed[{extra}]"'
     return Invalid(f"lakefeed {command}", expected=f"the library {module}", found="none", hint=hint)
-
-
-def _local_failure(error: OSError) -> LakefeedError:
-    where = os.fsdecode(error.filename) if error.filename else "stdin or stdout"
-    return from_local_error(error, f"{where} on this machine")
 
 
 def report(error: LakefeedError) -> int:
