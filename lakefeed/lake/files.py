@@ -142,11 +142,10 @@ class OpenFiles:
             else:
                 slot.users += 1
             surplus = len(self._slots) - self._limit
-        if slot is not fresh:
-            fresh.file.close()
+        spare = [] if slot is fresh else [fresh]
         if surplus > 0:
-            for old in self.give_up(surplus):
-                old.file.close()
+            spare += self.give_up(surplus)
+        _close_all(spare)
         _relieve()
         return slot
 

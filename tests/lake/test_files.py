@@ -76,6 +76,26 @@ def test_a_volume_that_hangs_closes_its_files_in_nobodys_way(
     assert threads.left() == []
 
 
+def test_an_idle_file_that_cannot_be_closed_fails_no_other_one() -> None:
+    class Stuck(MeteredReadableFile):
+        def close(self) -> None:
+            super().close()
+            raise VolumeFailed("close", found="no answer")
+
+    class Sick(MeteredVolume):
+        def open(self, path: str) -> MeteredReadableFile:
+            return Stuck(self._inner.open(path), self.meter)
+
+    inner = MemoryVolume()
+    names = [f"{number}" for number in range(4)]
+    for name in names:
+        write_file(inner, name, name.encode())
+    files = OpenFiles(Sick(inner, Meter()), limit=1)
+    for name in names:
+        assert files.read(name, lambda file: file.read_at(0, 1)) == name.encode()
+        assert files.count == 1
+
+
 class SlowToOpen(MeteredVolume):
     """Whoever lends its files closes them all while one is being opened."""
 
