@@ -3,9 +3,10 @@
 A hard NFS mount whose server is gone blocks the calling thread in the kernel, where nothing but the
 server ends it. Here every call runs on a thread of a small pool; the caller waits `seconds` and
 then raises VolumeFailed(ETIMEDOUT) naming the call. The blocked thread stays with its call. Once
-all of the pool's threads are blocked, further calls fail at once. When the server comes back the
-threads return, what they opened too late is closed, files whose closing was too late or found no
-thread are closed, and the volume works again.
+all of the pool's threads are blocked, further calls fail at once, and so they do (EAGAIN) where the
+system gives the process no thread and none is there that still answers. When the server comes back
+the threads return, what they opened too late is closed, files whose closing was too late or found
+no thread are closed, and the volume works again.
 
 A call that timed out may still take effect later, as any lost reply may (V3). `read_into` reads
 into memory of its own, so a late answer never writes into a buffer that is somebody else's by then.
@@ -99,12 +100,11 @@ class _Pool:
     def run(self, call: _Call[T], seconds: float) -> T:
         """Return what the call gives, or raise VolumeFailed(ETIMEDOUT) after `seconds`."""
         with self._lock:
-            if self._blocked >= self._threads_max:
-                if call.owed:
-                    self._waiting.append(call)
-                raise _too_late(call.subject, f"{self._blocked} earlier calls without an answer")
-            self._find_thread()
-            self._waiting.append(call)
+            refusal = self._find_thread(call.subject)
+            if refusal is None or call.owed:
+                self._waiting.append(call)
+        if refusal is not None:
+            raise refusal
         try:
             if call.done.wait(seconds):
                 return call.outcome()
@@ -114,12 +114,21 @@ class _Pool:
             return call.outcome()
         raise _too_late(call.subject, f"no answer in {seconds:g} seconds")
 
-    def _find_thread(self) -> None:
+    def _find_thread(self, subject: str) -> VolumeFailed | None:
+        """See to a thread for one more call; return why there is none that would take it."""
+        if self._blocked >= self._threads_max:
+            return _too_late(subject, f"{self._blocked} earlier calls without an answer")
         if len(self._idle) > len(self._waiting):
             self._wake.notify()
         elif self._threads < self._threads_max:
-            threading.Thread(target=self._serve, name="lakefeed-deadline", daemon=True).start()
+            thread = threading.Thread(target=self._serve, name="lakefeed-deadline", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # A limit of the system. Those that answer take turns; so few will do.
+                return None if self._threads > self._blocked else _no_thread(subject, error)
             self._threads += 1
+        return None
 
     def _leave(self, call: _Call[Any]) -> bool:
         """Tell whether the call is done; if not, nobody waits for it from now on."""
@@ -179,6 +188,11 @@ class _Pool:
 def _too_late(subject: str, found: str) -> VolumeFailed:
     hint = "check that the file server answers, then repeat"
     return VolumeFailed(subject, found=found, hint=hint, errno=errno.ETIMEDOUT)
+
+
+def _no_thread(subject: str, error: RuntimeError) -> VolumeFailed:
+    hint = "allow the process more threads (ulimit -u, the limit of its container)"
+    return VolumeFailed(subject, found=str(error), hint=hint, errno=errno.EAGAIN)
 
 
 class _Opened(Generic[F]):

@@ -232,6 +232,55 @@ def test_a_mistake_in_a_call_reaches_its_caller() -> None:
         volume.stat("none")
 
 
+def refuse(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_a_call_that_gets_no_thread_fails_and_the_next_one_may_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volume = DeadlineVolume(MemoryVolume(), AMPLE_SECONDS)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(VolumeFailed, match=r"stat of .*can't start new thread") as failure:
+            volume.stat("a")
+    assert failure.value.errno == errno.EAGAIN
+    assert failure.value.retryable
+    assert volume.space().free_bytes > 0
+
+
+def test_what_is_closed_without_a_thread_is_closed_later(
+    slow: SlowVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = DeadlineVolume(slow, AMPLE_SECONDS)
+    file = volume.open("a")
+    assert isinstance(file._inner, SlowReader)
+    volume.close()
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(VolumeFailed, match=r"close of .*can't start new thread"):
+            file.close()
+    volume.space()
+    assert file._inner.closed.wait(AMPLE_SECONDS)
+
+
+def test_where_no_more_threads_can_be_callers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+
+    def start_one(thread: threading.Thread) -> None:
+        if thread.name == "lakefeed-deadline":
+            if started:
+                refuse(thread)
+            started.append(thread)
+        start(thread)
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    volume = DeadlineVolume(MemoryVolume(), AMPLE_SECONDS)
+    write_file(volume, "a", b"bytes")
+    assert race(8, lambda _: [read_file(volume, "a") for _ in range(20)]) == [[b"bytes"] * 20] * 8
+
+
 def run(program: str) -> str:
     """Run a program of its own, which must end by itself."""
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
