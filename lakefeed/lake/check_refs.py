@@ -47,11 +47,13 @@ def _tags(lake: Lake, found: Collector) -> list[Tag]:
 
 
 def _pins(lake: Lake, found: Collector) -> list[Pin]:
-    try:
-        return lake.refs.pins()
-    except (Corrupt, Invalid) as error:
-        found.add_error("ref", error, "delete the pin")
-        return []
+    pins = []
+    for id_ in lake.refs.pin_ids():
+        try:
+            pins.append(lake.refs.read_pin(id_))
+        except (Corrupt, Invalid) as error:
+            found.add_error("ref", error, "delete the pin")
+    return [pin for pin in pins if pin is not None]
 
 
 def _check_files(lake: Lake, tag: Tag, seen: set[str], found: Collector) -> None:

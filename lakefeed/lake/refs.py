@@ -142,12 +142,14 @@ class Refs:
 
     def pins(self) -> list[Pin]:
         """Return all pins, expired ones included."""
-        return [pin for id_ in self._pin_ids() if (pin := self._pin_if_there(id_)) is not None]
+        return [pin for id_ in self.pin_ids() if (pin := self.read_pin(id_)) is not None]
 
-    def _pin_ids(self) -> Iterator[str]:
+    def pin_ids(self) -> Iterator[str]:
+        """Yield the ids of all pins; other files beside them are left alone."""
         return (name for name in self._names(layout.PINS) if envelope.is_id(name))
 
-    def _pin_if_there(self, id_: str) -> Pin | None:
+    def read_pin(self, id_: str) -> Pin | None:
+        """Return a pin, None where it is gone."""
         path = layout.pin_path(id_)
         try:
             fields = envelope.unseal(read_file(self._volume, path), "pin", path)
@@ -161,9 +163,9 @@ class Refs:
         names is not known."""
         found: list[Pin | Tag | None] = []
         # Tags after pins: a tag is written before the pin that protected its making goes.
-        for id_ in self._pin_ids():
+        for id_ in self.pin_ids():
             with suppress(Corrupt):
-                found.append(self._pin_if_there(id_))
+                found.append(self.read_pin(id_))
         for name in self.names():
             with suppress(Corrupt):
                 found.append(self._read_if_there(name))

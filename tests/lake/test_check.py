@@ -308,6 +308,17 @@ def test_damaged_tags_and_pins_are_found() -> None:
         assert kinds(check(lake, "v1")) == {"ref"}
 
 
+def test_a_damaged_pin_hides_no_other_one() -> None:
+    volume = MemoryVolume()
+    with lake_with_files(volume) as lake:
+        pins = [lake.pin(1, holder="test", lifetime_seconds=60) for _ in range(3)]
+        beyond = lake.refs.pin(99, "test", 60)
+        for pin in pins:
+            damage(volume, layout.pin_path(pin.id), 90)
+        expected = {layout.pin_path(pin.id) for pin in (*pins, beyond)}
+        assert {found.subject for found in check(lake).findings} == expected
+
+
 def test_a_tagged_snapshot_that_lacks_files_or_commits_is_found() -> None:
     volume = MemoryVolume()
     with lake_with_files(volume) as lake:
