@@ -15,6 +15,7 @@ that fails costs speed, never a read: the volume answers instead.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -39,6 +40,8 @@ _MAGIC = b"LFB1"
 _RECOUNT_SHARE = 128
 _FULL_SHARE, _KEPT_SHARE = 15 / 16, 7 / 8
 _DIRECTORIES = 256
+# What the process or its machine is out of says nothing about a block.
+_OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 Checksum = Callable[[memoryview], int]
 
@@ -106,8 +109,9 @@ class BlockCache:
                 self._drop(name)
         except NotFound:
             found = False
-        except LakefeedError:
-            self._drop(name)
+        except LakefeedError as error:
+            if error.errno not in _OUT_OF:
+                self._drop(name)
         with self._lock:
             self._hits += found
             self._misses += not found

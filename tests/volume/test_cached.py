@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,23 @@ def test_a_local_disk_that_refuses_costs_no_read(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "file")
     assert rig.read(3, BLOCK) == rig.data[3 : BLOCK + 3]
     assert rig.cache.failures > 0
+
+
+def test_a_process_without_descriptors_removes_no_sound_block(rig: Rig) -> None:
+    rig.read(0, BLOCK)
+    held = rig.blocks()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        assert rig.read(0, BLOCK) == rig.data[:BLOCK]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert rig.blocks() == held
+    fetched = rig.fetched_bytes()
+    assert rig.read(0, BLOCK) == rig.data[:BLOCK]
+    assert rig.fetched_bytes() == fetched
 
 
 def test_the_cache_stays_in_its_bound(tmp_path: Path) -> None:
