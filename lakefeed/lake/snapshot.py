@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lakefeed.errors import Corrupt, Invalid, NotFound, SnapshotExpired
+from lakefeed.errors import Corrupt, Invalid, LakefeedError, NotFound, SnapshotExpired
 from lakefeed.forking import Lazy
 from lakefeed.format import bridge
 from lakefeed.format.columns import ColumnsReader
@@ -318,7 +318,7 @@ class Snapshot:
             raise
         except NotFound as error:
             # Garbage collection says what it gives up before it deletes anything.
-            if path is None and self.number >= self._shared.newest().horizon:
+            if path is None and self._is_retained():
                 raise Corrupt(
                     f"the index of snapshot {self.number} of {self.name}",
                     expected=error.subject,
@@ -333,9 +333,24 @@ class Snapshot:
         return NotFound(f"{path!r} in snapshot {self.number} of {self.name}")
 
     def _expired(self, path: str) -> SnapshotExpired:
+        subject = f"{path!r} in snapshot {self.number} of {self.name}"
+        if self._is_retained():
+            return SnapshotExpired(
+                subject,
+                expected="its pack",
+                found="none, though garbage collection keeps this snapshot",
+                hint='it was lost otherwise; run "lakefeed fsck"',
+            )
         return SnapshotExpired(
-            f"{path!r} in snapshot {self.number} of {self.name}",
+            subject,
             expected="its pack",
             found="it was garbage collected",
             hint="open a newer snapshot, or tag the ones you need",
         )
+
+    def _is_retained(self) -> bool:
+        """Tell whether garbage collection has not given this snapshot up, as far as can be told."""
+        try:
+            return self.number >= self._shared.newest().horizon
+        except LakefeedError:
+            return False

@@ -15,10 +15,12 @@ from lakefeed.feed.batch import Batch
 from lakefeed.feed.buffers import ALIGNMENT_BYTES
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
 from lakefeed.lake import layout
+from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.posix import PosixVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.lake.compacting import AT_ONCE
 from tests.lake.tools import compact
 from tests.support.faulty import FaultyVolume
 from tests.support.threads import Threads
@@ -280,11 +282,12 @@ def test_packs_that_garbage_collection_took_are_missed_by_name() -> None:
         lake.merge_index()
     with Lake.open(volume) as lake, Feed(lake.snapshot(), "train", FeedOptions(10)) as feed:
         assert len(feed.selection) == len(FILES)
-        for pack in lake.snapshot().state.packs:
-            volume.unlink(layout.pack_path(pack))
         with lake.writer(QUIET) as writer:
             for path, data in FILES.items():
                 writer.put(path, data)
+        lake.merge_index(everything=True)
+        compact(lake)
+        collect(lake, AT_ONCE)
         with pytest.raises(SnapshotExpired, match="garbage collected"):
             list(feed)
 

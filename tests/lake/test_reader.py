@@ -239,6 +239,20 @@ def test_an_index_that_is_gone_from_the_newest_snapshot_is_damage() -> None:
                 read()
 
 
+def test_a_pack_that_the_volume_lost_was_not_garbage_collected() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"1", "b": bytes(VERIFIED_RANGE_BYTES + 1)})
+        packs = lake.merge_index().state.packs
+    for path in map(layout.pack_path, packs):
+        volume.unlink(path)
+    with Lake.open(volume) as lake:
+        snapshot = lake.snapshot()
+        for read in (lambda: snapshot.get("a"), lambda: snapshot.read_range("b", 0, 1)):
+            with pytest.raises(SnapshotExpired, match=r"keeps this snapshot; .*lakefeed fsck"):
+                read()
+
+
 def test_a_snapshot_whose_index_is_gone_is_expired() -> None:
     volume = MemoryVolume()
     with new_lake(volume) as lake:
@@ -251,5 +265,5 @@ def test_a_snapshot_whose_index_is_gone_is_expired() -> None:
             old = other.snapshot(state.number)
             collect(lake, AT_ONCE)
             for read in (lambda: old.get("a"), old.ls, lambda: list(old.scan())):
-                with pytest.raises(SnapshotExpired):
+                with pytest.raises(SnapshotExpired, match="it was garbage collected"):
                     read()
