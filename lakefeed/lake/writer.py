@@ -302,6 +302,8 @@ class Writer:
 
     def _next_batch(self) -> Batch | None:
         with self._changed:
+            if threading.current_thread() is not self._thread:
+                return None  # whoever started it was interrupted, and another one is started
             while not self._is_due():
                 if self._closed and not self._pending.operations:
                     return None
@@ -385,11 +387,9 @@ class Writer:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
+        self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if kind is None:
             self.close()
             return

@@ -50,9 +50,9 @@ class BehindFile(Closing):
                 self._changed.wait()
             self._check()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lakefeed-behind")
-                self._thread.daemon = True
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="lakefeed-behind", daemon=True)
+                thread.start()
+                self._thread = thread
             self._queue.append(step)
             self._waiting_bytes += size
             self._changed.notify_all()

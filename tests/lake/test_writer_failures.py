@@ -284,6 +284,27 @@ def test_a_writer_whose_thread_could_not_be_started_starts_it_with_the_next_put(
         assert contents(lake.snapshot()) == {"taken": b"2"}
 
 
+def test_an_interrupted_start_leaves_no_second_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    start = threading.Thread.start
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        with monkeypatch.context() as pressed:
+            pressed.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                writer.put("interrupted", b"1")
+        writer.put("taken", b"2")
+        started[0].join(60)
+        assert not started[0].is_alive()
+        assert writer.flush() == 1
+        assert contents(lake.snapshot()) == {"taken": b"2"}
+
+
 def test_a_writer_whose_thread_could_not_be_started_closes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

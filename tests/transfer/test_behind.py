@@ -49,3 +49,19 @@ def test_sync_comes_after_everything_that_was_taken(writes: int) -> None:
     file.sync()
     file.close()
     assert slow.calls == ["write"] * writes + ["sync", "close"]
+
+
+def test_a_file_whose_thread_could_not_be_started_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    slow = SlowFile()
+    file = BehindFile(slow)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            file.write([b"x"])
+    file.close()
+    assert slow.calls == ["close"]
