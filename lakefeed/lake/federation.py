@@ -64,7 +64,7 @@ class Member:
             once = self._once
         try:
             return once.get()
-        except BaseException:
+        except Exception:
             with self._lock:
                 if self._once is once:
                     self._once = Once(self._open_lake)
