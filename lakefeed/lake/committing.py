@@ -10,7 +10,7 @@ orphan.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from typing import BinaryIO
@@ -33,6 +33,7 @@ from lakefeed.volume.base import Buffer, Volume
 ROUNDS_MAX = 100
 # A pipe holds no more; and room for much more would be taken for each question.
 _PART_BYTES = 64 << 10
+_STREAM_BYTES = 4 << 20
 
 Locate = Callable[[State, list[str]], pa.Table]
 
@@ -178,6 +179,13 @@ def _part(stream: BinaryIO, size: int) -> Buffer:
         raise Invalid("stream", expected="one that waits for its bytes",
                       found="none yet, and no end", hint="make it blocking")  # fmt: skip
     return part
+
+
+def after_head(head: Buffer, stream: BinaryIO) -> Iterator[Buffer]:
+    """Yield the beginning of a stream, which was read already, and the rest of it."""
+    yield head
+    while chunk := read_up_to(stream, _STREAM_BYTES):
+        yield chunk
 
 
 def streamed(volume: Volume, base: int, path: str, chunks: Iterable[Buffer], meta: Meta) -> Sealed:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -37,15 +37,13 @@ from lakefeed.lake.batch import (
     Refer,
     WriterOptions,
 )
-from lakefeed.lake.committing import Publisher, read_up_to, streamed
+from lakefeed.lake.committing import Publisher, after_head, read_up_to, streamed
 from lakefeed.lake.names import Names, check_facts, text_bytes
 from lakefeed.lake.overlay import Overlay
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import Buffer
 
 __all__ = ["Writer", "WriterOptions"]
-
-_STREAM_BYTES = 4 << 20
 
 
 class Writer:
@@ -108,14 +106,9 @@ class Writer:
         if len(head) <= self._options.big_bytes:
             return self.put(path, head, mtime_ns=meta.mtime_ns, mode=meta.mode, attrs=meta.attrs)
 
-        def chunks() -> Iterator[Buffer]:
-            yield head
-            while chunk := read_up_to(stream, _STREAM_BYTES):
-                yield chunk
-
         check_facts(path, meta)
-        base = self._newest().number
-        return self._add(path, streamed(self._publisher.volume, base, path, chunks(), meta))
+        base, chunks = self._newest().number, after_head(head, stream)
+        return self._add(path, streamed(self._publisher.volume, base, path, chunks, meta))
 
     def symlink(self, path: str, target: str) -> PutHandle:
         """Store a symbolic link; its target is kept as it is and never followed by the lake."""
@@ -210,6 +203,13 @@ class Writer:
     def ls(self, directory: str = "") -> list[Row]:
         """Return a directory's children as this writer left them."""
         return self._view().ls(directory)
+
+    def directories(self, paths: Sequence[str]) -> list[str]:
+        """Return those of these names below which others have files, after a look at the newest
+        snapshot, that this writer has not removed; many cost little more than one."""
+        newest = self._renew()
+        view = self._view()
+        return [path for path in newest.directories(paths) if view.has_children(path)]
 
     def _view(self) -> Overlay:
         with self._changed:

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,30 @@ def test_no_file_buries_a_directory(fs: LakeFileSystem, tmp_path: Path) -> None:
         fs.pipe_file("e", b"a file now")
     fs.put([local], ["x"])
     assert fs.cat("", recursive=True) == {"d/f": b"f", "e": b"a file now", "x": b"local"}
+
+
+def test_no_file_buries_a_directory_that_comes_meanwhile(fs: LakeFileSystem) -> None:
+    with pytest.raises(IsADirectoryError), fs.transaction:
+        fs.pipe_file("x/y", b"looked around")
+        with Lake.open(str(fs.lake)) as lake, lake.writer() as writer:
+            writer.put("d/f", b"f")
+        fs.pipe_file("d", b"over it")
+    assert fs.cat("", recursive=True) == {"d/f": b"f"}
+
+
+def test_a_name_that_was_refused_is_refused_again(fs: LakeFileSystem, tmp_path: Path) -> None:
+    fs.pipe_file("d/f", b"f")
+    (tmp_path / "local").write_bytes(b"local")
+    local = f"{tmp_path}/local"
+    with pytest.raises(IsADirectoryError), fs.transaction:
+        fs.pipe_file("d", b"over it")
+        with suppress(IsADirectoryError):
+            fs.put(local, "other")
+    with fs.transaction:
+        with pytest.raises(IsADirectoryError):
+            fs.put([local], ["d"])
+        fs.pipe_file("x", b"goes on")
+    assert fs.cat("", recursive=True) == {"d/f": b"f", "x": b"goes on"}
 
 
 def test_directories_are_made_as_asked(fs: LakeFileSystem) -> None:

@@ -178,7 +178,7 @@ class LakeFileSystem(CommittingFileSystem):
             self._current.uploads.append((place, lpath))
             return
         with self._together(IN_PARTS) as group:
-            group.will_hold(place.lake, place.path)
+            group.will_hold(place)
             group.writer(place.lake).put_file(place.path, lpath)
         callback.relative_update(size)
 
@@ -193,9 +193,7 @@ class LakeFileSystem(CommittingFileSystem):
                 super().put(lpath, rpath, recursive, **options)
             finally:
                 self._current.uploads = None
-            for place, _ in wanted:
-                group.will_hold(place.lake, place.path)
-            group.check_files()
+            group.check_files([place for place, _ in wanted])
             callback.set_size(len(wanted))
             for place, source in callback.wrap(wanted):
                 group.writer(place.lake).put_file(place.path, source)
@@ -333,7 +331,7 @@ class LakeFileSystem(CommittingFileSystem):
             return
         target = self._writable(path2)
         with self._together() as group:
-            group.will_hold(target.lake, target.path)
+            group.will_hold(target)
             store(group.writer(target.lake), target.path, (snapshot, row), row.mtime_ns)
 
     def copy(self, *args: Any, **options: Any) -> None:

@@ -18,13 +18,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from lakefeed.adapters.fsspec.places import Place
-from lakefeed.errors import Invalid, LakefeedError, NotFound, SnapshotExpired
+from lakefeed.errors import LakefeedError
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Row
 from lakefeed.lake.batch import PutHandle
@@ -56,7 +56,7 @@ class Group:
         self._options = options
         self._lock = threading.Lock()
         self._writers: dict[str, Writer] = {}
-        self._files: dict[str, tuple[Lake, list[str]]] = {}
+        self._files: list[Place] = []
         self._afterwards: list[Callable[[], None]] = []
 
     def writer(self, lake: Lake) -> Writer:
@@ -68,26 +68,17 @@ class Group:
                 self._writers[lake.name] = writer
             return writer
 
-    def will_hold(self, lake: Lake, path: str) -> None:
+    def will_hold(self, place: Place) -> None:
         """Take notice of a file that the commit puts, so that `commit` checks its name."""
-        self._files.setdefault(lake.name, (lake, []))[1].append(path)
+        self._files.append(place)
 
-    def check_files(self) -> None:
-        """Refuse files that would bury a directory: all of them looked up at once."""
-        files, self._files = self._files, {}
-        for lake, paths in files.values():
-            for path in lake.snapshot().directories(paths):
-                if self._lists(lake, path):
-                    raise IsADirectoryError(errno.EISDIR, "is a directory", path)
-
-    def _lists(self, lake: Lake, directory: str) -> bool:
-        """Tell whether something lies below a path that the group has not removed."""
-        try:
-            return bool(self.writer(lake).ls(directory))
-        except SnapshotExpired:
-            raise
-        except (NotFound, Invalid):
-            return False  # nothing but the group's own file
+    def check_files(self, places: Sequence[Place]) -> None:
+        """Refuse files that would bury a directory: all those of a lake looked up at once."""
+        lakes = {place.lake.name: place.lake for place in places}
+        for name, lake in lakes.items():
+            paths = [place.path for place in places if place.lake.name == name]
+            for path in self.writer(lake).directories(paths):
+                raise IsADirectoryError(errno.EISDIR, "is a directory", path)
 
     def afterwards(self, step: Callable[[], None]) -> None:
         """Do something once all that the writers hold is durable."""
@@ -95,7 +86,7 @@ class Group:
 
     def commit(self) -> None:
         """Make everything durable, lakes in the order they came in; an error drops the rest."""
-        self.check_files()
+        self.check_files(self._files)
         steps = self._afterwards
         self._let_go().close()
         for step in steps:
@@ -111,7 +102,7 @@ class Group:
         stack = ExitStack()
         for writer in reversed(self._writers.values()):
             stack.push(writer)  # the last one in is the first one out
-        self._writers, self._files, self._afterwards = {}, {}, []
+        self._writers, self._files, self._afterwards = {}, [], []
         return stack
 
 
@@ -282,7 +273,7 @@ class Sink:
 
     def _writer(self) -> Writer:
         if self._group is not None:
-            self._group.will_hold(self._place.lake, self._place.path)
+            self._group.will_hold(self._place)
             return self._group.writer(self._place.lake)
         return self._stack.enter_context(self._lanes.use(self._place.lake))
 
