@@ -8,8 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.callbacks import Callback
 from fsspec.transaction import Transaction
 
 from lakefeed import Corrupt, Invalid, Lake
@@ -173,6 +175,25 @@ def test_a_name_that_was_refused_is_refused_again(fs: LakeFileSystem, tmp_path: 
             fs.put([local], ["d"])
         fs.pipe_file("x", b"goes on")
     assert fs.cat("", recursive=True) == {"d/f": b"f", "x": b"goes on"}
+
+
+def test_put_tells_of_each_file(fs: LakeFileSystem, tmp_path: Path) -> None:
+    class Told(Callback):  # type: ignore[misc, unused-ignore]
+        """Remembers what is said of files."""
+
+        def branched(self, path_1: str, path_2: str, **options: Any) -> Callback:
+            children[path_2] = Callback()
+            return children[path_2]
+
+    children: dict[str, Callback] = {}
+    (tmp_path / "tree").mkdir()
+    for size in range(3):
+        (tmp_path / "tree" / f"{size}").write_bytes(bytes(size))
+    whole = Told()
+    fs.put(f"{tmp_path}/tree", "tree", recursive=True, callback=whole)
+    assert (whole.size, whole.value) == (3, 3)
+    told = {name: (child.size, child.value) for name, child in children.items()}
+    assert told == {f"tree/{size}": (size, size) for size in range(3)}
 
 
 def test_directories_are_made_as_asked(fs: LakeFileSystem) -> None:

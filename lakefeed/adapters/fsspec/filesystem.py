@@ -22,7 +22,7 @@ from fsspec.utils import isfilelike
 from lakefeed.adapters.fsspec.committing import CommittingFileSystem
 from lakefeed.adapters.fsspec.entries import info_of, resolve
 from lakefeed.adapters.fsspec.files import PackedFile, ReadFile, TextFile, WriteFile
-from lakefeed.adapters.fsspec.local import chunks, download, store
+from lakefeed.adapters.fsspec.local import chunks, download, store, upload
 from lakefeed.adapters.fsspec.moving import Move, kind_at, remove_copied, remove_shallow
 from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Sink
@@ -172,15 +172,13 @@ class LakeFileSystem(CommittingFileSystem):
             self.makedirs(rpath, exist_ok=True)
             return
         place = self._check_target(rpath, new=options.get("mode") == "create")
-        size = os.path.getsize(lpath)
-        callback.set_size(size)
+        os.stat(lpath)  # what is not there is an error before anything is stored
         if self._current.uploads is not None:
             self._current.uploads.append((place, lpath))
             return
         with self._together(IN_PARTS) as group:
             group.will_hold(place)
-            group.writer(place.lake).put_file(place.path, lpath)
-        callback.relative_update(size)
+            upload(group.writer(place.lake), place.path, lpath, callback)
 
     def put(
         self, lpath: Any, rpath: Any, recursive: bool = False, callback: Any = DEFAULT_CALLBACK,
@@ -196,7 +194,8 @@ class LakeFileSystem(CommittingFileSystem):
             group.check_files([place for place, _ in wanted])
             callback.set_size(len(wanted))
             for place, source in callback.wrap(wanted):
-                group.writer(place.lake).put_file(place.path, source)
+                with callback.branched(source, place.name(place.path)) as child:
+                    upload(group.writer(place.lake), place.path, source, child)
 
     def get_file(
         self,

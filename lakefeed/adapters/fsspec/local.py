@@ -39,6 +39,14 @@ def chunks(found: Found) -> Iterator[bytes]:
                       found=f"{checksum:08x}")  # fmt: skip
 
 
+def upload(writer: Writer, path: str, source: str, callback: Any) -> None:
+    """Store a local file, mode and time included; `callback` hears of its bytes."""
+    size = os.path.getsize(source)
+    callback.set_size(size)
+    writer.put_file(path, source)
+    callback.relative_update(size)
+
+
 def download(found: Sequence[Any], targets: Sequence[str], callback: Any) -> None:
     """Write files to local paths, many small ones in few reads; directories are made.
 
