@@ -183,14 +183,17 @@ def _get(snapshot: View, path: str, target: str, recursive: bool, meter: Meter) 
 
     name = path.rpartition("/")[2]
     place = Path(target or name)
-    is_tree = recursive and snapshot.stat(path).kind is Kind.DIR
+    top = snapshot.stat(path) if recursive else None
+    is_tree = top is not None and top.kind is Kind.DIR
     row = None if is_tree else _file_row(snapshot, path)
     if row is not None and target and place.is_dir():
         place /= name
     if row is not None:
         check_place(place)
     where = place if row is None else place.parent
-    where.mkdir(parents=True, exist_ok=True)
+    is_new = row is None and not where.exists()
+    # A private directory is private from the beginning.
+    where.mkdir(_usable(top.mode) if top and top.pack and is_new else 0o777, True, True)
     fetch = Fetch(snapshot, where, DirectoryTarget(where.resolve()), meter)
     try:
         if row is not None:
@@ -198,7 +201,7 @@ def _get(snapshot: View, path: str, target: str, recursive: bool, meter: Meter) 
         else:
             for table in snapshot.scan(path):
                 _fetch_table(fetch, table, len(path))
-            _dress_directories(fetch, path)
+            _dress_directories(fetch, path, is_new)
     finally:
         fetch.target.abandon()
     return place
@@ -229,8 +232,14 @@ def _fetch_table(fetch: Fetch, table: pa.Table, cut: int) -> None:
     _fetch_group(fetch, group)
 
 
-def _dress_directories(fetch: Fetch, path: str) -> None:
-    """Give the directories below a path the modes and times that they have in the lake."""
+def _usable(mode: int) -> int:
+    """Return the mode of a tree's own directory: what it holds can be brought once more."""
+    return mode & 0o777 | 0o700
+
+
+def _dress_directories(fetch: Fetch, path: str, is_new: bool) -> None:
+    """Give a directory, unless it was there before, and those below it the modes and times that
+    they have in the lake."""
     import pyarrow.compute as pc
 
     from lakefeed.format.rows import Kind, rows_from_table
@@ -238,7 +247,10 @@ def _dress_directories(fetch: Fetch, path: str) -> None:
     def directories() -> Iterator[tuple[Row, str]]:
         for table in fetch.snapshot.scan(path):
             for row in rows_from_table(table.filter(pc.equal(table["kind"], int(Kind.DIR)))):
-                yield row._replace(mode=row.mode & 0o777), row.path[len(path) :].lstrip("/")
+                if row.path != path:
+                    yield row._replace(mode=row.mode & 0o777), row.path[len(path) :].lstrip("/")
+                elif is_new:
+                    yield row._replace(mode=_usable(row.mode)), ""
 
     def refuse(row: Row, reason: str) -> None:
         raise VolumeFailed(f"directory {row.path!r} below {fetch.where}", found=reason,

@@ -71,8 +71,10 @@ class DirectoryTarget:
         with self._failing(name):
             if row.kind is Kind.DIR:
                 self._refused.add(name)  # unless it can be entered
-                self._enter(name)
+                fd = self._enter(name)
                 self._refused.discard(name)
+                if name:
+                    _open_up(fd)
                 return
             directory, _, last = name.rpartition("/")
             parent = self._enter(directory)
@@ -129,7 +131,7 @@ class DirectoryTarget:
         locked = []
         for row, name in rows():
             # What could not be made was reported then.
-            if row.kind is Kind.DIR and name and name not in self._refused:
+            if row.kind is Kind.DIR and name not in self._refused:
                 try:
                     self._dress(row, name, row.mode | 0o700)
                 except Refused as error:
@@ -163,6 +165,14 @@ def _open_directory(name: str, parent: int) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, dir_fd=parent)
     return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _open_up(directory: int) -> None:
+    """Let the owner write into a directory that an earlier run locked, until `finish`."""
+    mode = stat.S_IMODE(os.fstat(directory).st_mode)
+    if mode & 0o700 != 0o700:
+        with suppress(PermissionError):  # of somebody else, whose mode may let us in
+            os.fchmod(directory, mode | 0o700)
 
 
 def _check_name(name: str, parent: int) -> None:

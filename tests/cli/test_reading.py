@@ -92,6 +92,21 @@ def test_get_recursive_keeps_the_modes_and_times_of_directories(
     assert (tmp_path / "d/private/locked/f").read_bytes() == b"f"
 
 
+def test_get_recursive_keeps_a_new_directory_as_private_as_it_was(
+    run: Run, lake: Path, tmp_path: Path
+) -> None:
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.mkdir("a", 0o500, mtime_ns=MTIME_NS)
+    new, old = tmp_path / "new", tmp_path / "old"
+    old.mkdir(mode=0o755)
+    assert run("get", "-r", lake, "a", new).code == 0
+    assert run("get", "-r", lake, "a", old).code == 0
+    assert (new / "b.txt").read_bytes() == FILES["a/b.txt"]
+    infos = [new.stat(), old.stat()]
+    assert [stat.S_IMODE(info.st_mode) for info in infos] == [0o700, 0o755]
+    assert [info.st_mtime_ns == MTIME_NS for info in infos] == [True, False]
+
+
 def test_get_recursive_of_a_file_is_the_file(run: Run, lake: Path, tmp_path: Path) -> None:
     assert run("get", "-r", lake, "a/b.txt", tmp_path / "x").code == 0
     assert (tmp_path / "x").read_bytes() == FILES["a/b.txt"]

@@ -6,13 +6,14 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import LakefeedError, SnapshotExpired, VolumeFailed
+from lakefeed.format.rows import Row
 from lakefeed.transfer import reading
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
@@ -238,6 +239,26 @@ def test_what_the_lake_cannot_give_is_no_fault_of_the_target(
     with pytest.raises(type(error)) as raised:
         DirectoryTarget(tmp_path / "out").put(lake.snapshot().stat("a"), "a", pieces())
     assert raised.value is error
+
+
+def test_directories_that_were_locked_open_until_the_end(lake: Lake, tmp_path: Path) -> None:
+    with lake.writer() as writer:
+        writer.mkdir("d", 0o500)
+        writer.put("d/f", b"new")
+    root = tmp_path / "out"
+    (root / "d").mkdir(0o500, parents=True)
+    seen: list[int] = []
+
+    class Watched(DirectoryTarget):
+        """Looks at the directory's mode when a file comes."""
+
+        def put(self, row: Row, name: str, pieces: Iterable[bytes]) -> None:
+            if name == "d/f":
+                seen.append(stat.S_IMODE((root / "d").stat().st_mode))
+            super().put(row, name, pieces)
+
+    assert export(lake.snapshot(), Watched(root)).errors == 0
+    assert (seen, stat.S_IMODE((root / "d").stat().st_mode)) == ([0o700], 0o500)
 
 
 def test_a_directory_of_somebody_else_is_reported(
