@@ -156,6 +156,10 @@ def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_decimal(kind):
         numbers = column.to_pylist()
         return numbers if kind.scale else [None if n is None else int(n) for n in numbers]
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return [None if data is None else _blob(data) for data in column.to_pylist()]
+    if pa.types.is_interval(kind):
+        return [None if value is None else _interval(*value) for value in column.to_pylist()]
     if pa.types.is_map(kind) and kind.key_type == kind.item_type == pa.string():
         return [None if pairs is None else dict(pairs) for pairs in column.to_pylist()]
     if pa.types.is_nested(kind):
@@ -165,6 +169,24 @@ def _values(column: pa.Array) -> list[Any]:
         return list(column.to_pylist())
     with _years():
         return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _blob(data: bytes) -> str:
+    """Return bytes as DuckDB writes them: what is no plain letter as \\x and two digits."""
+    return "".join(chr(b) if 32 <= b < 127 and b not in b"\"'\\" else f"\\x{b:02X}" for b in data)
+
+
+def _interval(months: int, days: int, nanoseconds: int) -> str:
+    """Return an interval as DuckDB writes it: 1 year 2 months -3 days 04:05:06.5."""
+    sign = -1 if months < 0 else 1
+    counts = {"year": sign * (abs(months) // 12), "month": sign * (abs(months) % 12), "day": days}
+    words = [f"{n} {unit}{'s' * (abs(n) != 1)}" for unit, n in counts.items() if n]
+    if nanoseconds or not words:
+        seconds, fraction = divmod(abs(nanoseconds), 10**9)
+        clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        digits = f".{fraction:09}".rstrip("0") if fraction else ""
+        words.append(f"{'-' * (nanoseconds < 0)}{clock}{digits}")
+    return " ".join(words)
 
 
 @contextmanager

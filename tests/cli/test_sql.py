@@ -92,6 +92,26 @@ def test_decimals_keep_all_their_digits(run: Run, lake: Path) -> None:
         assert run("sql", lake, query, *form).out.count(digits) == 2
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "interval '0 second'",
+        "interval '14 months -1 day'",
+        "interval '-1 year -1 month 2 days 100:02:03.5'",
+        "interval '-00:00:00.000001'",
+        "blob '\\xAA\\x00 a~\\x7F\\x5C\\x22'",
+        "blob ''",
+    ],
+)
+def test_intervals_and_bytes_are_spelled_as_duckdb_does(run: Run, lake: Path, value: str) -> None:
+    query = f"select {value} v, [{value}] l, {{'x': {value}}} s, null::blob n, ({value})::text t"
+    facts = run("sql", lake, query, "--json").json
+    text = facts["t"]
+    assert facts == {"v": text, "l": [text], "s": {"x": text}, "n": None, "t": text}
+    done = run("sql", lake, query, "--csv")
+    assert next(csv.DictReader(io.StringIO(done.out)))["v"] == text
+
+
 def test_what_is_nested_is_json_everywhere(run: Run, lake: Path) -> None:
     query = "select map {'it''s': [1.5, null]} m, [true] l, {'x': 'nan'::double} s"
     done = run("sql", lake, query, "--csv")
