@@ -183,6 +183,21 @@ def test_nothing_buries_a_directory_of_another_lake(
     assert fs.cat(one, recursive=True) == {f"{one}/d/f": b"f", f"{one}/d/g": b"g"}
 
 
+def test_names_can_be_handed_on_between_lakes(lakes: tuple[LakeFileSystem, str, str]) -> None:
+    fs, one, two = lakes
+    fs.pipe_file(f"{two}/z", b"z")
+    fs.mv([f"{one}/d/f", f"{two}/z"], [f"{one}/d/h", f"{one}/d/f"])
+    assert fs.cat(one, recursive=True) == {
+        f"{one}/d/f": b"z", f"{one}/d/g": b"g", f"{one}/d/h": b"f"
+    }  # fmt: skip
+    assert fs.find(two) == []
+    fs.mv([f"{one}/d/g", f"{one}/d/f"], [f"{two}/g", f"{one}/d/g"])
+    assert fs.cat(one, recursive=True) == {f"{one}/d/g": b"z", f"{one}/d/h": b"f"}
+    assert fs.cat(f"{two}/g") == b"g"
+    fs.mv([f"{one}/d/g", f"{two}/g"], [f"{two}/g", f"{one}/d/g"])
+    assert (fs.cat(f"{one}/d/g"), fs.cat(f"{two}/g")) == (b"g", b"z")
+
+
 def test_two_spellings_of_a_lake_are_one_lake(
     lakes: tuple[LakeFileSystem, str, str], tmp_path: Path
 ) -> None:

@@ -315,7 +315,8 @@ class LakeFileSystem(CommittingFileSystem):
             else:
                 writer.copy(source.path, target)
         if self._current.move is not None:
-            self._current.move.went_within(source, path1, target)
+            self._current.move.came(source.lake, target)
+            self._current.move.went_within(source, path1)
 
     def _copy_bytes(self, path1: str, path2: str) -> None:
         place, snapshot = self._look(path1)
@@ -325,10 +326,12 @@ class LakeFileSystem(CommittingFileSystem):
             # Of a link to a directory only the name is copied: it stays.
             if own.kind is not Kind.SYMLINK or row.kind is not Kind.DIR:
                 self._current.move.went_away(place.lake, own)
+        target = self._writable(path2)
+        if self._current.move is not None:
+            self._current.move.came(target.lake, target.path)
         if row.kind is Kind.DIR:
             self.makedirs(path2, exist_ok=True)
             return
-        target = self._writable(path2)
         with self._together() as group:
             group.will_hold(target)
             store(group.writer(target.lake), target.path, (snapshot, row), row.mtime_ns)
@@ -357,7 +360,7 @@ class LakeFileSystem(CommittingFileSystem):
             finally:
                 self._current.move = None
             self._remove_shallow(list(move.within.values()))
-            for lake, rows in move.away.values():
+            for lake, rows in move.left_behind():
                 group.afterwards(partial(remove_copied, lake, rows))
 
     def _refuse_inside(self, source: Place, path2: Any) -> None:

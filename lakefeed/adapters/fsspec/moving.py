@@ -22,20 +22,32 @@ from lakefeed.lake.writer import Writer
 
 @dataclass(slots=True)
 class Move:
-    """What one move has copied: names by their places inside a lake, and rows that went to another
-    one."""
+    """What one move has copied: names by their places inside a lake, rows that went to another one,
+    and the places where something is now, which stays there."""
 
     within: dict[tuple[str, str], str] = field(default_factory=dict)
     away: dict[str, tuple[Lake, list[Row]]] = field(default_factory=dict)
+    targets: set[tuple[str, str]] = field(default_factory=set)
 
-    def went_within(self, source: Place, name: str, target: str) -> None:
+    def came(self, lake: Lake, path: str) -> None:
+        """Remember where something was moved to; it goes away again if it is moved on later."""
+        self.targets.add((lake.name, path))
+        self.within.pop((lake.name, path), None)
+
+    def went_within(self, source: Place, name: str) -> None:
         """Remember a name that goes away, unless something is moved to it later."""
-        self.within.pop((source.lake.name, target), None)
         self.within[source.lake.name, source.path] = name
 
     def went_away(self, lake: Lake, row: Row) -> None:
         """Remember a row of `lake` that another lake will hold."""
         self.away.setdefault(lake.name, (lake, []))[1].append(row)
+
+    def left_behind(self) -> list[tuple[Lake, list[Row]]]:
+        """Return the rows that went to other lakes and have to go where they were."""
+        return [
+            (lake, [row for row in rows if (lake.name, row.path) not in self.targets])
+            for lake, rows in self.away.values()
+        ]
 
 
 def remove_copied(lake: Lake, rows: Sequence[Row]) -> None:
