@@ -67,6 +67,9 @@ def put(
     lakefeed put /mnt/lake cat.jpg train/cat/1.jpg
     tar c . | lakefeed put /mnt/lake - backups/today.tar --mtime 2026-01-31
     """
+    if file == "-" and path.endswith("/"):
+        raise Invalid(f"{path!r}", expected="the name of a file", found="that of a directory",
+                      hint="stdin has no name of its own: add one")  # fmt: skip
     meta = _meta(file, mtime, attr or [])
     with one_commit(lake, "put", message, codec.name) as change:
         writer = change.writer

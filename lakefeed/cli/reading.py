@@ -66,12 +66,12 @@ def stream(snapshot: View, row: Row) -> Iterator[bytes]:
         raise Corrupt(f"{row.path!r}", expected=f"checksum {row.crc32c:08x}", found=f"{found:08x}")
 
 
-def _file_row(snapshot: View, path: str) -> Row:
+def _file_row(snapshot: View, path: str, hint: str = "see get -r") -> Row:
     from lakefeed.format.rows import Kind
 
     row = snapshot.stat(path)
     if row.kind is Kind.DIR:
-        raise Invalid(f"{path!r}", expected="a file", found="a directory", hint="see get -r")
+        raise Invalid(f"{path!r}", expected="a file", found="a directory", hint=hint)
     return row
 
 
@@ -92,6 +92,7 @@ def cat(
     """Write the bytes of files to stdout, one after the other.
 
     A big file is verified as it goes: exit code 5 says that what was written is not right.
+    Of a symbolic link, which no lake follows, the text is written that it holds.
 
     \b
     lakefeed cat /mnt/lake labels.csv | head
@@ -161,7 +162,8 @@ def get(
     """
     with open_view(lake, at) as snapshot:
         if target == "-":
-            _copy(snapshot, _file_row(snapshot, path), sys.stdout.buffer)
+            hint = "name a local directory, or write an archive with lakefeed export --prefix"
+            _copy(snapshot, _file_row(snapshot, path, hint), sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
         with metering("get", quiet=quiet) as meter:

@@ -157,6 +157,9 @@ def test_bad_usage_is_two(run: Run, lake: Path, words: tuple[str, ...], said: st
     [
         (("put", "LAKE", "-", "../x"), "'../x'"),
         (("put", "LAKE", "-", "/x"), "relative"),
+        (("put", "LAKE", "-", "new/"), "stdin has no name"),
+        (("get", "LAKE", "a", "-"), "lakefeed export"),
+        (("get", "-r", "LAKE", "a", "-"), "lakefeed export"),
         (("put", "LAKE", "-", "a/b.txt/x"), "a/b.txt"),
         (("cat", "LAKE", "a"), "get -r"),
         (("rm", "LAKE", "a"), "-r"),
