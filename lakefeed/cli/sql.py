@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from itertools import islice
@@ -79,7 +79,7 @@ def _print_json(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
         raise Invalid("--json", expected="columns of different names", found=f"{twice!r} twice",
                       hint="rename one: select path as other")  # fmt: skip
     for batch in batches:
-        print_lines(_json_line(dict(zip(names, row, strict=True))) for row in _rows(batch))
+        print_lines(_json_line(dict(zip(names, row, strict=True))) for row in _rows(batch, _values))
 
 
 def _json_line(facts: dict[str, Any]) -> str:
@@ -108,11 +108,19 @@ def _print_csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(schema.names)
     for batch in batches:
-        writer.writerows([_cell(value) for value in row] for row in _rows(batch))
+        writer.writerows(_rows(batch, _cells))
+
+
+def _cells(column: pa.Array) -> list[Any]:
+    """Return values as tables and CSV show them: decimals in digits, what is nested as JSON."""
+    import pyarrow as pa
+
+    values = _values(column)
+    plain = not (pa.types.is_decimal(column.type) or pa.types.is_nested(column.type))
+    return values if plain else list(map(_cell, values))
 
 
 def _cell(value: Any) -> Any:
-    """Return a value as tables and CSV show it: decimals in digits, what is nested as JSON."""
     if isinstance(value, Decimal):
         return f"{value:f}"
     return _json(value) if isinstance(value, dict | list) else value
@@ -121,11 +129,11 @@ def _cell(value: Any) -> Any:
 def _print_table(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
     rows: list[list[Any]] = []
     for batch in batches:
-        rows += islice(_rows(batch), SHOWN_ROWS_MAX + 1 - len(rows))
+        rows += islice(_rows(batch, _cells), SHOWN_ROWS_MAX + 1 - len(rows))
         if len(rows) > SHOWN_ROWS_MAX:
             complain(f"only the first {SHOWN_ROWS_MAX:,} rows are shown; --csv prints all of them")
             break
-    shown = [["" if v is None else _cell(v) for v in row] for row in rows[:SHOWN_ROWS_MAX]]
+    shown = [["" if cell is None else cell for cell in row] for row in rows[:SHOWN_ROWS_MAX]]
     print_table([_title(column) for column in schema], shown)
 
 
@@ -137,9 +145,9 @@ def _title(column: pa.Field) -> str:
     return f"{column.name}>" if number else str(column.name)
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[list[Any]]:
-    """Yield rows of values that JSON and people understand."""
-    for row in zip(*map(_values, batch.columns), strict=True):
+def _rows(batch: pa.RecordBatch, values: Callable[[pa.Array], list[Any]]) -> Iterator[list[Any]]:
+    """Yield rows of values that JSON, or with `_cells` people, understand."""
+    for row in zip(*map(values, batch.columns), strict=True):
         yield list(row)
 
 
