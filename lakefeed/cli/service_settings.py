@@ -30,7 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from lakefeed.cli.units import parse_duration, parse_size
+from lakefeed.cli.units import DURATION_MAX_SECONDS, INTEGER_MAX, parse_duration, parse_size
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.format.paths import check_prefix
 from lakefeed.lake.compaction import CompactionOptions
@@ -79,11 +79,17 @@ def _words(value: Any) -> Any:
 # A file may hold plain numbers, seconds and bytes, which no reader has seen.
 Duration = Annotated[
     float,
-    Field(ge=0, allow_inf_nan=False),
-    _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d"),
+    Field(ge=0, le=DURATION_MAX_SECONDS, allow_inf_nan=False),
+    _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d, up to 100 years"),
 ]
-Size = Annotated[int, Field(ge=0), _reader(parse_size, "a size such as 4096, 256KiB, 64MiB, 1GB")]
-Rate = Annotated[Annotated[int, Field(gt=0)] | None, _reader(_rate, "a rate such as 200MB/s")]
+Size = Annotated[
+    int,
+    Field(ge=0, le=INTEGER_MAX),
+    _reader(parse_size, "a size such as 4096, 256KiB, 64MiB, 1GB"),
+]
+Rate = Annotated[
+    Annotated[int, Field(gt=0, le=INTEGER_MAX)] | None, _reader(_rate, "a rate such as 200MB/s")
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 

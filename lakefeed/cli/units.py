@@ -23,9 +23,9 @@ _DURATION = re.compile(rf"{_NUMBER}\s*(ms|s|m|h|d|w)")
 _EPOCH = re.compile(r"@(\d{1,30})")
 _POWERS = "kmgtp"
 # Sizes and times of files have 64 bits, one of them for the sign: times end in 2262.
-_MAX = (1 << 63) - 1
+INTEGER_MAX = (1 << 63) - 1
 # A hundred years: from now on they end before 2262, and no thread can wait for more than 292.
-_DURATION_MAX_SECONDS = 36525 * 86400
+DURATION_MAX_SECONDS = 36525 * 86400
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MODES = ((0o400, "r"), (0o200, "w"), (0o100, "x"))
 
@@ -53,7 +53,7 @@ def parse_duration(text: str) -> float | None:
     if not found or "".join(match[0] for match in found) != text:
         return None
     seconds = sum(float(match[1]) * _SECONDS[match[2]] for match in found)
-    return seconds if seconds <= _DURATION_MAX_SECONDS else None
+    return seconds if seconds <= DURATION_MAX_SECONDS else None
 
 
 def parse_time(text: str) -> int | None:
@@ -74,7 +74,7 @@ def parse_time(text: str) -> int | None:
 def size_option(text: str) -> int:
     """Return bytes, or raise a usage error; usable as Typer's `parser`."""
     size = parse_size(text)
-    if size is None or size > _MAX:
+    if size is None or size > INTEGER_MAX:
         raise typer.BadParameter(f"{text!r} is no size; write 4096, 256KiB, 64MiB, 1GB")
     return size
 
@@ -82,7 +82,7 @@ def size_option(text: str) -> int:
 def rate_option(text: str) -> int:
     """Return bytes a second, or raise a usage error; usable as Typer's `parser`."""
     size = parse_size(text.strip().removesuffix("/s"))
-    if not size or size > _MAX:
+    if not size or size > INTEGER_MAX:
         raise typer.BadParameter(f"{text!r} is no rate; write 200MB/s, 64MiB/s")
     return size
 
@@ -99,7 +99,7 @@ def time_option(text: str) -> int:
     """Return nanoseconds since the epoch, or raise a usage error. A duration counts from now."""
     ago = parse_duration(text)
     time_ns = parse_time(text) if ago is None else time.time_ns() - int(ago * 1e9)
-    if time_ns is None or abs(time_ns) > _MAX:
+    if time_ns is None or abs(time_ns) > INTEGER_MAX:
         raise typer.BadParameter(f"{text!r} is no time; write 2026-01-31T12:00, 7d or @1767225600")
     return time_ns
 
