@@ -12,7 +12,6 @@ from __future__ import annotations
 import bisect
 import importlib
 import importlib.util
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -241,21 +240,21 @@ class Sampler:
     def facts(self, spans: Sequence[tuple[float, float]], samples: int) -> dict[str, Any]:
         """Return busy, SM, power and energy in stretches of time, means over GPUs and time.
 
-        What the GPUs do between the stretches (validation) is not counted. Without a GPU all are
-        None and `why` says so.
+        What the GPUs do between the stretches (validation) is not counted; energy is, up to their
+        very ends. Without a GPU all are None and `why` says so.
         """
         taken = self._samples
-        parts = [
-            taken[
+        flat = [
+            reading
+            for start, end in spans
+            for _, readings in taken[
                 bisect.bisect_left(taken, start, key=_moment) : bisect.bisect_right(
                     taken, end, key=_moment
                 )
             ]
-            for start, end in spans
+            for reading in readings
         ]
-        flat = [reading for inside in parts for _, readings in inside for reading in readings]
-        known = [found for found in map(_joules, parts) if found is not None]
-        joules = math.fsum(known) if known else None
+        joules = _joules(taken, spans)
         return {
             "names": list(self._probe.names),
             "why": self._probe.why,
@@ -287,21 +286,21 @@ def _moment(sample: Sample) -> float:
     return sample[0]
 
 
-def _joules(inside: Sequence[Sample]) -> float | None:
+def _joules(taken: Sequence[Sample], spans: Sequence[tuple[float, float]]) -> float | None:
     """Return energy from the counters, or from sampled power where there are none."""
-    if len(inside) < 2:
+    if len(taken) < 2:
         return None
     total = 0.0
-    for gpu in range(len(inside[0][1])):
-        first, last = inside[0][1][gpu], inside[-1][1][gpu]
-        if first.joules is not None and last.joules is not None:
-            total += last.joules - first.joules
-            continue
-        powered = [(m, r[gpu].watts) for m, r in inside if r[gpu].watts is not None]
-        if not powered:
-            return None
-        moments, watts = zip(*powered, strict=True)
-        total += metrics.energy(moments, watts)
+    for gpu in range(len(taken[0][1])):
+        counted = [(m, r[gpu].joules) for m, r in taken if r[gpu].joules is not None]
+        powered = [(m, r[gpu].watts) for m, r in taken if r[gpu].watts is not None]
+        if len(counted) < 2:  # the driver does not count
+            if not powered:
+                return None
+            moments, watts = zip(*powered, strict=True)
+            counted = [*zip(moments, metrics.energy(moments, watts), strict=True)]
+        moments, joules = zip(*counted, strict=True)
+        total += metrics.within(spans, moments, joules)
     return total
 
 

@@ -14,6 +14,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 # MLPerf Storage: a data set holds at least so many batches for each accelerator, and so many times
 # the clients' memory (submission guidelines, "Dataset size").
 BATCHES_MIN = 500
@@ -201,10 +203,25 @@ def joules_per_sample(joules: float, samples: int) -> float:
     return joules / samples if samples else 0.0
 
 
-def energy(stamps_seconds: Sequence[float], watts: Sequence[float]) -> float:
-    """Return joules from sampled power: the area under the line through the samples."""
+def energy(stamps_seconds: Sequence[float], watts: Sequence[float]) -> list[float]:
+    """Return joules from the first sample of power to each: the area under the line."""
     pairs = zip(stamps_seconds, stamps_seconds[1:], watts, watts[1:], strict=False)
-    return math.fsum((end - start) * (one + other) / 2 for start, end, one, other in pairs)
+    areas = ((end - start) * (one + other) / 2 for start, end, one, other in pairs)
+    return [0.0, *itertools.accumulate(areas)]
+
+
+def within(
+    spans: Sequence[tuple[float, float]],
+    stamps_seconds: Sequence[float],
+    totals: Sequence[float],
+) -> float:
+    """Return how much came in during some stretches of time, of what is a total at each stamp.
+
+    Between two stamps it comes evenly; before the first and after the last nothing is known to.
+    """
+    starts, ends = zip(*spans, strict=True)
+    came = np.interp(ends, stamps_seconds, totals) - np.interp(starts, stamps_seconds, totals)
+    return math.fsum(came)
 
 
 # -- time lines ------------------------------------------------------------------------------------

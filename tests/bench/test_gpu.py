@@ -179,7 +179,7 @@ def test_a_long_run_keeps_some_samples_of_all_its_time(monkeypatch: pytest.Monke
     sampler._run()
     assert paused == [1, 1, 1, 2, 2, 4, 4]
     assert [moment for moment, _ in sampler._samples] == [0, 4, 6]
-    assert sampler.facts([(1, 6)], 1)["joules"] == 200
+    assert sampler.facts([(1, 6)], 1)["joules"] == 500
     assert sampler.line(0, [-1, 3, 9]) == [0.25] * 3
 
 
@@ -190,6 +190,21 @@ def test_what_is_done_between_two_stretches_is_not_counted() -> None:
     ]
     facts = sampler.facts([(0, 2), (6, 8)], 10)
     assert (facts["busy"], facts["joules"], facts["joules_per_sample"]) == (1, 400, 40)
+
+
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("epoch", [0.5, 1.6, 8.0])
+def test_epochs_have_all_of_their_energy(epoch: float, counts: bool) -> None:
+    """Between samples too, which may be further apart than an epoch is long."""
+    sampler = Sampler(NoProbe("none"))
+    sampler._samples = [
+        (float(at), [Reading(0, watts=100.0, joules=at * 100.0 if counts else None)])
+        for at in range(200)
+    ]
+    spans = [(2 * epoch * at, 2 * epoch * at + epoch) for at in range(10)]
+    facts = sampler.facts(spans, 10)
+    assert facts["joules"] == pytest.approx(100 * 10 * epoch)
+    assert facts["joules_per_sample"] == pytest.approx(100 * epoch)
 
 
 def test_each_moment_has_its_nearest_sample() -> None:

@@ -109,7 +109,10 @@ def test_the_knee_is_where_more_gains_next_to_nothing() -> None:
 
 def test_energy_is_the_area_under_the_power() -> None:
     # 100 W for 1 s, then rising to 200 W over 2 s: 100 + 300.
-    assert metrics.energy([0, 1, 3], [100, 100, 200]) == 400
+    assert metrics.energy([0, 1, 3], [100, 100, 200]) == [0, 100, 400]
+    # Half of the first second, and all but the last quarter of the other two.
+    assert metrics.within([(0.5, 1), (1, 2.5)], [0, 1, 3], [0, 100, 400]) == 50 + 225
+    assert metrics.within([(-2, 0), (3, 9)], [0, 1, 3], [0, 100, 400]) == 0
     assert metrics.joules_per_sample(400, 100) == 4
     assert metrics.joules_per_sample(400, 0) == 0
 
