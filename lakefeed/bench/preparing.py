@@ -8,9 +8,10 @@ all sources read the very same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow.compute as pc
@@ -20,15 +21,18 @@ from lakefeed.bench.lakes import open_lake, query_of
 from lakefeed.bench.sources import Spec
 from lakefeed.bench.workloads import Workload
 from lakefeed.errors import Invalid
+from lakefeed.format.rows import Row
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.transfer.archives import TarTarget, TfrecordTarget
 from lakefeed.transfer.directory import DirectoryTarget
-from lakefeed.transfer.exporting import ExportOptions, Target, export
+from lakefeed.transfer.exporting import ExportOptions, Refuse, Rows, Target, export
 from lakefeed.transfer.shards import Shards
 
 # WebDataset and MLPerf's TFRecord files are of about this size.
 SHARD_BYTES = 128 << 20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,8 @@ def copy_out(
 ) -> None:
     """Export what `spec` selects into a directory, in the format of its kind.
 
-    Shards are cut so that every rank gets one. `progress` is called now and then.
+    Shards are cut so that every rank gets one. `progress` is called before each file and each
+    piece of one.
     """
     total = contents(snapshot, spec.select).bytes
     shard_bytes = min(SHARD_BYTES, max(1, total // (ranks * 2)))
@@ -121,6 +126,38 @@ def copy_out(
         raise Invalid("source", expected="plain, tfrecord or webdataset", found=spec.kind)
     query = query_of(spec.select)
     asked = ExportOptions(query.prefix, query.glob)
-    report = export(snapshot, target, asked, lambda _: progress())
+    report = export(snapshot, _Telling(target, progress), asked)
     if report.errors:
         raise Invalid(str(directory), expected="every sample", found=report.problems[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """A target that tells whenever it is about to wait for its volume once more."""
+
+    target: Target
+    tell: Callable[[], None]
+
+    def wants(self, row: Row, name: str) -> bool:
+        """Ask the target."""
+        self.tell()
+        return self.target.wants(row, name)
+
+    def put(self, row: Row, name: str, pieces: Iterable[bytes]) -> None:
+        """Let the target store a file."""
+        self.tell()
+        self.target.put(row, name, self._each(pieces))
+
+    def finish(self, rows: Rows, refuse: Refuse) -> tuple[str, ...]:
+        """Let the target finish."""
+        self.tell()
+        return self.target.finish(lambda: self._each(rows()), refuse)
+
+    def abandon(self) -> None:
+        """Let the target go."""
+        self.target.abandon()
+
+    def _each(self, things: Iterable[T]) -> Iterator[T]:
+        for thing in things:
+            yield thing
+            self.tell()

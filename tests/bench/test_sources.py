@@ -134,6 +134,23 @@ def test_small_data_has_a_shard_for_each_of_many_ranks(
     assert len(list(tmp_path.iterdir())) >= 8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "tfrecord", "webdataset"])
+@pytest.mark.parametrize("biggest", [1000, 1 << 20])
+def test_each_sample_that_is_copied_may_take_its_time(
+    kind: str, biggest: int, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Big samples are read in pieces, thousands of them in one part of an export."""
+    monkeypatch.setattr("lakefeed.transfer.exporting.READ_BYTES", biggest)
+    monkeypatch.setattr("lakefeed.transfer.exporting.PIECE_BYTES", biggest)
+    told: list[float] = []
+    with Lake.open(lake) as opened_lake:
+        snapshot = opened_lake.snapshot()
+        preparing.copy_out(snapshot, Spec(kind), tmp_path, 8, lambda: told.append(0))
+        total = preparing.contents(snapshot, "")
+    assert len(told) >= max(total.samples, total.bytes // biggest)
+
+
 def test_the_null_source_costs_no_reads() -> None:
     with opened(spec("null", Path()), 0) as source:
         batches = list(islice(source.batches(), 3))
