@@ -6,11 +6,14 @@ sections appear as far as the report has their facts. Beside the page lie the fa
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -67,11 +70,16 @@ th {{ font-weight: 600; color: var(--soft); font-size: 13px; }}
 @media print {{ .theme {{ display: none; }} section {{ break-inside: avoid; }} }}
 """
 
+# What is said where a file may be written, but no other put in its place: its directory belongs to
+# somebody else, or it is mounted by itself, as containers have it.
+_KEPT = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY})
+
 
 def write(report: Mapping[str, Any], where: Path) -> tuple[Path, Path]:
     """Write WHERE.html and WHERE.json (a suffix of either is cut off); return both paths.
 
-    Each is there whole: as it was before, or as it is now, whoever else writes it.
+    Each is there whole: as it was before, or as it is now, whoever else writes it. A file keeps its
+    mode; one in whose place no other may be put is written over.
     """
     html, data = _paths(where)
     try:
@@ -85,14 +93,33 @@ def write(report: Mapping[str, Any], where: Path) -> tuple[Path, Path]:
 
 def _put(path: Path, text: str) -> None:
     place = Path(os.path.realpath(path))
+    if place.is_file() or not place.exists():
+        try:
+            _replace(place, text)
+            return
+        except OSError as error:
+            if error.errno not in _KEPT or not place.exists():
+                raise
+    # Nothing may take the place of a device or a pipe.
+    _write(place, text)
+
+
+def _replace(place: Path, text: str) -> None:
     beside = place.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        # A directory's name need not be UTF-8.
-        beside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        _write(beside, text)
+        if place.exists():
+            shutil.copymode(place, beside)
         os.replace(beside, place)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # what failed before is the news
+            beside.unlink()
         raise
+
+
+def _write(place: Path, text: str) -> None:
+    # A directory's name need not be UTF-8.
+    place.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def check(where: Path) -> None:
@@ -106,7 +133,8 @@ def check(where: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists():
                 path.open("ab").close()
-            tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))).close()
+            else:
+                tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))).close()
     except OSError as error:
         raise from_os_error(error, f"report {where}") from error
 

@@ -156,6 +156,45 @@ def test_a_name_that_is_no_text_is_escaped(tmp_path: Path) -> None:
     assert "Volume /mnt/\\udcff" in html.read_text()
 
 
+def test_a_report_keeps_its_mode(tmp_path: Path) -> None:
+    _, data = page.write(report(), tmp_path / "r")
+    data.chmod(0o600)
+    page.write(report(), tmp_path / "r")
+    assert data.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_device_and_no_pipe_is_replaced(tmp_path: Path) -> None:
+    """As `r.json`, a link to /dev/null, for whoever wants the page alone."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "r.json").symlink_to(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    page.check(tmp_path / "r")
+    page.write(report(), tmp_path / "r")
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.read(reader, 1) == b"{"
+    os.close(reader)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EBUSY])
+def test_a_file_that_no_other_may_replace_is_written_over(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory of somebody else, or mounted by itself."""
+    _, data = page.write(report(), tmp_path / "r")
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    page.check(tmp_path / "r")
+    page.write(report(200), tmp_path / "r")
+    assert data.read_text() == json.dumps(report(200), indent=1) + "\n"
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(VolumeFailed):
+        page.write(report(), tmp_path / "new")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_report_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk, a kill or another rank's report come in the middle."""
     _, data = page.write(report(), tmp_path / "r")
