@@ -4,7 +4,8 @@ When there are more stretches of steps than a report needs, neighbours are put t
 then on twice as many steps make a stretch. Times and bytes are sums, so what a report says of them
 stays exact. Of the waits of a stretch one, drawn by chance, stands for all in their distribution
 (loaders have rhythms: each tenth step would be seen always or never); the longest of an epoch is
-kept beside. An epoch's first step stays alone: utilisation leaves it out.
+kept beside. An epoch's first step stays alone: utilisation leaves it out. Epochs are all kept, at
+0.7 kB each.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ class KeptEpoch(Epoch):
         self.sample_bytes[-1] += size_bytes
 
     def halve(self, chance: random.Random) -> None:
-        """Put neighbours together."""
+        """Put neighbours together; an epoch's last one is shorter, and weighs less by as much."""
         self.began[1:] = self.began[1::2]
         self.waits[1:] = [
-            chance.choice(self.waits[at : at + 2]) for at in range(1, len(self.waits), 2)
+            chance.choices(self.waits[at : at + 2], self.counts[at : at + 2])[0]
+            for at in range(1, len(self.waits), 2)
         ]
         self.counts[1:] = _pairs(self.counts)
         self.wait_seconds[1:] = _pairs(self.wait_seconds)

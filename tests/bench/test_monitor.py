@@ -188,6 +188,18 @@ def test_first_steps_of_many_short_epochs_keep_their_share(tmp_path: Path) -> No
     assert (run["wait_seconds"]["p50"], run["wait_seconds"]["p95"]) == pytest.approx((0.002, 0.5))
 
 
+def test_last_steps_of_many_short_epochs_keep_their_share() -> None:
+    """They are a stretch of fewer steps than others when the two are put together."""
+    keeper = Keeper(1024)
+    for _ in range(1000):
+        keeper.begin(0)
+        for step in range(34):
+            keeper.add(0, 0.002 if step < 33 else 0.5, 1, (1, 1))
+    each = [zip(epoch.waits, epoch.counts, strict=True) for epoch in keeper.epochs]
+    long = sum(count for pairs in each for wait, count in pairs if wait == 0.5)
+    assert 500 < long < 2000
+
+
 def test_epochs_of_a_step_are_not_put_together_again_and_again() -> None:
     keeper = Keeper(4)
     for number in range(100):
