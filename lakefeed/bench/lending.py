@@ -1,7 +1,8 @@
 """A directory for a while on a volume that may stop answering meanwhile.
 
 It is made and removed by a process of its own (`apart`), which can be ended where the volume never
-answers: a directory that cannot be removed in time is left behind and named.
+answers: a directory that cannot be removed in time is left behind and named, and so is one whose
+removal is interrupted.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ def _remove_in_time(where: str, timeout_seconds: float) -> None:
             hint="remove it when the file server answers",
             errno=error.errno,
         ) from error
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+        _log.warning("directory %s is left behind; remove it", where)
+        raise
 
 
 def _remove(where: str, line: Line) -> None:
@@ -75,18 +79,28 @@ def _remove(where: str, line: Line) -> None:
     try:
         directories = [where]
         for directory in directories:
-            os.chmod(directory, 0o700)
-            with os.scandir(directory) as found:
-                entries = [*found]
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    directories.append(entry.path)
-                else:
-                    with suppress(FileNotFoundError):  # of NFS, which removes some by itself
-                        os.unlink(entry.path)
-                line.waits()
+            with suppress(FileNotFoundError):  # somebody else removes it as well
+                directories += _emptied(directory, line)
         for directory in reversed(directories):
-            os.rmdir(directory)
+            with suppress(FileNotFoundError):
+                os.rmdir(directory)
             line.waits()
     except OSError as error:
         raise from_os_error(error, where) from error
+
+
+def _emptied(directory: str, line: Line) -> list[str]:
+    """Remove the files in a directory; return the directories in it."""
+    with suppress(PermissionError):  # some file servers let nobody change modes
+        os.chmod(directory, 0o700)
+    with os.scandir(directory) as found:
+        entries = [*found]
+    inner = []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            inner.append(entry.path)
+        else:
+            with suppress(FileNotFoundError):  # of NFS, which removes some by itself
+                os.unlink(entry.path)
+        line.waits()
+    return inner

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from lakefeed.bench import lending
 from lakefeed.bench.lending import lent
 from lakefeed.errors import NotFound, VolumeFailed
 from tests.support.stalling import stalling
@@ -24,6 +30,46 @@ def test_what_was_lent_goes_with_all_that_lies_in_it(tmp_path: Path) -> None:
         (Path(where) / "a" / "b").chmod(0)
         (Path(where) / "a").chmod(0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_somebody_else_has_removed_is_gone(tmp_path: Path) -> None:
+    """Measured is measured: whoever cleans up meanwhile takes no figures away."""
+    with lent(str(tmp_path), "x-", 60) as where:
+        shutil.rmtree(where)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volume_without_modes_is_cleared_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file servers, of volumes that Windows shares, refuse every chmod."""
+    (tmp_path / "lent" / "a").mkdir(parents=True)
+    (tmp_path / "lent" / "a" / "file").write_bytes(b"1")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    line: Any = SimpleNamespace(waits=lambda: None)
+    lending._remove(str(tmp_path / "lent"), line)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failure", [None, KeyboardInterrupt()])
+def test_what_was_interrupted_in_its_removal_is_named(
+    failure: BaseException | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), lent(str(tmp_path), "x-", 60) as where:
+        monkeypatch.setattr(lending, "run_apart", interrupt)
+        if failure is not None:
+            raise failure
+    assert f"directory {where} is left behind" in caplog.text
 
 
 def test_it_goes_where_the_block_fails_too(tmp_path: Path) -> None:
