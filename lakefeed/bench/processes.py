@@ -62,11 +62,12 @@ def heard(process: BaseProcess, answer: Connection, name: str, hint: str) -> Any
 def told(error: BaseException, name: str) -> Exception:
     """Return what a process says of an error that ended it, for its parent to raise.
 
-    What the system refuses is the volume's failure; whatever else nobody foresaw is a bug.
+    What the system refuses is the volume's failure; whatever else nobody foresaw is a bug. OSErrors
+    of libraries, which have no number, say what they are in words alone.
     """
     if isinstance(error, LakefeedError):
         return error
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno:
         return from_os_error(error, f"{error.filename or 'a file'}, used by {name}")
     return RuntimeError(f"{name} (process {os.getpid()}): {type(error).__name__}: {error}")
 

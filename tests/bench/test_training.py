@@ -24,6 +24,7 @@ from lakefeed.bench.apart import run_apart
 from lakefeed.bench.bookkeeping import EVENTS_A_STEP, Bookkeeping
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.preparing import Contents, Copy, copy_apart
+from lakefeed.bench.processes import told
 from lakefeed.bench.ranks import Job, run_ranks
 from lakefeed.bench.sources import Delivered, NullSource, Reading, Spec
 from lakefeed.bench.steps import Loop, alone
@@ -135,6 +136,15 @@ def test_copying_to_a_volume_that_stops_answering_ends(lake: Path, tmp_path: Pat
         copy = Copy(Spec("plain", str(lake)), str(tmp_path / "plain"), 1, 60)
         with pytest.raises(VolumeFailed, match="found none for 1"):
             run_apart(partial(copy_apart, copy), print, 1.0)
+
+
+def test_what_a_library_calls_an_os_error_is_told_in_its_words() -> None:
+    said = told(OSError("libcudnn.so: cannot open shared object file"), "rank 0")
+    assert not isinstance(said, VolumeFailed)
+    assert "OSError: libcudnn.so: cannot open shared object file" in str(said)
+    refused = told(PermissionError(errno.EACCES, "", "/data/1.tar"), "rank 0")
+    assert isinstance(refused, VolumeFailed)
+    assert refused.subject == "/data/1.tar, used by rank 0"
 
 
 @pytest.mark.slow
