@@ -356,7 +356,7 @@ def test_a_listing_ends_though_commits_come_faster_than_it_does(
 
         async def slowly(*arguments: Any) -> Any:
             before, answer = commits, await elsewhere(*arguments)
-            if commits > before and not here.tree.moving.locked():
+            if commits > before and here.tree.moving.value:
                 await here.tree.follow()
             return answer
 

@@ -197,3 +197,36 @@ def test_a_name_that_is_looked_up_while_its_directory_is_renamed_is_found(
         assert found == [await here.find("e/f")] != [0]
 
     played(scene)
+
+
+def test_look_ups_that_a_move_of_the_head_overtook_are_repeated_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        inside, call = await here.find("d"), here.tree.pace.call
+        begun, moved, together = [0, 0], trio.Event(), trio.Event()
+
+        async def slowly(action: Any, snapshot: Any) -> Any:
+            again = int(moved.is_set())
+            begun[again] += 1
+            if begun[1] == 3:
+                together.set()
+            # One after the other they would keep the head, and commits, for as many round trips.
+            await (together if again else moved).wait()
+            assert not again or not here.tree.moving.value
+            return await call(action, snapshot)
+
+        monkeypatch.setattr(here.tree.pace, "call", slowly)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for name in (b"1", b"2", b"3"):
+                    nursery.start_soon(here.operations.lookup, inside, name, None)
+                await trio.testing.wait_all_tasks_blocked()
+                here.other("d/2", NEWS)
+                await here.tree.follow()
+                moved.set()
+        assert here.tree.moving.value
+        assert await here.find("d/2")
+        assert begun == [3, 3]
+
+    played(scene)

@@ -14,7 +14,8 @@ the request is repeated. Belongs to the trio thread; an `await` may see everythi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import trio
@@ -62,8 +63,10 @@ class Tree:
         # What the kernel still has to forget because a request moved the view.
         self.stale: Stale = []
         self._loading: dict[Directory, trio.Event] = {}
-        # Held by whoever is about to move the view.
-        self.moving = trio.Lock()
+        # Held by whoever is about to move the view, or by all together who have it stay.
+        self.moving = trio.Semaphore(1)
+        self._stays = 0
+        self._staying = trio.Lock()
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -177,7 +180,7 @@ class Tree:
             try:
                 result = await call(action, snapshot)
                 if view.snapshot is not snapshot:
-                    async with self.moving:
+                    async with self._still():
                         snapshot = view.snapshot
                         result = await call(action, snapshot)
                 return result
@@ -188,6 +191,23 @@ class Tree:
                 self.stale += await self.follow()
                 if view.snapshot is snapshot:
                     raise
+
+    @asynccontextmanager
+    async def _still(self) -> AsyncIterator[None]:
+        """Have the head stay where it is until everybody who asked for that is done.
+
+        Who asks was overtaken by a move, so while the head stays nobody new comes for ever.
+        """
+        async with self._staying:
+            if not self._stays:
+                await self.moving.acquire()
+            self._stays += 1
+        try:
+            yield
+        finally:
+            self._stays -= 1
+            if not self._stays:
+                self.moving.release()
 
     # -- time travel -----------------------------------------------------------------------------
 
