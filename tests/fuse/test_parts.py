@@ -20,7 +20,7 @@ pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
-from lakefeed.adapters.fuse import kernel, nodes, reading  # noqa: E402
+from lakefeed.adapters.fuse import nodes, reading  # noqa: E402
 from lakefeed.adapters.fuse.ahead import (  # noqa: E402
     CREDIT_BYTES,
     EARNED_BYTES,
@@ -33,7 +33,7 @@ from lakefeed.adapters.fuse.nodes import Directory, Inodes, Node  # noqa: E402
 from lakefeed.adapters.fuse.pace import Pace, _Lock  # noqa: E402
 from lakefeed.adapters.fuse.reading import Reads  # noqa: E402
 from lakefeed.adapters.fuse.view import View, find, load  # noqa: E402
-from lakefeed.errors import Conflict, Invalid, SnapshotExpired  # noqa: E402
+from lakefeed.errors import Conflict, SnapshotExpired  # noqa: E402
 
 # -- the wall --------------------------------------------------------------------------------------
 
@@ -125,21 +125,6 @@ def test_a_name_is_found_or_not(snapshot: Any) -> None:
     assert {child.name for child in load(snapshot, "d3").children} == {
         f"{number:04d}" for number in range(3, 3000, 30)
     }
-
-
-# -- the mount point -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("point", ["lakes/one", "lakes", "link", "."])
-def test_a_mount_that_would_hide_its_own_lake_is_refused(point: str, tmp_path: Path) -> None:
-    lake = tmp_path / "lakes/one"
-    lake.mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "lakes")
-    for way in (lake, tmp_path / "link/one"):
-        with pytest.raises(Invalid):
-            kernel.prepare(str(tmp_path / point), str(way))
-    (tmp_path / "lakes/one more").mkdir()
-    kernel.prepare(str(tmp_path / "lakes/one more"), str(lake))
 
 
 # -- cache -----------------------------------------------------------------------------------------

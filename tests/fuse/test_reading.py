@@ -250,7 +250,10 @@ def test_the_mount_point_must_be_free_and_the_lake_must_exist(lake: Path, tmp_pa
     point.mkdir()
     assert run("mount", tmp_path / "none", point, check=False).returncode == 3
     assert run("mount", lake, point, "--rw", "--at", "1", check=False).returncode == 2
-    assert run("mount", lake, lake, check=False).returncode == 2
+    for hides in (lake, lake / layout.PACKS):
+        assert run("mount", lake, hides, check=False).returncode == 2
+    spooling = run("mount", lake, point, "--rw", "--spool", point, check=False)
+    assert spooling.returncode == 2 and "spool" in spooling.stderr
     with mounted(lake, point):
         again = run("mount", lake, point, check=False)
         assert again.returncode == 4

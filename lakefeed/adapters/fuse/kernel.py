@@ -13,6 +13,7 @@ import logging
 import os
 import subprocess
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,11 +90,11 @@ def is_dead(mount: Mounted) -> bool:
     return bool(failure) and failure[0].errno in (errno.ENOTCONN, errno.ECONNABORTED)
 
 
-def prepare(path: str, lake: str) -> None:
+def prepare(path: str, needed: Mapping[str, str]) -> None:
     """Make sure that a lake can be mounted on a path; what a daemon that died left is removed.
 
-    Conflict when something lives there already, Invalid when it is no directory, or the lake's own
-    or one above: then the daemon would wait for itself.
+    Conflict when something lives there already, Invalid when it is no directory, or a directory
+    that the daemon needs (such as the lake), or one above: then it would wait for itself.
     """
     for _ in range(16):  # dead mounts may lie on top of each other, but not for ever
         mount = mounted_at(path)
@@ -112,10 +113,20 @@ def prepare(path: str, lake: str) -> None:
     if not os.path.isdir(path):
         raise Invalid(f"mount point {path}", expected="a directory", found="none",
                       hint="make it first")  # fmt: skip
-    hidden = os.path.realpath(path).rstrip("/") + "/"
-    if any(f"{where}/".startswith(hidden) for where in (lake, os.path.realpath(lake))):
-        raise Invalid(f"mount point {path}", expected="a directory that does not hold the lake",
-                      found=f"lake {lake}", hint="mount it elsewhere")  # fmt: skip
+    for what, place in needed.items():
+        if _hides(path, place):
+            raise Invalid(f"mount point {path}", found=f"{what} {place}", hint="mount it elsewhere",
+                          expected=f"a directory that does not hold the {what}")  # fmt: skip
+
+
+def _hides(path: str, place: str) -> bool:
+    """Tell whether a mount on a path lies on the way to a place, under whatever name.
+
+    One on a bind mount also appears on the directory that was bound, where mounts are shared.
+    """
+    ways = Path(os.path.abspath(place)), Path(os.path.realpath(place))
+    on_the_way = (each for way in ways for each in (way, *way.parents) if each.exists())
+    return any(os.path.samefile(path, each) for each in on_the_way)
 
 
 def unmount(path: str, *, lazy: bool = False) -> None:

@@ -34,6 +34,7 @@ from lakefeed.adapters.fuse.spool import Budget
 from lakefeed.adapters.fuse.tree import Stale, Tree
 from lakefeed.adapters.fuse.writing import WriteOperations
 from lakefeed.errors import Invalid, LakefeedError, VolumeFailed
+from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.refs import Pin
 
@@ -128,7 +129,11 @@ class Mount:
         ready: Callable[[ReadOperations], None],
     ) -> None:
         if self._options.fd is None:
-            kernel.prepare(self._path, self._lake.name)
+            lake = self._lake.name
+            needed = {f"lake's {each}": f"{lake}/{each}" for each in layout.DIRECTORIES}
+            if pending is not None:
+                needed["spool"] = pending.budget.place
+            kernel.prepare(self._path, needed)
         pace.install(self._pace)
         # Heard from before the mount is there, or a signal in that moment would leave a dead one.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

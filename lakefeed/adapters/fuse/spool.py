@@ -33,9 +33,14 @@ class Budget:
     disk_bytes: int = 0
     files: int = 0
 
+    @property
+    def place(self) -> str:
+        """Where spools are."""
+        return self.directory or tempfile.gettempdir()
+
     def file(self) -> IO[bytes]:
         """Return a new file without a name, where spools are."""
-        return tempfile.TemporaryFile(dir=self.directory, prefix="lakefeed-")
+        return tempfile.TemporaryFile(dir=self.place, prefix="lakefeed-")
 
 
 class Spool:
