@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake, WriterOptions
+from lakefeed.errors import EXIT_CONFLICT
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
@@ -73,6 +74,26 @@ def test_the_path_is_free_again_after_the_daemon_died(lake: Path, tmp_path: Path
         os.kill(here.pid, signal.SIGKILL)
         wait_until(lambda: not is_mounted(here.path))
         assert os.listdir(here.path) == []
+
+
+def test_a_mount_through_links_is_watched_and_unmounted_through_them(
+    lake: Path, tmp_path: Path
+) -> None:
+    point, link = tmp_path / "point", tmp_path / "link"
+    point.mkdir()
+    (tmp_path / "further").symlink_to(point)
+    link.symlink_to("../" + tmp_path.name + "/further")
+    with mounted(lake, link) as here:
+        assert is_mounted(point)
+        os.kill(here.pid, signal.SIGKILL)
+        wait_until(lambda: not is_mounted(point))
+    with mounted(lake, link, "--rw") as here:
+        assert run("mount", lake, link, check=False).returncode == EXIT_CONFLICT
+        (here.path / "f").write_bytes(b"x")
+        run("umount", link)
+        assert not is_mounted(point)
+    with Lake.open(lake) as opened:
+        assert opened.snapshot().get("f") == b"x"
 
 
 def test_what_a_dead_daemon_left_is_removed_at_the_next_start(lake: Path, tmp_path: Path) -> None:

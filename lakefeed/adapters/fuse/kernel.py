@@ -25,6 +25,8 @@ FUSE_TYPE = "fuse.lakefeed"
 ANSWER_SECONDS = 5.0
 # The largest request that the kernel makes (256 pages): one request for each 1 MiB read ahead.
 READ_AHEAD_KIB = 1024
+# As many as Linux follows on the way to a file.
+LINKS_MAX = 40
 _MNT_FORCE, _MNT_DETACH = 1, 2
 
 _logger = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ def mounts() -> list[Mounted]:
 
 def mounted_at(path: str) -> Mounted | None:
     """Return what is mounted at a path, the topmost if several."""
-    full = _full(path)
+    full = full_path(path)
     return next((mount for mount in reversed(mounts()) if mount.path == full), None)
 
 
@@ -60,7 +62,7 @@ def lakes_below(path: str) -> list[Mounted]:
 
     None for "/": whoever says that does not mean all that the machine has.
     """
-    above = _full(path).rstrip("/") + "/"
+    above = full_path(path).rstrip("/") + "/"
     return [
         mount
         for mount in reversed(mounts())
@@ -68,10 +70,22 @@ def lakes_below(path: str) -> list[Mounted]:
     ]
 
 
-def _full(path: str) -> str:
-    # Of the path, only what is above the mount point may be touched.
-    parent, name = os.path.split(os.path.abspath(path))
-    return os.path.join(os.path.realpath(parent), name)
+def full_path(path: str) -> str:
+    """Return a mount point's path as mountinfo has it.
+
+    Only what is above the mount point may be touched. Reading a link asks nobody, also where a
+    mount is instead of one; a chain of links that does not end is left for others to refuse.
+    """
+    full = os.path.abspath(path)
+    for _ in range(LINKS_MAX):
+        parent, name = os.path.split(full)
+        full = os.path.join(os.path.realpath(parent), name)
+        try:
+            target = os.readlink(full)
+        except OSError:
+            break
+        full = os.path.normpath(os.path.join(os.path.dirname(full), target))
+    return full
 
 
 def is_dead(mount: Mounted) -> bool:

@@ -73,7 +73,7 @@ class Mount:
         self._path = os.path.abspath(path)
         self._options = options
         self._pace = pace.Pace()
-        # Our mount; None behind a symbolic link, where it is not found.
+        # Our mount; None where it is not found.
         self._mount: kernel.Mounted | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._heart: Heart | None = None
@@ -95,6 +95,7 @@ class Mount:
 
     async def _run(self, ready: Callable[[ReadOperations], None]) -> None:
         options = self._options
+        self._path = kernel.full_path(self._path)
         follows = options.at is None
         snapshot = self._lake.snapshot(options.at)
         if not follows:
