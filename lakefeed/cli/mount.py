@@ -9,11 +9,8 @@ import os
 import resource
 import select
 import signal
-import socket
-import stat
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +27,7 @@ from lakefeed.cli.common import (
     snapshot_of,
     spare_pandas,
 )
-from lakefeed.cli.mount_daemon import READY, READY_FD, Daemons
+from lakefeed.cli.mount_daemon import READY_FD, Daemons, Reporter, notify_systemd
 from lakefeed.cli.mount_federation import Wanted, mount_federation, words_of
 from lakefeed.cli.units import duration_option, size_option
 from lakefeed.errors import (
@@ -42,10 +39,7 @@ from lakefeed.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lakefeed.adapters.fuse import kernel
-    from lakefeed.adapters.fuse.operations import ReadOperations
     from lakefeed.adapters.fuse.session import MountOptions
 
 commands = typer.Typer()
@@ -303,57 +297,6 @@ def _commit(path: str, way: str) -> int | None:
 # -- the daemon ------------------------------------------------------------------------------------
 
 
-class Reporter:
-    """Tells whoever started the daemon, systemd and Prometheus that it is up."""
-
-    def __init__(self, listen: str | None) -> None:
-        self._listen = listen
-        self._show: Callable[[ReadOperations], None] | None = None
-        told = os.environ.pop(READY_FD, None)
-        self._ready_fd = None if told is None else int(told)
-
-    def listen(self) -> None:
-        """Take the address of the metrics, before anything is mounted."""
-        if self._listen is not None:
-            from lakefeed.adapters.fuse.report import listen
-
-            self._show = listen(self._listen)
-
-    def ready(self, operations: ReadOperations) -> None:
-        """Say that the mount answers."""
-        if self._show is not None:
-            self._show(operations)
-        self.up()
-
-    def up(self) -> None:
-        """Say so to whoever waits."""
-        _notify_systemd("READY=1")
-        if self._ready_fd is not None:
-            with suppress(BrokenPipeError):  # nobody waits any more, and the mount goes on
-                os.write(self._ready_fd, READY)
-            os.close(self._ready_fd)
-            if os.isatty(2) or not _is_regular(2):
-                # Whoever started us must not wait for our stderr to end.
-                nowhere = os.open(os.devnull, os.O_RDWR)
-                os.dup2(nowhere, 1)
-                os.dup2(nowhere, 2)
-                os.close(nowhere)
-
-
-def _is_regular(handle: int) -> bool:
-    return stat.S_ISREG(os.fstat(handle).st_mode)
-
-
-def _notify_systemd(text: str) -> None:
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.sendto(text.encode(), address)
-
-
 def _start_log(level: Level) -> None:
     wanted = logging.DEBUG if settings.get().debug else level.value.upper()
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -396,4 +339,4 @@ def _serve(lake: str, mountpoint: str, options: MountOptions, reporter: Reporter
         # The session has its own handler, which lets pending changes be committed first.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         Mount(opened, mountpoint, options).run(reporter.ready)
-    _notify_systemd("STOPPING=1")
+    notify_systemd("STOPPING=1")

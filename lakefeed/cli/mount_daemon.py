@@ -1,17 +1,27 @@
-"""The daemon of a mount: started in the background, waited for until it answers."""
+"""The daemon of a mount: started in the background, waited for until it says that it answers."""
 
 from __future__ import annotations
 
+import logging
 import os
 import select
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lakefeed
 from lakefeed.cli.stopping import held_back
 from lakefeed.errors import VolumeFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lakefeed.adapters.fuse.operations import ReadOperations
 
 # A daemon that has not mounted by then never will: it opens the lake, which is a few small files.
 START_SECONDS = 120.0
@@ -20,6 +30,8 @@ READY = b"1"
 READY_FD = "LAKEFEED_READY_FD"
 # As a file, not with -m: that takes modules from the current directory, whoever put them there.
 _COMMAND = Path(lakefeed.__file__).with_name("__main__.py")
+
+_logger = logging.getLogger(__name__)
 
 
 class Daemon:
@@ -89,3 +101,58 @@ class Daemons(list[Daemon]):
         if kind is not None:
             for daemon in self:
                 daemon.stop()
+
+
+class Reporter:
+    """Tells whoever started the daemon, systemd and Prometheus that it is up."""
+
+    def __init__(self, listen: str | None) -> None:
+        self._listen = listen
+        self._show: Callable[[ReadOperations], None] | None = None
+        told = os.environ.pop(READY_FD, None)
+        self._ready_fd = None if told is None else int(told)
+
+    def listen(self) -> None:
+        """Take the address of the metrics, before anything is mounted."""
+        if self._listen is not None:
+            from lakefeed.adapters.fuse.report import listen
+
+            self._show = listen(self._listen)
+
+    def ready(self, operations: ReadOperations) -> None:
+        """Say that the mount answers."""
+        if self._show is not None:
+            self._show(operations)
+        self.up()
+
+    def up(self) -> None:
+        """Say so to whoever waits."""
+        notify_systemd("READY=1")
+        if self._ready_fd is not None:
+            with suppress(BrokenPipeError):  # nobody waits any more, and the mount goes on
+                os.write(self._ready_fd, READY)
+            os.close(self._ready_fd)
+            if os.isatty(2) or not _is_regular(2):
+                # Whoever started us must not wait for our stderr to end.
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, 1)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+
+
+def _is_regular(handle: int) -> bool:
+    return stat.S_ISREG(os.fstat(handle).st_mode)
+
+
+def notify_systemd(text: str) -> None:
+    """Tell systemd how the daemon is; that it does not listen is said, and ends nothing."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(text.encode(), address)
+    except OSError as error:
+        _logger.warning("NOTIFY_SOCKET is not told %s: %s", text, error)

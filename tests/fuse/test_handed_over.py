@@ -165,3 +165,14 @@ def test_systemd_is_told_when_the_mount_answers(lake: Path, tmp_path: Path) -> N
             assert daemon.wait(60) == 0
     wait_until(lambda: not is_mounted(point))
     assert not is_running(daemon.pid)
+
+
+def test_a_notify_socket_that_nobody_hears_ends_no_mount(lake: Path, tmp_path: Path) -> None:
+    point, log = tmp_path / "mnt", tmp_path / "log"
+    point.mkdir()
+    silent = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "nobody")}
+    run("mount", lake, point, "--log", log, env=silent)
+    assert is_mounted(point)
+    run("umount", point)
+    said = log.read_text()
+    assert "NOTIFY_SOCKET" in said and "Traceback" not in said and "bug" not in said
