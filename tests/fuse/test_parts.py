@@ -20,7 +20,7 @@ pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
-from lakefeed.adapters.fuse import nodes, reading  # noqa: E402
+from lakefeed.adapters.fuse import blocks, nodes, reading  # noqa: E402
 from lakefeed.adapters.fuse.ahead import (  # noqa: E402
     CREDIT_BYTES,
     EARNED_BYTES,
@@ -33,7 +33,14 @@ from lakefeed.adapters.fuse.nodes import Directory, Inodes, Node  # noqa: E402
 from lakefeed.adapters.fuse.pace import Pace, _Lock  # noqa: E402
 from lakefeed.adapters.fuse.reading import Reads  # noqa: E402
 from lakefeed.adapters.fuse.view import View, find, load  # noqa: E402
-from lakefeed.errors import Conflict, SnapshotExpired  # noqa: E402
+from lakefeed.errors import (  # noqa: E402
+    Conflict,
+    Corrupt,
+    LakefeedError,
+    NotFound,
+    SnapshotExpired,
+    VolumeFailed,
+)
 
 # -- the wall --------------------------------------------------------------------------------------
 
@@ -187,6 +194,34 @@ def test_a_sequential_reader_finds_the_next_blocks_there(snapshot: Any) -> None:
         assert reads.stats.ahead_blocks >= 6
         assert len(pace.calls) <= -(-row.size // BLOCK_BYTES)
 
+    trio.run(run)
+
+
+@pytest.mark.parametrize("failure", [Corrupt("b"), NotFound("b"), VolumeFailed("b")])
+def test_a_block_ahead_that_cannot_be_read_is_told_to_who_reads_it_alone(
+    failure: LakefeedError, snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = snapshot.stat("big")
+    content = snapshot.get("big")
+
+    def fill(block: memoryview, *of: Any) -> memoryview:
+        if of[-1]:
+            raise failure
+        return blocks.fill(block, *of)
+
+    async def run() -> None:
+        reads = Reads(Slow(), 64 << 20)
+        async with trio.open_nursery() as nursery:
+            reads.start = nursery.start_soon
+            for offset in (0, 200_000):
+                found = await reads.read(snapshot, row, offset, 200_000)
+                assert found == content[offset : offset + 200_000]
+            await trio.testing.wait_all_tasks_blocked()
+            assert reads.stats.ahead_blocks
+            with pytest.raises(type(failure)):
+                await reads.read(snapshot, row, BLOCK_BYTES, 200_000)
+
+    monkeypatch.setattr(reading, "fill", fill)
     trio.run(run)
 
 

@@ -30,7 +30,7 @@ import trio
 from lakefeed.adapters.fuse.ahead import WAITED_SECONDS, Surroundings, advise
 from lakefeed.adapters.fuse.blocks import BLOCK_BYTES, FREE_BYTES, fill
 from lakefeed.adapters.fuse.pace import PATIENCE, SLOW_SECONDS, Pace
-from lakefeed.errors import NotFound, VolumeFailed
+from lakefeed.errors import LakefeedError, NotFound
 from lakefeed.feed.buffers import Pool
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.rows import Codec, Row
@@ -296,7 +296,7 @@ class Reads:
     async def _ahead(self, snapshot: Snapshot, row: Row, number: int) -> None:
         try:
             await self._block(snapshot, row, number)
-        except (NotFound, VolumeFailed):
+        except LakefeedError:
             return  # whoever needs this block asks again and hears of it
 
     def _block_key(self, row: Row, number: int) -> _Key:
