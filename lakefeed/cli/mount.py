@@ -9,6 +9,7 @@ import os
 import resource
 import select
 import signal
+import stat
 import sys
 import threading
 from dataclasses import replace
@@ -29,7 +30,7 @@ from lakefeed.cli.common import (
 )
 from lakefeed.cli.mount_daemon import READY_FD, Daemons, Reporter, notify_systemd
 from lakefeed.cli.mount_federation import Wanted, mount_federation, words_of
-from lakefeed.cli.units import duration_option, size_option
+from lakefeed.cli.units import duration_option, exact_seconds, size_option
 from lakefeed.errors import (
     EXIT_CONFLICT,
     EXIT_NOT_FOUND,
@@ -48,6 +49,10 @@ commands = typer.Typer()
 STOP_SECONDS = 600.0
 # Descriptors of the daemon, where it may have as many: for packs that are read, and for the spool.
 FILES_MAX = 1 << 16
+# Users and groups have 32 bits; the last number says "nobody in particular" to chown.
+IDS_END = (1 << 32) - 1
+# Linux's numbers of /dev/fuse, which need not be there where it was handed over.
+FUSE_DEVICE = os.makedev(10, 229)
 # What a read-only mount says to fsync of a directory.
 _NOTHING_TO_SYNC = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
@@ -150,13 +155,15 @@ def mount(
         if fd is not None or listen is not None:
             raise Invalid("--fd or --listen", expected="one lake", found=f"the federation {lake}",
                           hint="mount its lakes one by one")  # fmt: skip
-        words = words_of(refresh=f"{refresh}s", sync=sync.value, commit_age=f"{commit_age}s",
-                         cache=cache, spool=spool, spool_size=spool_size, owner=owner,
-                         watchdog=f"{watchdog}s", log_level=log_level.value)  # fmt: skip
+        words = words_of(refresh=exact_seconds(refresh), sync=sync.value,
+                         commit_age=exact_seconds(commit_age), cache=cache, spool=spool,
+                         spool_size=spool_size, owner=owner, watchdog=exact_seconds(watchdog),
+                         log_level=log_level.value)  # fmt: skip
         words += ["--allow-other"] * allow_other
         wanted = Wanted(words, at, rw, log)
         mount_federation(lake, mountpoint, wanted, Reporter(None).up if foreground else None)
         return
+    _check_handed(fd)
     if not foreground and READY_FD not in os.environ:
         _start(mountpoint, log, fd)
         return
@@ -316,10 +323,21 @@ def _owner(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     user, _, group = text.partition(":")
+    if not all(each.isdecimal() and int(each) < IDS_END for each in (user, group)):
+        raise Invalid(f"--owner {text}", expected="two numbers, UID:GID")
+    return int(user), int(group)
+
+
+def _check_handed(fd: int | None) -> None:
+    if fd is None:
+        return
     try:
-        return int(user), int(group)
-    except ValueError as error:
-        raise Invalid(f"--owner {text}", expected="two numbers, UID:GID") from error
+        found = os.fstat(fd)
+    except (OSError, OverflowError):
+        found = None
+    if found is None or (stat.S_IFMT(found.st_mode), found.st_rdev) != (stat.S_IFCHR, FUSE_DEVICE):
+        raise Invalid(f"--fd {fd}", expected="the number of an open /dev/fuse",
+                      found="none" if found is None else "another file")  # fmt: skip
 
 
 def _serve(lake: str, mountpoint: str, options: MountOptions, reporter: Reporter) -> None:

@@ -13,6 +13,7 @@ import math
 import re
 import time
 from datetime import datetime, timezone
+from decimal import Decimal
 
 import typer
 
@@ -145,6 +146,11 @@ def human_seconds(seconds: float) -> str:
     if minutes < 120:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def exact_seconds(seconds: float) -> str:
+    """Return a duration as `parse_duration` reads it, to the last digit."""
+    return f"{Decimal(str(seconds)):f}s"
 
 
 def human_mode(kind: str, mode: int) -> str:

@@ -149,3 +149,8 @@ def test_a_mode_is_written_as_ls_does() -> None:
 )
 def test_a_duration_is_written(seconds: float, text: str) -> None:
     assert units.human_seconds(seconds) == text
+
+
+@pytest.mark.parametrize("seconds", [0.0, 5.0, 0.1 + 0.2, 1e-05, 1e-9, 3e9])
+def test_a_duration_is_read_as_it_was_written(seconds: float) -> None:
+    assert units.parse_duration(units.exact_seconds(seconds)) == seconds

@@ -261,6 +261,26 @@ def test_the_mount_point_must_be_free_and_the_lake_must_exist(lake: Path, tmp_pa
     assert run("umount", point, check=False).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "found"),
+    [
+        ("--owner", "99999999999:0", ""),
+        ("--owner", "-1:0", ""),
+        ("--owner", "0", ""),
+        ("--fd", 77, "found none"),
+        ("--fd", -1, "found none"),
+        ("--fd", 2, "found another file"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused(
+    option: str, value: object, found: str, lake: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mnt").mkdir()
+    done = run("mount", lake, tmp_path / "mnt", option, value, check=False)
+    assert done.returncode == 2 and f"{option} {value}, expected" in done.stderr
+    assert found in done.stderr and not is_mounted(tmp_path / "mnt")
+
+
 @pytest.mark.parametrize("name", ["dätä", "a, b\\c", os.fsdecode(b"\xff")])
 def test_a_lake_may_have_any_name(name: str, tmp_path: Path) -> None:
     with Lake.create(tmp_path / name) as opened, opened.writer() as writer:
