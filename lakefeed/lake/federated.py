@@ -58,11 +58,13 @@ class Part:
 
 
 def _sick(mount: Mount, error: LakefeedError) -> LakefeedError:
-    subject = f"lake {mount.lake} at {mount.prefix or '/'!r}"
+    where = f"at {mount.prefix or '/'!r}"
     if isinstance(error, NotFound):
-        return NotFound(subject, found=error.found or "none", hint=error.hint)
-    return VolumeFailed(subject, expected="a lake that answers", found=error.text,
-                        errno=error.errno)  # fmt: skip
+        # The lake, or the tag or snapshot that it has not: the subject says which.
+        return type(error)(f"{error.subject} {where}", expected=error.expected,
+                           found=error.found or "none", hint=error.hint)  # fmt: skip
+    return VolumeFailed(f"lake {mount.lake} {where}", expected="a lake that answers",
+                        found=error.text, errno=error.errno)  # fmt: skip
 
 
 class FederatedSnapshot:

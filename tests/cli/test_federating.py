@@ -51,6 +51,13 @@ def test_a_lake_that_is_gone_is_named_once(roof: Path, tmp_path: Path, run: Run)
     assert f"lake {lake} at 'deep/second', found none; create one with" in told.err
 
 
+def test_a_tag_that_one_lake_has_not_is_named(roof: Path, tmp_path: Path, run: Run) -> None:
+    told = run("ls", "--at", "v1", roof, "deep/second")
+    assert told.code == 3
+    lake = tmp_path / "other"
+    assert f"tag 'v1' of {lake} at 'deep/second', found none; \"lakefeed tag" in told.err
+
+
 def test_a_tree_comes_out_of_several_lakes(roof: Path, tmp_path: Path, run: Run) -> None:
     assert run("get", "-r", roof, "", tmp_path / "out").code == 0
     assert (tmp_path / "out/deep/second/x/1.txt").read_bytes() == b"other\n"
