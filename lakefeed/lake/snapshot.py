@@ -323,7 +323,7 @@ class Snapshot:
                     f"the index of snapshot {self.number} of {self.name}",
                     expected=error.subject,
                     found="none",
-                    hint='"lakefeed fsck" names all of it, "lakefeed repair" rebuilds segments',
+                    hint='open the newest snapshot, whose index "lakefeed repair" rebuilds',
                 ) from error
             raise self._expired(path or "the index") from error
 

@@ -253,6 +253,22 @@ def test_a_pack_that_the_volume_lost_was_not_garbage_collected() -> None:
                 read()
 
 
+def test_an_older_snapshot_without_its_index_is_not_promised_a_new_one() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        write(lake, {"a": b"1"})
+        lake.merge_index()
+        number = lake.snapshot().number
+        (segment,) = volume.list("index")
+        write(lake, {"b": b"2"})
+        lake.merge_index()
+        volume.unlink(f"index/{segment.name}")
+    with Lake.open(volume) as other:
+        with pytest.raises(Corrupt, match="open the newest snapshot"):
+            other.snapshot(number).get("a")
+        assert other.snapshot().get("a") == b"1"
+
+
 def test_a_snapshot_whose_index_is_gone_is_expired() -> None:
     volume = MemoryVolume()
     with new_lake(volume) as lake:
