@@ -70,6 +70,13 @@ CREATE VIEW snapshots AS SELECT * REPLACE (make_timestamp_ns("time") AS "time")
 FROM rows_of_snapshots
 """
 _PACKS = "CREATE VIEW packs AS FROM rows_of_packs"
+# The functions of a query that answer differently each time they are called.
+_VOLATILE = """
+SELECT DISTINCT function_name AS name FROM duckdb_functions()
+WHERE stability = 'VOLATILE' AND list_contains(
+    json_extract_string(json_serialize_sql('{}'), '$..function_name'), function_name)
+ORDER BY name
+"""
 
 _SNAPSHOTS_SCHEMA = pa.schema(
     [
@@ -243,6 +250,8 @@ def where(condition: str) -> Where:
     """Return the files for which an SQL condition on the columns of `files` holds.
 
     For a feed to select, in whatever process opens it; DuckDB is asked when the feed is opened.
+    Each rank asks for itself, and all must get one answer: Invalid for what depends on chance; what
+    depends on the clock (`now()`) or takes a sample gives ranks different files.
     """
     return Where(condition, _fulfilling)
 
@@ -252,6 +261,11 @@ def _fulfilling(snapshot: Snapshot, condition: str) -> pa.Array:
     sql = f"SELECT path FROM files WHERE kind = 'file' AND ({condition}\n)"
     tables: dict[str, _Table] = {"rows_of_files": (MEMORY_SCHEMA, lambda: _files(snapshot))}
     with _connected(tables, (_FILES,)) as connection:
+        volatile = connection.query(_VOLATILE.format(sql.replace("'", "''")))["name"].to_pylist()
+        if volatile:
+            raise Invalid(f"condition {condition!r}", found=", ".join(volatile),
+                          expected="the same files whenever it is asked",
+                          hint="crc32c % 10 = 0 takes a tenth, as if by chance")  # fmt: skip
         return connection.query(sql)["path"]
 
 

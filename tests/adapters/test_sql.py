@@ -172,3 +172,13 @@ def test_a_condition_that_selects_nothing_is_an_error(
 ) -> None:
     with pytest.raises(kind), Feed(lake, sql.where(condition)) as feed:
         next(feed)
+
+
+@pytest.mark.parametrize("condition", ["random() < 0.5", "name = 'it''s' or UUID() > path"])
+def test_a_condition_that_each_rank_answers_differently_is_refused(
+    lake: Lake, condition: str
+) -> None:
+    with pytest.raises(Invalid, match=r"random|uuid"), Feed(lake, sql.where(condition)) as feed:
+        next(feed)
+    with Feed(lake, sql.where("crc32c % 2 = 0 and name <> 'random()'")) as feed:
+        assert next(feed).paths
