@@ -182,9 +182,9 @@ def _head(report: Mapping[str, Any]) -> str:
 
 def _circumstances(report: Mapping[str, Any]) -> str:
     """Return when and where, and what is known of the page cache and the order: a user's own
-    training tells neither."""
+    training tells neither, cells of a volume are some cold and some warm."""
     words = [report["environment"]["date"], report["environment"]["host"]]
-    if "cold" in report:
+    if report.get("cold") is not None:
         cold = "cold: page cache dropped before each run"
         words.append(cold if report["cold"] else "warm page cache")
     if "seed" in report:

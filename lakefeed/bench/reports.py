@@ -75,7 +75,7 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
         "verdict": lines[0],
         "next": "repeat both runs: differences below 5 % are within the noise of one machine",
         "environment": first["environment"],
-        "cold": first.get("cold", False),
+        "cold": first.get("cold"),
     }
 
 

@@ -315,7 +315,6 @@ def _report(
         "title": f"Volume {os.path.abspath(options.directory)}",
         **measured,
         "verdicts": verdicts,
-        "cold": False,
         "seed": options.seed,
         "notes": [
             "the file's own pages are dropped before each cell of reads; pages that a cell reads "

@@ -206,6 +206,7 @@ def test_volume_measures_every_cell_and_cleans_up(tmp_path: Path) -> None:
     for cell in (*facts["reads"], *facts["calls"]):
         assert cell["calls"] > 0
         assert cell["knee"] in (1, 2)
+    assert "warm page cache" not in page.render(facts)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -63,6 +63,8 @@ def test_the_page_says_cold_or_warm_and_the_seed_where_they_are_known() -> None:
     assert "h&lt;1&gt;, warm page cache, seed 7</p>" in page.render(report(cold=False, seed=7))
     assert "h&lt;1&gt;, cold: page cache dropped" in page.render(report(cold=True))
     assert "h&lt;1&gt;</p>" in page.render(report(kind="monitor"))
+    compared = reports.compare([("a", report()), ("b", report())])
+    assert "warm page cache" not in page.render(compared)
 
 
 @pytest.mark.parametrize(
