@@ -37,7 +37,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "logger": record.name,
         }
-        added = {name: record.__dict__[name] for name in _ADDED if record.__dict__.get(name)}
+        known = ((name, record.__dict__.get(name)) for name in _ADDED)
+        added = {name: fact for name, fact in known if fact not in (None, "")}
         if record.exc_info:
             added["traceback"] = self.formatException(record.exc_info)
         # A name in an inbox need not be UTF-8; JSON has escapes for what it has instead.

@@ -71,7 +71,7 @@ class Teller:
         if held != self.status.leader:
             without = f"no lease: {holder}" if holder else "the lease is given back"
             text = f"token {token} is ours" if held else without
-            self._log(logging.INFO, text, token=token)
+            self._log(logging.INFO, text, token=token or None)
             self.waiting(())
             if not held:
                 self._metrics.forget(self._path)

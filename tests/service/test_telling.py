@@ -49,9 +49,12 @@ def test_a_line_of_the_log_has_its_facts_as_fields(caplog: pytest.LogCaptureFixt
     teller = Teller("lake", CompactorMetrics())
     teller.leads(True, "us", 7)
     teller.collected(Collected(GarbagePlan(None, ()), False, 3, 500), None)
-    first, second = lines(caplog)
+    teller.collected(Collected(GarbagePlan(None, ()), False, 1, 0), None)
+    first, second, third = lines(caplog)
     assert (first["lake"], first["token"]) == ("lake", 7)
+    assert "job" not in first
     assert (second["job"], second["files"], second["bytes"]) == ("gc", 3, 500)
+    assert third["bytes"] == 0
 
 
 def test_a_name_that_is_not_utf_8_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -65,7 +68,8 @@ def test_who_gives_the_lease_back_says_so(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.INFO)
     teller = Teller("lake", CompactorMetrics())
     for held, holder in ((True, "us"), (False, "them has it"), (True, "us"), (False, "")):
-        teller.leads(held, holder, 1)
+        teller.leads(held, holder, int(held))
+    assert ["token" in line for line in lines(caplog)] == [True, False, True, False]
     assert [line["message"] for line in lines(caplog)][1::2] == [
         "lake: no lease: them has it", "lake: the lease is given back",
     ]  # fmt: skip
