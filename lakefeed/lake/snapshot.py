@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from lakefeed.errors import Corrupt, Invalid, LakefeedError, NotFound, SnapshotExpired
+from lakefeed.errors import Corrupt, Invalid, NotFound, SnapshotExpired
 from lakefeed.forking import Lazy
 from lakefeed.format import bridge
 from lakefeed.format.columns import ColumnsReader
@@ -349,8 +349,10 @@ class Snapshot:
         )
 
     def _is_retained(self) -> bool:
-        """Tell whether garbage collection has not given this snapshot up, as far as can be told."""
+        """Tell whether garbage collection has not given this snapshot up."""
         try:
             return self.number >= self._shared.newest().horizon
-        except LakefeedError:
-            return False
+        except NotFound as error:
+            # Not as it is: it would pass for a path that is not there.
+            raise SnapshotExpired(f"snapshot {self.number} of {self.name}", expected="its log",
+                                  found="none", hint=error.hint) from error  # fmt: skip

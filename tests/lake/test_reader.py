@@ -269,6 +269,18 @@ def test_an_older_snapshot_without_its_index_is_not_promised_a_new_one() -> None
         assert other.snapshot().get("a") == b"1"
 
 
+def test_a_lake_that_went_away_was_not_garbage_collected(tmp_path: Path) -> None:
+    with new_lake(tmp_path / "lake") as lake:
+        write(lake, {"a": b"1"})
+        lake.merge_index()
+    with Lake.open(tmp_path / "lake") as lake:
+        snapshot = lake.snapshot()
+        (tmp_path / "lake").rename(tmp_path / "away")
+        for read in (lambda: snapshot.get("a"), lambda: snapshot.exists("a"), snapshot.ls):
+            with pytest.raises(SnapshotExpired, match="its log, found none; is the volume mounted"):
+                read()
+
+
 def test_a_snapshot_whose_index_is_gone_is_expired() -> None:
     volume = MemoryVolume()
     with new_lake(volume) as lake:
