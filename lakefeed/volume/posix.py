@@ -127,7 +127,7 @@ class PosixReadableFile(Descriptor):
             return False
         try:
             for offset, length in ranges:
-                end = offset + length
+                end = min(offset + length, self._size)
                 while offset < end:
                     advise(fd, offset, min(step, end - offset), os.POSIX_FADV_WILLNEED)
                     offset += step

@@ -179,6 +179,21 @@ def test_a_kernel_that_moves_little_at_a_time_is_asked_again(
             reader.read_at(90, 11)
 
 
+def test_the_kernel_is_asked_for_nothing_behind_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, asked = PosixVolume(tmp_path), list[tuple[int, int]]()
+    write_file(volume, "a", b"0123456789")
+
+    def advise(fd: int, offset: int, length: int, advice: int) -> None:
+        asked.append((offset, length))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    with volume.open("a") as reader:
+        assert reader.will_need([(2, 3), (8, 1 << 40), (10, 1), (1 << 40, 1 << 40)])
+    assert asked == [(2, 3), (8, 2)]
+
+
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     volume = PosixVolume(tmp_path)
     volume.make_directory("d")
