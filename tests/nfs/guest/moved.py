@@ -1,9 +1,10 @@
 """A reader with open handles whose packs another client removes: moved files are found again.
 
-c2 holds a snapshot and has its packs open. c1 copies every payload into a new pack, commits that
-and deletes the old packs, as compaction and garbage collection do. c2 must read the same bytes.
-Then c1 replaces the files by newer ones and deletes what held the older: c2 must say that its
-snapshot expired, for its handles may still give bytes, but only right ones.
+c2 holds a snapshot and has its packs open. c1 copies every payload into a new pack, commits that,
+gives the snapshot up and deletes the old packs, as compaction and garbage collection do. c2 must
+read the same bytes. Then c1 replaces the files by newer ones and deletes what held the older: c2
+must say that its snapshot expired, for its handles may still give bytes, but only right ones. So
+must programs on c2 that hold the snapshot, too, and have not opened any pack yet.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ def compact(lake: Lake) -> list[str]:
 
 
 def delete(root: Path, packs: list[str]) -> None:
-    """Delete packs that this client has not open: else NFS would only rename them."""
+    """Give up all but the newest snapshot and delete packs, which this client has not open: else
+    NFS would only rename them."""
+    with Lake.open(root) as lake:
+        lake.log.commit(Draft("gc"), lambda state: Changes(horizon=state.number))
     for pack in packs:
         (root / layout.pack_path(pack)).unlink()
     # The server's cache of open files keeps a deleted one for some milliseconds.
@@ -97,20 +101,18 @@ def main(world: World) -> dict[str, Any]:
     near, far = world.c1.root / "moved", world.c2.root / "moved"
     facts: dict[str, Any] = {}
     Lake.create(near).close()
-    with Lake.open(far) as reader:
+    with Lake.open(far) as reader, Lake.open(far) as idle, Lake.open(far) as later:
         put(near, "first")
-        first = reader.snapshot()
+        first, unread, unread_longer = reader.snapshot(), idle.snapshot(), later.snapshot()
         facts["before"] = read(first, "first")
         with Lake.open(near) as lake:
             gone = compact(lake)
         delete(near, gone)
         facts["moved"] = read(first, "first")
-        with Lake.open(far) as late:
-            facts["moved, nothing open"] = read(late.snapshot(first.number), "first")
+        facts["moved, nothing open"] = read(unread, "first")
         second = put(near, "second")
         delete(near, [p for p, info in second.state.packs.items() if info.seq < second.number])
         facts["replaced"] = read(first, "first")
-        with Lake.open(far) as late:
-            facts["replaced, nothing open"] = read(late.snapshot(first.number), "first")
-            facts["newest"] = read(late.snapshot(), "second")
+        facts["replaced, nothing open"] = read(unread_longer, "first")
+        facts["newest"] = read(later.snapshot(), "second")
     return facts
