@@ -59,7 +59,7 @@ class Stored:
     id: str
     path: str
     bytes: int
-    mtime_ns: int
+    changed_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def plan_garbage(facts: Facts) -> GarbagePlan:
     def garbage(file: Stored, reach: Reach) -> bool:
         if file.id in reach.ids:
             return False
-        return file.id in facts.named or file.mtime_ns <= facts.old_before_ns
+        return file.id in facts.named or file.changed_ns <= facts.old_before_ns
 
     freed = [file for file in facts.stored if garbage(file, facts.wanted)]
     gives_up = any(file.id in facts.now.ids for file in freed)
@@ -343,7 +343,7 @@ def _look(volume: Volume, kind: GarbageKind, id_: str, path: str) -> Stored | No
         facts = volume.stat(path)
     except NotFound:
         return None
-    return Stored(kind, id_, path, facts.size, facts.mtime_ns)
+    return Stored(kind, id_, path, facts.size, facts.changed_ns)
 
 
 def _refuse_hidden(lake: Lake, head: State) -> None:

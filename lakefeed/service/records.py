@@ -84,7 +84,7 @@ class Records:
         try:
             os.link(tmp, path)
         finally:
-            os.unlink(tmp)
+            _discard(tmp)
 
     def _write(self, path: str, data: bytes) -> None:
         """Make a file durable, or none: what a full disk cuts short would take up its last room."""
@@ -95,7 +95,7 @@ class Records:
                 file.flush()
                 os.fsync(fd)
         except BaseException:
-            os.unlink(path)
+            _discard(path)
             raise
 
     def _sync(self) -> None:
@@ -113,7 +113,7 @@ class Records:
             return os.fstat(fd).st_mtime_ns
         finally:
             os.close(fd)
-            os.unlink(path)
+            _discard(path)
 
     def tidy(self) -> bool:
         """Remove what a crash left in the middle of a call; True if there may be more to come."""
@@ -123,7 +123,8 @@ class Records:
         for name in names:
             path = os.path.join(self._home, name)
             with suppress(FileNotFoundError):
-                if os.stat(path).st_mtime_ns < old_before_ns:
+                # Not the mtime, in which NFS keeps something else while a file is being made.
+                if os.stat(path).st_ctime_ns < old_before_ns:
                     os.unlink(path)
                 else:
                     young = True
@@ -150,8 +151,7 @@ class Records:
 
     def forget(self, record: Record) -> None:
         """Drop the note of a batch: it was not committed, or its files are gone."""
-        with suppress(FileNotFoundError):
-            os.unlink(self._path(record, "open"))
+        _discard(self._path(record, "open"))
 
     def keep(self, record: Record) -> None:
         """Remember that these files, which stay where they are, were taken in."""
@@ -185,7 +185,7 @@ class Records:
                     yield _unsealed(data, path)
             except Corrupt as error:
                 _logger.warning("a record that cannot be read is dropped: %s", error)
-                os.unlink(path)
+                _discard(path)
 
     def claims(self) -> list[str]:
         """Return the names of the files that were on their way out."""
@@ -211,9 +211,14 @@ class Records:
         whole = replace(self.new(0), files=tuple(files.values()))
         self._note(whole, "taken")
         for name in names:
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(self._home, name))
+            _discard(os.path.join(self._home, name))
         return whole
+
+
+def _discard(path: str) -> None:
+    """Remove a file. NotFound may be the answer to a second sending, the first having done it."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _content(path: str) -> bytes | None:

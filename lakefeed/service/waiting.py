@@ -99,7 +99,9 @@ def judge(path: str, info: os.stat_result, rules: Rules) -> tuple[Candidate, boo
     if info.st_mtime_ns not in TIMES_NS:
         return Bad(path, "modified at a time that a lake cannot hold: expected 1677 to 2262")
     # A time in the future was made up by whoever wrote the file; the change time is the server's.
-    written_ns = info.st_mtime_ns if info.st_mtime_ns <= rules.now_ns else info.st_ctime_ns
+    # So was one of a file that is being made: NFS keeps the CREATE's verifier there for a moment.
+    made_up = info.st_mtime_ns > rules.now_ns or info.st_size == 0
+    written_ns = info.st_ctime_ns if made_up else info.st_mtime_ns
     quiet = rules.now_ns - written_ns >= rules.quiet_ns
     file = Candidate(path, info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns)
     # A rename is a change, but no writing. Without one this is another file, not finished, that was

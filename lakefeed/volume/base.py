@@ -39,10 +39,17 @@ Buffer = bytes | bytearray | memoryview  # a memoryview is of single bytes (form
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """Facts about one file; `mtime_ns` is the file server's clock, never the client's."""
+    """Facts about one file; the times are of the file server's clock, never the client's.
+
+    `mtime_ns` is when its bytes were written, `changed_ns` when anything of it was. How old a file
+    of somebody else is only `changed_ns` tells: an NFS server may keep the verifier of an exclusive
+    CREATE in the mtime until the client has set it (RFC 1813, 3.3.8), so that for a moment a new
+    file looks decades old.
+    """
 
     size: int
     mtime_ns: int
+    changed_ns: int
     links: int
 
 

@@ -11,7 +11,7 @@ from lakefeed.volume.base import FileStat
 
 def file_stat(info: os.stat_result) -> FileStat:
     """Return what a volume says of a file."""
-    return FileStat(info.st_size, info.st_mtime_ns, info.st_nlink)
+    return FileStat(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_nlink)
 
 
 class Descriptor(Closing):

@@ -30,6 +30,9 @@ class _Node:
         self.mtime_ns = mtime_ns
         self.links = 1
 
+    def stat(self) -> FileStat:
+        return FileStat(len(self.data), self.mtime_ns, self.mtime_ns, self.links)
+
 
 class MemoryWritableFile(Closing):
     """A node being written."""
@@ -51,7 +54,7 @@ class MemoryWritableFile(Closing):
     def stat(self) -> FileStat:
         """Return the facts of the file."""
         _check_open(self._closed, "stat")
-        return FileStat(len(self._node.data), self._node.mtime_ns, self._node.links)
+        return self._node.stat()
 
     def sync(self) -> None:
         """Make the bytes survive `power_cut`."""
@@ -108,7 +111,7 @@ class MemoryReadableFile(PlainReads, Closing):
     def stat(self) -> FileStat:
         """Return the facts of the file."""
         _check_open(self._closed, f"stat of {self._path}")
-        return FileStat(len(self._node.data), self._node.mtime_ns, self._node.links)
+        return self._node.stat()
 
     def close(self) -> None:
         """End the reading."""
@@ -190,7 +193,7 @@ class MemoryVolume:
         """Return the facts of a file."""
         with self._lock:
             node = self._node(path)
-        return FileStat(len(node.data), node.mtime_ns, node.links)
+        return node.stat()
 
     def _node(self, path: str) -> _Node:
         node = self._names.get(path)

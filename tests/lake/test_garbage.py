@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,15 @@ def test_an_orphan_goes_only_after_the_grace() -> None:
         clock.pass_days(0.2)
         assert {file.path for file in collect(lake).plan.files} == set(orphans)
         assert contents(lake.snapshot()) == {"a": b"1"}
+
+
+def test_a_file_that_nfs_is_about_to_make_is_not_old(tmp_path: Path) -> None:
+    # Between CREATE and SETATTR of O_EXCL the client's verifier is its mtime.
+    with Lake.create(tmp_path / "lake") as lake:
+        path = layout.tmp_path(layout.new_id())
+        with lake.volume.create(path):
+            os.utime(tmp_path / "lake" / path, (0, 0))
+        assert not collect(lake).plan.files
 
 
 def test_a_directory_among_the_temporary_files_stays(tmp_path: Path) -> None:
@@ -359,7 +369,7 @@ def test_the_plan_never_holds_what_is_reached_or_young_and_unnamed(
     kept = wanted if plan.horizon else now | wanted
     for file in plan.files:
         assert file.id not in kept
-        assert file.id in named or file.mtime_ns <= 4
+        assert file.id in named or file.changed_ns <= 4
     left = stored.keys() - {file.id for file in plan.files}
     for id_ in left - kept:
         assert id_ not in named

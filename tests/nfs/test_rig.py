@@ -75,6 +75,13 @@ def test_link_and_exclusive_create_have_one_winner(facts: Facts) -> None:
     }
 
 
+def test_only_the_change_time_tells_how_old_a_file_is_that_is_being_made(facts: Facts) -> None:
+    # The mtime is the CREATE's verifier until the client sets it: jiffies, taken for a date.
+    ages = facts["being made"]
+    assert abs(ages["ctime"]) < 10
+    assert abs(ages["mtime"]) > 10**6
+
+
 def test_a_file_renamed_over_another_is_seen_once_the_folder_is_opened(facts: Facts) -> None:
     assert facts["renamed over"]["before"] == "old"
     assert facts["renamed over"]["after opening the folder"] == "new"

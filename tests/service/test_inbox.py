@@ -47,6 +47,15 @@ def test_a_file_still_being_written_waits(tmp_path: Path) -> None:
         assert waiting(made.root) == ["big.part", "fresh"]
 
 
+def test_a_file_that_nfs_is_about_to_make_waits(tmp_path: Path) -> None:
+    # Between CREATE and SETATTR of O_EXCL it is empty, and its mtime is the client's verifier.
+    with service(tmp_path, quiet_seconds=3600.0) as made:
+        (made.root / "a.jpg").touch()
+        os.utime(made.root / "a.jpg", (0, 0))
+        assert made.take() == 0
+        assert waiting(made.root) == ["a.jpg"]
+
+
 def test_a_file_seen_under_a_temporary_name_is_complete_once_it_is_renamed(tmp_path: Path) -> None:
     with service(tmp_path, quiet_seconds=3600.0) as made:
         part = made.root / "a.jpg.part"

@@ -17,6 +17,7 @@ from world import World
 
 # The guest's clock stamps files in steps of 10 ms (HZ=100); this is safely past one step.
 TICK_SECONDS = 0.03
+SERVED = Path("/run/export")
 
 
 def locks(a: Path, b: Path) -> list[str]:
@@ -108,6 +109,21 @@ def deleted_under_handle(a: Path, b: Path) -> dict[str, str]:
     }
 
 
+def being_made(world: World) -> dict[str, float]:
+    """Return how old a file looks on the server while c1 makes it exclusively, over a late cable.
+
+    In seconds, by either time: the first look at the file, which is before c1 hears of it.
+    """
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    world.c1.shape(delay_ms=100.0)
+    child = Child.start(outcome, os.open, world.c1.root / "excl.new", flags)
+    assert wait_until((SERVED / "excl.new").exists, 10, step_seconds=0.001)
+    info, now = os.stat(SERVED / "excl.new"), time.time()
+    assert child.value() == "ok"
+    world.c1.shape()
+    return {"mtime": now - info.st_mtime, "ctime": now - info.st_ctime}
+
+
 def refused(a: Path) -> dict[str, str]:
     """Calls that local file systems offer and NFS does not."""
     return {"tmpfile": outcome(os.open, a, os.O_TMPFILE | os.O_WRONLY)}
@@ -140,6 +156,7 @@ def main(world: World) -> dict[str, Any]:
         "renamed over": lambda: renamed_over(a, b),
         "deleted": lambda: deleted_under_handle(a, b),
         "refused": lambda: refused(a),
+        "being made": lambda: being_made(world),
         "delay": lambda: delay(world, 20.0),
     }
     for name, check in checks.items():
