@@ -6,6 +6,7 @@ are numbered in the order of their sorted names, or as the caller's `class_names
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +31,17 @@ class Labelling:
     class_names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        known = self.source in (None, "parent") or self.attribute
-        if not known:
-            raise Invalid("labels", expected='"parent", "attrs.KEY" or None', found=self.source)
-        if self.class_names is not None and len(set(self.class_names)) < len(self.class_names):
-            raise Invalid("class_names", expected="each name once", found=self.class_names)
+        source: object = self.source  # whatever it was called with
+        is_text = isinstance(source, str)
+        if source is not None and not (is_text and (source == "parent" or self.attribute)):
+            raise Invalid("labels", expected='"parent", "attrs.KEY" or None', found=repr(source))
+        names: object = self.class_names
+        if names is None:
+            return
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise Invalid("class_names", expected="a tuple of names", found=repr(names))
+        if len(set(names)) < len(names):
+            raise Invalid("class_names", expected="each name once", found=names)
 
     @property
     def attribute(self) -> str | None:

@@ -71,7 +71,8 @@ class Shuffle:
             return cls(0)
         if text == "global":
             return cls(1)
-        match = re.fullmatch(r"runs=([0-9]{1,18})(?:,window=([0-9]{1,18}))?", text)
+        # Also what is no text: other loaders take True.
+        match = re.fullmatch(r"runs=([0-9]{1,18})(?:,window=([0-9]{1,18}))?", str(text))
         run = 0 if match is None else int(match[1])
         if match is None or not run:
             expected = '"global", "runs=K", "runs=K,window=W" or None'

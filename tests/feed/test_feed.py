@@ -313,6 +313,8 @@ def test_options_that_cannot_be_are_refused_at_once() -> None:
                     {"batch_size": "8"}, {"batch_size": None}, {"world_size": 2.0}, {"epochs": 0},
                     {"epochs": -1}, {"epochs": 1.5}, {"prefetch": 2.5}, {"prefetch": "2"},
                     {"shuffle": "runs=8,window=16", "window": 64},
-                    {"cache": "/local/nvme"}, {"cache": Cache("/local/nvme", "much")}):  # fmt: skip
+                    {"shuffle": True}, {"shuffle": 8}, {"labels": True}, {"labels": 0},
+                    {"class_names": 2}, {"class_names": "cat"}, {"cache": "/local/nvme"},
+                    {"cache": Cache("/local/nvme", "much")}):  # fmt: skip
         with pytest.raises(Invalid):
             FeedOptions(**options)  # type: ignore[arg-type]
