@@ -15,6 +15,7 @@ from lakefeed.feed.order import Shuffle
 from lakefeed.feed.partition import Last, Partition
 from lakefeed.feed.slots import Limits
 from lakefeed.feed.stats import Observer
+from lakefeed.volume.cached import check_bounds
 
 OnCorrupt = Literal["raise", "skip"]
 
@@ -60,6 +61,10 @@ class Cache:
     directory: str | os.PathLike[str]
     bytes: int | str = "100GiB"
     block_bytes: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block_bytes", _whole(self.block_bytes, "cache block_bytes"))
+        check_bounds(self.bytes_max, self.block_bytes)
 
     @property
     def bytes_max(self) -> int:
@@ -108,9 +113,7 @@ class FeedOptions:
             if number is not None or name in _WHOLE:
                 object.__setattr__(self, name, _whole(number, name))
         cache: object = self.cache  # whatever it was called with
-        if isinstance(cache, Cache):
-            _ = cache.bytes_max
-        elif cache is not None:
+        if cache is not None and not isinstance(cache, Cache):
             expected = 'lakefeed.Cache(directory, "100GiB")'
             raise Invalid("cache", expected=expected, found=repr(cache))
         _ = self.order, self.partition, self.labelling

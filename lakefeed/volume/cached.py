@@ -46,18 +46,23 @@ _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 Checksum = Callable[[memoryview], int]
 
 
+def check_bounds(bytes_max: int, block_bytes: int) -> None:
+    """Raise Invalid unless there can be a cache of this size, made of such blocks."""
+    if not BLOCK_BYTES_MIN <= block_bytes <= BLOCK_BYTES_MAX or block_bytes % PIECE_BYTES:
+        expected = f"a multiple of {PIECE_BYTES} up to {BLOCK_BYTES_MAX}"
+        raise Invalid("cache block_bytes", expected=expected, found=block_bytes)
+    if bytes_max < 16 * block_bytes:
+        expected = f"at least 16 blocks of {block_bytes}"
+        raise Invalid("cache bytes", expected=expected, found=bytes_max)
+
+
 class BlockCache:
     """The blocks below one local directory. Safe for threads and processes."""
 
     def __init__(
         self, directory: str | os.PathLike[str], bytes_max: int, block_bytes: int, crc: Checksum
     ) -> None:
-        if not BLOCK_BYTES_MIN <= block_bytes <= BLOCK_BYTES_MAX or block_bytes % PIECE_BYTES:
-            expected = f"a multiple of {PIECE_BYTES} up to {BLOCK_BYTES_MAX}"
-            raise Invalid("cache block_bytes", expected=expected, found=block_bytes)
-        if bytes_max < 16 * block_bytes:
-            expected = f"at least 16 blocks of {block_bytes}"
-            raise Invalid("cache bytes", expected=expected, found=bytes_max)
+        check_bounds(bytes_max, block_bytes)
         self.block_bytes = block_bytes
         self.bytes_max = bytes_max
         self._disk = PosixVolume(directory)

@@ -314,7 +314,14 @@ def test_options_that_cannot_be_are_refused_at_once() -> None:
                     {"epochs": -1}, {"epochs": 1.5}, {"prefetch": 2.5}, {"prefetch": "2"},
                     {"shuffle": "runs=8,window=16", "window": 64},
                     {"shuffle": True}, {"shuffle": 8}, {"labels": True}, {"labels": 0},
-                    {"class_names": 2}, {"class_names": "cat"}, {"cache": "/local/nvme"},
-                    {"cache": Cache("/local/nvme", "much")}):  # fmt: skip
+                    {"class_names": 2}, {"class_names": "cat"},
+                    {"cache": "/local/nvme"}):  # fmt: skip
         with pytest.raises(Invalid):
             FeedOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_cache_that_cannot_be_is_refused_at_once() -> None:
+    for options in ({"bytes": "much"}, {"bytes": 0}, {"bytes": "15MiB"}, {"block_bytes": 1000},
+                    {"block_bytes": "1MiB"}, {"block_bytes": 32 << 20}):  # fmt: skip
+        with pytest.raises(Invalid, match="cache"):
+            Cache("/local/nvme", **options)  # type: ignore[arg-type]
