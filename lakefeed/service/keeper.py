@@ -139,7 +139,7 @@ class Keeper:
             failures += await self._finish("merge", lambda: self._merge(lake, 2))
             if self._options.gc_interval_seconds:
                 failures += await self._finish("gc", lambda: self._collect(lake, orphans=True))
-            await self._look(lake)
+            failures += await self._finish("look", lambda: self._look(lake))
         finally:
             self.stop()
             await holding

@@ -159,3 +159,19 @@ def test_our_mistake_in_one_lake_does_not_end_the_others(
         run("compactd", other, lake, "--config", config, "--once")
     assert sorted(calls) == sorted([str(lake), str(other)])
     assert waiting(box) == []
+
+
+def test_a_look_that_fails_does_not_hide_what_failed_before(
+    run: Run, lake: Path, box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: keeper.Keeper, lake: Lake) -> None:
+        raise VolumeFailed("space", errno=errno.EIO)
+
+    monkeypatch.setattr(keeper.Keeper, "_look", fails)
+    sick = tmp_path / "sick"
+    sick.write_bytes(b"no directory")
+    done = run("compactd", lake, "--inbox", sick, "--inbox", box, "--once")
+    assert done.code == 6
+    assert f"error: volume failed: inbox {sick}" in done.err
+    assert "look failed: VolumeFailed: space" in done.err
+    assert "error: volume failed: space" in run("compactd", lake, "--inbox", box, "--once").err
