@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -155,18 +156,33 @@ class ServiceSettings(BaseSettings):
         )
 
     def _lakes(self) -> tuple[str, ...]:
-        unknown = sorted(self.inboxes.keys() - {*self.lakes})
+        lakes: dict[str, str] = {}
+        for lake in self.lakes:
+            lakes.setdefault(self._place(lake), lake)
+        unknown = sorted(lake for lake in self.inboxes if self._place(lake) not in lakes)
         if unknown:
             raise Invalid("setting inboxes", expected=f"one of {', '.join(self.lakes)}",
                           found=unknown[0])  # fmt: skip
-        if self.inbox and len(self.lakes) > 1:
+        if self.inbox and len(lakes) > 1:
             raise Invalid("setting inbox", expected="one lake, or a table [inboxes] in --config",
-                          found=f"{len(self.lakes)} lakes")  # fmt: skip
-        return tuple(dict.fromkeys(self.lakes))
+                          found=f"{len(lakes)} lakes")  # fmt: skip
+        return tuple(lakes.values())
 
     def _inboxes_of(self, lake: str) -> tuple[InboxOptions, ...]:
-        words = dict.fromkeys((*self.inbox, *self.inboxes.get(lake, ())))
+        place = self._place(lake)
+        named = (words for other, words in self.inboxes.items() if self._place(other) == place)
+        words = dict.fromkeys((*self.inbox, *chain.from_iterable(named)))
         return tuple(self._inbox(word) for word in words)
+
+    def _place(self, lake: str) -> str:
+        """Return what is the same for all spellings of one lake.
+
+        Links are followed only where there are inboxes, which are compared with the lakes anyway: a
+        volume that hangs should not keep the daemon from the other lakes.
+        """
+        if self.inbox or self.inboxes:
+            return os.path.realpath(lake)
+        return str(Path.cwd() / lake)
 
     def _inbox(self, word: str) -> InboxOptions:
         directory, _, prefix = word.partition("=")

@@ -166,6 +166,31 @@ def test_a_link_does_not_hide_that_a_lake_lies_in_an_inbox(tmp_path: Path) -> No
         load(flags, None).options(60)
 
 
+@pytest.mark.parametrize("spelled", ["{}/real/lake/", "{}//real/./lake", "real/lake"])
+def test_a_lake_that_is_named_twice_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelled: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lake, other = f"{tmp_path}/real/lake", spelled.format(tmp_path)
+    (found,) = load({"lakes": [lake, other]}, None).options(60).lakes
+    assert found.path == lake
+    inboxes = {"inboxes": {lake: ["/in"], other: ["/out"]}}
+    (found,) = load({"lakes": [other, lake], **inboxes}, None).options(60).lakes
+    assert found.path == other
+    assert [inbox.directory for inbox in found.inboxes] == ["/in", "/out"]
+
+
+def test_a_lake_that_a_link_names_too_has_all_its_inboxes(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    real, link = f"{tmp_path}/real/lake", f"{tmp_path}/link/lake"
+    flags = {"lakes": [real, link], "inboxes": {link: ["/in"]}}
+    (found,) = load(flags, None).options(60).lakes
+    assert (found.path, [one.directory for one in found.inboxes]) == (real, ["/in"])
+    (found,) = load({"lakes": [real, link], "inbox": ["/in"]}, None).options(60).lakes
+    assert [one.directory for one in found.inboxes] == ["/in"]
+
+
 def test_a_window_may_go_over_midnight() -> None:
     night = Window.parse("22:00-06:00")
     day = Window.parse("9:30-17:00")
