@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lakefeed.lake.lake import Lake
     from lakefeed.lake.snapshot import Snapshot
     from lakefeed.service.options import InboxOptions
-    from lakefeed.service.waiting import Seen
+    from lakefeed.service.waiting import Candidate
 
 commands = typer.Typer()
 
@@ -64,7 +64,7 @@ def inbox(
     alone = load(given, None).model_copy(update={"inboxes": {}})
     (found,) = alone.options(settings.get().timeout_seconds).lakes[0].inboxes
     with open_lake(lake) as opened:
-        facts = _look(found, opened.snapshot()) if dry_run else _take(opened, found)
+        facts = _look(found, opened) if dry_run else _take(opened, found)
     for kind in ("rejected", "left"):
         facts[kind] = [_reported(*one) for one in facts[kind]]
     if as_json:
@@ -80,11 +80,17 @@ def inbox(
     print_line(f"{verb} {amount}; {human_count(facts['early'])} are not complete yet")
 
 
-def _look(options: InboxOptions, snapshot: Snapshot | None = None) -> dict[str, Any]:
-    """Return what a walk finds, changing nothing; with a snapshot also what it has no place for."""
+def _look(options: InboxOptions, lake: Lake | None = None) -> dict[str, Any]:
+    """Return what a walk finds, changing nothing; with a lake also what it has no place for, and
+    without what it was given before."""
+    from lakefeed.service.records import Records, digest
     from lakefeed.service.waiting import Rules, Walk, check_root
 
     check_root(options.directory)
+    snapshot = None if lake is None else lake.snapshot()
+    kept: frozenset[bytes] = frozenset()
+    if lake is not None and options.keep:
+        kept = Records(options.directory).kept(lake.read_id())
     prefix = f"{options.prefix}/" if options.prefix else ""
     # The server's time would take a file to ask for; this machine's will do for a look.
     rules = Rules(time.time_ns(), int(options.quiet_seconds * 1e9), prefix, frozenset())
@@ -93,8 +99,9 @@ def _look(options: InboxOptions, snapshot: Snapshot | None = None) -> dict[str, 
                              "snapshot": None}  # fmt: skip
     try:
         while (seen := walk.next_slice()) is not None:
-            refused = {} if snapshot is None else _refused(snapshot, prefix, seen)
-            taken = [file.size for file in seen.complete if prefix + file.path not in refused]
+            new = [file for file in seen.complete if not kept or digest(file) not in kept]
+            refused = {} if snapshot is None else _refused(snapshot, prefix, new)
+            taken = [file.size for file in new if prefix + file.path not in refused]
             facts["files"] += len(taken)
             facts["bytes"] += sum(taken)
             facts["early"] += len(seen.early)
@@ -106,11 +113,11 @@ def _look(options: InboxOptions, snapshot: Snapshot | None = None) -> dict[str, 
     return facts
 
 
-def _refused(snapshot: Snapshot, prefix: str, seen: Seen) -> dict[str, str]:
+def _refused(snapshot: Snapshot, prefix: str, files: list[Candidate]) -> dict[str, str]:
     """Return why the lake has no place for some of what is complete, by path in the lake."""
     from lakefeed.service.ingest import without_place
 
-    paths = [prefix + file.path for file in seen.complete]
+    paths = [prefix + file.path for file in files]
     kinds = snapshot.locate(paths, ("kind", "seq"))["kind"].to_pylist() if paths else []
     return without_place(snapshot, paths, kinds)
 

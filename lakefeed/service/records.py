@@ -170,6 +170,24 @@ class Records:
         """Yield the batches whose files were kept."""
         yield from self._read("taken")
 
+    def kept(self, lake: str) -> frozenset[bytes]:
+        """Return the digests of what was taken into a lake and kept, for a look that changes
+        nothing: the inbox need not be open."""
+        self._lake = lake
+        try:
+            names = self._names("taken")
+        except FileNotFoundError:
+            return frozenset()  # nobody took anything yet
+        marks: set[bytes] = set()
+        for name in names:
+            path = os.path.join(self._home, name)
+            data = _content(path)
+            # Whoever takes drops a record that cannot be read, and takes its files again.
+            with suppress(Corrupt):
+                record = _unsealed(data, path) if data is not None else None
+                marks.update(map(digest, record.files if record is not None else ()))
+        return frozenset(marks)
+
     def _names(self, state: str) -> list[str]:
         """Return the names of this lake's records, the oldest first."""
         matches = map(_NAME.fullmatch, sorted(os.listdir(self._home)))

@@ -63,6 +63,24 @@ def test_what_is_complete_is_taken_in_once(run: Run, lake: Path, tmp_path: Path)
     assert run("inbox", lake, f"{lake}/in").code == 2
 
 
+def test_a_dry_run_leaves_out_what_was_taken_and_kept(run: Run, lake: Path, tmp_path: Path) -> None:
+    box = tmp_path / "drop"
+    drop(box, "a", b"1")
+    asked = ("inbox", lake, f"{box}=cams", "--keep-inbox", "--json")
+    assert run(*asked, "--dry-run").json["files"] == 1
+    assert run(*asked).json["files"] == 1
+    drop(box, "b", b"22")
+    before = {path: path.stat().st_mtime_ns for path in box.rglob("*")}
+    would = run(*asked, "--dry-run").json
+    assert (would["files"], would["bytes"]) == (1, 2)
+    assert {path: path.stat().st_mtime_ns for path in box.rglob("*")} == before
+    other = tmp_path / "other"
+    assert run("create", other).code == 0
+    would = run("inbox", other, box, "--keep-inbox", "--json", "--dry-run").json
+    assert (would["files"], would["bytes"]) == (2, 3)
+    assert run(*asked).json["files"] == 1
+
+
 def test_the_inboxes_that_compactd_has_are_not_this_commands(
     run: Run, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
