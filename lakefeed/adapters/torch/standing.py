@@ -10,7 +10,9 @@ another loader has served those epochs, and all workers go on from there alike.
 
 An iteration that is abandoned may end workers that had not begun it, so new workers do not rely on
 their slots. Workers made together share a seed: the first to begin takes the furthest epoch of all
-slots and leaves it beside its seed, and the others begin with the same one, however late.
+slots and leaves it beside its seed, and the others begin with the same one, however late. Whoever
+seeds torch anew for each epoch gives the same seed to all that are ever made, so the numbers that
+their parent gives its processes must be near each other, too.
 
 A position within an epoch, set by the main process between two iterations, lies beside the slots
 as JSON. It counts for the epoch it names and is out of date afterwards.
@@ -19,6 +21,7 @@ as JSON. It counts for the epoch it names and is out of date afterwards.
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +42,14 @@ _NO_SEED = -1  # torch draws them from 0 on
 class Turn:
     """Which of how many workers a process is; no worker at all is the first of one.
 
-    `seed` is what torch drew for the workers that were made together, None: no worker.
+    `seed` is what torch drew for the workers that were made together, None: no worker. `first` is
+    which of their parent's processes the first of them is, as far as this one can tell.
     """
 
     worker: int
     workers: int
     seed: int | None = None
+    first: int = 0
 
     @classmethod
     def of_this_process(cls) -> Turn:
@@ -54,7 +59,10 @@ class Turn:
             return cls(0, 1)
         if info.num_workers > WORKERS_MAX:
             raise Invalid("num_workers", expected=f"at most {WORKERS_MAX}", found=info.num_workers)
-        return cls(info.id, info.num_workers, info.seed - info.id)
+        # By default a process is named after how many its parent made before, "ForkProcess-3".
+        number = multiprocessing.current_process().name.rpartition("-")[2]
+        first = int(number) - info.id if number.isdecimal() else 0
+        return cls(info.id, info.num_workers, info.seed - info.id, first)
 
 
 class Standing:
@@ -64,12 +72,13 @@ class Standing:
         slots = (WORKERS_MAX + 1, WORKERS_MAX)
         self._epochs = torch.zeros(slots, dtype=torch.int64).share_memory_()
         self._seeds = torch.full(slots, _NO_SEED, dtype=torch.int64).share_memory_()
-        self._firsts = torch.zeros(slots, dtype=torch.int64).share_memory_()
+        self._makings = torch.zeros(slots, dtype=torch.int64).share_memory_()
+        self._begins = torch.zeros(slots, dtype=torch.int64).share_memory_()
         self._state = torch.zeros(_STATE_BYTES_MAX, dtype=torch.uint8).share_memory_()
 
     def begin(self, turn: Turn) -> tuple[int, dict[str, Any] | None]:
         """Return the epoch that begins now and the state it begins from, None: at its start."""
-        if turn.seed is not None and turn.seed != int(self._seeds[turn.workers, turn.worker]):
+        if turn.seed is not None and not self._made_with(turn)[turn.worker]:
             epoch = self._begin_anew(turn)
         else:
             others = torch.cat([self._epochs[: turn.workers], self._epochs[turn.workers + 1 :]])
@@ -82,15 +91,25 @@ class Standing:
     def _begin_anew(self, turn: Turn) -> int:
         """Return the epoch that the workers made together with this one begin with.
 
-        A worker leaves its first epoch before its seed, and both before it moves its slot. So
-        whoever does not find the seed has looked at slots that nobody of these had moved.
+        A worker leaves its first epoch before what shows that it is of these, and both before it
+        moves its slot. So whoever finds none of these has looked at slots that none had moved.
         """
         furthest = int(self._epochs.max())
-        together = self._firsts[turn.workers][self._seeds[turn.workers] == turn.seed]
+        together = self._begins[turn.workers][self._made_with(turn)]
         epoch = int(together[0]) if len(together) else furthest
-        self._firsts[turn.workers, turn.worker] = epoch
+        self._begins[turn.workers, turn.worker] = epoch
+        self._makings[turn.workers, turn.worker] = turn.first
         self._seeds[turn.workers, turn.worker] = turn.seed
         return epoch
+
+    def _made_with(self, turn: Turn) -> torch.Tensor:
+        """Tell which slots were last begun by a worker that was made together with this one.
+
+        Their numbers follow each other, unless another thread makes processes at the same time.
+        """
+        apart = (self._makings[turn.workers] - turn.first).abs()
+        together: torch.Tensor = (self._seeds[turn.workers] == turn.seed) & (apart < turn.workers)
+        return together
 
     def begun(self, turn: Turn, epoch: int) -> None:
         """Say that a worker serves an epoch: the next one follows it."""

@@ -9,9 +9,9 @@ import pytest
 from lakefeed.adapters.torch.standing import Standing, Turn
 
 
-def turns(seed: int, workers: int = 3) -> list[Turn]:
-    """Workers of one DataLoader, made together."""
-    return [Turn(worker, workers, seed) for worker in range(workers)]
+def turns(seed: int, workers: int = 3, first: int = 1) -> list[Turn]:
+    """Workers of one DataLoader, made together, the first of them as their parent's `first`."""
+    return [Turn(worker, workers, seed, first) for worker in range(workers)]
 
 
 def begin(standing: Standing, these: list[Turn]) -> list[int]:
@@ -26,6 +26,27 @@ def test_workers_made_together_begin_the_same_epoch(order: tuple[int, ...]) -> N
     assert begin(standing, made) == [1, 1, 1]
     begin(standing, turns(13)[1:])
     assert begin(standing, [turns(14)[worker] for worker in order]) == [3, 3, 3]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_workers_of_an_epoch_that_is_seeded_as_the_one_before_begin_the_same_epoch(
+    order: tuple[int, ...],
+) -> None:
+    standing = Standing()
+    begin(standing, turns(11)[:1])  # abandoned: the others were ended before they began
+    made = [turns(11, first=4)[worker] for worker in order]
+    assert begin(standing, made) == [1, 1, 1]
+    begin(standing, turns(11, first=7)[1:])
+    made = [turns(11, first=10)[worker] for worker in order]
+    assert begin(standing, [made[0], made[0], *made[1:]]) == [3, 4, 3, 3]
+
+
+def test_workers_between_which_others_were_made_begin_the_same_epoch() -> None:
+    standing = Standing()
+    begin(standing, turns(11))
+    one = turns(11, first=4)[0]
+    assert begin(standing, [one, *turns(11, first=6)[1:]]) == [1, 1, 1]
+    assert begin(standing, [one]) == [2]
 
 
 def test_a_late_worker_begins_with_the_first_epoch_of_the_others() -> None:
