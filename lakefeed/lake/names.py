@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lakefeed.errors import Invalid, NotFound
+from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format.pack import Meta
 from lakefeed.format.paths import check_path, parents
 from lakefeed.format.rows import TIMES_NS, Kind, Row
@@ -33,7 +33,7 @@ class Names:
         """Refuse a path that cannot be, lies below a file, or is known to be a directory."""
         check_path(path)
         if path in self._parents:
-            if self._view().has_children(path):
+            if self._is_directory(path):
                 raise Invalid(f"path {path!r}", expected="a name for a file", found="a directory")
             self._forget(path)
         self._check_parents(path)
@@ -43,6 +43,7 @@ class Names:
         if self._view().is_file(check_path(path)):
             raise Invalid(f"path {path!r}", expected="a name for a directory", found="a file")
         self._check_parents(path)
+        self._remember([path])
 
     def check_move(self, source: str, target: str) -> list[Row]:
         """Return the rows that a rename moves; refuse one that would mix files and directories.
@@ -80,6 +81,15 @@ class Names:
         if row.kind is Kind.DIR and view.has_children(path):
             raise Invalid(f"delete {path!r}", expected="a file or an empty directory",
                           found="a directory with files in it", hint="delete the tree")  # fmt: skip
+
+    def _is_directory(self, path: str) -> bool:
+        view = self._view()
+        try:
+            return view.has_children(path) or view.stat(path).kind is Kind.DIR
+        except SnapshotExpired:
+            raise
+        except NotFound:
+            return False
 
     def _forget(self, path: str) -> None:
         """Forget a directory that becomes another thing, and those below it."""

@@ -135,3 +135,24 @@ def test_a_stored_directory_stays_until_it_is_deleted() -> None:
         writer.delete("d/e")
         writer.flush()
         assert lake.snapshot().ls() == []
+
+
+def test_no_file_takes_the_place_of_a_directory_that_this_writer_has_made() -> None:
+    with new_lake() as lake, lake.writer(QUIET) as writer:
+        writer.mkdir("a/b", mode=0o700)
+        writer.put("file", b"1")
+        for _ in range(2):
+            for action in (
+                lambda: writer.put("a/b", b""),
+                lambda: writer.symlink("a/b", "x"),
+                lambda: writer.copy("file", "a/b"),
+            ):
+                with pytest.raises(Invalid, match="found a directory"):
+                    action()
+            writer.flush()
+        row = lake.snapshot().stat("a/b")
+        assert (row.kind, row.mode) == (Kind.DIR, 0o700)
+        writer.delete("a/b")
+        writer.put("a/b", b"2")
+        writer.flush()
+        assert contents(lake.snapshot()) == {"a/b": b"2", "file": b"1"}
