@@ -92,6 +92,27 @@ def test_a_directory_is_renamed_with_what_another_writer_has_put_there(shown: bo
     assert not played(scene).snapshot().exists("d")
 
 
+def test_a_file_that_changes_elsewhere_while_it_is_renamed_is_moved_as_it_is_now() -> None:
+    async def scene(here: Here) -> None:
+        await here.read("a")
+        lookup, late = here.tree.lookup, [NEWS]
+
+        async def slow(parent: Directory, name: bytes) -> Any:
+            found = await lookup(parent, name)
+            if name == b"c" and late:
+                here.other("a", late.pop())
+                await here.tree.follow()
+            return found
+
+        here.tree.lookup = slow  # type: ignore[method-assign]
+        await here.rename("a", "c")
+        assert await here.read("c") == NEWS
+        await here.pending.commit()
+
+    snapshot = played(scene).snapshot()
+    assert (snapshot.exists("a"), snapshot.get("c")) == (False, NEWS)
+
+
 def test_what_another_writer_puts_during_a_rename_is_shown_where_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

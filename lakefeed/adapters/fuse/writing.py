@@ -194,11 +194,14 @@ class WriteOperations(ReadOperations):
         ctx: object,
     ) -> None:
         """Move a file, or a directory with everything below it."""
-        _, node = await self._existing(parent_inode_old, name_old)
-        target_directory = await self._parent(parent_inode_new, name_new)
-        if target_directory is self.tree.root and name_new == TIMELINE:
-            raise Error(errno.EROFS)
-        target = await self.tree.lookup(target_directory, name_new)
+        there = False
+        while not there:  # while the one is looked up, another writer may change the other
+            directory, node = await self._existing(parent_inode_old, name_old)
+            target_directory = await self._parent(parent_inode_new, name_new)
+            if target_directory is self.tree.root and name_new == TIMELINE:
+                raise Error(errno.EROFS)
+            target = await self.tree.lookup(target_directory, name_new)
+            there = directory.children.get(name_old) is node
         if len(target_directory.path().encode()) + 1 + len(name_new) > PATH_BYTES_MAX:
             raise Error(errno.ENAMETOOLONG)
         if flags & ~(pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE):
