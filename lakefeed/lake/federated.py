@@ -174,8 +174,15 @@ class FederatedSnapshot:
         failures: list[LakefeedError] = []
         for part in parts:
             try:
-                for table in rows_of(part.snapshot()):
+                snapshot = part.snapshot()
+            except LakefeedError as error:
+                failures.append(error)
+                continue
+            try:
+                for table in rows_of(snapshot):
                     yield _outside(table, part.mount)
+            except VolumeFailed as error:
+                failures.append(_sick(part.mount, error))
             except LakefeedError as error:
                 failures.append(error)
         if failures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -199,6 +200,17 @@ def test_two_sick_lakes_are_both_named(world: World) -> None:
         list(lakes.snapshot().scan())
     assert "/train" in failed.value.text
     assert "/cameras-line1!" in failed.value.text
+
+
+def test_lakes_that_become_sick_under_a_view_are_named(world: World) -> None:
+    with world.federation() as lakes:
+        snapshot = lakes.snapshot()
+        snapshot.prepare()
+        for volume in world.volumes.values():
+            volume.open = Mock(side_effect=VolumeFailed("open"))  # type: ignore[method-assign]
+        with pytest.raises(VolumeFailed) as failed:
+            list(snapshot.scan())
+    assert all(f"at '{prefix}'" in failed.value.text for prefix in FILES)
 
 
 def test_damage_is_corrupt_and_named_with_its_whole_path(world: World) -> None:
