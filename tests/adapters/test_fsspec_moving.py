@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Conflict, Invalid, Lake
-from lakefeed.adapters.fsspec import LakeFileSystem
+from lakefeed.adapters.fsspec import LakeFileSystem, committing
 from lakefeed.lake.batch import Operation, PutHandle
-from lakefeed.lake.writer import Writer
+from lakefeed.lake.writer import Writer, WriterOptions
 
 
 def test_moves_and_copies_move_no_bytes(fs: LakeFileSystem) -> None:
@@ -181,6 +181,27 @@ def test_nothing_buries_a_directory_of_another_lake(
     assert fs.cat(two, recursive=True) == {f"{two}/full/x": b"x"}
     assert fs.isdir(f"{two}/full")
     assert fs.cat(one, recursive=True) == {f"{one}/d/f": b"f", f"{one}/d/g": b"g"}
+
+
+def test_what_comes_from_elsewhere_waits_in_memory_no_longer_than_for_a_part(
+    lakes: tuple[LakeFileSystem, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs, one, two = lakes
+    monkeypatch.setattr(committing, "IN_PARTS", WriterOptions(flush_bytes=4000))
+    files = {f"{number:02}": bytes([number]) * 1000 for number in range(40)}
+    fs.pipe({f"{one}/many/{name}": data for name, data in files.items()})
+    fs.pipe_file(f"{two}/buried/39/x", b"x")
+    with pytest.raises(IsADirectoryError):
+        fs.copy(f"{one}/many/*", f"{two}/buried/")
+    assert fs.find(two) == [f"{two}/buried/39/x"]
+    for action in (fs.copy, fs.mv):
+        target = f"{two}/{action.__name__}"
+        with Lake.open(two) as lake:
+            before = lake.snapshot().number
+            action(f"{one}/many", target, recursive=True)
+            assert lake.snapshot().number >= before + 5
+        assert fs.cat(target, recursive=True) == {f"{target}/{n}": d for n, d in files.items()}
+    assert fs.find(one) == [f"{one}/d/f", f"{one}/d/g"]
 
 
 def test_names_can_be_handed_on_between_lakes(lakes: tuple[LakeFileSystem, str, str]) -> None:

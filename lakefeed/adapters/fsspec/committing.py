@@ -15,10 +15,11 @@ from typing import Any
 
 from fsspec.transaction import Transaction
 
+from lakefeed.adapters.fsspec.local import store
 from lakefeed.adapters.fsspec.moving import Move, kind_at
 from lakefeed.adapters.fsspec.places import Place
-from lakefeed.adapters.fsspec.reading import ReadingFileSystem
-from lakefeed.adapters.fsspec.writing import TOGETHER, Group, Lanes
+from lakefeed.adapters.fsspec.reading import Found, ReadingFileSystem
+from lakefeed.adapters.fsspec.writing import IN_PARTS, TOGETHER, Group, Lanes
 from lakefeed.format.rows import Kind
 from lakefeed.lake.writer import Writer, WriterOptions
 
@@ -56,6 +57,7 @@ class _Current(threading.local):
     group: Group | None = None
     downloads: list[tuple[str, str]] | None = None
     uploads: list[tuple[Place, str]] | None = None
+    copies: list[tuple[Place, Found]] | None = None
     move: Move | None = None
 
 
@@ -101,6 +103,43 @@ class CommittingFileSystem(ReadingFileSystem):
             if not done:
                 group.drop()
             self.places.forget_newest()
+
+    def _options_for(self, path1: Any, path2: Any) -> WriterOptions:
+        """Return how a copy is committed: in parts if nothing but bytes from elsewhere comes in."""
+        sources, targets = (
+            [self._place(one) for one in (path if isinstance(path, list) else [path])]
+            for path in (path1, path2)
+        )
+        into = {place.lake.name for place in targets}
+        from_there = all(place.at is not None or place.lake.name not in into for place in sources)
+        return IN_PARTS if from_there else TOGETHER
+
+    @contextmanager
+    def _copying(self, path1: Any, path2: Any) -> Iterator[None]:
+        """Commit what the block copies. Bytes are read behind the block, so that none of them is
+        stored, and perhaps committed, before all names were looked at."""
+        options = self._options_for(path1, path2)
+        with self._together(options) as group:
+            if options is TOGETHER:
+                yield
+                return
+            copies = self._current.copies = []
+            try:
+                yield
+            finally:
+                self._current.copies = None
+            group.check_files([target for target, _ in copies])
+            for target, found in copies:
+                store(group.writer(target.lake), target.path, found, found[1].mtime_ns)
+
+    def _bring(self, target: Place, found: Found) -> None:
+        """Store a file from elsewhere under a path, or at the end of the copy it belongs to."""
+        if self._current.copies is not None:
+            self._current.copies.append((target, found))
+            return
+        with self._together() as group:
+            group.will_hold(target)
+            store(group.writer(target.lake), target.path, found, found[1].mtime_ns)
 
     @contextmanager
     def _changing(self, path: str) -> Iterator[tuple[str, Writer]]:

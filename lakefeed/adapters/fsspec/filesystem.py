@@ -1,9 +1,10 @@
 """`LakeFileSystem`: a lake for everything that speaks fsspec, the writing half.
 
-Each call is one commit and durable when it returns, however many files it concerns (`put` of a big
-tree commits in parts, so that memory stays bounded). Inside `with fs.transaction:` all calls are
-one commit at its end; until then reads, this filesystem's own included, show the lake without them.
-Copies and moves inside a lake move no bytes. A path that names a snapshot is read-only (EROFS).
+Each call is one commit and durable when it returns, however many files it concerns (a big tree from
+elsewhere, `put` or copied, commits in parts, so that memory stays bounded). Inside `with
+fs.transaction:` all calls are one commit at its end; until then reads, this filesystem's own
+included, show the lake without them. Copies and moves inside a lake move no bytes. A path that
+names a snapshot is read-only (EROFS).
 """
 
 from __future__ import annotations
@@ -332,14 +333,13 @@ class LakeFileSystem(CommittingFileSystem):
         if row.kind is Kind.DIR:
             self.makedirs(path2, exist_ok=True)
             return
-        with self._together() as group:
-            group.will_hold(target)
-            store(group.writer(target.lake), target.path, (snapshot, row), row.mtime_ns)
+        self._bring(target, (snapshot, row))
 
-    def copy(self, *args: Any, **options: Any) -> None:
-        """Copy files or trees in one commit; inside a lake no bytes move."""
-        with self._together():
-            super().copy(*args, **options)
+    def copy(self, path1: Any, path2: Any, *args: Any, **options: Any) -> None:
+        """Copy files or trees: inside a lake no bytes move, and it is one commit; bytes of another
+        lake or of a snapshot are committed in parts, once all names are looked at."""
+        with self._copying(path1, path2):
+            super().copy(path1, path2, *args, **options)
 
     def mv(self, path1: Any, path2: Any, **options: Any) -> None:
         """Move files or a directory; inside a lake that is one commit, and no bytes move.
@@ -347,7 +347,7 @@ class LakeFileSystem(CommittingFileSystem):
         To another lake they are copied, and removed once the copies are durable. Conflict, and
         nothing is removed, if one has changed meanwhile.
         """
-        with self._together() as group:
+        with self._together(self._options_for(path1, path2)) as group:
             if self._rename(path1, path2, options.get("maxdepth")) or path1 == path2:
                 return
             for path in path1 if isinstance(path1, list) else [path1]:
