@@ -6,7 +6,8 @@ file was deleted by another client) is dropped and opened by name once more; if 
 too, NotFound says so and the caller looks for the same bytes in a newer snapshot.
 
 All tables of a process together leave half of its descriptors free: the one with the most files
-gives up idle ones. They are closed by a thread made for it, because that table's volume may hang.
+gives up idle ones. Who has just opened one there closes them, so that opening is never faster than
+closing; those of another table are closed by a thread made for it, as its volume may hang.
 
 After `close` a file is lent to whoever still asks, and closed behind them: a thread that a volume
 kept waiting meanwhile leaves nothing open. The lock guards the table and `_closed` only; opening
@@ -58,7 +59,7 @@ class _Slot:
     doomed: bool = False
 
 
-def _relieve() -> None:
+def _relieve(opener: OpenFiles) -> None:
     """Have the table with the most files give up idle ones, if all together hold too many."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     # A copy of the references is one step to Python: no lock that a fork could find taken.
@@ -66,8 +67,12 @@ def _relieve() -> None:
     surplus = sum(table.count for table in tables) - soft // _ALL_SHARE
     if surplus <= 0 or soft == resource.RLIM_INFINITY:
         return
-    idle = max(tables, key=lambda table: table.count).give_up(surplus + _SPARE_FILES)
+    most = max(tables, key=lambda table: table.count)
+    idle = most.give_up(surplus + _SPARE_FILES)
     if not idle:
+        return
+    if most is opener:
+        _close_all(idle)
         return
     closing = threading.Thread(target=_close_all, args=(idle,), name="lakefeed-close", daemon=True)
     try:
@@ -146,7 +151,7 @@ class OpenFiles:
         if surplus > 0:
             spare += self.give_up(surplus)
         _close_all(spare)
-        _relieve()
+        _relieve(self)
         return slot
 
     def give_up(self, most: int) -> list[_Slot]:

@@ -48,6 +48,31 @@ def test_all_lakes_together_leave_half_of_the_descriptors_free(
         assert readings["open"].calls - closed <= 20
 
 
+def test_who_opens_many_files_closes_those_that_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed_by = []
+
+    class Noting(MeteredReadableFile):
+        def close(self) -> None:
+            closed_by.append(threading.current_thread())
+            super().close()
+
+    class Noted(MeteredVolume):
+        def open(self, path: str) -> MeteredReadableFile:
+            return Noting(self._inner.open(path), self.meter)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
+    monkeypatch.setattr(files_module, "_everybody", weakref.WeakValueDictionary())
+    inner = MemoryVolume()
+    table = OpenFiles(Noted(inner, Meter()))
+    for number in range(100):
+        write_file(inner, f"{number}", b"bytes")
+        assert table.read(f"{number}", lambda file: file.read_at(0, 5)) == b"bytes"
+        assert number + 1 - len(closed_by) == table.count <= 20
+    assert {*closed_by} == {threading.current_thread()}
+
+
 def test_a_volume_that_hangs_closes_its_files_in_nobodys_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
