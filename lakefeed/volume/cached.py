@@ -6,7 +6,8 @@ trusted and nothing in it can be half there: every 64 KiB of a block carry a che
 compared on the way out (I7), and a block is written under a temporary name and appears by a rename.
 One that is torn by a power cut, damaged or of another length is removed and fetched anew, and so is
 one that was damaged before it came here, when whoever verifies its bytes says so (`distrust`). Two
-processes that fetch one block at once do the work twice and no harm.
+processes that fetch one block at once do the work twice and no harm; threads of one wait for each
+other (`fetches`).
 
 When the cache nears its bound, blocks are removed until an eighth of it is free, chosen at random:
 an epoch reads everything once, and for that any order of age keeps nothing at all. A local disk
@@ -20,13 +21,16 @@ import hashlib
 import os
 import random
 import struct
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.forking import new_lock
 from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
+from lakefeed.volume.fetches import Fetches
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import deal_out, total_bytes
 from lakefeed.volume.posix import PosixVolume
@@ -67,6 +71,7 @@ class BlockCache:
         self.bytes_max = bytes_max
         self._disk = PosixVolume(directory)
         self._crc = crc
+        self.fetches = Fetches()
         self._lock = new_lock()  # guards all below
         self._hits = 0
         self._misses = 0
@@ -81,7 +86,7 @@ class BlockCache:
         return self._disk.name
 
     def counts(self) -> tuple[int, int]:
-        """Return how many blocks were found and how many were not, by this object."""
+        """Return how many blocks this object found, and how many were fetched for it."""
         with self._lock:
             return self._hits, self._misses
 
@@ -119,7 +124,6 @@ class BlockCache:
                 self._drop(name)
         with self._lock:
             self._hits += found
-            self._misses += not found
         return found
 
     def _read(self, file: ReadableFile, length: int, into: memoryview, start: int) -> bool:
@@ -161,6 +165,8 @@ class BlockCache:
 
     def keep(self, path: str, block: int, data: memoryview) -> None:
         """Add a block; a disk that refuses it is counted and otherwise ignored."""
+        with self._lock:
+            self._misses += 1
         pieces = [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
         table = struct.pack(f"<{len(pieces)}I", *map(self._crc, pieces))
         head = _HEADER.pack(_MAGIC, len(data), PIECE_BYTES, self._crc(memoryview(table)))
@@ -268,19 +274,34 @@ class CachedFile(PlainReads, Closing):
 
     def _fill(self, offset: int, into: memoryview) -> None:
         """Take what the cache has; fetch each stretch of missing blocks with one read."""
-        size, end = self._cache.block_bytes, offset + len(into)
+        size, fetches = self._cache.block_bytes, self._cache.fetches
         missing: list[int] = []
-        for block in range(offset // size, -(-end // size)):
-            low, high = max(offset, block * size), min(end, (block + 1) * size)
-            length = min(size, self.size - block * size)
-            part = into[low - offset : high - offset]
-            if not self._cache.find(self._path, block, length, part, low - block * size):
-                if missing and missing[-1] != block - 1:
-                    self._fetch(missing, offset, into)
-                    missing = []
-                missing.append(block)
-        if missing:
-            self._fetch(missing, offset, into)
+        others: list[tuple[int, threading.Event]] = []
+        try:
+            for block in range(offset // size, -(-(offset + len(into)) // size)):
+                ended = fetches.of(self._path, block)
+                if ended is None and not self._take(block, offset, into):
+                    ended = fetches.begin(self._path, block)
+                    if ended is None:
+                        missing.append(block)
+                if ended is not None:
+                    others.append((block, ended))
+            for _, stretch in groupby(enumerate(missing), lambda at: at[1] - at[0]):
+                self._fetch([block for _, block in stretch], offset, into)
+        finally:
+            fetches.end(self._path, missing)
+        for block, ended in others:
+            fetches.wait(self._path, block, ended)
+            if not self._take(block, offset, into):
+                self._fetch([block], offset, into)
+
+    def _take(self, block: int, offset: int, into: memoryview) -> bool:
+        """Fill what a block holds of `into`, which begins at `offset`; False if it is not there."""
+        size = self._cache.block_bytes
+        low, high = max(offset, block * size), min(offset + len(into), (block + 1) * size)
+        length = min(size, self.size - block * size)
+        part = into[low - offset : high - offset]
+        return self._cache.find(self._path, block, length, part, low - block * size)
 
     def _fetch(self, blocks: list[int], offset: int, into: memoryview) -> None:
         size = self._cache.block_bytes

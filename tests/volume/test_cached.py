@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lakefeed.errors import Invalid
+from lakefeed.errors import Invalid, VolumeFailed
 from lakefeed.format.checksum import crc32c
+from lakefeed.volume import fetches as fetches_module
 from lakefeed.volume.base import Volume, write_file
 from lakefeed.volume.cached import PIECE_BYTES, BlockCache, CachedVolume
+from lakefeed.volume.fetches import Fetches
 from lakefeed.volume.memory import MemoryVolume
-from lakefeed.volume.metered import Meter, MeteredVolume
+from lakefeed.volume.metered import Meter, MeteredReadableFile, MeteredVolume
 from lakefeed.volume.posix import PosixVolume
 from tests.volume.conformance import VolumePromises
 
@@ -203,3 +208,64 @@ def test_a_block_that_somebody_takes_to_make_room_was_not_refused(
     assert (cache.refused, cache.failures, cache.filled_bytes) == (0, 0, 0)
     cache.keep("packs/a", 0, memoryview(bytes(BLOCK)))
     assert BLOCK < cache.filled_bytes < 2 * BLOCK
+
+
+class SideBySide:
+    """Two readers of one block; the volume answers the first one only when the second waits."""
+
+    def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.rig = rig
+        self.asked, self.answer = threading.Event(), threading.Event()
+        self.failing = False
+        usual, wait = MeteredReadableFile.read_into, Fetches.wait
+
+        def slowly(file: MeteredReadableFile, *args: Any) -> int:
+            if not self.asked.is_set():
+                self.asked.set()
+                assert self.answer.wait(60)
+                if self.failing:
+                    raise VolumeFailed("read")
+            return usual(file, *args)
+
+        def waiting(fetches: Fetches, *args: Any) -> None:
+            if fetches_module.PATIENCE_SECONDS:
+                self.answer.set()
+            wait(fetches, *args)
+
+        monkeypatch.setattr(MeteredReadableFile, "read_into", slowly)
+        monkeypatch.setattr(Fetches, "wait", waiting)
+        monkeypatch.setattr(fetches_module, "PATIENCE_SECONDS", 60.0)
+
+    def read(self) -> tuple[Future[bytes], bytes]:
+        """Return what the first reader gets, and the second one's bytes."""
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                first = pool.submit(self.rig.read, 5, 10)
+                assert self.asked.wait(60)
+                return first, self.rig.read(BLOCK - 5, 10)
+            finally:
+                self.answer.set()
+
+
+def test_readers_side_by_side_fetch_a_block_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = SideBySide(rig, monkeypatch).read()
+    assert (first.result(), second) == (rig.data[5:15], rig.data[BLOCK - 5 : BLOCK + 5])
+    assert rig.fetched_bytes() == 2 * BLOCK
+
+
+def test_a_reader_fetches_what_another_one_could_not(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = SideBySide(rig, monkeypatch)
+    both.failing = True
+    first, second = both.read()
+    assert second == rig.data[BLOCK - 5 : BLOCK + 5]
+    with pytest.raises(VolumeFailed):
+        first.result()
+
+
+def test_a_fetch_that_hangs_keeps_nobody_waiting(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = SideBySide(rig, monkeypatch)
+    monkeypatch.setattr(fetches_module, "PATIENCE_SECONDS", 0.0)
+    first, second = both.read()
+    assert (first.result(), second) == (rig.data[5:15], rig.data[BLOCK - 5 : BLOCK + 5])
