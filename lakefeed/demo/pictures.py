@@ -50,7 +50,9 @@ def arrange(paths: Iterable[str]) -> list[Picture]:
         parts = PurePosixPath(path).parts
         if len(parts) > 1 and PurePosixPath(path).suffix.lower() in SUFFIXES:
             part = "val" if crc32c(path.encode()) % HELD_OUT_OF == 0 else "train"
-            target = f"{part}/{parts[0]}/{'_'.join(parts[1:])}"
+            # Classes are flat in the lake, and no two pictures of a tree may meet there.
+            name = "/".join(parts[1:]).replace("%", "%25").replace("/", "%2F")
+            target = f"{part}/{parts[0]}/{name}"
             pictures.append(Picture(path, parts[0], target))
     return pictures
 

@@ -190,3 +190,11 @@ def test_the_split_is_a_function_of_the_name() -> None:
     assert 120 < held_out < 240
     assert whole["a/1.png"].split("/", 1)[1] == "a/1.png"
     assert arrange(["top.png", "a/notes.txt", "a"]) == []
+
+
+def test_no_picture_takes_the_place_of_another() -> None:
+    named = [f"cats/{n}{name}" for n in range(20) for name in ("_x.png", "/x.png", "%2Fx.png")]
+    targets = [picture.target for picture in arrange(named)]
+    assert len({*targets}) == len(named)
+    assert {target.split("/")[1] for target in targets} == {"cats"}
+    assert {target.count("/") for target in targets} == {2}
