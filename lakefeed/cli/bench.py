@@ -95,7 +95,7 @@ def train(
     lakefeed bench train /mnt/lake --device cpu --framework torch --model cnn
     """
     asked = SimpleNamespace(**locals())
-    _check_device(asked)
+    _check_flags(asked)
     benching.check_report(report)
     with benching.live(watch, quiet or as_json, metrics_port) as shown:
         facts = _measure(asked, shown)
@@ -104,8 +104,9 @@ def train(
         raise typer.Exit(EXIT_BUG)
 
 
-def _check_device(asked: Any) -> None:
-    """Refuse what only emulated accelerators have where a real model trains, and the other way."""
+def _check_flags(asked: Any) -> None:
+    """Refuse what only emulated accelerators have where a real model trains, and the other way;
+    and what says something of another flag that is not there."""
     emulated = asked.device is options.Device.emulated
     flags = _REAL_ONLY if emulated else _EMULATED_ONLY
     given = [flag for flag in flags if _is_given(asked.context, flag)]
@@ -114,6 +115,8 @@ def _check_device(asked: Any) -> None:
         found = f"--device {asked.device.value}"
         hint = "name a --device, or leave it out" if emulated else "leave it out"
         raise Invalid(", ".join(given), expected=expected, found=found, hint=hint)
+    if not asked.sweep and _is_given(asked.context, "--sweep-max"):
+        raise Invalid("--sweep-max", expected="--sweep with it", found="none")
 
 
 def _is_given(context: typer.Context, flag: str) -> bool:

@@ -96,6 +96,7 @@ def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file:
         (("bench", "train", lake, *own, "--device", "cpu", "--check"), 2, "leave it out"),
         (("bench", "train", lake, *own, "--device", "cpu", "--harness", "lean"), 2, "--harness"),
         (("bench", "train", lake, *own, "--batch-size", 32), 2, "--batch-size, expected a real"),
+        (("bench", "train", lake, *own, "--sweep-max", 4), 2, "--sweep-max, expected --sweep"),
         (("bench", "train", lake, *own, "--metrics-port", port), 2, "a free port"),
         (("bench", "feed", lake, "--batch-sizes", "999"), 2, "batch of 999"),
         (("bench", "feed", lake, "--batch-sizes", "²"), 2, "write numbers"),
