@@ -5,7 +5,8 @@ others together, READ_BYTES at a time; what is bigger comes in pieces. 4. Hand e
 
 Every byte is verified before a target may call it complete (I7): small files before they are handed
 over, big ones with their last piece. A damaged file, or one that the target cannot take, is counted
-and named in the report while the rest goes on; a target that is full or broken ends the export.
+and named in the report while the rest goes on; a target that is full or broken ends the export. So
+is a row that no writer of a lake could have made: its name might lead out of the target.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import pyarrow as pa
 
 from lakefeed.errors import Corrupt, Invalid
 from lakefeed.format.checksum import crc32c
-from lakefeed.format.paths import check_prefix
+from lakefeed.format.paths import check_path, check_prefix
 from lakefeed.format.rows import Kind, Row, rows_from_table
 from lakefeed.lake.query import Query
 from lakefeed.lake.snapshot import Snapshot
@@ -164,10 +165,21 @@ class _Export:
     def _rows(self) -> Iterator[tuple[Row, str]]:
         for table in self._snapshot.find(self._query):
             for row in rows_from_table(table):
-                if not self._is_root(row):
-                    yield row, self._name(row.path)
+                if not self._is_root(row) and (name := self._name_or_none(row)) is not None:
+                    yield row, name
+
+    def _name_or_none(self, row: Row) -> str | None:
+        try:
+            return self._name(row.path)
+        except Refused:
+            return None  # reported when its turn came
 
     def _name(self, path: str) -> str:
+        """Return what a path is called in the target; Refused for one that is none of a lake."""
+        try:
+            check_path(path)
+        except Invalid as error:
+            raise Refused(f"no path for a lake: expected {error.expected}") from error
         if not self._prefix:
             return path
         if path == self._prefix:

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,13 +14,19 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import LakefeedError, SnapshotExpired, VolumeFailed
+from lakefeed.format.pack import Meta
+from lakefeed.format.payload import encode
 from lakefeed.format.rows import Row
+from lakefeed.lake.log import Draft
+from lakefeed.lake.packing import new_pack
 from lakefeed.transfer import reading
+from lakefeed.transfer.archives import TarTarget
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
 from lakefeed.transfer.importing import ImportOptions, import_tree
 from lakefeed.transfer.problems import KEPT_MAX, Problems
 from lakefeed.transfer.reading import Blocks, ReadOptions, Wanted, read_block
+from lakefeed.transfer.shards import Shards
 from lakefeed.transfer.walk import Walk, WalkOptions
 from tests.transfer.trees import facts
 
@@ -223,6 +230,30 @@ def test_a_link_that_no_file_system_has_is_reported(lake: Lake, tmp_path: Path) 
     report = export(lake.snapshot(), DirectoryTarget(tmp_path / "out"))
     assert [problem.path for problem in report.problems] == ["empty", "nul"]
     assert os.listdir(tmp_path / "out") == ["z"]
+
+
+def put_row(lake: Lake, path: str) -> None:
+    """Commit a file under a name that no writer takes, as another program might."""
+    payload = encode(b"of another program")
+    pack = new_pack(lake.volume, 0, lambda pack, now_ns: pack.add(path, payload, Meta(now_ns)))
+    lake.append([pack], Draft("another program"))
+
+
+@pytest.mark.parametrize("path", ["../out", "a/../../out", "/out", "a//out", "a/\0out", ".", ""])
+def test_a_name_that_leads_out_of_the_target_is_refused(
+    lake: Lake, tmp_path: Path, path: str
+) -> None:
+    put_row(lake, path)
+    put_row(lake, "sound")
+    target = tmp_path / "target"
+    done = export(lake.snapshot(), DirectoryTarget(target))
+    (problem,) = done.problems
+    assert "no path for a lake" in problem.reason
+    assert (done.files, os.listdir(target)) == (1, ["sound"])
+    assert sorted(os.listdir(tmp_path)) == ["lake", "target"]
+    export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "out.tar"))))
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert tar.getnames() == ["sound"]
 
 
 @pytest.mark.parametrize("error", [SnapshotExpired("the file"), VolumeFailed("pack", errno=13)])
