@@ -252,8 +252,7 @@ class ColumnsReader:
         if not self.groups.rows[number]:
             return set()
         statistics = self._metadata.row_group(number).column(_KIND_COLUMN).statistics
-        known = statistics is not None and statistics.has_min_max
-        return {str(statistics.min), str(statistics.max)} if known else None
+        return rows_format.bounds_of(statistics)
 
     def _check_version(self) -> None:
         version = self.meta.get("lakefeed.format")
@@ -307,6 +306,7 @@ class ColumnsReader:
             table = file.read_row_groups(
                 list(range(start, end)), columns=columns, use_threads=end - start > 8
             )
+            rows_format.check_text(table)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise Corrupt(self._subject, expected="row groups", found=str(error)) from error
         expected = sum(groups.rows[start:end])

@@ -7,17 +7,20 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from crc32c import crc32c
 
 from lakefeed.errors import Corrupt, Invalid
-from lakefeed.format.columns import MAGIC, SEAL, SEAL_MAGIC
+from lakefeed.format import rows as rows_format
+from lakefeed.format.columns import MAGIC, SEAL, SEAL_MAGIC, ColumnsWriter
 from lakefeed.format.pack import Meta, PackWriter, row_bounds
 from lakefeed.format.payload import encode
 from lakefeed.format.rows import Codec, Kind, Row
 from tests.format.samples import (
     OTHER_ID,
     PACK_ID,
+    Sink,
     contents,
     packed,
     reader_of,
@@ -223,6 +226,26 @@ def resealed(data: bytes, change: Callable[[bytearray], None]) -> bytes:
     footer = bytearray(data[-length:])
     change(footer)
     return data[:at] + SEAL.pack(SEAL_MAGIC, crc32c(footer), len(footer)) + bytes(footer)
+
+
+@pytest.mark.parametrize("column", ["path", "kind", "pack", "codec", "attrs"])
+def test_words_that_are_no_text_are_corrupt(column: str) -> None:
+    words = pa.array([b"00000", b"\xff", b"00002"], pa.binary()).view(pa.string())
+    if column == "attrs":
+        words = pa.MapArray.from_arrays([0, 1, 2, 3], words, words)
+    table = rows_format.to_file(rows_format.table_from_rows(ROWS[:3]), PACK_ID, 1)
+    at = table.column_names.index(column)
+    sink = Sink()
+    sink.write([MAGIC])
+    writer = ColumnsWriter(sink.write, len(MAGIC), {})
+    writer.add(table.set_column(at, rows_format.FILE_SCHEMA.field(at), words))
+    writer.close()
+    reader = reader_of(bytes(sink.data))
+    with pytest.raises(Corrupt, match="UTF8"):
+        reader.read(0, 1)
+    with pytest.raises(Corrupt, match="UTF8"):
+        reader.read(0, 1, [column])
+    assert reader.kinds(0) == (None if column == "kind" else {"file"})
 
 
 @pytest.mark.parametrize("noise", [b"", b"\0" * 500, b"\xff" * 500, bytes(range(256)) * 2])
