@@ -10,6 +10,7 @@ The set is shared by threads; each step on it is atomic, and forgetting a name o
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 
 from lakefeed.errors import Invalid, NotFound, SnapshotExpired
@@ -115,8 +116,11 @@ class Names:
         self._remember(parents(path))
 
 
-def check_facts(path: str, meta: Meta) -> None:
-    """Refuse what no row can say of a file: one such row would fail the whole batch."""
+def check_facts(path: str, meta: Meta) -> Meta:
+    """Refuse what no row can say of a file: one such row would fail the whole batch.
+
+    Return what a lake keeps of it: of a mode, as stat(2) gives it, the permission bits.
+    """
     if not TIMES_NS.start <= meta.mtime_ns < TIMES_NS.stop:
         raise Invalid(f"time of {path!r}", expected="one from 1678 to 2262",
                       found=f"{meta.mtime_ns} ns")  # fmt: skip
@@ -125,6 +129,7 @@ def check_facts(path: str, meta: Meta) -> None:
     for text in (part for pair in (meta.attrs or {}).items() for part in pair):
         if not _is_text(text):
             raise Invalid(f"attributes of {path!r}", expected="text", found=repr(text))
+    return meta._replace(mode=stat.S_IMODE(meta.mode))
 
 
 def _is_text(value: object) -> bool:

@@ -62,9 +62,8 @@ class DirectoryTarget:
                 return True
             if row.kind is Kind.SYMLINK:
                 return not stat.S_ISLNK(info.st_mode)
-            return (
-                stat.S_IFMT(info.st_mode) != stat.S_IFREG or stat.S_IMODE(info.st_mode) != row.mode
-            )
+            here = stat.S_IMODE(info.st_mode)
+            return not stat.S_ISREG(info.st_mode) or here != stat.S_IMODE(row.mode)
 
     def put(self, row: Row, name: str, pieces: Iterable[bytes]) -> None:
         """Store one file, symlink or directory."""
@@ -150,7 +149,7 @@ class DirectoryTarget:
     def _dress(self, row: Row, name: str, mode: int) -> None:
         with self._failing(name):
             fd = self._enter(name)
-            os.fchmod(fd, mode)
+            os.fchmod(fd, stat.S_IMODE(mode))
             os.utime(fd, ns=(row.mtime_ns, row.mtime_ns))
 
     def abandon(self) -> None:
@@ -192,7 +191,7 @@ def _make_file(tmp: str, parent: int, row: Row, pieces: Iterable[bytes]) -> None
             view = memoryview(piece)
             while view:
                 view = view[os.write(fd, view) :]
-        os.fchmod(fd, row.mode)
+        os.fchmod(fd, stat.S_IMODE(row.mode))
         os.utime(fd, ns=(row.mtime_ns, row.mtime_ns))
     finally:
         os.close(fd)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import stat
+
 import pytest
 
 from lakefeed.errors import Invalid
+from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Kind
 from lakefeed.lake import names
 from lakefeed.lake.check import check
 from lakefeed.lake.overlay import Overlay
-from tests.lake.tools import QUIET, contents, new_lake, write
+from lakefeed.lake.writer import WriterOptions
+from tests.lake.tools import QUIET, all_rows, contents, new_lake, write
 
 
 def test_a_path_is_a_file_or_a_directory_never_both() -> None:
@@ -156,3 +161,14 @@ def test_no_file_takes_the_place_of_a_directory_that_this_writer_has_made() -> N
         writer.put("a/b", b"2")
         writer.flush()
         assert contents(lake.snapshot()) == {"a/b": b"2", "file": b"1"}
+
+
+def test_of_a_mode_the_permission_bits_are_kept() -> None:
+    options = WriterOptions(flush_age_seconds=3600.0, big_bytes=2, merge_after=0)
+    with new_lake() as lake:
+        with lake.writer(options) as writer:
+            writer.put("a", b"1", mode=stat.S_IFREG | 0o4751)
+            writer.put_file("b", io.BytesIO(b"big"), meta=Meta(1, stat.S_IFREG | 0o640))
+            writer.mkdir("c", stat.S_IFDIR | 0o1770)
+            writer.put("d", b"2", mode=(1 << 32) - 1)
+        assert [row.mode for row in all_rows(lake.snapshot())] == [0o4751, 0o640, 0o1770, 0o7777]

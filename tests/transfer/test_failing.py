@@ -232,10 +232,10 @@ def test_a_link_that_no_file_system_has_is_reported(lake: Lake, tmp_path: Path) 
     assert os.listdir(tmp_path / "out") == ["z"]
 
 
-def put_row(lake: Lake, path: str) -> None:
-    """Commit a file under a name that no writer takes, as another program might."""
-    payload = encode(b"of another program")
-    pack = new_pack(lake.volume, 0, lambda pack, now_ns: pack.add(path, payload, Meta(now_ns)))
+def put_row(lake: Lake, path: str, mode: int = 0o644) -> None:
+    """Commit a file as no writer would, but another program might."""
+    data = encode(b"of another program")
+    pack = new_pack(lake.volume, 0, lambda pack, now_ns: pack.add(path, data, Meta(now_ns, mode)))
     lake.append([pack], Draft("another program"))
 
 
@@ -254,6 +254,15 @@ def test_a_name_that_leads_out_of_the_target_is_refused(
     export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "out.tar"))))
     with tarfile.open(tmp_path / "out.tar") as tar:
         assert tar.getnames() == ["sound"]
+
+
+@pytest.mark.parametrize("mode", [stat.S_IFREG | 0o640, (1 << 32) - 1])
+def test_of_a_mode_the_permission_bits_are_exported(lake: Lake, tmp_path: Path, mode: int) -> None:
+    put_row(lake, "a", mode)
+    target = tmp_path / "target"
+    assert export(lake.snapshot(), DirectoryTarget(target)).files == 1
+    assert stat.S_IMODE((target / "a").stat().st_mode) == mode & 0o7777
+    assert export(lake.snapshot(), DirectoryTarget(target)).skipped == 1
 
 
 @pytest.mark.parametrize("error", [SnapshotExpired("the file"), VolumeFailed("pack", errno=13)])
