@@ -5,7 +5,7 @@ it should rarely be held twice, so it is taken by the one call that a volume doe
 
 1. `leases/<name>.json` says who holds it, with which *token*, until when by the server's clock.
 2. It ran out: link `leases/<name>.<token + 1>.json`. Whoever links it is the next holder; nobody
-   else can take that token. Then `leases/<name>.json` is replaced, the claim before is removed.
+   else can take that token. Then `leases/<name>.json` is replaced, the claims before are removed.
 3. Holding on is replacing `leases/<name>.json` with a later time, as long as nobody claimed a
    higher token. Giving up is replacing it with time 0.
 
@@ -58,7 +58,7 @@ class Leases:
             newest = self._read(name, layout.lease_path(name))
         except Corrupt as error:
             _logger.warning("a damaged lease is left to its claim: %s", error)
-            newest = self._claimed(name, self._last_token(name))
+            newest = self._claimed(name, max(self._tokens(name), default=0))
         # A holder that died between its claim and its entry left only the claim.
         while True:
             later = self._claimed(name, newest.token + 1 if newest is not None else 1)
@@ -66,10 +66,11 @@ class Leases:
                 return newest
             newest = later
 
-    def _last_token(self, name: str) -> int:
+    def _tokens(self, name: str) -> list[int]:
+        """Return the tokens of a lease that are claimed."""
         stems = [layout.parse_json(entry.name) for entry in self._volume.list(layout.LEASES)]
         claims = [stem.partition(".") for stem in stems if stem is not None]
-        return max((int(c[2]) for c in claims if c[0] == name and c[2].isdecimal()), default=0)
+        return [int(token) for stem, _, token in claims if stem == name and token.isdecimal()]
 
     def _claimed(self, name: str, token: int) -> Lease | None:
         """Return the lease as it was claimed with a token, None if it was not."""
@@ -118,9 +119,11 @@ class Leases:
         except Conflict:
             return False
         self._write(lease)
-        if lease.token > 1:
-            with suppress(NotFound):
-                self._volume.unlink(layout.claim_path(lease.name, lease.token - 1))
+        # The claim before, and those of holders that died before they had removed one.
+        for token in self._tokens(lease.name):
+            if token < lease.token:
+                with suppress(NotFound):
+                    self._volume.unlink(layout.claim_path(lease.name, token))
         return True
 
     def renew(self, lease: Lease, lifetime_seconds: float) -> Lease:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from unittest.mock import patch
 
 import pytest
@@ -90,6 +91,26 @@ def test_a_claim_whose_maker_died_before_its_entry_counts(lake: Lake, clock: Clo
         lake.leases.acquire("work", "c", 30)
     clock.now_ns += 30 * 10**9
     assert lake.leases.acquire("work", "c", 30).token == 3
+
+
+def test_claims_of_holders_that_died_are_removed_by_the_next_one(lake: Lake, clock: Clock) -> None:
+    unlink = lake.volume.unlink
+
+    def dies(path: str) -> None:
+        if path.startswith(layout.LEASES):
+            raise KeyboardInterrupt
+        unlink(path)
+
+    for holder in "abc":
+        with suppress(KeyboardInterrupt), patch.object(lake.volume, "unlink", dies):
+            lake.leases.acquire("work", holder, 30)
+        lake.leases.acquire(f"work-{holder}", holder, 30)
+        clock.now_ns += 30 * 10**9
+    token = lake.leases.acquire("work", "d", 30).token
+    claims = [entry.name for entry in lake.volume.list(layout.LEASES)]
+    assert [name for name in claims if name.startswith("work.")] == [
+        layout.claim_path("work", token).rpartition("/")[2], "work.json"]  # fmt: skip
+    assert all(lake.leases.read(f"work-{holder}") is not None for holder in "abc")
 
 
 def test_an_entry_put_back_by_a_late_holder_does_not_bring_its_token_back(
