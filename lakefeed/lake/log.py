@@ -42,6 +42,9 @@ from lakefeed.volume.base import Volume, read_file
 
 # Opening replays at most about this many commits; one checkpoint costs two small files.
 CHECKPOINT_EVERY = 32
+# The first is there, but for a writer that could not leave it. So many missing ones in a row say
+# that there are none for long, or that the number is beyond the log: then a listing tells more.
+CHECKPOINTS_GUESSED = 8
 # Each lost race means that somebody else committed, so this many in a row is not bad luck.
 RACES_MAX = 1000
 # An ambiguous link is repeated with waits from 10 ms up, 10 s in all; whether waiting longer makes
@@ -170,7 +173,7 @@ class Log:
 
     def _nearest(self, number: int) -> State:
         """Return the state of the last checkpoint at or before `number`, or the empty state."""
-        for candidate in range(number - number % CHECKPOINT_EVERY, 0, -CHECKPOINT_EVERY):
+        for candidate in self._checkpoints(number):
             path = layout.checkpoint_path(candidate)
             try:
                 state = decode_checkpoint(read_file(self._volume, path), path)
@@ -183,6 +186,17 @@ class Log:
                 return state
             _logger.warning("ignoring %s: its commit is missing, or another", path)
         return State()
+
+    def _checkpoints(self, number: int) -> Iterator[int]:
+        """Yield where checkpoints may be, from `number` down: by name, and then as listed."""
+        newest = number - number % CHECKPOINT_EVERY
+        oldest = max(newest - CHECKPOINTS_GUESSED * CHECKPOINT_EVERY, 0)
+        yield from range(newest, oldest, -CHECKPOINT_EVERY)
+        if oldest:
+            listed = {
+                layout.parse_checkpoint(entry.name) for entry in self._volume.list(layout.LOG)
+            }
+            yield from sorted((n for n in listed if n is not None and n <= oldest), reverse=True)
 
     def _has_made(self, number: int, state: State) -> bool:
         """Tell whether a checkpoint is of this history, and its number taken for good."""

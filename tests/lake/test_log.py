@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, VolumeFailed
+from lakefeed.format import envelope
 from lakefeed.format.commit import Changes, State, decode_checkpoint
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.log import CHECKPOINT_EVERY, Draft, Log
-from lakefeed.volume.base import read_file
+from lakefeed.lake.log import CHECKPOINT_EVERY, CHECKPOINTS_GUESSED, Draft, Log
+from lakefeed.volume.base import read_file, write_file
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import contents, damage, new_lake, put_bytes, write
 from tests.support.faulty import FaultyVolume
@@ -74,6 +75,21 @@ def test_a_hint_that_lags_or_lies_ahead_only_costs_time() -> None:
     other = history_of(CHECKPOINT_EVERY * 3)
     put_bytes(volume, layout.HEAD_HINT, read_file(other, layout.HEAD_HINT))
     assert Log(volume).head() == wanted
+
+
+@pytest.mark.parametrize("number", [CHECKPOINT_EVERY * 1000, (1 << 63) - 1, 10**20 - 1])
+def test_a_number_far_beyond_the_log_costs_a_listing_and_no_search(number: int) -> None:
+    inner = history_of(CHECKPOINT_EVERY + 1)
+    inner.unlink(layout.HEAD_HINT)
+    if number < 1 << 63:
+        hint = envelope.seal({"type": "hint", "number": number})
+        write_file(inner, layout.HEAD_HINT, hint)
+    else:
+        write_file(inner, layout.commit_path(number), b"of somebody else")
+    volume = FaultyVolume(inner)
+    assert Log(volume).head().number == CHECKPOINT_EVERY + 1
+    assert volume.count("open") < 2 * CHECKPOINTS_GUESSED
+    assert volume.count("list") <= 2
 
 
 def copy_that_ended_early() -> MemoryVolume:
