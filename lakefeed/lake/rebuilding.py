@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -302,6 +302,7 @@ def _seqs_in_segments(
 
     A row of a rename names the pack of its bytes but the `seq` of the rename, which is later; so
     the least `seq` among a pack's rows counts, and one that its writer could not have had does not.
+    Nor does one later than what the writer of a rename or copy saw: it saw the pack there.
     """
     least: dict[str, int] = {}
     for path in stored_files(volume):
@@ -311,14 +312,24 @@ def _seqs_in_segments(
                     least[pack] = min(seq, least.get(pack, seq))
             except (Corrupt, Invalid, NotFound) as error:
                 _logger.warning("segment not used: %s", error)
+    seen = _least_bases(packs.values())
     usable = {
         pack: seq
         for pack, seq in least.items()
-        if pack in packs and packs[pack].implied and seq > packs[pack].base
+        if pack in packs and packs[pack].implied and packs[pack].base < seq <= seen.get(pack, seq)
     }
     # A rename of all that a pack held gives its number away to two: then neither is sure.
     times = Counter(usable.values())
     return {pack: seq for pack, seq in usable.items() if times[seq] == 1}
+
+
+def _least_bases(packs: Iterable[Evidence]) -> dict[str, int]:
+    """Return the oldest snapshot in which another pack's writer saw each pack that it refers to."""
+    least: dict[str, int] = {}
+    for pack in packs:
+        for ref in pack.sealed.refs:
+            least[ref] = min(pack.base, least.get(ref, pack.base))
+    return least
 
 
 def _least_seqs(files: OpenFiles, path: str) -> Iterator[tuple[str, int]]:
