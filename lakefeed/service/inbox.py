@@ -303,6 +303,8 @@ class Inbox:
 
     async def _take(self, batch: list[Candidate], current: _Pass) -> None:
         """Read, commit and remove one batch, and count what of it waits for the next walk."""
+        # A listing may repeat a name, that of a file which was replaced meanwhile for instance.
+        batch = [*{file.path: file for file in batch}.values()]
         taken, left = await self._read(batch)
         over: set[str] = set()
         if taken:

@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +354,29 @@ def test_a_walk_hands_out_slices_and_follows_no_link(tmp_path: Path) -> None:
         sizes.append(len(seen.complete) + len(seen.bad))
     assert max(sizes) <= 1024
     assert sum(sizes) == 2501
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("pack_files", [2, 100])
+def test_a_name_that_a_listing_repeats_is_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, pack_files: int
+) -> None:
+    scandir = os.scandir
+
+    @contextmanager
+    def twice(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            yield [*entries] * 2
+
+    with service(tmp_path, keep=keep) as one:
+        names = {"a": b"1", "b": b"2", "d/c": b"3"}
+        for name, data in names.items():
+            drop(one.root, name, data)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", twice)
+            one.take(pack_files=pack_files)
+        assert one.files() == names
+        assert waiting(one.root) == (sorted(names) if keep else [])
 
 
 def test_an_inbox_that_is_not_there_is_an_error_of_its_own(tmp_path: Path) -> None:
