@@ -61,7 +61,7 @@ class Places:
     def __init__(self, packs: Sequence[str]) -> None:
         assert len(packs) < 1 << (63 - _OFFSET_BITS)
         self._packs = pa.array(packs, pa.string())
-        self._moved: list[tuple[str, np.ndarray, np.ndarray]] = []
+        self._moved: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]] = []
 
     def keys(self, table: pa.Table) -> np.ndarray:
         """Return one number for each row's extent, -1 where it has none in these packs."""
@@ -81,26 +81,27 @@ class Places:
         touched: np.ndarray = np.array(inside, bool)[np.asarray(names.indices)]
         return touched
 
-    def add(self, pack: str, keys: np.ndarray, offsets: np.ndarray) -> None:
+    def add(self, pack: str, keys: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> None:
         """Remember extents that are now in `pack`."""
         order = np.argsort(keys)
-        self._moved.append((pack, keys[order], offsets[order]))
+        self._moved.append((pack, keys[order], offsets[order], lengths[order]))
 
-    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each key's new pack, as its number in `packs` (-1: none), and its offset."""
+    def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return each key's new pack, as its number in `packs` (-1: none), its offset there, and
+        the length of what was moved."""
         pack = np.full(len(keys), -1, np.int64)
-        offset = np.zeros(len(keys), np.int64)
-        for number, (_, known, places) in enumerate(self._moved):
+        offset, length = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
+        for number, (_, known, places, lengths) in enumerate(self._moved):
             if len(known):
                 at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
                 hit = known[at] == keys
-                pack[hit], offset[hit] = number, places[at[hit]]
-        return pack, offset
+                pack[hit], offset[hit], length[hit] = number, places[at[hit]], lengths[at[hit]]
+        return pack, offset, length
 
     @property
     def packs(self) -> list[str]:
         """The new packs, in the order they were added."""
-        return [pack for pack, _, _ in self._moved]
+        return [pack for pack, *_ in self._moved]
 
     def fresh(self, keys: np.ndarray) -> np.ndarray:
         """Return which rows are the first of an extent that has not been moved yet."""
@@ -178,6 +179,11 @@ class Copier:
             if isinstance(data, Corrupt):
                 self._note(window.slice(at, 1), data)
         return offsets
+
+    def leave(self, row: pa.Table, moved_bytes: int) -> None:
+        """Note a row whose place, as another row has it, holds fewer or more bytes; it stays."""
+        expected, found = f"{row['length'][0]} bytes", f"another file of {moved_bytes} in its place"
+        self._note(row, Corrupt(row["path"][0].as_py(), expected=expected, found=found))
 
     def _note(self, row: pa.Table, error: Corrupt) -> None:
         path, pack = row["path"][0].as_py(), row["pack"][0].as_py()

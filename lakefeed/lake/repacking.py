@@ -184,10 +184,15 @@ class Repacker:
             np.random.default_rng([self._how.seed, len(self.packs)]).shuffle(order)
         offsets = self._copier.copy(writer, rows.take(pa.array(order)), self._step)
         sound = offsets >= 0
-        self._places.add(writer.id, keys[order[sound]], offsets[sound])
-        pack, offset = self._places.find(keys)
+        lengths = np.asarray(rows["length"]).astype(np.int64)
+        self._places.add(writer.id, keys[order[sound]], offsets[sound], lengths[order[sound]])
+        pack, offset, moved_bytes = self._places.find(keys)
+        # No writer of ours lets files overlap; of two that begin at one place, one moves.
+        for at in np.flatnonzero((pack >= 0) & (moved_bytes != lengths)).tolist():
+            self._copier.leave(rows.slice(at, 1), int(moved_bytes[at]))
+            pack[at] = -1
         names = np.array([*self._places.packs, writer.id], object)
-        empty = np.asarray(rows["length"]) == 0
+        empty = lengths == 0
         pack[empty], offset[empty] = len(names) - 1, len(MAGIC)
         moved = np.flatnonzero(pack >= 0)
         writer.add_rows(placed(rows, moved, names[pack[moved]], offset[moved]))

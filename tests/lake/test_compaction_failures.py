@@ -6,15 +6,21 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from crc32c import crc32c
 
 from lakefeed import Lake
 from lakefeed.errors import Corrupt, LakefeedError, VolumeFailed
+from lakefeed.format.pack import Meta, PackWriter
+from lakefeed.format.payload import encode
+from lakefeed.format.rows import Codec, Kind, Row
 from lakefeed.lake import copying, layout
 from lakefeed.lake.check import check
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import collect, stored_files
 from lakefeed.lake.lake import Lake as OpenLake
+from lakefeed.lake.log import Draft
+from lakefeed.lake.packing import new_pack
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.compacting import AT_ONCE, FILES, STAGES, during, filled, sound
 from tests.lake.tools import contents, damage, new_lake, write
@@ -53,6 +59,30 @@ def test_a_damaged_payload_stays_where_it_is_and_is_named(lake: OpenLake) -> Non
         assert row.pack in compact(lake, CompactionOptions(live_ratio=0.8)).packs_removed
         assert contents(lake.snapshot()) == {**rest, "2": b"restored"}
         sound(lake)
+
+
+@pytest.mark.parametrize("target_bytes", [500, 1 << 20])
+def test_of_two_files_that_begin_at_one_place_neither_is_cut(
+    lake: OpenLake, target_bytes: int
+) -> None:
+    # No writer of ours makes such a pack, and no rule of the format is against it.
+    def fill(writer: PackWriter, now_ns: int) -> None:
+        writer.add("long", encode(b"hello world"), Meta(now_ns))
+        writer.add("between", encode(bytes(900)), Meta(now_ns))
+        writer.add("dead", encode(bytes(9000)), Meta(now_ns))
+        writer.add_row(Row("a", Kind.FILE, writer.id, 4, 5, 5, Codec.NONE, crc32c(b"hello"), 0, 0,
+                           None, 0))  # fmt: skip
+
+    pack = new_pack(lake.volume, 0, fill)
+    lake.append([pack], Draft("another program"))
+    write(lake, {}, delete=["dead"])
+    wanted = {**FILES, "a": b"hello", "between": bytes(900), "long": b"hello world"}
+    done = compact(lake, CompactionOptions(target_bytes=target_bytes))
+    collect(lake, AT_ONCE)
+    with Lake.open(lake.volume) as fresh:
+        assert contents(fresh.snapshot()) == wanted
+        sound(fresh)
+    assert [(damage.path, damage.pack) for damage in done.damages] == [("long", pack.id)]
 
 
 def test_a_pack_kept_for_a_damaged_file_does_not_bring_deleted_ones_back() -> None:
