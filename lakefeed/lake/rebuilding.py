@@ -123,7 +123,8 @@ def commits_behind(volume: Volume, number: int, there: set[str]) -> Behind:
     """Return what readable commits behind `number` say of packs; `there` are those on the volume.
 
     What a commit removed is out only where all is there that it added, or that which replaced it:
-    else the removed packs are the ones to read.
+    else the removed packs are the ones to read. As long as all of them are there, they do no harm,
+    and their tombstones go on hiding what a commit that is lost had removed.
     """
     log, added, removed = Log(volume), dict[str, int](), set[str]()
     try:
@@ -140,7 +141,7 @@ def commits_behind(volume: Volume, number: int, there: set[str]) -> Behind:
         newest = max(newest, one)
         ours = {pack.id for pack in commit.changes.add_packs}
         added.update(dict.fromkeys(ours, one))
-        if ours <= there | removed:
+        if ours <= there | removed and not there.issuperset(commit.changes.remove_packs):
             removed.update(commit.changes.remove_packs)
     return Behind(newest, added, frozenset(removed))
 

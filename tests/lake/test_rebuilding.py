@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
+from lakefeed.lake.compaction import CompactionOptions
+from lakefeed.lake.compactor import compact
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.rebuilding import Evidence, number_packs
 from lakefeed.lake.repair import rebuild_index, rebuild_log
@@ -66,3 +68,25 @@ def test_what_a_rename_replaced_or_moved_is_not_taken_for_newer_than_what_came_b
         assert contents(lake.snapshot()) == files == {"a": b"new", "c": b"old", "d": b"new"}
         rebuild_index(lake)
         assert contents(lake.snapshot()) == files
+
+
+def test_what_a_lost_commit_removed_does_not_come_back_while_its_tombstone_is_there(
+    tmp_path: Path,
+) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        for path in ("deleted", "a"):
+            write(lake, {path: b"1"})
+        lost = compact(lake).snapshot
+        assert lost is not None
+        write(lake, {}, delete=["deleted"])
+        # The tombstone hides nothing any more, as far as this one knows.
+        compact(lake, CompactionOptions(live_ratio=0.8))
+        write(lake, {"late": b"1"})
+        assert contents(lake.snapshot()) == {"a": b"1", "late": b"1"}
+    (where / layout.commit_path(lost)).unlink()
+    rebuild_log(PosixVolume(where))
+    with Lake.open(where) as lake:
+        assert contents(lake.snapshot()) == {"a": b"1", "late": b"1"}
+        rebuild_index(lake)
+        assert contents(lake.snapshot()) == {"a": b"1", "late": b"1"}
