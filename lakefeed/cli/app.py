@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
 
+import lakefeed
 from lakefeed import __version__
 from lakefeed.cli import (
     bench,
@@ -126,6 +128,7 @@ def root(
 
 def main() -> None:
     """Run the command line; ends the process with the exit code of what happened."""
+    _take_names_as_utf8()
     stopping.hear_signals()
     # numpy's linear algebra, which we never use, starts threads that spin for 0.1 s (here and in
     # workers, which inherit this).
@@ -135,6 +138,20 @@ def main() -> None:
         app(prog_name="lakefeed")
     except Exception as error:  # noqa: BLE001 - the last wall: whatever is left is a bug
         sys.exit(common.report_bug(error))
+
+
+def _take_names_as_utf8() -> None:
+    """Start this command once more in Python's UTF-8 mode where the locale says otherwise.
+
+    A locale of ISO-8859-1 would make two other letters of each that is not ASCII in the names of
+    files and in arguments; the lake would hold, and look for, names that nobody gave.
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8":
+        return
+    # Processes that this one starts are to agree with it.
+    os.environ["PYTHONUTF8"] = "1"
+    command = str(Path(lakefeed.__file__).with_name("__main__.py"))
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", command, *sys.argv[1:]])
 
 
 def _open_stdout() -> TextIO:

@@ -111,6 +111,17 @@ def test_closed_streams_are_no_bug(lake: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
 
 
+def test_names_are_utf_8_whatever_the_locale_says(lake: Path, tmp_path: Path) -> None:
+    """Of a locale that Python has everywhere: "ascii", once its UTF-8 mode is forbidden."""
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "é").write_text("e")
+    other = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for words in (f"import {tmp_path}/plain {lake}", f"mv {lake} é ü", f"get {lake} ü {tmp_path}"):
+        done = shell(f"$LAKEFEED {words}", **other)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    assert (tmp_path / "ü").read_text() == "e"
+
+
 def test_a_full_output_is_named(lake: Path) -> None:
     done = shell(f"$LAKEFEED ls {lake} > /dev/full")
     assert done.returncode == 6
