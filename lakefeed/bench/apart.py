@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from lakefeed.bench.processes import (
@@ -20,6 +21,7 @@ from lakefeed.bench.processes import (
     belong_to_parent,
     end,
     heard,
+    start,
     start_context,
     told,
     without,
@@ -60,9 +62,10 @@ def run_apart(work: Callable[[Line], T], hear: Callable[..., object], timeout_se
     process = context.Process(
         target=_work, args=(work, since, theirs), name="lakefeed-apart", daemon=True
     )
-    process.start()
-    theirs.close()
+    started: list[BaseProcess] = []
     try:
+        start(process, started)
+        theirs.close()
         while True:
             if not mine.poll(LOOK_SECONDS):
                 _check(since.value, timeout_seconds)
@@ -77,7 +80,7 @@ def run_apart(work: Callable[[Line], T], hear: Callable[..., object], timeout_se
                 return result
             hear(*said)
     finally:
-        end([process])
+        end(started)
         mine.close()
 
 

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -32,6 +33,29 @@ def start_context() -> ForkServerContext:
     # A program's own script is imported by every process, as every way to start them has it.
     context.set_forkserver_preload(["__main__", "lakefeed.bench.ranks"])
     return context
+
+
+def start(process: BaseProcess, started: list[BaseProcess]) -> None:
+    """Start a process, and with the first one the fork server; note it for `end`.
+
+    Ctrl-C, which reaches the whole group, is put off meanwhile, and never gets to either: a server
+    that still imports, or a process that nobody has noted, would end with a traceback.
+    """
+    resource_tracker.ensure_running()  # starting it lets SIGINT through again
+    came: list[int] = []
+    # Any thread may hear a signal; it is the main one that is interrupted by it.
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(1)) if is_main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+        started.append(process)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def belong_to_parent() -> None:

@@ -26,6 +26,7 @@ from lakefeed.bench.processes import (
     belong_to_parent,
     end,
     heard,
+    start,
     start_context,
     told,
     without,
@@ -77,9 +78,8 @@ def run_ranks(job: Job, look: Look | None = None) -> list[RankResult]:
                     name=f"lakefeed-rank-{rank}",
                     daemon=True,
                 )
-                process.start()
+                start(process, processes)
                 theirs.close()
-                processes.append(process)
                 answers.append(mine)
             return _gather(processes, answers, _Watch(job, meeting, lives, look))
         finally:

@@ -136,6 +136,8 @@ def main() -> None:
     sys.stdout = _open_stdout()
     try:
         app(prog_name="lakefeed")
+    except KeyboardInterrupt:  # while the commands are put together, before `Wall` is there
+        sys.exit(common.report_interrupt())
     except Exception as error:  # noqa: BLE001 - the last wall: whatever is left is a bug
         sys.exit(common.report_bug(error))
 

@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import parse_time
 from lakefeed.errors import (
     EXIT_BUG,
@@ -203,32 +204,41 @@ settings: ContextVar[Settings] = ContextVar("settings", default=Settings())  # n
 class Wall(typer.core.TyperGroup):
     """The root command: what its commands raise ends here as one line and an exit code."""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Parse what comes before the command; `--help` and `--version` print here."""
+        with _walled():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:
+        with _walled(ctx):
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _walled(ctx: Any = None) -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        drop_stdout()
+        raise typer.Exit(EXIT_PIPE_CLOSED) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(report_interrupt()) from None
+    except LakefeedError as error:
+        raise typer.Exit(report(error)) from error
+    except ModuleNotFoundError as error:
+        missing = _not_installed(error, ctx and ctx.invoked_subcommand)
+        if missing is None:
+            raise
+        raise typer.Exit(report(missing)) from error
+    except OSError as error:
+        # A file or a stream of this machine, not of the lake: the world's fault all the same.
+        if error.filename is None:
             drop_stdout()
-            raise typer.Exit(EXIT_PIPE_CLOSED) from None
-        except KeyboardInterrupt:
-            complain("interrupted")
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except LakefeedError as error:
-            raise typer.Exit(report(error)) from error
-        except ModuleNotFoundError as error:
-            missing = _not_installed(error, ctx.invoked_subcommand)
-            if missing is None:
-                raise
-            raise typer.Exit(report(missing)) from error
-        except OSError as error:
-            # A file or a stream of this machine, not of the lake: the world's fault all the same.
-            if error.filename is None:
-                drop_stdout()
-            where = os.fsdecode(error.filename) if error.filename else "stdin or stdout"
-            failure = from_local_error(error, f"{where} on this machine")
-            raise typer.Exit(report(failure)) from error
-        return result
+        where = os.fsdecode(error.filename) if error.filename else "stdin or stdout"
+        failure = from_local_error(error, f"{where} on this machine")
+        raise typer.Exit(report(failure)) from error
 
 
 def _not_installed(error: ModuleNotFoundError, command: str | None) -> Invalid | None:
@@ -256,6 +266,12 @@ def describe(error: LakefeedError) -> str:
     hint = next((step for home, step in _NEXT_STEPS.items() if isinstance(error, home)), None)
     text = error.text if error.hint or hint is None else f"{error.text}; {hint}"
     return f"{kind}: " + " ".join(text.splitlines())
+
+
+def report_interrupt() -> int:
+    """Say that Ctrl-C was heard; return the exit code."""
+    complain("interrupted")
+    return EXIT_INTERRUPTED
 
 
 def report_bug(error: BaseException) -> int:
@@ -298,30 +314,6 @@ def drop_stdout() -> None:
 
 
 # -- lakes and snapshots ---------------------------------------------------------------------------
-
-
-class _NoPandas:
-    """An import finder in whose presence there is no pandas."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
-def spare_pandas() -> None:
-    """Let pyarrow of this process do without pandas.
-
-    pyarrow looks for pandas once, when it converts its first Python list, and loads it where it is
-    installed: 0.2 s and 40 MB that no command needs. Others may still import pandas afterwards.
-    """
-    import pyarrow as pa
-
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        pa.array([])
-    finally:
-        sys.meta_path.remove(finder)
 
 
 def volume_at(where: str) -> Volume:

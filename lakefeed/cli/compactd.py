@@ -18,9 +18,9 @@ from lakefeed.cli.common import (
     exit_codes,
     report,
     settings,
-    spare_pandas,
 )
 from lakefeed.cli.output import print_json, print_line
+from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import human_count, human_size
 from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND, EXIT_OK
 

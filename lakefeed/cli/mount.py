@@ -26,10 +26,10 @@ from lakefeed.cli.common import (
     report,
     settings,
     snapshot_of,
-    spare_pandas,
 )
 from lakefeed.cli.mount_daemon import READY_FD, Daemons, Reporter, notify_systemd
 from lakefeed.cli.mount_federation import Wanted, mount_federation, words_of
+from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import duration_option, exact_seconds, size_option
 from lakefeed.errors import (
     EXIT_CONFLICT,

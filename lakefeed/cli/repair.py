@@ -14,10 +14,10 @@ from lakefeed.cli.common import (
     QuietOption,
     exit_codes,
     open_lake,
-    spare_pandas,
     volume_at,
 )
 from lakefeed.cli.output import print_json, print_line, shown, stages
+from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import human_count
 from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND, Corrupt
 

@@ -123,10 +123,24 @@ def test_names_are_utf_8_whatever_the_locale_says(lake: Path, tmp_path: Path) ->
 
 
 def test_a_full_output_is_named(lake: Path) -> None:
-    done = shell(f"$LAKEFEED ls {lake} > /dev/full")
-    assert done.returncode == 6
-    assert done.stderr.startswith("error: volume failed: ")
-    assert "no space left" in done.stderr
+    for words in (f"ls {lake}", "--version", "--help", "ls --help"):
+        done = shell(f"$LAKEFEED {words} > /dev/full")
+        assert done.returncode == 6, words
+        assert done.stderr.startswith("error: volume failed: "), words
+        assert "no space left" in done.stderr, words
+
+
+def test_ctrl_c_is_one_line_before_there_is_a_command() -> None:
+    script = """
+import sys
+from lakefeed.cli import main
+def app(**options):
+    raise KeyboardInterrupt
+sys.modules["lakefeed.cli.app"].app = app
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
 
 
 @pytest.mark.parametrize("sent_mebibytes", [1, 70], ids=["in memory", "streamed"])
