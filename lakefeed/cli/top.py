@@ -47,7 +47,7 @@ def top(
 ) -> None:
     """Watch a lake as its volume tells it, or a compactd as it tells itself, until Ctrl-C.
 
-    Without a terminal, or with --json, one look is printed.
+    Without a terminal that can be drawn on, or with --json, one look is printed.
 
     JSON keys: of a lake path, snapshot, snapshot_age_seconds, commits_per_minute, files_per_second,
     packs, unmerged_packs, pack_bytes, index_entries, index_segments, index_bytes, free_bytes, tags,
@@ -74,7 +74,7 @@ def _show(look: Any, table: Any, interval: float, as_json: bool) -> None:
     from rich.live import Live
 
     console = Console(highlight=False)
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or console.is_dumb_terminal:  # which shows nothing of a screen
         console.print(table(facts))
         return
     pause = threading.Event()

@@ -108,3 +108,9 @@ def test_no_color_is_respected(lake: Path, tmp_path: Path) -> None:
     plain = on_terminal("get", "-r", lake, "a", tmp_path / "again", NO_COLOR="1")
     assert "files/s" in plain
     assert colour not in plain
+
+
+@pytest.mark.slow
+@needs_script
+def test_top_shows_one_look_where_nothing_can_be_drawn(lake: Path) -> None:
+    assert "lakefeed top" in on_terminal("top", lake, TERM="dumb")
