@@ -92,7 +92,7 @@ def look(lake: Lake) -> dict[str, Any]:
     from lakefeed.lake.scrub import known_damage
 
     state = lake.log.head()
-    now_ns = lake.refs.server_time_ns()
+    now_ns = lake.refs.about_now_ns()
     packs, segments = state.packs.values(), state.segments.values()
     unmerged = [info.sealed for info in packs if not info.indexed]
     recent = _recent(lake, state.number)

@@ -150,7 +150,7 @@ def collect(
     Corrupt, and nothing deleted, when a commit, a tag or a pin cannot be read: it might name what
     would be deleted. Conflict, and nothing deleted, while tags are moved without a pause.
     """
-    now_ns = lake.refs.server_time_ns()
+    now_ns = lake.refs.about_now_ns() if dry_run else lake.refs.server_time_ns()
     plan = plan_garbage(_gather(lake, retention or Retention(), now_ns, orphans))
     if dry_run or not plan.files:
         return Collected(plan, dry_run)

@@ -8,12 +8,14 @@ Keeps I3 together with garbage collection.
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 
-from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound
+from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, VolumeFailed
 from lakefeed.format import envelope
 from lakefeed.lake import layout
 from lakefeed.lake.placing import discard_tmp, place_new, place_over
@@ -21,6 +23,9 @@ from lakefeed.volume.base import Volume, read_file
 
 # Numbers in small files are of at least zero and fit in 63 bits.
 EXPIRIES_NS = range(1 << 63)
+
+# Readers may have no right to write, and a volume no room for it.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +184,18 @@ class Refs:
                 return file.stat().mtime_ns
         finally:
             discard_tmp(self._volume, path)
+
+    def about_now_ns(self) -> int:
+        """Return the file server's time, or this machine's where nothing can be made there.
+
+        For who only looks; what is deleted or promised by the time is so by the server's alone.
+        """
+        try:
+            return self.server_time_ns()
+        except VolumeFailed as error:
+            if error.errno not in _REFUSALS:
+                raise
+            return time.time_ns()
 
     def _place(self, data: bytes, path: str, what: str, move: bool) -> None:
         if move:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import socket
 import threading
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake
+from lakefeed.errors import VolumeFailed
 from lakefeed.lake import layout
+from lakefeed.volume.posix import PosixVolume
 from tests.cli.conftest import FILES, Run, damage
 
 
@@ -118,6 +121,22 @@ def test_top_shows_a_lake_once_without_a_terminal(run: Run, lake: Path) -> None:
     assert (facts["snapshot"], facts["packs"], facts["damaged"]) == (1, 1, 0)
     assert facts["leases"][0]["holder"] == "replica-1"
     assert facts["recent"][0]["operation"] == "import"
+
+
+@pytest.mark.parametrize("refusal", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_looking_takes_no_right_to_write(
+    run: Run, lake: Path, refusal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create(volume: PosixVolume, path: str) -> None:
+        raise VolumeFailed(f"create {path}", errno=refusal)
+
+    with Lake.open(lake) as opened:
+        opened.leases.acquire("compactor", "replica-1", 3600)
+    monkeypatch.setattr(PosixVolume, "create", create)
+    facts = run("top", lake, "--json").json
+    assert (facts["snapshot"], facts["leases"][0]["seconds_left"] > 0) == (1, True)
+    assert run("gc", lake, "--dry-run").code == 0
+    assert run("gc", lake).code == 6
 
 
 def test_top_of_a_daemon_that_is_not_there_is_exit_code_6(run: Run) -> None:
