@@ -53,5 +53,7 @@ def discard(volume: Volume, path: str) -> None:
     """Remove a file that no commit names; what cannot be removed is left to garbage collection."""
     try:
         volume.unlink(path)
-    except (NotFound, VolumeFailed) as error:
+    except NotFound:
+        return  # never made, or removed by a call whose answer was lost
+    except VolumeFailed as error:
         _logger.warning("left behind: %s", error)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakefeed.errors import Conflict
+from lakefeed.errors import Conflict, VolumeFailed
 from lakefeed.lake import merging
 from lakefeed.lake.catalogue import sources_of
 from lakefeed.lake.check import check
@@ -16,6 +16,7 @@ from lakefeed.lake.writer import WriterOptions
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.test_views import STEPS, replay
 from tests.lake.tools import all_rows, contents, new_lake, small_groups, unmerged, write
+from tests.support.faulty import FaultyVolume
 
 
 @pytest.mark.slow
@@ -129,6 +130,18 @@ def test_many_packs_are_merged_by_the_writer_itself() -> None:
         assert unmerged(lake.snapshot()) < 4
         assert len(contents(lake.snapshot())) == 10
         assert check(lake, deep=True).clean
+
+
+def test_a_segment_that_was_never_made_is_not_told_as_left_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        volume = FaultyVolume(lake.volume, 1, verbs=["create"])
+        with Lake.open(volume) as refused, pytest.raises(VolumeFailed):
+            refused.merge_index(everything=True)
+    assert volume.fired
+    assert caplog.text == ""
 
 
 def test_an_empty_lake_merges_to_nothing() -> None:
