@@ -47,7 +47,7 @@ class Names:
         self._remember([path])
 
     def check_move(self, source: str, target: str) -> list[Row]:
-        """Return the rows that a rename moves; refuse one that would mix files and directories.
+        """Return the rows that a rename or copy takes; refuse what would mix files and directories.
 
         NotFound if there is nothing to move, Invalid if the target is a directory with files in it,
         or a file while the source is a directory.
@@ -55,17 +55,17 @@ class Names:
         check_path(target)
         self._check_parents(target)
         if target == source or target.startswith(f"{source}/"):
-            raise Invalid(f"rename {source!r}", expected="a target outside itself", found=target)
+            raise Invalid(f"path {source!r}", expected="a target outside itself", found=target)
         view = self._view()
         rows = view.subtree(check_path(source))
         if not rows:
             raise NotFound(f"{source!r} in the lake")
         if view.has_children(target):
-            raise Invalid(f"rename to {target!r}", expected="no directory with files in it",
+            raise Invalid(f"target {target!r}", expected="no directory with files in it",
                           found="one", hint="rename its files, or delete it first")  # fmt: skip
         moves_directory = rows[0].path != source or rows[0].kind is Kind.DIR
         if moves_directory and view.is_file(target):
-            raise Invalid(f"rename to {target!r}", expected="no file", found="one")
+            raise Invalid(f"target {target!r}", expected="no file", found="one")
         self._forget(target)
         if moves_directory:
             # Another writer may have put a file where one of these was.

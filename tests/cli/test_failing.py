@@ -164,7 +164,7 @@ def test_bad_usage_is_two(run: Run, lake: Path, words: tuple[str, ...], said: st
         (("cat", "LAKE", "a"), "get -r"),
         (("rm", "LAKE", "a"), "-r"),
         (("cp", "LAKE", "a", "z"), "-r"),
-        (("cp", "-r", "LAKE", "a", "a/c/z"), "outside itself"),
+        (("cp", "-r", "LAKE", "a", "a/c/z"), "path 'a', expected a target outside itself"),
         (("mv", "LAKE", "a", "a/c/z"), "outside itself"),
         (("ls", "LAKE", "a/b.txt/"), "directory"),
         (("tag", "LAKE", "x/y"), "'x/y'"),
