@@ -130,6 +130,10 @@ def test_a_full_output_is_named(lake: Path) -> None:
         assert "no space left" in done.stderr, words
 
 
+def test_complaints_that_nobody_takes_leave_the_exit_code_as_it_is(lake: Path) -> None:
+    assert shell(f"$LAKEFEED ls {lake} none 2> /dev/full").returncode == 3
+
+
 def test_ctrl_c_is_one_line_before_there_is_a_command() -> None:
     script = """
 import sys
