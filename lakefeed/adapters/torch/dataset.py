@@ -31,7 +31,7 @@ from lakefeed.adapters._conveyor import applied
 from lakefeed.adapters._kept import Kept, OpenedFeed
 from lakefeed.adapters._places import Place, Source
 from lakefeed.adapters.torch.batch import Batch
-from lakefeed.adapters.torch.ranks import with_rank
+from lakefeed.adapters.torch.ranks import running, with_rank
 from lakefeed.adapters.torch.standing import Standing, Turn
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions
@@ -75,9 +75,11 @@ class IterableDataset(data.IterableDataset[Any]):
         return with_rank(self._options, self._group)
 
     def __getstate__(self) -> dict[str, Any]:
+        there = {name: value for name, value in self.__dict__.items() if name != "kept"}
+        if self._group == "auto" and not running():
+            return there  # where it is sent may become a rank
         # The rank is known here; a spawned worker belongs to no process group.
-        there = {**self.__dict__, "_options": self.options, "_group": None}
-        return {name: value for name, value in there.items() if name != "kept"}
+        return {**there, "_options": self.options, "_group": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

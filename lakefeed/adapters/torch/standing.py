@@ -16,17 +16,26 @@ their parent gives its processes must be near each other, too.
 
 A position within an epoch, set by the main process between two iterations, lies beside the slots
 as JSON. It counts for the epoch it names and is out of date afterwards.
+
+The memory is shared with a DataLoader's workers and nobody else. A process that was forked, or sent
+the dataset, without being one (a rank) goes on with a copy: ranks that moved each other's slots
+would serve different epochs. NumPy does all the counting: torch would start its threads for as many
+numbers, and in a child that is forked then, whoever asks torch for them waits for ever.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils import data
 
 from lakefeed.errors import Invalid
@@ -70,21 +79,46 @@ class Standing:
 
     def __init__(self) -> None:
         slots = (WORKERS_MAX + 1, WORKERS_MAX)
-        self._epochs = torch.zeros(slots, dtype=torch.int64).share_memory_()
-        self._seeds = torch.full(slots, _NO_SEED, dtype=torch.int64).share_memory_()
-        self._makings = torch.zeros(slots, dtype=torch.int64).share_memory_()
-        self._begins = torch.zeros(slots, dtype=torch.int64).share_memory_()
-        self._state = torch.zeros(_STATE_BYTES_MAX, dtype=torch.uint8).share_memory_()
+        nothing, seeds = np.zeros(slots, np.int64), np.full(slots, _NO_SEED, np.int64)
+        self._take(nothing, seeds, nothing, nothing, np.zeros(_STATE_BYTES_MAX, np.uint8))
+
+    def _take(self, *tables: NDArray[Any]) -> None:
+        """Go on with these tables in memory of this process's own."""
+        self._owner = os.getpid()
+        self._tables = [_shared(table) for table in tables]
+        _ALL.add(self)
+
+    def own(self) -> None:
+        """Go on with a copy if another process has made the tables and this is no worker of it."""
+        if self._owner != os.getpid() and data.get_worker_info() is None:
+            self._take(*self._numbers())
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.own()
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        _ALL.add(self)
+        if not all(table.is_shared() for table in self._tables):  # a copy, not sent to a process
+            self._take(*self._numbers())
+
+    def _numbers(self) -> list[NDArray[Any]]:
+        """The epochs to come; of workers made together the seeds, the number of the first of them
+        and the epoch that they begin with; the position."""
+        return [table.numpy() for table in self._tables]
 
     def begin(self, turn: Turn) -> tuple[int, dict[str, Any] | None]:
         """Return the epoch that begins now and the state it begins from, None: at its start."""
+        self.own()
+        epochs, _, _, _, position = self._numbers()
         if turn.seed is not None and not self._made_with(turn)[turn.worker]:
             epoch = self._begin_anew(turn)
         else:
-            others = torch.cat([self._epochs[: turn.workers], self._epochs[turn.workers + 1 :]])
-            epoch = max(int(self._epochs[turn.workers, turn.worker]), int(others.max()))
+            others = np.delete(epochs, turn.workers, axis=0)
+            epoch = max(int(epochs[turn.workers, turn.worker]), int(others.max()))
         self.begun(turn, epoch)
-        text = bytes(self._state.numpy()).rstrip(b"\0")
+        text = position.tobytes().rstrip(b"\0")
         state: dict[str, Any] | None = json.loads(text) if text else None
         return epoch, state if state is not None and state["epoch"] == epoch else None
 
@@ -94,35 +128,58 @@ class Standing:
         A worker leaves its first epoch before what shows that it is of these, and both before it
         moves its slot. So whoever finds none of these has looked at slots that none had moved.
         """
-        furthest = int(self._epochs.max())
-        together = self._begins[turn.workers][self._made_with(turn)]
+        epochs, seeds, makings, begins, _ = self._numbers()
+        furthest = int(epochs.max())
+        together = begins[turn.workers][self._made_with(turn)]
         epoch = int(together[0]) if len(together) else furthest
-        self._begins[turn.workers, turn.worker] = epoch
-        self._makings[turn.workers, turn.worker] = turn.first
-        self._seeds[turn.workers, turn.worker] = turn.seed
+        begins[turn.workers, turn.worker] = epoch
+        makings[turn.workers, turn.worker] = turn.first
+        seeds[turn.workers, turn.worker] = turn.seed
         return epoch
 
-    def _made_with(self, turn: Turn) -> torch.Tensor:
+    def _made_with(self, turn: Turn) -> NDArray[np.bool_]:
         """Tell which slots were last begun by a worker that was made together with this one.
 
         Their numbers follow each other, unless another thread makes processes at the same time.
         """
-        apart = (self._makings[turn.workers] - turn.first).abs()
-        together: torch.Tensor = (self._seeds[turn.workers] == turn.seed) & (apart < turn.workers)
+        _, seeds, makings, _, _ = self._numbers()
+        apart = np.abs(makings[turn.workers] - turn.first)
+        together: NDArray[np.bool_] = (seeds[turn.workers] == turn.seed) & (apart < turn.workers)
         return together
 
     def begun(self, turn: Turn, epoch: int) -> None:
         """Say that a worker serves an epoch: the next one follows it."""
-        self._epochs[turn.workers, turn.worker] = epoch + 1
+        epochs = self._numbers()[0]
+        epochs[turn.workers, turn.worker] = epoch + 1
 
     def set(self, epoch: int, state: Mapping[str, Any] | None = None) -> None:
         """Let the next iteration of every worker be this epoch, from a state if one is given."""
         text = b"" if state is None else json.dumps(dict(state)).encode()
         if len(text) > _STATE_BYTES_MAX:
             raise Invalid("feed state", expected=f"at most {_STATE_BYTES_MAX} bytes", found=text)
-        self._state.zero_()
-        self._state[: len(text)] = torch.frombuffer(bytearray(text or b"\0"), dtype=torch.uint8)[
-            : len(text)
-        ]
-        self._epochs.fill_(epoch)
-        self._seeds.fill_(_NO_SEED)
+        self.own()
+        epochs, seeds, _, _, position = self._numbers()
+        position[:] = np.frombuffer(text.ljust(_STATE_BYTES_MAX, b"\0"), np.uint8)
+        epochs[:] = epoch
+        seeds[:] = _NO_SEED
+
+
+def _shared(numbers: NDArray[Any]) -> torch.Tensor:
+    """Return a copy of an array in shared memory; `share_memory_` would copy in torch's threads."""
+    storage = torch.UntypedStorage._new_shared(numbers.nbytes)
+    table: torch.Tensor = torch.from_numpy(numbers[:0]).new_empty(0).set_(storage)
+    table = table.view(numbers.shape)
+    table.numpy()[:] = numbers
+    return table
+
+
+_ALL: weakref.WeakSet[Standing] = weakref.WeakSet()
+
+
+def _own_all() -> None:
+    """Let workers that are forked now share what is this process's, not its parent's."""
+    for standing in list(_ALL):
+        standing.own()
+
+
+os.register_at_fork(before=_own_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import pickle
 from collections import Counter
@@ -130,6 +131,15 @@ def test_a_pickled_dataset_sees_the_snapshot_it_was_made_with(lake: Path, tmp_pa
         writer.put("train/class0/new.bin", b"later")
     for dataset in datasets:
         assert paths(pickle.loads(pickle.dumps(dataset))) == expected(lake)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+def test_a_copy_of_a_dataset_goes_through_epochs_with_its_workers(lake: Path, copied: Any) -> None:
+    dataset = copied(lakefeed.torch.IterableDataset(lake, "train", OPTIONS))
+    loader = loader_of(dataset, 1, multiprocessing_context="fork")
+    assert [paths(loader) for _ in range(2)] == [expected(lake, epoch=epoch) for epoch in range(2)]
+    dataset.set_epoch(7)
+    assert paths(loader) == expected(lake, epoch=7)
 
 
 def test_a_damaged_file_is_named_by_the_error_of_a_worker(tmp_path: Path) -> None:

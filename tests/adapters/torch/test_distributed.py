@@ -73,3 +73,37 @@ def test_two_ranks_share_an_epoch_and_one_goes_on_for_both(tmp_path: Path) -> No
             loader.load_state_dict(rank["state"])
             rest = [path for batch in paths(loader) for path in batch]
         assert Counter(seen + rest) == dict.fromkeys(FILES, 1)
+
+
+def given_a_dataset(rank: int, dataset: lakefeed.torch.IterableDataset, out: Path) -> None:
+    """What each rank does with a dataset that was made before there were ranks."""
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{out}/meet", rank=rank, world_size=2
+    )
+    answers = []
+    for workers in (0, 1):
+        context = "fork" if workers else None
+        loader: DataLoader[Any] = DataLoader(
+            dataset, batch_size=None, num_workers=workers, multiprocessing_context=context
+        )
+        for _ in range(2):
+            answers.append(paths(loader))
+            distributed.barrier()
+    (out / f"{rank}.json").write_text(json.dumps(answers))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_ranks_that_are_given_a_dataset_share_its_epochs(tmp_path: Path, start: str) -> None:
+    dataset = lakefeed.torch.IterableDataset(make_lake(tmp_path / "lake"), "train", EACH)
+    ranks: Any = multiprocessing.start_processes(
+        given_a_dataset, (dataset, tmp_path), nprocs=2, join=False, start_method=start
+    )
+    while not ranks.join(timeout=200):
+        pass  # one of the two has ended
+    answers = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for epoch, (one, other) in enumerate(zip(*answers, strict=True)):
+        steps = [[*mine, *its] for mine, its in zip(one, other, strict=True)]
+        assert steps == expected(tmp_path / "lake", TOGETHER, epoch)
