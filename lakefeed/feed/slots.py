@@ -87,8 +87,9 @@ class Slots:
         return self._limits.bytes_max - self.held_bytes
 
     def fewer_than(self, ahead_bytes: int) -> bool:
-        """Tell whether batches of fewer bytes, and fewer than allowed, are under way."""
-        return self._held_batches < self._limits.depth and self.held_bytes < ahead_bytes
+        """Tell whether batches of fewer bytes, or none, and fewer than allowed, are under way."""
+        few = self.held_bytes < ahead_bytes or not self._held_batches
+        return self._held_batches < self._limits.depth and few
 
     def fit(self, batches: int, needed_bytes: int) -> bool:
         """Tell whether there is room for so many batches more, which need so much memory."""

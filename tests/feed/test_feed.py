@@ -117,8 +117,9 @@ def test_what_is_read_ahead_stays_under_the_budget(lake: Lake, memory_bytes: int
         assert 0 < feed.peak_bytes <= memory_bytes
 
 
-def test_a_batch_beyond_the_budget_is_refused(lake: Lake) -> None:
-    feed = Feed(lake.snapshot(), "train", FeedOptions(100, memory_bytes=5_000))
+@pytest.mark.parametrize("memory_bytes", [1, 5_000])
+def test_a_batch_beyond_the_budget_is_refused(lake: Lake, memory_bytes: int) -> None:
+    feed = Feed(lake.snapshot(), "train", FeedOptions(100, memory_bytes=memory_bytes))
     with feed, pytest.raises(Invalid, match="memory_bytes"):
         next(feed)
 
