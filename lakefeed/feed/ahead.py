@@ -14,9 +14,8 @@ volume keeps waiting (some seconds if that may be the index): that one ends by i
 returns, touching nothing.
 
 One lock guards all fields below it; no I/O and no planning under it. Idle workers wait for one of
-its conditions, the consumer for the other. A worker that has done its job looks for the next one
-itself, so others are woken only for what it cannot do alone: waking them all after each read would
-cost more than the reads do.
+its conditions, the consumer for the other. A worker that is done looks for the next job itself, and
+wakes others only for what it cannot do alone: waking all after each read costs more than reading.
 """
 
 from __future__ import annotations
@@ -96,7 +95,9 @@ class Ahead:
                 return None  # behind the last, or closed by another thread
             batch = self._slots.take()
             self._work_to_do.notify()
-            return batch
+            ready, inflight = len(self._slots), len(self._running)
+        self._means.recorder.queue(ready, inflight)
+        return batch
 
     @property
     def is_ready(self) -> bool:
@@ -141,9 +142,8 @@ class Ahead:
             ):
                 worker.join(_CALLING_SECONDS)
         with self._lock:
-            self._slots.clear()
-            self._tasks.clear()
-            self._urgent.clear()
+            for queue in (self._slots, self._tasks, self._urgent):
+                queue.clear()
             self._waiting = None
 
     # -- workers ---------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Feed(Closing):
         if batch is None:
             raise StopIteration
         self._recorder.step(asked, clock())
-        self._recorder.delivered(len(batch), batch.data.nbytes, batch.cursor.epoch)
+        self._recorder.delivered(len(batch), batch.data.nbytes, batch.epoch)
         if self._options.cache is not None and self._options.observer is not None:
             new = self._sources.new_cache_counts()
             self._options.observer.cached(*new, self._options.cache.bytes_max)

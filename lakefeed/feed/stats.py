@@ -51,10 +51,11 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class FeedStats:
-    """What a feed did so far. `occupancy` is the share of time in which a batch was ready,
-    `inflight` the reads under way at the moment, `fetch_waiting_seconds` the part of `fetch` in
-    which the processor had nothing to do, `cache_refused` the blocks that the node cache's disk did
-    not take, `cache_filled_bytes` the most room that all took when counted (0: none was added)."""
+    """What a feed did so far. `epoch` is the last batch's, `occupancy` the share of time in which
+    one was ready, `inflight` the reads under way at the moment, `fetch_waiting_seconds` the part of
+    `fetch` in which the processor had nothing to do, `cache_refused` the blocks that the node
+    cache's disk did not take, `cache_filled_bytes` the most room that all took when counted (0:
+    none was added)."""
 
     samples: int
     sample_bytes: int
@@ -128,15 +129,15 @@ class FeedStats:
 class Observer(Protocol):
     """Hears of every event as it happens, for whoever keeps counters of its own.
 
-    Called from the consumer's thread (`step`, `delivered`) and from workers (the rest), never under
-    a lock of the feed's.
+    Called from the consumer's thread (`step`, `delivered`, `queue`, `cached`) and from workers
+    (`queue`, the rest), never under a lock of the feed's.
     """
 
     def step(self, wait_seconds: float, compute_seconds: float) -> None:
         """A batch was asked for: the wait for it, and the time since the one before was taken."""
 
     def delivered(self, samples: int, sample_bytes: int, epoch: int) -> None:
-        """A batch was taken."""
+        """A batch of this epoch was taken."""
 
     def stage(self, name: str, seconds: float) -> None:
         """A worker spent time on a stage."""

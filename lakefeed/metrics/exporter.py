@@ -10,13 +10,14 @@ loaders stands for.
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, Metric, generate_latest, start_http_server
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from lakefeed.closing import Closing
@@ -71,8 +72,34 @@ def serve(
 def shared_registry(directory: str | os.PathLike[str]) -> CollectorRegistry:
     """Return a registry that adds up what all processes wrote below a directory."""
     shared = CollectorRegistry()
-    MultiProcessCollector(shared, os.fspath(directory))  # type: ignore[no-untyped-call]
+    _Processes(shared, os.fspath(directory))  # type: ignore[no-untyped-call]
     return shared
+
+
+class _Processes(MultiProcessCollector):
+    """Adds up all processes, but of gauges those that live: prometheus_client would leave out what
+    it is told has died, and of worker processes nobody tells it."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics of all files, for one scrape."""
+        files = glob.glob(os.path.join(glob.escape(self._path), "*.db"))
+        shown = [file for file in files if not _is_over(os.path.basename(file))]
+        metrics: Iterable[Metric] = self.merge(shown, accumulate=True)  # type: ignore[no-untyped-call]
+        return metrics
+
+
+def _is_over(file: str) -> bool:
+    """Tell whether a file has gauges of a process that has ended, "gauge_livesum_4711.db"."""
+    words = file.removesuffix(".db").split("_")
+    if not words[-2].startswith("live"):
+        return False
+    try:
+        os.kill(int(words[-1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # somebody else's, and alive
+    return False
 
 
 def page(registry: CollectorRegistry = REGISTRY) -> str:
@@ -110,7 +137,7 @@ def _all_processes() -> CollectorRegistry | None:
     """Return what adds up all processes, None unless prometheus_client was told to share values."""
     shared = CollectorRegistry()
     try:
-        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        _Processes(shared)  # type: ignore[no-untyped-call]
     except ValueError:
         return None
     return shared

@@ -6,7 +6,8 @@
 All feeds of a process share one set (`loader_metrics()` returns it), because Prometheus wants each
 name once. With `PROMETHEUS_MULTIPROC_DIR` set before the program starts, prometheus_client keeps
 the values in files of that directory, and `exporter.serve` in any one process adds up those of all:
-loader workers included, dead ones too. Gauges are then the sum or the latest of the live processes.
+loader workers included, dead ones too. Gauges are then the sum or the most of the live processes,
+the epoch that of the last batch.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class LoaderMetrics:
         self._inflight = Gauge("lakefeed_loader_inflight_reads", "Groups of reads under way.",
                                registry=registry, multiprocess_mode="livesum")  # fmt: skip
         self._epoch = Gauge("lakefeed_loader_epoch", "The epoch of the last batch.",
-                            registry=registry, multiprocess_mode="livemax")  # fmt: skip
+                            registry=registry, multiprocess_mode="mostrecent")  # fmt: skip
         self._stall = Gauge("lakefeed_loader_stall_ratio", "Share of the time spent waiting.",
                             registry=registry, multiprocess_mode="livemax")  # fmt: skip
 

@@ -55,6 +55,8 @@ def test_what_a_feed_did_is_on_the_page(tmp_path: Path) -> None:
     assert found["lakefeed_loader_stall_ratio"] == pytest.approx(stats.stall_share)
     assert found["lakefeed_io_read_amplification_ratio"] > 0.9
     assert found["lakefeed_loader_stage_seconds_count"] > 0
+    assert found["lakefeed_loader_epoch"] == 1, "of the last batch"
+    assert found["lakefeed_loader_queue_depth"] == found["lakefeed_loader_inflight_reads"] == 0
 
 
 def test_the_page_of_a_taken_port_says_so() -> None:
@@ -141,3 +143,5 @@ def test_worker_processes_add_up_dead_ones_included(tmp_path: Path) -> None:
     assert counts == [50, 50]
     assert found["lakefeed_loader_samples_total"] == 100
     assert found["lakefeed_loader_bytes_total"] == sum(map(len, FILES.values()))
+    assert "lakefeed_loader_queue_depth" not in found, "of no process that is there any more"
+    assert found["lakefeed_loader_epoch"] == 0, "of the last batch, whoever took it"
