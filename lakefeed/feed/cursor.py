@@ -32,12 +32,15 @@ class Cursor:
     @classmethod
     def of(cls, state: Mapping[str, object]) -> Cursor:
         """Return the cursor that `state()` gave; Invalid for anything else."""
-        try:
-            cursor = cls(**state)  # type: ignore[arg-type]
-        except TypeError:
-            expected = ", ".join(field.name for field in fields(cls))
-            raise Invalid("feed state", expected=expected, found=sorted(state)) from None
-        numbers = (cursor.snapshot, cursor.seed, cursor.epoch, cursor.position)
-        if not all(type(number) is int and number >= 0 for number in numbers):
-            raise Invalid("feed state", expected="numbers from 0", found=dict(state))
+        names = [field.name for field in fields(cls)]
+        if not isinstance(state, Mapping) or set(state) != set(names):
+            raise Invalid(
+                "feed state", expected=f"a mapping of {', '.join(names)}", found=repr(state)
+            )
+        cursor = cls(**state)  # type: ignore[arg-type]
+        for name in ("snapshot", "seed", "epoch", "position"):
+            number, end = state[name], 1 << (64 if name == "seed" else 62)
+            if type(number) is not int or not 0 <= number < end:
+                raise Invalid(f"feed state's {name}", expected=f"a number from 0, below {end}",
+                              found=repr(number))  # fmt: skip
         return cursor

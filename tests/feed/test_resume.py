@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -162,13 +163,27 @@ def test_a_feed_over_lakes_goes_on_with_the_same_files_and_no_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"position": 10**6}, {"position": -1}, {"epoch": "0"}, {"seed": True}, {"more": 1}]
+    "change",
+    [
+        {"position": 10**6},
+        {"position": -1},
+        {"epoch": "0"},
+        {"seed": True},
+        {"more": 1},
+        {"epoch": 1 << 64},
+    ],
 )
 def test_a_damaged_state_is_refused(lake: Lake, change: dict[str, object]) -> None:
     with Feed(lake.snapshot(), "train", OPTIONS) as feed, pytest.raises(Invalid, match="state"):
         feed.restore({**feed.state(), **change})
     with Feed(lake.snapshot(), "train", OPTIONS) as feed, pytest.raises(Invalid, match="state"):
         feed.restore({"epoch": 0})
+
+
+@pytest.mark.parametrize("state", [None, '{"epoch": 0}', {1: 2, "a": 3}, ["epoch"]])
+def test_what_is_no_state_is_refused(lake: Lake, state: Any) -> None:
+    with Feed(lake.snapshot(), "train", OPTIONS) as feed, pytest.raises(Invalid, match="mapping"):
+        feed.restore(state)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

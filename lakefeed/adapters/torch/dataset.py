@@ -107,12 +107,15 @@ class IterableDataset(data.IterableDataset[Any]):
         """Let the next iteration be this epoch, in all workers, persistent ones included."""
         self._standing.set(epoch)
 
-    def resume(self, state: Mapping[str, Any]) -> None:
+    def resume(self, state: Mapping[str, Any] | None) -> None:
         """Let the next iteration go on behind the batch that had this `state`.
 
-        Call it in the main process between iterations. Invalid if the state belongs to other
-        samples, another seed or another shuffle.
+        None, the `position` of a loader that had delivered nothing, changes nothing. Call it in the
+        main process between iterations. Invalid if the state belongs to other samples, another seed
+        or another shuffle.
         """
+        if state is None:
+            return
         with self._opened() as opened:
             opened.feed.restore(state)
             self._standing.set(int(state["epoch"]), opened.feed.state())

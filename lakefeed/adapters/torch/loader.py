@@ -31,6 +31,7 @@ from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transfor
 from lakefeed.adapters.torch.device import Mover, page_locked, pinned
 from lakefeed.closing import Closing, ending
 from lakefeed.errors import Invalid
+from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
 from lakefeed.metrics.exporter import metered
@@ -133,6 +134,7 @@ class Loader(Closing):
         Invalid if it belongs to other samples, another seed or another shuffle.
         """
         self._stop()
+        Cursor.of(state)  # the dataset takes None, too
         self.dataset.resume(state)
         self._epoch, self._state, self._resuming = int(state["epoch"]), dict(state), True
         self._dataset_epoch = None

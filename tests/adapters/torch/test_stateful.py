@@ -80,7 +80,11 @@ def test_another_number_of_workers_goes_on_from_the_position(
 
 
 def test_a_position_before_the_first_batch_is_none(lake: Path) -> None:
-    assert lakefeed.torch.position(saved(loader_of(lake, 2))) is None
+    state = lakefeed.torch.position(saved(loader_of(lake, 2)))
+    assert state is None
+    again = loader_of(lake, 0)
+    again.dataset.resume(state)
+    assert paths(again) == expected(lake)
 
 
 def test_a_state_between_two_snapshots_goes_on_but_has_no_position(lake: Path) -> None:
