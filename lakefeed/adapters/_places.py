@@ -4,7 +4,7 @@ A place is a source (the path of a lake, an opened lake, or a snapshot) and the 
 snapshot that was the newest when the place was made, so that all processes and all epochs see the
 same files (I3 as long as the snapshot is kept). A path is opened anew by each process that uses it.
 An opened lake or a snapshot serves this process and those forked from it; to be sent elsewhere it
-becomes the path of its lake, which only a lake in a directory has.
+becomes the path of its lake, which only a lake in a directory has, and no federation.
 """
 
 from __future__ import annotations
@@ -12,27 +12,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 from lakefeed.errors import Invalid
 from lakefeed.feed.fetching import Patience
+from lakefeed.feed.sources import Source
+from lakefeed.lake.federated import FederatedSnapshot
+from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.posix import PosixVolume
-
-Source = str | os.PathLike[str] | Lake | Snapshot
 
 
 class Place:
     """Where a snapshot is, and which one."""
 
-    def __init__(self, source: Source, number: int) -> None:
+    def __init__(
+        self, source: str | os.PathLike[str] | Lake | Snapshot | FederatedSnapshot, number: int
+    ) -> None:
         self.source = source
         self.number = number
 
     @classmethod
     def of(cls, source: Source) -> Place:
         """Return the place of a source's newest snapshot, or of the snapshot itself."""
-        if isinstance(source, Snapshot):
+        if isinstance(source, Federation):
+            source = source.snapshot()
+        if isinstance(source, Snapshot | FederatedSnapshot):
             return cls(source, source.number)
         if isinstance(source, Lake):
             return cls(source, source.snapshot().number)
@@ -43,8 +49,8 @@ class Place:
     def opened(self) -> Iterator[Snapshot]:
         """Lend the snapshot; what this opened is closed afterwards."""
         source, run = self.source, Patience.for_look_ups().run
-        if isinstance(source, Snapshot):
-            yield source
+        if isinstance(source, Snapshot | FederatedSnapshot):
+            yield cast("Snapshot", source)  # a federation's has all that is asked of it (`View`)
         elif isinstance(source, Lake):
             yield run(lambda: source.snapshot(self.number))
         else:
@@ -52,13 +58,14 @@ class Place:
                 yield run(lambda: lake.snapshot(self.number))
 
     def __reduce__(self) -> tuple[type[Place], tuple[str, int]]:
-        """Send the path and the number; Invalid for a lake that is in no directory."""
+        """Send the path and the number; Invalid for what is no lake in a directory."""
         source = self.source
-        if isinstance(source, Lake) and not isinstance(source.volume, PosixVolume):
+        if isinstance(source, str | os.PathLike):
+            return Place, (os.fspath(source), self.number)
+        if not isinstance(source, Lake | Snapshot) or not isinstance(source.volume, PosixVolume):
             raise Invalid(
-                f"lake {source.name}",
+                source.name,
                 expected="a lake in a directory, to be opened by another process",
                 hint="give the path of the lake, or start the workers by fork",
             )
-        name = source.name if isinstance(source, Lake | Snapshot) else os.fspath(source)
-        return Place, (name, self.number)
+        return Place, (source.name, self.number)

@@ -22,10 +22,11 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from lakefeed.adapters._places import Place, Source
+from lakefeed.adapters._places import Place
 from lakefeed.errors import Invalid
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Select, Selection, resolve
+from lakefeed.feed.sources import Source
 from lakefeed.lake.snapshot import Snapshot
 
 

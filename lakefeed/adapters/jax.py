@@ -27,12 +27,13 @@ import jax
 import numpy as np
 
 from lakefeed.adapters._conveyor import Conveyor, Stamped
-from lakefeed.adapters._places import Place, Source
+from lakefeed.adapters._places import Place
 from lakefeed.closing import Closing, ending
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.selection import Select
+from lakefeed.feed.sources import Source
 from lakefeed.metrics.exporter import metered
 
 # Rows are at least as wide as a vector register, whatever the files.

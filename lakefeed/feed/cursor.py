@@ -30,14 +30,14 @@ class Cursor:
         return asdict(self)
 
     @classmethod
-    def of(cls, state: Mapping[str, object]) -> Cursor:
+    def of(cls, state: object) -> Cursor:
         """Return the cursor that `state()` gave; Invalid for anything else."""
         names = [field.name for field in fields(cls)]
         if not isinstance(state, Mapping) or set(state) != set(names):
             raise Invalid(
                 "feed state", expected=f"a mapping of {', '.join(names)}", found=repr(state)
             )
-        cursor = cls(**state)  # type: ignore[arg-type]
+        cursor = cls(**state)
         for name in ("snapshot", "seed", "epoch", "position"):
             number, end = state[name], 1 << (64 if name == "seed" else 62)
             if type(number) is not int or not 0 <= number < end:

@@ -52,7 +52,8 @@ _Found = TypeVar("_Found")
 class Feed(Closing):
     """An iterator of batches. Use it in a `with` block, or call `close`.
 
-    `source` is a lake's directory (its newest snapshot is served), an opened lake or a snapshot.
+    `source` is a lake's directory (its newest snapshot is served), an opened lake or federation, or
+    a snapshot of either.
     `select` is a prefix, a glob, paths in a list or an array, a `Where` (of SQL: see
     `lakefeed.adapters.sql.where`), a `Mix` of those, or a selection resolved before.
     """

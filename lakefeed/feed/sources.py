@@ -1,6 +1,6 @@
-"""From what a user names (a directory, a lake, a snapshot) to the snapshot a feed reads.
+"""From what a user names (a directory, a lake or federation, a snapshot) to what a feed reads.
 
-A directory is opened here and closed with the feed; a lake or a snapshot stays the caller's. With a
+A directory is opened here and closed with the feed; all else stays the caller's. With a
 cache the same snapshot is opened once more, through the cache; of a federation each lake's, when
 something of it is first wanted.
 """
@@ -14,11 +14,12 @@ from lakefeed.feed.options import Cache
 from lakefeed.format.checksum import crc32c
 from lakefeed.lake import layout
 from lakefeed.lake.federated import FederatedSnapshot
+from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.cached import BlockCache, CachedVolume
 
-Source = str | os.PathLike[str] | Lake | Snapshot
+Source = str | os.PathLike[str] | Lake | Snapshot | Federation | FederatedSnapshot
 
 
 def block_cache(cache: Cache) -> BlockCache:
@@ -29,7 +30,7 @@ def block_cache(cache: Cache) -> BlockCache:
 class Sources:
     """Opens on first use; `close` closes what was opened here. Works twice."""
 
-    def __init__(self, source: Source | FederatedSnapshot, cache: Cache | None) -> None:
+    def __init__(self, source: Source, cache: Cache | None) -> None:
         self._source = source
         self._cache = cache
         self._blocks = None if cache is None else block_cache(cache)
@@ -46,6 +47,8 @@ class Sources:
 
     def _open(self) -> Snapshot:
         source = self._source
+        if isinstance(source, Federation):
+            source = source.snapshot()
         if isinstance(source, FederatedSnapshot):
             view = source if self._cache is None else source.through(self._cached)
             # It has all that a feed asks of a snapshot (`View`).

@@ -146,7 +146,7 @@ def test_a_feed_over_lakes_goes_on_with_the_same_files_and_no_others() -> None:
     ):
 
         def feed() -> Feed:
-            return Feed(lakes.snapshot(), "lake", FeedOptions(1))  # type: ignore[arg-type]
+            return Feed(lakes.snapshot(), "lake", FeedOptions(1))
 
         with feed() as first:
             state = next(first).state

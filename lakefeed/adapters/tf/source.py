@@ -16,12 +16,12 @@ from contextlib import ExitStack
 
 from lakefeed.adapters._kept import ANSWERED, ENDING, Kept, OpenedFeed
 from lakefeed.adapters._places import Place
-from lakefeed.adapters._places import Source as Origin
 from lakefeed.adapters.tf.together import has_room
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select, Selection
+from lakefeed.feed.sources import Source as Origin
 
 State = Mapping[str, object]
 _Place = tuple[object, object]  # (epoch, position)

@@ -29,13 +29,14 @@ from torch.utils import data
 
 from lakefeed.adapters._conveyor import applied
 from lakefeed.adapters._kept import Kept, OpenedFeed
-from lakefeed.adapters._places import Place, Source
+from lakefeed.adapters._places import Place
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.ranks import running, with_rank
 from lakefeed.adapters.torch.standing import Standing, Turn
 from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
+from lakefeed.feed.sources import Source
 
 Transform = Callable[[Batch], Any]
 

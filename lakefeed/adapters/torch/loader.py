@@ -25,7 +25,6 @@ import torch
 from torch.utils import data
 
 from lakefeed.adapters._conveyor import Conveyor, Stamped, applied
-from lakefeed.adapters._places import Source
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
 from lakefeed.adapters.torch.device import Mover, page_locked, pinned
@@ -34,6 +33,7 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
+from lakefeed.feed.sources import Source
 from lakefeed.metrics.exporter import metered
 
 

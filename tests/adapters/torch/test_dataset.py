@@ -16,7 +16,10 @@ from torch.utils.data import DataLoader
 import lakefeed.torch
 from lakefeed.errors import Corrupt, Invalid
 from lakefeed.feed.feed import FeedOptions
+from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.mounts import Mount, Mounts
+from lakefeed.volume.posix import PosixVolume
 from tests.adapters.torch.lakes import (
     FILES,
     OPTIONS,
@@ -120,6 +123,24 @@ def test_a_lake_in_memory_is_served_here_and_in_forked_workers() -> None:
         assert len(set(orders)) == 5, "each was an epoch of its own"
         with pytest.raises(Invalid, match="by fork"):
             pickle.dumps(dataset)
+
+
+def test_a_federation_is_served_here_and_in_forked_workers(lake: Path) -> None:
+    mounts = Mounts((Mount("one", str(lake)), Mount("two", str(lake))))
+    with Federation("all", mounts, "/", PosixVolume) as lakes:
+        for source in (lakes, lakes.snapshot()):
+            dataset = lakefeed.torch.IterableDataset(
+                source, "one/train", OPTIONS, transform=names_of
+            )
+            for epoch, workers in enumerate((0, 1)):
+                there = [[f"one/{path}" for path in each] for each in expected(lake, epoch=epoch)]
+                assert list(loader_of(dataset, workers)) == there
+            with pytest.raises(Invalid, match="by fork"):
+                pickle.dumps(dataset)
+
+
+def names_of(batch: Any) -> list[str]:
+    return list(batch.paths)
 
 
 def test_a_pickled_dataset_sees_the_snapshot_it_was_made_with(lake: Path, tmp_path: Path) -> None:
