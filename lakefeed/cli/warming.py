@@ -49,7 +49,8 @@ def warm(
     Every file is verified on the way. Stops where seven eighths of the cache are filled. Repeating
     it reads only what is missing. Ends with 6 if the local disk did not take all blocks.
 
-    JSON keys: files, bytes, files_left, blocks_found, blocks_fetched, blocks_refused, cache.
+    JSON keys: files, bytes, files_left, blocks_found (once for each read), blocks_fetched,
+    blocks_refused, cache.
 
     \b
     lakefeed warm /mnt/lake --cache /local/nvme --cache-bytes 200GiB --prefix train
@@ -81,8 +82,8 @@ def warm(
 def _tell(facts: dict[str, Any], meter: Meter, cache_bytes: int) -> None:
     print_line(meter.summary())
     print_line(
-        f"{human_count(facts['blocks_found'])} blocks were there, "
-        f"{human_count(facts['blocks_fetched'])} were fetched"
+        f"{human_count(facts['blocks_fetched'])} blocks were fetched; "
+        f"reads found theirs in the cache {human_count(facts['blocks_found'])} times"
     )
     if facts["files_left"]:
         print_line(

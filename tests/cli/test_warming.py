@@ -37,6 +37,17 @@ def test_what_was_warmed_is_read_from_the_cache(tmp_path: Path, run: Run) -> Non
         assert feed.stats().cache_misses == 0
 
 
+def test_blocks_that_it_fetched_itself_are_not_said_to_have_been_there(
+    tmp_path: Path, run: Run
+) -> None:
+    lake = lake_at(tmp_path / "lake")
+    cold = run("warm", lake, "--cache", tmp_path / "cache").out
+    assert " blocks were fetched; reads found theirs in the cache " in cold
+    assert "there" not in cold
+    again = run("warm", lake, "--cache", tmp_path / "cache").out
+    assert "\n0 blocks were fetched; reads found theirs in the cache " in again
+
+
 def test_a_cache_that_is_too_small_says_what_is_left(tmp_path: Path, run: Run) -> None:
     lake = lake_at(tmp_path / "lake")
     small = run("warm", lake, "--cache", tmp_path / "cache", "--cache-bytes", "1MiB")
