@@ -77,15 +77,14 @@ def _words(value: Any) -> Any:
         value)  # fmt: skip
 
 
-# A file may hold plain numbers, seconds and bytes, which no reader has seen.
-Duration = Annotated[
-    float,
-    Field(ge=0, le=DURATION_MAX_SECONDS, allow_inf_nan=False),
-    _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d, up to 100 years"),
-]
+_duration = _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d, up to 100 years")
+# A file may hold plain numbers, seconds and bytes, which no reader has seen. Each type says how small
+# a value may be: of two lower bounds, a type's and a field's, pydantic keeps the type's alone.
+Duration = Annotated[float, Field(ge=0, le=DURATION_MAX_SECONDS, allow_inf_nan=False), _duration]
+Lease = Annotated[float, Field(ge=1, le=DURATION_MAX_SECONDS, allow_inf_nan=False), _duration]
 Size = Annotated[
     int,
-    Field(ge=0, le=INTEGER_MAX),
+    Field(ge=1, le=INTEGER_MAX),
     _reader(parse_size, "a size such as 4096, 256KiB, 64MiB, 1GB"),
 ]
 Rate = Annotated[
@@ -107,11 +106,11 @@ class ServiceSettings(BaseSettings):
     inboxes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     inbox_quiet: Duration = 5.0
     pack_files: int = Field(10_000, ge=1)
-    pack_bytes: Size = Field(64 << 20, ge=1)
+    pack_bytes: Size = 64 << 20
     pack_age: Duration = 30.0
     keep_inbox: bool = False
     interval: Duration = Field(30.0, gt=0)
-    target_size: Size = Field(1 << 30, ge=1)
+    target_size: Size = 1 << 30
     live_ratio: float = Field(0.5, ge=0, le=0.8)
     packs_min: int = Field(PACKS_MIN, ge=2)
     rate: Rate = None
@@ -126,7 +125,7 @@ class ServiceSettings(BaseSettings):
     listen: Annotated[
         tuple[str, Port], NoDecode, _reader(_listen, "an address such as 127.0.0.1:9464")
     ] = ("127.0.0.1", PORT)
-    lease: Duration = Field(30.0, ge=1)
+    lease: Lease = 30.0
     name: str = ""
     log_format: Literal["text", "json"] = "text"
 
@@ -186,6 +185,8 @@ class ServiceSettings(BaseSettings):
 
     def _inbox(self, word: str) -> InboxOptions:
         directory, _, prefix = word.partition("=")
+        if not directory:
+            raise Invalid("setting inbox", expected="DIR or DIR=PREFIX", found=repr(word))
         return InboxOptions(
             directory,
             check_prefix(prefix),

@@ -71,6 +71,10 @@ def test_inboxes_of_several_lakes_are_a_table(tmp_path: Path) -> None:
         ({"listen": "nowhere"}, "setting listen", "an address such as"),
         ({"log_format": "xml"}, "setting log-format", "'text' or 'json'"),
         ({"pack_files": 0}, "setting pack-files", "greater than or equal to 1"),
+        ({"pack_bytes": "0"}, "setting pack-bytes", "greater than or equal to 1"),
+        ({"target_size": "0"}, "setting target-size", "greater than or equal to 1"),
+        ({"lease": "0s"}, "setting lease", "greater than or equal to 1"),
+        ({"lease": "500ms"}, "setting lease", "greater than or equal to 1"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(
@@ -137,6 +141,8 @@ def test_an_unknown_setting_in_the_file_is_refused(tmp_path: Path) -> None:
         {"lakes": ["/a", "/b"], "inboxes": {"/a": ["/in"], "/b": ["/in=cams"]}},
         {"lakes": ["/a"], "inbox": ["/in", "/in/cams=cams"]},
         {"lakes": ["/a"], "inbox": ["/in=../x"]},
+        {"lakes": ["/a"], "inbox": [""]},
+        {"lakes": ["/a"], "inbox": ["=cams"]},
         {"lakes": ["/a"], "inboxes": {"/c": ["/in"]}},
     ],
 )
