@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.deploy.tools import (
     CHART,
@@ -174,6 +175,25 @@ def test_big_user_numbers_stay_whole(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1000810000") >= 9
     assert "e+09" not in done.stdout
+
+
+def test_a_lake_may_have_any_path(tmp_path: Path) -> None:
+    """To YAML, " #" begins a comment and ": " ends a key: what is cut off is another directory."""
+    values = tmp_path / "values.yaml"
+    values.write_text('lakes: [{name: main, path: "team: a #1", inboxes: [{path: "in: #1"}]}]\n'
+                      'jobs: {import: {enabled: true, sourceClaim: c, sourcePath: "/a #1",'
+                      ' prefix: "raw #1"}, training: {enabled: true}}\n'
+                      "mount: {enabled: true}\n")  # fmt: skip
+    done = helm("template", "demo", str(CHART), "-f", str(values))
+    assert done.returncode == 0, done.stderr
+    pods = [pod for document in yaml.safe_load_all(done.stdout) if (pod := pod_of(document))]
+    words = [
+        [*container.get("command", ()), *container.get("args", ())]
+        for pod in pods
+        for container in (*pod.get("initContainers", ()), *pod["containers"])
+    ]
+    assert sum("/lakes/team: a #1" in found for found in words) == len(words) - 1 == 7
+    assert ["import", "/source/a #1", "/lakes/team: a #1", "--prefix=raw #1", "--quiet"] in words
 
 
 def test_names_stay_within_what_kubernetes_allows() -> None:

@@ -79,7 +79,7 @@ securityContext:
   {{- toYaml .Values.containerSecurityContext | nindent 2 }}
 volumeMounts:
   - name: lakes
-    mountPath: {{ .Values.volume.mountPath }}
+    mountPath: {{ .Values.volume.mountPath | quote }}
   - name: tmp
     mountPath: /tmp
 {{- end }}
