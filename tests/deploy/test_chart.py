@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,25 @@ def test_names_stay_within_what_kubernetes_allows() -> None:
     assert len(cron) == len(set(cron)) == 4
     assert all(len(name) <= 52 for name in cron)
     assert all(len(name) <= 63 for name in names if not name.startswith("default-"))
+
+
+def test_each_mount_is_scraped_by_a_port_name_of_its_own(tmp_path: Path) -> None:
+    """Kubernetes wants at most 15 letters, no dash at the end, and no name twice in a pod."""
+    values = tmp_path / "values.yaml"
+    names = ("imagenet-train1", "imagenet-train2", "abcdefghijkl-xy", "a--b")
+    mounts = ", ".join(f"{{name: {n}, lake: main, port: {9470 + i}}}" for i, n in enumerate(names))
+    values.write_text(f"mount: {{enabled: true, mounts: [{mounts}]}}\n"
+                      "monitoring: {serviceMonitor: {enabled: true}}\n")  # fmt: skip
+    done = helm("template", "demo", str(CHART), "-f", str(values))
+    assert done.returncode == 0, done.stderr
+    documents = tuple(document for document in yaml.safe_load_all(done.stdout) if document)
+    (daemons,) = of_kind(documents, "DaemonSet")
+    pod = pod_of(daemons) or {}
+    ports = [port["name"] for container in pod["containers"] for port in container["ports"]]
+    (monitor,) = of_kind(documents, "PodMonitor")
+    assert ports == [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]]
+    assert len(set(ports)) == len(names)
+    assert all(re.fullmatch(r"(?=.{1,15}$)[a-z0-9]+(-[a-z0-9]+)*", port) for port in ports)
 
 
 def test_helm_and_kustomize_run_the_same_daemon() -> None:
