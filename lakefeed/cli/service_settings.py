@@ -78,8 +78,8 @@ def _words(value: Any) -> Any:
 
 
 _duration = _reader(parse_duration, "a duration such as 90s, 15m, 12h, 7d, up to 100 years")
-# A file may hold plain numbers, seconds and bytes, which no reader has seen. Each type says how small
-# a value may be: of two lower bounds, a type's and a field's, pydantic keeps the type's alone.
+# A file may hold plain numbers, seconds and bytes, which no reader has seen. Each type says how
+# small a value may be: of two lower bounds, a type's and a field's, pydantic takes the type's.
 Duration = Annotated[float, Field(ge=0, le=DURATION_MAX_SECONDS, allow_inf_nan=False), _duration]
 Lease = Annotated[float, Field(ge=1, le=DURATION_MAX_SECONDS, allow_inf_nan=False), _duration]
 Size = Annotated[

@@ -6,10 +6,11 @@ One place for all of it, so that the three agree. Called on the event loop only.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterable
 
-from lakefeed.errors import LakefeedError
+from lakefeed.errors import LakefeedError, VolumeFailed
 from lakefeed.format.commit import State
 from lakefeed.lake.garbage import Collected
 from lakefeed.lake.scrub import Scrubbed
@@ -21,12 +22,22 @@ from lakefeed.service.status import LakeStatus
 from lakefeed.volume.base import Space
 
 INBOX = "inbox"
+# What each try tells anew: the name of the file to be written, in a directory of its first digits,
+# and how much room there is.
+_PASSING = re.compile(r"(/[0-9a-f]{2})?[/.][0-9a-f]{32}\b|\d+ bytes free, found \d+")
 _logger = logging.getLogger(__name__)
 
 
 def inbox_job(directory: str) -> str:
     """Return what taking in one inbox is called: each succeeds and fails for itself."""
     return f"{INBOX} {directory}"
+
+
+def _again(text: str, before: str | None) -> bool:
+    """Tell whether this was told before: a volume fails as ever, whatever it was to write."""
+    if before is None or not text.startswith(VolumeFailed.__name__):
+        return text == before
+    return _PASSING.sub("", text) == _PASSING.sub("", before)
 
 
 class Teller:
@@ -62,7 +73,7 @@ class Teller:
 
     def problem(self, text: str) -> None:
         """Note what keeps the lake from being looked after; '' when nothing does any more."""
-        if text and text != self.status.problem:
+        if text and not _again(text, self.status.problem):
             self._log(logging.ERROR, text)
         self.status.problem = text
 
@@ -111,7 +122,7 @@ class Teller:
         """
         unforeseen = None if isinstance(error, LakefeedError) else error
         text = f"{type(error).__name__}: {error}" if unforeseen else str(error)
-        if self.status.last_failure.get(job) != text:
+        if not _again(text, self.status.last_failure.get(job)):
             self._log(logging.ERROR, f"{job} failed: {text}", job, unforeseen)
         self.status.failed(job, text)
         if job == "compaction":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 
 import pytest
 
+from lakefeed.errors import Corrupt, VolumeFailed, from_os_error
 from lakefeed.format.commit import State
 from lakefeed.lake.garbage import Collected, GarbagePlan
 from lakefeed.metrics.compactor import CompactorMetrics
@@ -55,6 +57,38 @@ def test_a_line_of_the_log_has_its_facts_as_fields(caplog: pytest.LogCaptureFixt
     assert "job" not in first
     assert (second["job"], second["files"], second["bytes"]) == ("gc", 3, 500)
     assert third["bytes"] == 0
+
+
+def test_a_full_volume_is_told_once_however_often_it_is_tried(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    teller = Teller("lake", CompactorMetrics())
+
+    def fail(name: str, why: int = errno.ENOSPC) -> VolumeFailed:
+        error = from_os_error(OSError(why, ""), f"write to /l/{name}")
+        assert isinstance(error, VolumeFailed)
+        return error
+
+    for number in range(3):
+        teller.problem(str(fail(f"tmp/{number:032x}.json")))
+        teller.failure("inbox", fail(f"packs/{number:02x}/{number:032x}.pack"))
+        free = VolumeFailed("compaction", expected=f"{number + 7} bytes free", found=f"{number}")
+        teller.failure("compaction", free)
+    assert len(caplog.records) == 3
+    assert f"{2:032x}" in teller.status.problem
+    assert f"{2:032x}" in teller.status.last_failure["inbox"]
+    teller.failure("inbox", fail(f"packs/00/{0:032x}.pack", errno.EROFS))
+    teller.failure("inbox", fail(f"index/00/{0:032x}.segment", errno.EROFS))
+    teller.problem("")
+    teller.problem(str(fail(f"tmp/{0:032x}.json")))
+    assert len(caplog.records) == 6
+
+
+def test_each_damaged_pack_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    teller = Teller("lake", CompactorMetrics())
+    for number in range(3):
+        teller.failure("merge", Corrupt(f"packs/00/{number:032x}.pack"))
+    assert len(caplog.records) == 3
 
 
 def test_a_name_that_is_not_utf_8_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
