@@ -1,0 +1,107 @@
+"""The backup of docs/OPERATIONS.md, step by step, while the lake is written and compacted."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lakefeed.lake.check import check
+from lakefeed.lake.compaction import CompactionOptions
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake.lake import Lake
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md"
+LAKE = "/mnt/lakes/main"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed"),
+]
+
+
+def steps(lake: Path, copies: Path) -> list[str]:
+    """The page's commands, for a lake and for copies on this machine."""
+    (block,) = re.findall(r"```sh\n(lakefeed tag .*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    here = block.replace("\\\n", " ").replace(LAKE, str(lake))
+    here = here.replace("backup:/lakes", str(copies)).replace("ssh backup ", "")
+    return here.replace(" /lakes", f" {copies}").strip().splitlines()
+
+
+def back_up(lake: Path, copies: Path, between: Callable[[], object]) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    copies.mkdir(exist_ok=True)
+    for step in steps(lake, copies):
+        subprocess.run(step, shell=True, check=True, env={**os.environ, "PATH": path})
+        between()
+
+
+class Busy:
+    """A lake that everybody works on."""
+
+    def __init__(self, path: Path) -> None:
+        self.lake = Lake.create(path)
+        self.files: dict[str, bytes] = {}
+        self._round = 0
+
+    def work(self) -> None:
+        """Put, overwrite and delete; compact all of it; collect what may go."""
+        self._round += 1
+        with self.lake.writer() as writer:
+            for number in range(4):
+                path = f"{self._round}/{number}"
+                self.files[path] = os.urandom(5000)
+                writer.put(path, self.files[path])
+            writer.put("again", str(self._round).encode())
+            if self._round > 1:
+                writer.delete(f"{self._round - 1}/0")
+        self.files["again"] = str(self._round).encode()
+        self.files.pop(f"{self._round - 1}/0", None)
+        compact(self.lake, CompactionOptions(target_bytes=1 << 20, packs_min=2))
+        collect(self.lake, Retention(3600.0, 3600.0), orphans=True)
+
+
+def findings(path: Path) -> list[object]:
+    with Lake.open(path) as lake:
+        return list(check(lake, deep=True).findings)
+
+
+def test_a_copy_made_while_everybody_works_is_whole(tmp_path: Path) -> None:
+    busy, copies = Busy(tmp_path / "lake"), tmp_path / "copies"
+    with busy.lake:
+        busy.work()
+        for _ in range(2):
+            before = dict(busy.files)
+            back_up(tmp_path / "lake", copies, busy.work)
+            assert findings(copies / "main") == []
+            with Lake.open(copies / "main") as copy:
+                tagged = copy.snapshot("nightly")
+                assert {path: tagged.get(path) for path in before} == before
+                newest = copy.snapshot()
+                assert newest.number >= tagged.number
+                # Pruned, it goes on from a commit of its own, which the next run replaces.
+                collect(copy, Retention(0.0, 3600.0), orphans=True)
+
+
+def test_what_was_copied_back_is_the_lake_and_can_be_written(tmp_path: Path) -> None:
+    busy, copies = Busy(tmp_path / "lake"), tmp_path / "copies"
+    with busy.lake:
+        for _ in range(40):  # over a checkpoint, which stays behind
+            busy.work()
+    back_up(tmp_path / "lake", copies, lambda: None)
+    shutil.rmtree(tmp_path / "lake")
+    subprocess.run(["rsync", "-a", f"{copies}/main/", f"{tmp_path}/lake/"], check=True)
+    assert findings(tmp_path / "lake") == []
+    with Lake.open(tmp_path / "lake") as lake:
+        snapshot = lake.snapshot()
+        assert {path: snapshot.get(path) for path in busy.files} == busy.files
+        with lake.writer() as writer:
+            writer.put("new", b"new")
+        assert lake.snapshot().get("new") == b"new"
