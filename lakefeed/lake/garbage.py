@@ -23,6 +23,7 @@ cannot be read.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,7 +34,7 @@ from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.refs import Pin, Tag
-from lakefeed.volume.base import Volume
+from lakefeed.volume.base import Listed, Volume
 
 KEEP_SECONDS = 7 * 24 * 3600.0
 # No writer needs a day from the last byte of a pack to its commit.
@@ -327,15 +328,21 @@ def _names(volume: Volume, *, everything: bool) -> Iterator[tuple[GarbageKind, s
 
 def stored_files(volume: Volume) -> Iterator[str]:
     """Yield the paths of the packs and segments on the volume, whoever named them."""
-    for entry in volume.list(layout.INDEX):
+    for entry in _listed(volume, layout.INDEX):
         if layout.parse_segment(entry.name) is not None:
             yield f"{layout.INDEX}/{entry.name}"
-    for directory in volume.list(layout.PACKS):
+    for directory in _listed(volume, layout.PACKS):
         if not directory.is_directory:
             continue
         for entry in volume.list(f"{layout.PACKS}/{directory.name}"):
             if layout.parse_pack(entry.name) is not None:
                 yield f"{layout.PACKS}/{directory.name}/{entry.name}"
+
+
+def _listed(volume: Volume, directory: str) -> Iterator[Listed]:
+    """Yield what a directory holds, nothing where it was lost: what is missing, commits tell."""
+    with suppress(NotFound):
+        yield from volume.list(directory)
 
 
 def _look(volume: Volume, kind: GarbageKind, id_: str, path: str) -> Stored | None:

@@ -122,6 +122,7 @@ def rebuild_index(lake: Lake, progress: Progress | None = None) -> Reindexed:
     """
     files = OpenFiles(lake.volume)
     made: list[SegmentInfo] = []
+    lake.volume.make_directory(layout.INDEX)  # where it was lost, all of it was
     try:
         catalogue = Catalogue(files, _CACHE_BYTES)
         state = lake.log.head()
