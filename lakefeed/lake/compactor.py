@@ -9,7 +9,8 @@
 
 Keeps I1, I2, I4 and I5. Writes and deletes never wait and always win: their packs are newer, so
 their rows are. Conflict, and nothing left behind, when an input went away or somebody else came to
-refer to one. An input with a damaged payload stays in the lake for the rows that could not move.
+refer to one. An input with a damaged payload stays in the lake for the rows that could not move;
+what cannot be read at all is none (`planning`).
 Deletes nothing of the lake, holds no lease, knows no time of day. Time and memory depend on the
 inputs and on what is not merged, not on the size of the lake: the index rows of the inputs, the
 rows of one new pack, 64 MiB of payloads.
@@ -35,7 +36,6 @@ from lakefeed.lake.compaction import (
     LIVE_RATIO_MAX,
     CompactionOptions,
     CompactionPlan,
-    plan_compaction,
 )
 from lakefeed.lake.copying import Copier, Damage
 from lakefeed.lake.files import OpenFiles
@@ -46,6 +46,7 @@ from lakefeed.lake.log import Draft
 from lakefeed.lake.merging import check_inputs, replacing
 from lakefeed.lake.moving import moved_rows
 from lakefeed.lake.packing import discard
+from lakefeed.lake.planning import Readable, plan_readable
 from lakefeed.lake.repacking import CopyOptions, Origin, Repacker
 from lakefeed.lake.segments import Shift, discard_segments, write_segments
 from lakefeed.lake.snapshot import Snapshot
@@ -88,7 +89,7 @@ def plan_of(
 ) -> CompactionPlan:
     """Return what `compact` would do now."""
     options = within(options or CompactionOptions(), how or CopyOptions(), RUN_SECONDS_MAX)
-    return _plan(lake, options)[1]
+    return _plan(lake, options)[1].plan
 
 
 def compact(
@@ -100,25 +101,28 @@ def compact(
     """Rewrite what is worth it, at most one run's share, and say what was done.
 
     Conflict: another compaction was first, or a writer referred to an input; nothing is left
-    behind. Corrupt: index rows are damaged. Any error but those of the commit itself leaves nothing
-    behind; one of the commit may leave packs that no commit names, or that one does after all.
+    behind. Corrupt: the view is damaged, segments or packs not merged yet. Any error but those of
+    the commit itself leaves nothing behind; one of the commit may leave packs that no commit names,
+    or that one does after all.
     """
     how = how or CopyOptions()
     options = options or CompactionOptions()
     options = within(options, how, RUN_SECONDS_MAX)
     known = lake.log.head()
     try:
-        state, plan = _plan(lake, options)
+        state, readable = _plan(lake, options)
     except NotFound as error:
         _check_read(lake, known, lake.log.head(), error)
         raise
+    plan = readable.plan
     if plan.empty:
-        return Compacted(plan)
+        return Compacted(plan, damages=readable.damages)
     with ExitStack() as stack:
         files = OpenFiles(lake.volume)
         stack.callback(files.close)
         backoff = _backoff(files, plan, state) if how.makes_way else None
         copier = stack.enter_context(Copier(files, state, Throttle(how.rate_bytes), backoff))
+        copier.damages += readable.damages
         origin = Origin(lake.volume, Catalogue(files, _CACHE_BYTES), state, plan)
         done = _Compaction(lake, origin, copier, how, progress or silent).run()
         return done if backoff is None else replace(done, rested_seconds=backoff.rested_seconds)
@@ -157,9 +161,15 @@ def _backoff(files: OpenFiles, plan: CompactionPlan, state: State) -> Backoff:
     return backoff
 
 
-def _plan(lake: Lake, options: CompactionOptions) -> tuple[State, CompactionPlan]:
+def _plan(lake: Lake, options: CompactionOptions) -> tuple[State, Readable]:
     snapshot = lake.snapshot()
-    return snapshot.state, plan_compaction(snapshot.state, _live_bytes(snapshot), options)
+    state = snapshot.state
+    files = OpenFiles(lake.volume)
+    try:
+        catalogue = Catalogue(files, _CACHE_BYTES)
+        return state, plan_readable(lake, catalogue, state, _live_bytes(snapshot), options)
+    finally:
+        files.close()
 
 
 def _live_bytes(snapshot: Snapshot) -> dict[str, int]:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lakefeed.errors import Corrupt, NotFound
 from lakefeed.format.columns import MAGIC
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.pack import PackSealed, PackWriter
@@ -139,15 +140,21 @@ class Repacker:
             yield view.take(pc.sort_indices(view["path"])), left
 
     def _shadowing(self, view: pa.Table, own: pa.Table, packs: list[PackInfo]) -> pa.Table:
-        """Return the tombstones in `own` without which these packs would bring their path back."""
+        """Return the tombstones in `own` without which these packs would bring their path back.
+
+        A pack that is lost or damaged may hold any of these paths: it may be restored.
+        """
         dead = own.filter(pc.equal(own["kind"], int(Kind.TOMBSTONE)))
         dead = dead.take(pa.array(align(dead, view).left_only))
         if not len(dead):
             return empty_table()
         sources = [pack_source(info) for info in packs]
-        found = locate(
-            self._origin.catalogue, sources, dead["path"].combine_chunks(), ("kind", "seq")
-        )
+        try:
+            found = locate(
+                self._origin.catalogue, sources, dead["path"].combine_chunks(), ("kind", "seq")
+            )
+        except (Corrupt, NotFound):
+            return dead
         return dead.filter(found["kind"].is_valid())
 
     def _batches(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

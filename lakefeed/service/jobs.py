@@ -72,7 +72,7 @@ def run_compaction(lake: Lake, options: ServiceOptions, guard: Guard) -> Compact
         done = compact(lake, _share(options, how), how, go_on)
     except Conflict:
         return CompactionDone("conflict")
-    if done.plan.empty:
+    if done.plan.empty and not done.damages:
         return CompactionDone("nothing")
     written = done.added_bytes + max(_segment_bytes(lake) - before, 0)
     damages = tuple(f"{damage.path} in pack {damage.pack}" for damage in done.damages)

@@ -57,6 +57,8 @@ class Teller:
         # Of jobs that never ended well, metrics show when this replica first had the lease: what
         # has no time cannot be late.
         self._awaited = {*jobs}
+        # What the last run of compaction could not move: each run meets it again.
+        self._damages: tuple[str, ...] = ()
         self.status = LakeStatus(path)
         metrics.leader.labels(path).set(0)
 
@@ -175,7 +177,8 @@ class Teller:
         """Note how a run of compaction ended."""
         self._metrics.runs.labels(self._path, done.result).inc()
         self.moved(done.read_bytes, done.written_bytes)
-        for damage in done.damages:
+        before, self._damages = self._damages, done.damages
+        for damage in (one for one in done.damages if one not in before):
             self._log(logging.ERROR, f"damaged payload left where it is: {damage}", "compaction")
         if done.result == "conflict":
             self.conflict("compaction", "a writer or another compaction was first")

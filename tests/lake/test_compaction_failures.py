@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from crc32c import crc32c
 
 from lakefeed import Lake
-from lakefeed.errors import Corrupt, LakefeedError, VolumeFailed
-from lakefeed.format.pack import Meta, PackWriter
+from lakefeed.errors import Corrupt, LakefeedError, NotFound, VolumeFailed
+from lakefeed.format.pack import Meta, PackSealed, PackWriter
 from lakefeed.format.payload import encode
 from lakefeed.format.rows import Codec, Kind, Row
 from lakefeed.lake import copying, layout
@@ -21,9 +22,11 @@ from lakefeed.lake.garbage import collect, stored_files
 from lakefeed.lake.lake import Lake as OpenLake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
+from lakefeed.lake.repair import rebuild_index
+from lakefeed.volume.base import Volume, read_file
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.compacting import AT_ONCE, FILES, STAGES, during, filled, sound
-from tests.lake.tools import contents, damage, new_lake, write
+from tests.lake.tools import QUIET, contents, damage, new_lake, write
 from tests.support.faulty import MODES, FaultyVolume
 
 
@@ -115,16 +118,87 @@ def test_a_big_damaged_payload_is_found_while_streaming(monkeypatch: pytest.Monk
         assert lake.snapshot().get("other") == bytes(5000)
 
 
-def test_damaged_index_rows_abort_and_leave_nothing(lake: OpenLake) -> None:
-    pack = lake.snapshot().stat("0").pack
-    end = lake.snapshot().state.packs[pack].sealed.payload_end
-    damage(lake.volume, layout.pack_path(pack), end + 20)
+def test_a_damaged_segment_aborts_and_leaves_nothing(lake: OpenLake) -> None:
+    (segment,) = lake.snapshot().state.segments
+    damage(lake.volume, layout.segment_path(segment), 20)
     with Lake.open(lake.volume) as fresh:
         before = set(stored_files(lake.volume))
         with pytest.raises(Corrupt):
             compact(fresh)
         assert set(stored_files(lake.volume)) == before
-        assert contents(fresh.snapshot()) == FILES
+
+
+LOSSES = ("gone", "cut", "footer", "rows")
+
+
+def lose(volume: Volume, pack: PackSealed, how: str) -> bytes:
+    """Damage a pack; return what it was."""
+    path = layout.pack_path(pack.id)
+    data = read_file(volume, path)
+    at = {"footer": pack.bytes - 5, "rows": pack.payload_end + 20}.get(how)
+    if at is not None:
+        damage(volume, path, at)
+        return data
+    volume.unlink(path)
+    if how == "cut":
+        with volume.create(path) as file:
+            file.write([data[: pack.payload_end // 2]])
+    return data
+
+
+@pytest.mark.parametrize("how", LOSSES)
+def test_a_pack_that_cannot_be_read_keeps_no_other_from_being_compacted(how: str) -> None:
+    with new_lake() as lake:
+        for number in range(6):
+            write(lake, {f"{name}/{number}": bytes(300) for name in "abc"})
+        write(lake, {"copy": b"1"}, delete=["a/1", "a/2", "c/2"])
+        with lake.writer(QUIET) as writer:
+            writer.copy("a/3", "c/3.copy")
+        write(lake, {"z": b"1"}, delete=["b/4"])
+        lake.merge_index()
+        files = contents(lake.snapshot())
+        lost = lake.snapshot().state.packs[lake.snapshot().stat("b/2").pack].sealed
+        data = lose(lake.volume, lost, how)
+    with Lake.open(lake.volume) as lake:
+        done = compact(lake)
+        assert [damage.pack for damage in done.damages] == [lost.id]
+        assert len(done.packs_removed) == 8
+        rest = {path: data for path, data in files.items() if path != "b/2"}
+        assert {path: lake.snapshot().get(path) for path in rest} == rest
+        again = compact(lake)
+        assert (again.snapshot, [damage.pack for damage in again.damages]) == (None, [lost.id])
+        # Once it is restored nothing that was deleted comes back, not from the packs alone either.
+        with suppress(NotFound):
+            lake.volume.unlink(layout.pack_path(lost.id))
+        with lake.volume.create(layout.pack_path(lost.id)) as file:
+            file.write([data])
+    with Lake.open(lake.volume) as lake:
+        rebuild_index(lake)
+        assert contents(lake.snapshot()) == files
+        assert lost.id in compact(lake).packs_removed
+        sound(lake)
+        assert contents(lake.snapshot()) == files
+
+
+@pytest.mark.parametrize("how", LOSSES)
+def test_what_a_pack_refers_to_stays_with_it_while_it_cannot_be_read(how: str) -> None:
+    with new_lake() as lake:
+        for number in range(4):
+            write(lake, {f"{number}": bytes(300)})
+        origin = lake.snapshot().stat("1").pack
+        with lake.writer(QUIET) as writer:
+            writer.rename("1", "moved")
+        lake.merge_index()
+        files = contents(lake.snapshot())
+        (renamed,) = (info.sealed for info in lake.snapshot().state.packs.values()
+                      if origin in info.sealed.refs)  # fmt: skip
+        lose(lake.volume, renamed, how)
+    with Lake.open(lake.volume) as lake:
+        done = compact(lake)
+        assert [damage.pack for damage in done.damages] == [renamed.id]
+        assert len(done.packs_removed) == 3
+        assert origin not in done.packs_removed
+        assert contents(lake.snapshot()) == files
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written() -> None:

@@ -12,6 +12,7 @@ from lakefeed.errors import Corrupt, VolumeFailed, from_os_error
 from lakefeed.format.commit import State
 from lakefeed.lake.garbage import Collected, GarbagePlan
 from lakefeed.metrics.compactor import CompactorMetrics
+from lakefeed.service.jobs import CompactionDone
 from lakefeed.service.logs import JsonFormatter
 from lakefeed.service.naming import Naming
 from lakefeed.service.telling import Teller
@@ -89,6 +90,16 @@ def test_each_damaged_pack_is_told(caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3):
         teller.failure("merge", Corrupt(f"packs/00/{number:032x}.pack"))
     assert len(caplog.records) == 3
+
+
+def test_what_compaction_cannot_move_is_told_once_and_again_when_it_comes_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    teller = Teller("lake", CompactorMetrics())
+    for damages in (("a", "b"), ("a", "b"), ("b", "c"), (), ("b",)):
+        teller.compacted(CompactionDone("damaged", damages=damages))
+    told = [str(line["message"]).rpartition(" ")[2] for line in lines(caplog)]
+    assert told == ["a", "b", "c", "b"]
 
 
 def test_a_name_that_is_not_utf_8_can_be_logged(caplog: pytest.LogCaptureFixture) -> None:
