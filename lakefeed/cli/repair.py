@@ -33,7 +33,7 @@ _INDEX = {"index", "order", "rows", "file", "missing"}
 
 @dataclass(frozen=True)
 class _Damage:
-    """What repair can mend: the log, a newest commit, the index; and what it found.
+    """What repair can mend: the log, a newest commit, checkpoints, the index; and what it found.
 
     Of the findings `lasting` are beyond it: what is not there, or not what was written.
     """
@@ -42,6 +42,7 @@ class _Damage:
     head: int | None
     index: bool
     findings: tuple[Finding, ...]
+    checkpoints: tuple[str, ...] = ()
     lasting: int = 0
 
 
@@ -62,13 +63,15 @@ def repair(
     """Mend a lake: a damaged newest commit, the index, and with --log a lost log.
 
     Looks first and does what is needed. The newest commit, if it is damaged, moves to quarantine/
-    and the lake goes on from the one before. Segments are rebuilt from the packs alone, beside
-    readers and writers. A log is rebuilt only on request: which of two overlapping writers came
-    first may then be a guess (docs/SERVICE.md). Damaged payloads cannot be mended: see scrub.
-    Findings that are beyond repair, such as a missing pack, are exit code 5, as with fsck.
+    and the lake goes on from the one before; so do damaged checkpoints, which only save time.
+    Segments are rebuilt from the packs alone, beside readers and writers. A log is rebuilt only on
+    request: which of two overlapping writers came first may then be a guess (docs/SERVICE.md).
+    Damaged payloads cannot be mended: see scrub. Findings that are beyond repair, such as a missing
+    pack, are exit code 5, as with fsck.
 
     JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, gone, quarantine), head
-    (number, quarantine), index (needed, done, snapshot, rows, segments), findings.
+    (number, quarantine), checkpoints (damaged, quarantine), index (needed, done, snapshot, rows,
+    segments), findings.
 
     \b
     lakefeed repair /mnt/lake --dry-run
@@ -85,6 +88,7 @@ def repair(
         facts: dict[str, Any] = {"dry_run": dry_run}
         facts["log"] = _mend_log(volume, damage.log, dry_run or not log, progress)
         facts["head"] = _mend_head(volume, damage.head, dry_run)
+        facts["checkpoints"] = _mend_checkpoints(volume, damage.checkpoints, dry_run)
         rebuilt = facts["log"]["done"]
         needed = damage.index or index or rebuilt
         facts["index"] = _mend_index(lake, needed, dry_run, progress)
@@ -112,15 +116,17 @@ def _look(volume: Volume, progress: Progress) -> _Damage:
         state = check_log(volume, found, progress).state
     except Corrupt:
         return _Damage(True, None, False, ())
-    # A damaged newest commit is the one finding about the log that needs no new log.
-    broken = found.total - (head is not None)
+    # A damaged newest commit, and checkpoints, are what needs no new log.
+    about = found.report(0, False).findings
+    broken = found.total - sum(f.kind == "checkpoint" for f in about) - (head is not None)
     if broken or (state is None and head is None):
-        return _Damage(True, head, False, found.report(0, False).findings)
+        return _Damage(True, head, False, about)
     with Lake.open(volume) as opened:
         findings = check(opened, progress=progress).findings
-    others = [f for f in findings if f.kind != "log"]
+    checkpoints = tuple(f.subject for f in findings if f.kind == "checkpoint")
+    others = [f for f in findings if f.kind not in {"log", "checkpoint"}]
     index = sum(f.kind in _INDEX and "packs/" not in f.subject for f in others)
-    return _Damage(False, head, index > 0, findings, len(others) - index)
+    return _Damage(False, head, index > 0, findings, checkpoints, len(others) - index)
 
 
 def _mend_log(volume: Volume, needed: bool, only_look: bool, progress: Progress) -> dict[str, Any]:
@@ -149,6 +155,13 @@ def _mend_head(volume: Volume, number: int | None, dry_run: bool) -> dict[str, A
     if number is None or dry_run or damaged_head(volume) != number:
         return {"number": number, "quarantine": None}
     return {"number": number, "quarantine": quarantine_head(volume, number)}
+
+
+def _mend_checkpoints(volume: Volume, paths: tuple[str, ...], dry_run: bool) -> dict[str, Any]:
+    from lakefeed.lake.repair import quarantine_checkpoints
+
+    place = quarantine_checkpoints(volume, paths) if paths and not dry_run else None
+    return {"damaged": paths, "quarantine": place}
 
 
 def _mend_index(lake: str, needed: bool, dry_run: bool, progress: Progress) -> dict[str, Any]:
@@ -183,6 +196,11 @@ def _print(facts: dict[str, Any], damage: _Damage) -> None:
         print_line(f"moved damaged commit {head['number']} to {head['quarantine']}")
     elif head["number"] is not None and would:
         print_line(f"would move damaged commit {head['number']} to quarantine/")
+    amount = human_count(len(damage.checkpoints))
+    if facts["checkpoints"]["quarantine"]:
+        print_line(f"moved {amount} checkpoints to {facts['checkpoints']['quarantine']}")
+    elif damage.checkpoints:
+        print_line(f"would move {amount} checkpoints to quarantine/")
     if index["done"]:
         print_line(
             f"rebuilt the index: {human_count(index['rows'])} rows in {index['segments']} "
@@ -193,5 +211,6 @@ def _print(facts: dict[str, Any], damage: _Damage) -> None:
     if damage.lasting:
         print_line(f"{human_count(damage.lasting)} findings are beyond repair: restore what is "
                    "missing or damaged, or delete what names it")  # fmt: skip
-    elif not (log["needed"] or head["number"] is not None or index["needed"]):
+    elif not (log["needed"] or head["number"] is not None or damage.checkpoints
+              or index["needed"]):  # fmt: skip
         print_line("nothing to repair")

@@ -16,7 +16,7 @@ What is out of the way is in `quarantine/<id>/` and never read again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -101,6 +101,18 @@ def quarantine_head(volume: Volume, number: int) -> str:
     volume.sync_directory(place)
     volume.sync_directory(layout.LOG)
     return moved
+
+
+def quarantine_checkpoints(volume: Volume, paths: Iterable[str]) -> str:
+    """Move checkpoints out of the way, damaged or not: they only save time; return where to."""
+    place = f"{layout.QUARANTINE}/{layout.new_id()}"
+    volume.make_directory(place)
+    for path in paths:
+        with suppress(NotFound):
+            volume.replace(path, f"{place}/{path.rpartition('/')[2]}")
+    volume.sync_directory(place)
+    volume.sync_directory(layout.LOG)
+    return place
 
 
 def _is_sound(volume: Volume, path: str) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from lakefeed import Lake
 from lakefeed.errors import VolumeFailed
 from lakefeed.lake import layout
+from lakefeed.lake.log import CHECKPOINT_EVERY
 from lakefeed.volume.posix import PosixVolume
 from tests.cli.conftest import FILES, Run, damage
 
@@ -84,6 +85,24 @@ def test_repair_moves_a_damaged_newest_commit_away(run: Run, lake: Path) -> None
     assert "moved damaged commit 2 to quarantine/" in done.out
     assert run("fsck", lake).code == 0
     assert run("put", lake, "-", "new", stdin=b"x").code == 0
+
+
+def test_repair_moves_a_damaged_checkpoint_away_and_leaves_the_log(run: Run, lake: Path) -> None:
+    with Lake.open(lake) as opened:
+        while opened.snapshot().number < CHECKPOINT_EVERY:
+            with opened.writer() as writer:
+                writer.put("again", b"x")
+    checkpoint = lake / layout.checkpoint_path(CHECKPOINT_EVERY)
+    checkpoint.write_bytes(b"torn")
+    commits = sorted((lake / "log").glob("*.json"))
+    dry = run("repair", lake, "--dry-run")
+    assert (dry.code, "would move 1 checkpoints" in dry.out) == (0, True)
+    assert checkpoint.exists()
+    done = run("repair", lake)
+    assert (done.code, "moved 1 checkpoints to quarantine/" in done.out) == (0, True)
+    assert sorted((lake / "log").glob("*.json")) == commits
+    assert run("fsck", lake, "--deep").code == 0
+    assert "nothing to repair" in run("repair", lake).out
 
 
 def test_repair_writes_a_lost_log_only_on_request(run: Run, lake: Path) -> None:
