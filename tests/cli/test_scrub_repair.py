@@ -63,6 +63,18 @@ def test_repair_rebuilds_segments(run: Run, lake: Path) -> None:
     assert run("cat", lake, "a/b.txt").data == FILES["a/b.txt"]
 
 
+def test_repair_rebuilds_an_index_that_was_lost_with_its_directory(run: Run, lake: Path) -> None:
+    assert run("merge", lake).code == 0
+    shutil.rmtree(lake / layout.INDEX)
+    assert run("fsck", lake).code == 5
+    assert run("gc", lake, "--orphans").code == 0
+    done = run("repair", lake)
+    assert (done.code, "rebuilt the index" in done.out) == (0, True)
+    assert run("fsck", lake, "--deep").code == 0
+    for path, data in FILES.items():
+        assert run("cat", lake, path).data == data
+
+
 def test_repair_says_that_a_missing_pack_is_beyond_it(run: Run, lake: Path) -> None:
     (pack,) = (lake / "packs").glob("*/*.pack")
     pack.unlink()

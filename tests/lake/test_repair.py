@@ -91,22 +91,6 @@ def test_i5_the_index_is_rebuilt_from_packs_alone() -> None:
         clean(lake)
 
 
-def test_an_index_that_was_lost_with_its_directory_is_rebuilt(tmp_path: Path) -> None:
-    with Lake.create(tmp_path / "lake") as lake:
-        for number in range(3):
-            write(lake, {f"{number}/a": b"%d" % number, "same": b"%d" % number})
-        lake.merge_index()
-        files = contents(lake.snapshot())
-    shutil.rmtree(tmp_path / "lake" / layout.INDEX)
-    with Lake.open(tmp_path / "lake") as lake:
-        (finding,) = check(lake).findings
-        assert finding.kind == "missing"
-        collect(lake, Retention(0.0, 0.0), orphans=True)
-        rebuild_index(lake)
-        assert contents(lake.snapshot()) == files
-        clean(lake)
-
-
 def test_more_packs_than_are_merged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repair, "RUNS_MAX", 3)
     with new_lake() as lake:
