@@ -227,6 +227,7 @@ class Log:
         """
         commit_id = layout.new_id()
         state = self.head()
+        self._check_history(state)
         for _ in range(RACES_MAX):
             changes = plan(state)
             mine = self._publish(commit_id, draft, changes, state)
@@ -241,6 +242,24 @@ class Log:
             found="another writer each time",
             hint="write bigger batches from fewer writers",
         )
+
+    def _check_history(self, state: State) -> None:
+        """Raise Corrupt where the commit that would be followed is no longer the lake's.
+
+        The lake was made anew or restored under whoever has it open. A commit that follows another
+        history is one that nobody finds, until commits come to its number: then nobody gets past.
+        """
+        if not state.number:
+            return
+        try:
+            found = self.read(state.number).id
+        except NotFound:
+            found = "none"
+        if found != state.commit_id:
+            raise Corrupt(f"commit {state.number} of {self._volume.name}",
+                          expected=f"{state.commit_id}, as it was", found=found,
+                          hint="the lake was made anew or restored; open or mount it again",
+                          )  # fmt: skip
 
     def _publish(
         self, commit_id: str, draft: Draft, changes: Changes, state: State

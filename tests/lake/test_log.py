@@ -266,6 +266,21 @@ def test_a_link_that_cannot_work_is_reported_as_unacknowledged(
     assert Log(volume).head().number == 1
 
 
+@pytest.mark.parametrize("commits", [0, 2, 4])
+def test_a_lake_that_was_made_anew_takes_no_commit_of_a_writer_of_the_old_one(commits: int) -> None:
+    volume = history_of(4)
+    old = Log(volume)
+    assert old.head().number == 4
+    for number in range(1, 5):
+        volume.unlink(layout.commit_path(number))
+    new = Log(volume)
+    for _ in range(commits):
+        new.commit(DRAFT, nothing)
+    with pytest.raises(Corrupt, match=r"commit 4 of .* as it was.*made anew"):
+        old.commit(DRAFT, nothing)
+    assert [new.commit(DRAFT, nothing).number for _ in range(6)][-1] == commits + 6
+
+
 def test_a_volume_that_dies_at_the_link_is_reported_and_publishes_nothing() -> None:
     volume = FaultyVolume(history_of(1), 1, "before", dead=True, verbs=["link"])
     with pytest.raises(VolumeFailed, match="an injected fault"):
