@@ -75,6 +75,15 @@ class Draft:
 Plan = Callable[[State], Changes]
 
 
+def look_at_log(volume: Volume) -> None:
+    """Have a lake's log looked at anew; NotFound where the lake went away."""
+    try:
+        volume.refresh(layout.LOG)
+    except NotFound as error:
+        hint = 'is the volume mounted? "lakefeed repair --log" writes a lost one anew'
+        raise NotFound(f"log of {volume.name}", hint=hint) from error
+
+
 class Log:
     """The history of one lake. Safe for threads; the lock guards the newest known state."""
 
@@ -95,11 +104,7 @@ class Log:
 
     def head(self) -> State:
         """Return the newest state of the lake, asking the volume for commits made since."""
-        try:
-            self._volume.refresh(layout.LOG)
-        except NotFound as error:
-            hint = 'is the volume mounted? "lakefeed repair --log" writes a lost one anew'
-            raise NotFound(f"log of {self._volume.name}", hint=hint) from error
+        look_at_log(self._volume)
         state = self.known() or self._nearest(self._hint())
         while True:
             commit = self._read_if_there(state.number + 1)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from lakefeed.errors import NotFound, VolumeFailed
 from lakefeed.format.pack import PackSealed, PackWriter
 from lakefeed.lake import layout
+from lakefeed.lake.log import look_at_log
 from lakefeed.volume.base import Volume, WritableFile
 
 _logger = logging.getLogger(__name__)
@@ -32,8 +33,10 @@ def new_pack(
 
     `fill` gets the writer and the server's time. `base` is the newest commit known, kept in the
     pack for rebuilding a lake whose log was lost. `wrap` may put something of the caller's between
-    pack and volume. After an exception the file is gone again.
+    pack and volume. After an exception the file is gone again. NotFound where the lake went away.
     """
+    # Or its directories would be made anew, perhaps on the disk below an unmounted volume.
+    look_at_log(volume)
     pack_id = layout.new_id()
     path = layout.pack_path(pack_id)
     with wrap(volume.create(path)) as file:

@@ -6,6 +6,7 @@ import errno
 import itertools
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -279,6 +280,16 @@ def test_a_lake_that_was_made_anew_takes_no_commit_of_a_writer_of_the_old_one(co
     with pytest.raises(Corrupt, match=r"commit 4 of .* as it was.*made anew"):
         old.commit(DRAFT, nothing)
     assert [new.commit(DRAFT, nothing).number for _ in range(6)][-1] == commits + 6
+
+
+def test_a_lake_that_went_away_is_not_begun_anew_by_its_writer(tmp_path: Path) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake, lake.writer() as writer:
+        writer.put("a", b"1").wait()
+        where.rename(tmp_path / "elsewhere")
+        with pytest.raises(NotFound, match="is the volume mounted"):
+            writer.put("b", b"2").wait()
+    assert not where.exists()
 
 
 def test_a_volume_that_dies_at_the_link_is_reported_and_publishes_nothing() -> None:
