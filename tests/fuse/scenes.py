@@ -51,6 +51,11 @@ class Here:
             number = int((await self.operations.lookup(number, each, None)).st_ino)
         return number
 
+    async def list(self, name: str = "") -> None:
+        """Have a directory read, as listing it does."""
+        number = await self.find(name) if name else ROOT
+        await self.tree.load(self.operations.directory(number))
+
     async def open(self, name: str, flags: int = os.O_RDWR) -> int:
         number = await self.find(name)
         await self.operations.open(number, flags, None)

@@ -117,7 +117,7 @@ def test_what_another_writer_puts_during_a_rename_is_shown_where_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scene(here: Here) -> None:
-        await here.operations.opendir(ROOT, None)
+        await here.list()
         rename = here.pending.writer.rename
 
         def late(source: str, goal: str) -> Any:
@@ -258,7 +258,7 @@ def test_after_more_changes_than_are_named_one_by_one_all_is_as_in_the_lake(
     async def scene(here: Here) -> None:
         await here.operations.mkdir(ROOT, b"empty", 0o755, None)
         await here.pending.commit()
-        await here.operations.opendir(await here.find("d"), None)
+        await here.list("d")
         known = [await here.find(name) for name in ("d/f", "d", "empty")]
         if forgotten:
             # By the kernel, that is; what it asks for next is kept.
@@ -383,7 +383,7 @@ def test_a_listing_ends_though_commits_come_faster_than_it_does(
 
         monkeypatch.setattr(tree, "load", listed)
         monkeypatch.setattr(here.tree.pace, "elsewhere", slowly)
-        await here.operations.opendir(await here.find("d"), None)
+        await here.list("d")
         assert await here.find("d/1")
         await here.tree.follow()
         assert await here.find(f"d/{commits}")

@@ -51,7 +51,7 @@ def test_what_is_made_in_a_directory_that_got_another_mode_is_shown() -> None:
         inside = await here.find("d")
         set_directory_mode(here)
         await here.tree.follow()
-        await here.operations.opendir(await here.find("d"), None)
+        await here.list("d")
         await here.operations.mkdir(inside, b"new", 0o755, None)
         assert await here.find("d/new")
         await here.pending.commit()
@@ -106,7 +106,7 @@ def test_a_directory_with_changes_stays_where_another_writer_put_a_file(listed: 
             writer.put("d", NEWS)
         await here.tree.follow()
         if listed:
-            await here.operations.opendir(ROOT, None)
+            await here.list()
         assert await here.find("d/new")
         await here.pending.commit()
         assert await here.find("d/new")

@@ -253,6 +253,18 @@ def test_a_lake_compacted_and_collected_under_the_mount_goes_on_reading(
     fsck(lake)
 
 
+@pytest.mark.parametrize("option", ["--rw", "--refresh=1h"])
+def test_a_mount_whose_lake_went_away_can_be_unmounted(
+    lake: Path, tmp_path: Path, option: str
+) -> None:
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.put("a", b"1")
+    with mounted(lake, tmp_path / "mnt", option) as here:
+        lake.rename(tmp_path / "elsewhere")
+        run("umount", here.path)
+        assert not is_mounted(here.path)
+
+
 def test_a_full_volume_is_enospc_and_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()

@@ -192,9 +192,9 @@ class ReadOperations(Answers, pyfuse3.Operations):
 
     @walled
     async def opendir(self, ino: int, ctx: object) -> int:
-        """Open a directory."""
+        """Open a directory; who only syncs it, as `lakefeed umount` does, needs no listing."""
         directory = self.directory(ino)
-        if not directory.complete:
+        if directory is self.tree.timeline:
             await self.tree.load(directory)
         number = self._next_listing
         self._next_listing += 1
