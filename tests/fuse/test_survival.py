@@ -253,6 +253,24 @@ def test_a_lake_compacted_and_collected_under_the_mount_goes_on_reading(
     fsck(lake)
 
 
+def test_a_lake_that_went_away_is_an_error_never_a_missing_file(lake: Path, tmp_path: Path) -> None:
+    with Lake.open(lake) as opened, opened.writer() as writer:
+        writer.put("a/b", b"1")
+    with mounted(lake, tmp_path / "mnt", "--rw") as here:
+        lake.rename(tmp_path / "elsewhere")
+        (here.path / "new").write_bytes(b"2")
+        for ask in (os.stat, os.listdir, lambda _: here.sync()):
+            with pytest.raises(OSError) as caught:
+                ask(here.path / "a")
+            assert caught.value.errno == errno.EIO
+        (tmp_path / "elsewhere").rename(lake)
+        here.sync()
+        assert [each.read_bytes() for each in (here.path / "a/b", here.path / "new")] == [
+            b"1",
+            b"2",
+        ]
+
+
 @pytest.mark.parametrize("option", ["--rw", "--refresh=1h"])
 def test_a_mount_whose_lake_went_away_can_be_unmounted(
     lake: Path, tmp_path: Path, option: str

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import pyfuse3
 
 from lakefeed.adapters.fuse.nodes import Directory, Node
-from lakefeed.errors import LakefeedError, SnapshotExpired
+from lakefeed.errors import LakefeedError, NotFound, SnapshotExpired
 from lakefeed.format.rows import Kind
 
 # A year: nothing changes behind the kernel's back without it being told.
@@ -97,6 +97,9 @@ def errno_of(error: LakefeedError | OSError) -> int:
     """Return what a program shall see of an error."""
     if isinstance(error, SnapshotExpired):
         return errno.ESTALE
+    if isinstance(error, NotFound):
+        # Of the lake itself. "No such file" would tell a program that what it asked for is gone.
+        return errno.EIO
     return error.errno or errno.EIO
 
 

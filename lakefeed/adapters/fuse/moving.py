@@ -21,6 +21,7 @@ from lakefeed.adapters.fuse.nodes import Directory, Node
 from lakefeed.adapters.fuse.pending import Pending
 from lakefeed.adapters.fuse.tree import Tree, changed_paths
 from lakefeed.adapters.fuse.view import locate_rows
+from lakefeed.errors import NotFound
 from lakefeed.format.paths import PATH_BYTES_MAX
 from lakefeed.format.rows import Row
 from lakefeed.lake.batch import Delete
@@ -187,7 +188,10 @@ class Moves:
     ) -> Outcome:
         """Rename in one commit; `replaces` says that a row of the goal's own has to go."""
         writer = self._pending.writer
-        writer.rename(source, goal)
+        try:
+            writer.rename(source, goal)
+        except NotFound as error:  # another writer has removed it
+            raise pyfuse3.FUSEError(errno.ENOENT) from error
         if replaces:
             writer.apply({goal: Delete()})
         number = writer.flush()
