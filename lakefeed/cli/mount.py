@@ -92,6 +92,7 @@ Refresh = Annotated[float, _time("--refresh", "Without --at: how often to look f
 Writable = Annotated[bool, _option("--rw", "Let files be written.")]
 Foreground = Annotated[bool, typer.Option("--foreground", "-f", help="Stay, and log to stderr.")]
 AllowOther = Annotated[bool, _option("--allow-other", "Let other users in, as the modes allow.")]
+NoExec = Annotated[bool, _option("--noexec", "Let no program be run from there.")]
 Sync = Annotated[SyncWhen, _option("--sync", "What waits for the commit: fsync, or close as well.")]
 CommitAge = Annotated[float, _time("--commit-age", "Commit changes of this age, asked or not.")]
 Cache = Annotated[int, _size("--cache", "Memory for blocks and payloads.")]
@@ -125,6 +126,7 @@ def mount(
     rw: Writable = False,
     foreground: Foreground = False,
     allow_other: AllowOther = False,
+    noexec: NoExec = False,
     sync: Sync = SyncWhen.FSYNC,
     commit_age: CommitAge = "1s",  # type: ignore[assignment]
     cache: Cache = "256MiB",  # type: ignore[assignment]
@@ -152,16 +154,14 @@ def mount(
         raise Invalid("--rw", expected="the newest snapshot", found=f"--at {at}",
                       hint="snapshots never change; leave one of the two out")  # fmt: skip
     if is_file(lake):
-        if fd is not None or listen is not None:
-            raise Invalid("--fd or --listen", expected="one lake", found=f"the federation {lake}",
-                          hint="mount its lakes one by one")  # fmt: skip
-        words = words_of(refresh=exact_seconds(refresh), sync=sync.value,
-                         commit_age=exact_seconds(commit_age), cache=cache, spool=spool,
-                         spool_size=spool_size, owner=owner, watchdog=exact_seconds(watchdog),
-                         log_level=log_level.value)  # fmt: skip
-        words += ["--allow-other"] * allow_other
-        wanted = Wanted(words, at, rw, log)
-        mount_federation(lake, mountpoint, wanted, Reporter(None).up if foreground else None)
+        _check_for_many(lake, fd, listen)
+        words = words_of(
+            refresh=exact_seconds(refresh), sync=sync.value, commit_age=exact_seconds(commit_age),
+            cache=cache, spool=spool, spool_size=spool_size, owner=owner, noexec=noexec,
+            watchdog=exact_seconds(watchdog), log_level=log_level.value, allow_other=allow_other,
+        )  # fmt: skip
+        stay = Reporter(None).up if foreground else None
+        mount_federation(lake, mountpoint, Wanted(words, at, rw, log), stay)
         return
     _check_handed(fd)
     if not foreground and READY_FD not in os.environ:
@@ -173,7 +173,7 @@ def mount(
 
     _start_log(log_level)
     options = MountOptions(
-        at, refresh, rw, allow_other, fd, cache, watchdog, _owner(owner),
+        at, refresh, rw, allow_other, not noexec, fd, cache, watchdog, _owner(owner),
         Committing(age_seconds=commit_age, sync_close=sync is SyncWhen.CLOSE),
         Budget(spool, disk_max=spool_size, files_max=_allowed_files() // 2),
     )  # fmt: skip
@@ -326,6 +326,12 @@ def _owner(text: str | None) -> tuple[int, int] | None:
     if not all(each.isdecimal() and int(each) < IDS_END for each in (user, group)):
         raise Invalid(f"--owner {text}", expected="two numbers, UID:GID")
     return int(user), int(group)
+
+
+def _check_for_many(lake: str, fd: int | None, listen: str | None) -> None:
+    if fd is not None or listen is not None:
+        raise Invalid("--fd or --listen", expected="one lake", found=f"the federation {lake}",
+                      hint="mount its lakes one by one")  # fmt: skip
 
 
 def _check_handed(fd: int | None) -> None:

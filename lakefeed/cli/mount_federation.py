@@ -32,9 +32,13 @@ class Wanted:
 
 
 def words_of(**options: object) -> list[str]:
-    """Return options as words of a command line, but those that are None."""
+    """Return options as words of a command line, but those that are None or False."""
     given = ((name.replace("_", "-"), value) for name, value in options.items())
-    return [f"--{name}={value}" for name, value in given if value is not None]
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in given
+        if value is not None and value is not False
+    ]
 
 
 def mount_federation(

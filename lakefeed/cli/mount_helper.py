@@ -6,6 +6,7 @@ and runs `lakefeed mount`. Options:
 ro, rw         whether files can be written; mount(8) says rw when nobody said anything. With `at=`
                there is nothing to write.
 allow_other    let other users in
+noexec         run no program from there; nosuid and nodev are so in any case
 NAME=VALUE     every option of `lakefeed mount` (at=v1, cache=1GiB, commit_age=2s)
 setuid=USER    the daemon runs as this user: behind root_squash root cannot read
 
@@ -25,9 +26,11 @@ from lakefeed.cli.app import main as run_lakefeed
 # Options of `lakefeed mount` that take a value and may stand in `-o`.
 _VALUES = ("at", "refresh", "sync", "commit-age", "cache", "spool", "spool-size", "owner",
            "watchdog", "listen", "log", "log-level")  # fmt: skip
+# And those that stand alone. mount(8) leaves noexec to its helper, and says it for `user`.
+_SWITCHES = ("allow-other", "noexec")
 _OTHERS = {
     "", "rw", "ro", "defaults", "auto", "noauto", "user", "users", "nouser", "group", "owner",
-    "nofail", "_netdev", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async",
+    "nofail", "_netdev", "exec", "suid", "nosuid", "dev", "nodev", "sync", "async",
     "dirsync", "atime", "noatime", "relatime", "norelatime", "strictatime", "lazytime",
     "nolazytime", "diratime", "nodiratime", "remount",
 }  # fmt: skip
@@ -75,8 +78,8 @@ def _translate(options: list[str]) -> tuple[list[str], str | None, list[str]]:
         if equals and flag in _VALUES:
             translated.append(f"--{flag}={value}")
             fixed = fixed or flag == "at"
-        elif flag == "allow-other":
-            translated.append("--allow-other")
+        elif flag in _SWITCHES:
+            translated.append(f"--{flag}")
         elif equals and name == "setuid":
             user = value
         elif option not in _OTHERS and not option.startswith(_OTHERS_STARTS):

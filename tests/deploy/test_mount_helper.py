@@ -23,6 +23,7 @@ PLACES = ["/lake", "/srv/lake"]
         ("rw,ro", []),
         ("ro,_netdev,x-systemd.requires-mounts-for=/mnt,nofail,sync", []),
         ("rw,allow_other", ["--rw", "--allow-other"]),
+        ("ro,user,noexec,nosuid,nodev", ["--noexec"]),
         # mount(8) adds rw by itself, and a snapshot cannot be written.
         ("rw,at=v1", ["--at=v1"]),
         ("ro,cache=1GiB,listen=127.0.0.1:9470", ["--cache=1GiB", "--listen=127.0.0.1:9470"]),

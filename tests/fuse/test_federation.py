@@ -45,7 +45,8 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_each_lake_is_at_its_prefix_and_one_umount_ends_all(federation: Path, place: Path) -> None:
-    run("mount", federation, place, "--rw", "--commit-age", "0.01ms")
+    run("mount", federation, place, "--rw", "--commit-age", "0.01ms", "--noexec")
+    assert os.statvfs(place / "train").f_flag & os.ST_NOEXEC
     assert (place / "train/one").read_bytes() == b"a"
     assert (place / "cameras/line1/one").read_bytes() == b"b"
     (place / "train/two").write_bytes(b"2")

@@ -109,7 +109,7 @@ def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:
     point = tmp_path / "mnt"
     point.mkdir()
     helper = [sys.executable, "-c", "from lakefeed.cli.mount_helper import main; main()"]
-    options = "rw,noauto,_netdev,nosuid,commit-age=1h,log-level=info,x-systemd.automount"
+    options = "rw,noexec,noauto,_netdev,nosuid,commit-age=1h,log-level=info,x-systemd.automount"
     try:
         done = subprocess.run(
             [*helper, lake, point, "-n", "-v", "-o", options, "-t", "fuse.lakefeed"],
@@ -117,6 +117,10 @@ def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         (point / "f").write_bytes(b"x")
+        (point / "f").chmod(0o755)
+        assert os.statvfs(point).f_flag & os.ST_NOEXEC
+        with pytest.raises(PermissionError):
+            subprocess.run([point / "f"], check=False)
     finally:
         run("umount", point)
     with Lake.open(lake) as opened:

@@ -57,6 +57,7 @@ class MountOptions:
     refresh_seconds: float = 5.0
     writable: bool = False
     allow_other: bool = False
+    executable: bool = True
     fd: int | None = None
     cache_bytes: int = 256 << 20
     watchdog_seconds: float = 120.0
@@ -156,6 +157,8 @@ class Mount:
         words.add("rw" if options.writable else "ro")
         if options.allow_other:
             words.add("allow_other")
+        if not options.executable:
+            words.add("noexec")
         where = self._path if options.fd is None else f"/dev/fd/{options.fd}"
         try:
             pyfuse3.init(operations, where, words)
