@@ -165,6 +165,18 @@ def _umount2(path: str, flags: int) -> None:
         raise from_os_error(OSError(number, os.strerror(number)), f"unmount {path}")
 
 
+def hand_over(path: str) -> None:
+    """Have the kernel write to the daemon what programs wrote into mapped files of a mount."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if libc.syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(handle)
+
+
 def _in_use(path: str) -> VolumeFailed:
     return VolumeFailed(f"unmount {path}", found="it is busy: files are open there",
                         hint="close them, or detach it with --lazy", errno=errno.EBUSY)  # fmt: skip

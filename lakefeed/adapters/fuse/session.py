@@ -263,10 +263,20 @@ class Mount:
     async def _stop_on_signal(self, pending: Pending | None, signals: AsyncIterator[int]) -> None:
         number = await anext(signals)
         _logger.info("signal %d: unmounting", number)
+        if pending is not None:
+            await self._pace.elsewhere(self._hand_over)
         await self._commit_rest(pending)
         # Detached, so that nobody new comes in; those inside finish or get ENOTCONN.
         await self._pace.elsewhere(self._detach)
         pyfuse3.terminate()
+
+    def _hand_over(self) -> None:
+        if not self._is_there():
+            return
+        try:
+            kernel.hand_over(self._path)
+        except OSError as error:
+            _logger.warning("what was written into mapped files may be missing: %s", error)
 
     def _detach(self) -> None:
         if not self._is_there():
