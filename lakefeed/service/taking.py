@@ -173,7 +173,7 @@ def _pieces(fd: int, file: Candidate, check: Callable[[], None]) -> Iterator[byt
         if have > file.size:
             raise Moved
         yield data
-    if _identity(os.fstat(fd)) != file.identity:
+    if have != file.size or _identity(os.fstat(fd)) != file.identity:
         raise Moved
 
 

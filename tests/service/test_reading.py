@@ -1,0 +1,90 @@
+"""Files of an inbox are read once, in bounded parts, to their ends, and closed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakefeed.service import inbox
+from lakefeed.service.waiting import Candidate
+from tests.service.tools import drop, run_once, service, waiting
+
+
+@pytest.mark.parametrize(("files", "size"), [(3, 1000), (1000, 3), (3, 5), (1, 1)])
+def test_files_are_read_in_bounded_parts_each_once(
+    monkeypatch: pytest.MonkeyPatch, files: int, size: int
+) -> None:
+    monkeypatch.setattr(inbox, "CHUNK_FILES", files)
+    monkeypatch.setattr(inbox, "CHUNK_BYTES", size)
+    batch = [Candidate(str(at), at % 5, 0, at, 0) for at in range(17)]
+    parts = [list(part) for part in inbox._chunks(batch)]
+    assert [file for part in parts for file in part] == batch
+    assert all(len(part) <= files for part in parts)
+    assert all(sum(file.size for file in part) <= size for part in parts if len(part) > 1)
+    together = [[*part, after[0]] for part, after in pairwise(parts)]
+    assert all(len(some) > files or sum(file.size for file in some) > size for some in together)
+    assert [*inbox._chunks([])] == []
+
+
+def test_a_directory_that_cannot_be_opened_stays_and_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refusing(path: Any, *flags: Any, **where: Any) -> int:
+        if path == "sub":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *flags, **where)
+
+    with service(tmp_path) as made:
+        for name in ("good", "sub/a"):
+            drop(made.root, name, b"1")
+        monkeypatch.setattr(os, "open", refusing)
+        box = made.inbox()
+        assert run_once(box) == 1
+        monkeypatch.undo()
+        assert waiting(made.root) == ["sub/a"]
+        assert [one.path for one in box.left] == ["sub"]
+        assert made.take() == 1
+        assert made.files() == {"good": b"1", "sub/a": b"1"}
+
+
+@pytest.mark.parametrize("big_bytes", [10, 1000], ids=["big", "small"])
+def test_a_file_whose_bytes_end_before_its_size_says_so_stays_and_is_not_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, big_bytes: int
+) -> None:
+    read = os.read
+
+    def short(fd: int, size: int) -> bytes:
+        if not os.path.sameopenfile(fd, cut):
+            return read(fd, size)
+        return read(fd, 30) if os.lseek(fd, 0, os.SEEK_CUR) == 0 else b""
+
+    with service(tmp_path, big_bytes=big_bytes) as made:
+        path = drop(made.root, "a", b"1" * 100)
+        cut = os.open(path, os.O_RDONLY)
+        monkeypatch.setattr(os, "read", short)
+        assert made.take() == 0
+        monkeypatch.undo()
+        os.close(cut)
+        assert (made.files(), waiting(made.root)) == ({}, ["a"])
+        assert made.take() == 1
+        assert made.files() == {"a": b"1" * 100}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_nothing_of_an_inbox_stays_open(tmp_path: Path, keep: bool) -> None:
+    with service(tmp_path, big_bytes=10, keep=keep) as made:
+        for name in ("big", "sub/big"):
+            drop(made.root, name, b"1" * 100)
+        for name in ("small", "sub/small"):
+            drop(made.root, name, b"2")
+        assert made.take() == 4
+        opened = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        places = [os.readlink(fd) for fd in opened if fd.is_symlink()]
+        assert [place for place in places if place.startswith(str(made.root))] == []
