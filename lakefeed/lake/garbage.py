@@ -123,15 +123,14 @@ class Retention:
 def plan_garbage(facts: Facts) -> GarbagePlan:
     """Return what can go. Pure."""
 
-    def garbage(file: Stored, reach: Reach) -> bool:
-        if file.id in reach.ids:
+    def garbage(file: Stored) -> bool:
+        if file.id in facts.wanted.ids:
             return False
         return file.id in facts.named or file.changed_ns <= facts.old_before_ns
 
-    freed = [file for file in facts.stored if garbage(file, facts.wanted)]
+    freed = [file for file in facts.stored if garbage(file)]
+    # A higher horizon reaches nothing more: if none of these is reached now, the horizon may stay.
     gives_up = any(file.id in facts.now.ids for file in freed)
-    if not gives_up:
-        freed = [file for file in facts.stored if garbage(file, facts.now)]
     files = sorted(freed, key=lambda file: (_DELETE_ORDER.index(file.kind), file.path))
     return GarbagePlan(facts.wanted.horizon if gives_up else None, tuple(files))
 
