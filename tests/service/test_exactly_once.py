@@ -229,6 +229,20 @@ def assert_takes(made: Service, count: int) -> None:
     assert made.take() == count
 
 
+def test_another_inbox_of_the_lake_is_no_other_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        other = Service(made.lake, tmp_path / "other")
+        other.root.mkdir()
+        drop(made.root, "a", b"1")
+        drop(other.root, "b", b"2")
+        race(made, monkeypatch, lambda: assert_takes(other, 1))
+        assert made.take() == 1
+        assert made.files() == {"a": b"1", "b": b"2"}
+        assert len({commit.app["inbox"] for commit in made.lake.history()} - {""}) == 2
+
+
 def test_a_slow_replica_does_not_put_old_bytes_over_newer_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from lakefeed.service import taking
 from lakefeed.service.aside import move_aside
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.threads import Stopped
-from lakefeed.service.waiting import Bad, Rules, Walk, judge
+from lakefeed.service.waiting import Bad, Candidate, Rules, Walk, judge
 from tests.service.tools import LONG_AGO_NS, drop, run_once, service, waiting
 
 
@@ -127,6 +127,15 @@ def test_count_bytes_and_age_trip_the_threshold(tmp_path: Path) -> None:
         left = len(waiting(made.root))
         assert run_once(made.inbox(pack_age_seconds=0.0), everything=False) == left
         assert waiting(made.root) == []
+
+
+def test_a_batch_is_as_old_as_its_oldest_file(tmp_path: Path) -> None:
+    with service(tmp_path, pack_age_seconds=60.0) as made:
+        box = made.inbox()
+        batch = [Candidate(str(at), 1, 0, at, at * 10**9) for at in (0, 50, 59)]
+        assert not box._is_old(batch, 59 * 10**9)
+        assert box._is_old(batch, 60 * 10**9)
+        box.close()
 
 
 def test_big_files_get_a_pack_of_their_own(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -10,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from lakefeed.errors import VolumeFailed
+from lakefeed.lake.lake import Lake
 from lakefeed.lake.leases import Lease
 from lakefeed.metrics.compactor import CompactorMetrics
 from lakefeed.service import leading
 from lakefeed.service.leading import Leadership
 from lakefeed.service.telling import Teller
-from lakefeed.service.threads import Guard
+from lakefeed.service.threads import Guard, in_thread
+from lakefeed.volume.memory import MemoryVolume
 
 LEASE_SECONDS = 0.05
 
@@ -80,3 +84,55 @@ def test_a_lease_that_was_got_too_late_is_not_held(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(leading, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     asyncio.run(ours.take(LEASE_SECONDS))
     assert not (guard.allowed or teller.status.leader or ours.held.is_set())
+
+
+def test_a_lease_that_went_to_somebody_is_given_up_and_asked_for_again() -> None:
+    clock = SimpleNamespace(now_ns=1_700_000_000 * 10**9)
+    with Lake.create(MemoryVolume(clock_ns=lambda: clock.now_ns)) as lake:
+        guard, teller = Guard(), Teller("lake", CompactorMetrics())
+        ours = Leadership(lake, "us", guard, teller)
+
+        async def story() -> None:
+            assert await ours.take(60)
+            assert guard.allowed
+            clock.now_ns += 60 * 10**9
+            theirs = lake.leases.acquire(leading.LEASE, "them", 60)
+            for _ in range(2):
+                assert not await ours.take(60)
+                assert not (guard.allowed or teller.status.leader or ours.held.is_set())
+            lake.leases.release(theirs)
+            assert await ours.take(60)
+            assert guard.allowed
+            assert ours.held.is_set()
+
+        asyncio.run(story())
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_volume_that_fails_takes_the_lease_away_once_its_time_is_over(
+    monkeypatch: pytest.MonkeyPatch, over: bool
+) -> None:
+    ours, leases, _, guard = made()
+    leases.answers.set()
+    now = SimpleNamespace(monotonic=lambda: 100.0)
+    monkeypatch.setattr(leading, "time", now)
+
+    def failing(*args: object) -> Lease:
+        raise VolumeFailed("lease", errno=errno.EIO)
+
+    async def story() -> None:
+        await ours.take(60)
+        monkeypatch.setattr(leases, "renew", failing)
+        monkeypatch.setattr(now, "monotonic", lambda: 160.0 if over else 159.0)
+        await ours._attempt(60)
+        assert guard.allowed is not over
+        assert ours.held.is_set() is not over
+
+    asyncio.run(story())
+
+
+def test_a_call_that_hangs_keeps_no_process_from_ending() -> None:
+    async def story() -> bool:
+        return await in_thread("look", lambda: threading.current_thread().daemon)
+
+    assert asyncio.run(story())

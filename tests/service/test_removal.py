@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +227,72 @@ def test_a_claim_that_another_replica_settles_meanwhile_is_no_failure(
         assert settled == (moment == "behind its look" and not changed)
     finally:
         os.close(root_fd)
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENOENT])
+def test_what_lies_in_a_directory_that_cannot_be_opened_is_not_taken_for_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    with service(tmp_path) as made:
+        names = [drop(made.root, name, b"1").relative_to(made.root) for name in ("sub/a", "sub/b")]
+        opened = os.open
+
+        def refusing(path: Any, *flags: Any, **where: Any) -> int:
+            if path == "sub":
+                raise OSError(error, os.strerror(error))
+            return opened(path, *flags, **where)
+
+        files = [Candidate(str(name), *taking._identity((made.root / name).stat()), 0)
+                 for name in names]  # fmt: skip
+        monkeypatch.setattr(os, "open", refusing)
+        left = taking.remove_files(str(made.root), files, CLAIMS, "batch")
+        # Who finds no directory knows that its files are gone.
+        assert [one.path for one in left] == (["sub/a", "sub/b"] if error == errno.EACCES else [])
+
+
+def test_a_file_that_cannot_be_renamed_out_of_its_mount_is_removed_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(*args: Any, **where: Any) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    with service(tmp_path) as made:
+        drop(made.root, "mount/a", b"1")
+        box = made.inbox()
+        monkeypatch.setattr(taking.os, "rename", elsewhere)
+        assert run_once(box) == 1
+        monkeypatch.undo()
+        assert box.left == []
+        assert waiting(made.root) == []
+        assert made.files() == {"mount/a": b"1"}
+
+
+def test_a_link_that_took_the_place_of_a_file_goes_back_as_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"somebody's")
+    (tmp_path / "claim").symlink_to(target)
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        assert not taking.settle_claim(root_fd, "claim", Candidate("home", 1, 1, 1, 1))
+    finally:
+        os.close(root_fd)
+    assert (tmp_path / "home").readlink() == target
+    assert not (tmp_path / "claim").is_symlink()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_empty_directory_goes_after_a_day_and_no_other_does(tmp_path: Path, keep: bool) -> None:
+    with service(tmp_path, keep=keep) as made:
+        drop(made.root, "full/a.part", b"not complete")
+        for name in ("old", "full/old", "young", ".hidden/old"):
+            (made.root / name).mkdir(parents=True)
+        now = time.time()
+        for name, hours in (("old", 25), ("full/old", 25), ("young", 23), (".hidden/old", 25),
+                            ("full", 25)):  # fmt: skip
+            os.utime(made.root / name, (now - hours * 3600,) * 2)
+        made.take()
+        gone = set() if keep else {"old", "full/old"}
+        there = {"old", "full", "full/old", "young", ".hidden", ".hidden/old"}
+        directories = {str(path.relative_to(made.root)) for path in made.root.rglob("*")
+                       if path.is_dir() and ".lakefeed" not in path.parts}  # fmt: skip
+        assert directories == there - gone

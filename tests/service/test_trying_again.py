@@ -156,3 +156,32 @@ def test_batches_given_up_for_lost_are_forgotten_once_another_one_is_committed(
         again._ingest = box._ingest
         assert run_once(again) == 1
         assert not box._ingest._doubtful
+
+
+def test_a_batch_is_noted_for_good_before_it_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        home = str(made.root / ".lakefeed")
+        synced: list[tuple[str, int]] = []
+        committed: list[list[tuple[str, int]]] = []
+        sync, link = os.fsync, made.lake.volume.link
+
+        def noting(fd: int) -> None:
+            synced.append((os.readlink(f"/proc/self/fd/{fd}"), os.fstat(fd).st_size))
+            sync(fd)
+
+        def committing(source: str, target: str) -> None:
+            if layout.parse_commit(target.rpartition("/")[2]) is not None:
+                committed.append([one for one in synced if one[0].startswith(home)])
+            link(source, target)
+
+        monkeypatch.setattr(os, "fsync", noting)
+        monkeypatch.setattr(made.lake.volume, "link", committing)
+        made.take()
+        (before,) = committed
+        (record, record_bytes), (directory, _) = before[-2:]
+        assert record.endswith(".open.tmp")  # its bytes, then its name
+        assert record_bytes
+        assert directory == home
