@@ -10,11 +10,14 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.errors import Conflict, NotFound, VolumeFailed
+from lakefeed.volume import directories
 from lakefeed.volume.base import Listed, Volume, read_file, write_file
 from lakefeed.volume.posix import PosixVolume
 from tests.volume.conformance import VolumePromises
@@ -213,3 +216,112 @@ def test_errors_name_the_whole_path(tmp_path: Path) -> None:
     write_file(volume, "d/a", b"")
     with pytest.raises(Conflict, match=str(tmp_path / "d/a")):
         volume.create("d/a")
+
+
+def open_below(root: Path) -> list[str]:
+    links = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    places = [os.readlink(link) for link in links if link.is_symlink()]
+    return [place for place in places if place.startswith(str(root))]
+
+
+def test_a_sync_is_one_of_the_kernel_and_a_made_directory_is_synced_where_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noting(fd: int) -> None:
+        synced.append(os.path.relpath(os.readlink(f"/proc/self/fd/{fd}"), tmp_path))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    volume = PosixVolume(tmp_path)
+    volume.make_directory("a/b")
+    assert synced == [".", "a"]
+    with volume.create("a/b/c") as file:
+        file.write([b"1"])
+        file.sync()
+    volume.sync_directory("a/b")
+    assert synced[2:] == ["a/b/c", "a/b"]
+
+
+def test_no_call_leaves_a_descriptor_open(tmp_path: Path) -> None:
+    volume = PosixVolume(tmp_path)
+    write_file(volume, "d/a", b"1")
+    volume.link("d/a", "d/b")
+    volume.replace("d/b", "d/c")
+    volume.sync_directory("d")
+    volume.refresh("d")
+    assert sorted(entry.name for entry in volume.list("d")) == ["a", "c"]
+    assert read_file(volume, "d/a") == b"1"
+    volume.stat("d/a")
+    volume.space()
+    volume.unlink("d/a")
+    with pytest.raises(NotFound):
+        volume.open("d/a")
+    with pytest.raises(Conflict):
+        volume.create("d/c")
+    assert open_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("refusal", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_only_a_filesystem_that_syncs_no_directory_may_refuse_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    def refusing(fd: int) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    volume = PosixVolume(tmp_path)
+    volume.make_directory("d")
+    monkeypatch.setattr(os, "fsync", refusing)
+    if refusal == errno.EIO:
+        with pytest.raises(VolumeFailed):
+            volume.sync_directory("d")
+    else:
+        volume.sync_directory("d")
+    assert open_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("refusal", [None, errno.EPERM, errno.EIO])
+def test_a_shared_directory_is_touched_until_its_time_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int | None
+) -> None:
+    touched: list[int] = []
+
+    def stat(fd: int) -> SimpleNamespace:
+        return SimpleNamespace(st_dev=os.makedev(0, 41), st_ctime_ns=7 + (len(touched) >= 3))
+
+    def touch(fd: int) -> None:
+        touched.append(fd)
+        if refusal is not None:
+            raise OSError(refusal, os.strerror(refusal))
+
+    ticks = count()
+    monkeypatch.setattr(directories, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 1e3))
+    monkeypatch.setattr(os, "fstat", stat)
+    monkeypatch.setattr(os, "utime", touch)
+    volume = PosixVolume(tmp_path)
+    if refusal == errno.EIO:
+        with pytest.raises(VolumeFailed):
+            volume.sync_directory("")
+    else:
+        volume.sync_directory("")
+    assert len(touched) == (3 if refusal is None else 1)
+
+
+def test_a_time_that_never_moves_is_waited_for_no_longer_than_a_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter([0.0, 0.01, 0.04, 0.06])
+    touched: list[int] = []
+
+    def touch(fd: int) -> None:
+        touched.append(fd)
+        assert len(touched) < 100
+
+    still = SimpleNamespace(st_dev=os.makedev(0, 41), st_ctime_ns=7)
+    monkeypatch.setattr(directories, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(os, "fstat", lambda fd: still)
+    monkeypatch.setattr(os, "utime", touch)
+    PosixVolume(tmp_path).sync_directory("")
+    assert len(touched) == 2
