@@ -214,6 +214,20 @@ def test_a_tombstone_stays_as_long_as_a_pack_that_stays_has_the_file() -> None:
         assert sum(i.sealed.tombstones for i in lake.snapshot().state.packs.values()) == 0
 
 
+@pytest.mark.parametrize("below", [True, False])
+def test_a_tombstone_stays_as_long_as_a_run_below_has_the_file(below: bool) -> None:
+    with new_lake() as lake:
+        write(lake, {f"old/{number:02}": bytes(200) for number in range(50 if below else 2)})
+        lake.merge_index()
+        write(lake, {"a": b"1"}, delete=["old/01"])
+        write(lake, {"b": b"2"})
+        assert compacted(lake, CompactionOptions(target_bytes=5000)).snapshot is not None
+        snapshot = lake.snapshot()
+        assert not snapshot.exists("old/01")
+        runs = {one.level: one.tombstones for one in snapshot.state.segments.values()}
+        assert runs == ({1: 0, 2: 1} if below else {1: 0})
+
+
 def test_a_rename_kept_in_a_big_pack_does_not_hold_its_old_pack() -> None:
     with new_lake() as lake:
         write(lake, {"x": b"content", "y": b"1"})

@@ -14,6 +14,8 @@ from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import compaction
 from lakefeed.lake.compaction import CompactionOptions, CompactionPlan, plan_compaction
+from lakefeed.lake.compactor import within
+from lakefeed.lake.repacking import CopyOptions
 from lakefeed.lake.throttle import Throttle
 
 TARGET = 1000
@@ -202,3 +204,10 @@ def test_a_throttle_lets_a_rate_pass_and_waits_on_no_clock_of_its_own() -> None:
     free = Throttle(None, lambda: now, wait)
     free.take(10**12)
     assert len(waits) == 10
+
+
+def test_a_run_copies_no_more_than_its_rate_moves_in_its_time() -> None:
+    options = CompactionOptions(bytes_max=1000)
+    assert within(options, CopyOptions(), 10) == options
+    for rate, expected in ((7.0, 70), (1000.0, 1000), (0.01, 1)):
+        assert within(options, CopyOptions(rate_bytes=rate), 10).bytes_max == expected

@@ -24,6 +24,7 @@ from lakefeed.lake.garbage import (
 )
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
+from lakefeed.volume.base import FileStat
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import contents, damage, new_lake, write
 from tests.support.faulty import FaultyVolume
@@ -155,6 +156,27 @@ def test_an_orphan_goes_only_after_the_grace() -> None:
         clock.pass_days(0.2)
         assert {file.path for file in collect(lake).plan.files} == set(orphans)
         assert contents(lake.snapshot()) == {"a": b"1"}
+
+
+def test_what_goes_away_between_listing_and_looking_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lake, clock = timed_lake()
+    with lake:
+        write(lake, {"a": b"1"})
+        orphans = [layout.pack_path(layout.new_id()), layout.tmp_path(layout.new_id())]
+        for path in orphans:
+            lake.volume.create(path).close()
+        clock.pass_days(2)
+        stat = lake.volume.stat
+
+        def removed(path: str) -> FileStat:
+            if path == orphans[0]:
+                lake.volume.unlink(path)  # by another collection
+            return stat(path)
+
+        monkeypatch.setattr(lake.volume, "stat", removed)
+        assert [file.path for file in collect(lake).plan.files] == orphans[1:]
 
 
 def test_a_file_that_nfs_is_about_to_make_is_not_old(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from unittest.mock import patch
 
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
-from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake.garbage import Orphans, Retention, collect, orphans_of
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.packing import new_pack
+from lakefeed.volume.base import write_file
 from tests.lake.test_garbage import AT_ONCE, drop_pack, on_volume
 from tests.lake.tools import contents, new_lake, write
 
@@ -79,3 +80,14 @@ def test_what_a_tag_kept_goes_by_the_log_alone_once_the_tag_is_gone() -> None:
         assert collect(lake, AT_ONCE, orphans=False).plan.files == ()
         assert contents(lake.snapshot()) == {"a": b"3"}
         assert check(lake, deep=True).clean
+
+
+def test_orphans_are_what_no_commit_names_with_their_bytes() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        lake.merge_index()
+        assert orphans_of(lake) == Orphans(0, 0)
+        for path, size in ((layout.pack_path(layout.new_id()), 10),
+                           (layout.segment_path(layout.new_id()), 20)):  # fmt: skip
+            write_file(lake.volume, path, bytes(size))
+        assert orphans_of(lake) == Orphans(2, 30)

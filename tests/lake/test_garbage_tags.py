@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from lakefeed.errors import Conflict
+from lakefeed.errors import Conflict, Corrupt
 from lakefeed.lake import layout
 from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.refs import Tag
 from lakefeed.volume.memory import MemoryReadableFile, MemoryVolume
 from tests.lake.test_garbage import AT_ONCE, drop_pack, on_volume
-from tests.lake.tools import contents, write
+from tests.lake.tools import contents, new_lake, write
 
 
 class Moving(MemoryVolume):
@@ -93,3 +94,18 @@ def test_nothing_goes_while_tags_are_moved_all_the_time(monkeypatch: pytest.Monk
         with pytest.raises(Conflict, match="tags that rest"):
             collect(lake, AT_ONCE)
         assert path in on_volume(lake)
+
+
+@pytest.mark.parametrize("how", ["tag", "pin"])
+def test_nothing_goes_while_a_snapshot_is_kept_that_the_log_does_not_reach(how: str) -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        drop_pack(lake, 1)
+        before = on_volume(lake)
+        if how == "tag":
+            lake.refs.set(Tag("ahead", 3))
+        else:
+            lake.refs.pin(3, "test", 60)
+        with pytest.raises(Corrupt, match="snapshot 3"):
+            collect(lake, AT_ONCE)
+        assert on_volume(lake) >= before

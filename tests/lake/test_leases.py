@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from lakefeed.errors import Conflict, Invalid
-from lakefeed.lake import layout
+from lakefeed.lake import layout, leases
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.leases import Lease
 from lakefeed.volume.memory import MemoryVolume
@@ -60,6 +60,16 @@ def test_a_lease_that_ran_out_is_taken_with_a_higher_token_and_the_old_holder_he
     assert lake.leases.read("work") == second
     claims = [entry.name for entry in lake.volume.list(layout.LEASES)]
     assert sorted(claims) == ["work.00000000000000000002.json", "work.json"]
+
+
+def test_who_lost_a_lease_and_gives_it_up_late_takes_no_time_from_the_next_holder(
+    lake: Lake, clock: Clock
+) -> None:
+    first = lake.leases.acquire("work", "a", 30)
+    clock.now_ns += 30 * 10**9
+    second = lake.leases.renew(lake.leases.acquire("work", "b", 30), 300)
+    lake.leases.release(first)
+    assert lake.leases.read("work") == second
 
 
 def test_renewing_keeps_it_and_releasing_gives_it_away_at_once(lake: Lake, clock: Clock) -> None:
@@ -142,6 +152,49 @@ def test_of_many_who_want_it_at_once_exactly_one_gets_each_token(lake: Lake, clo
             thread.join()
         clock.now_ns += 31 * 10**9
     assert [lease.token for lease in won] == [*range(1, 11)]
+
+
+def test_who_claims_in_the_same_moment_and_comes_second_does_not_hold_it(
+    lake: Lake, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal = leases._sealed
+
+    def beaten(lease: Lease) -> bytes:
+        monkeypatch.setattr(leases, "_sealed", seal)
+        assert lake.leases.acquire("work", "faster", 30).token == 1
+        return seal(lease)
+
+    monkeypatch.setattr(leases, "_sealed", beaten)
+    with pytest.raises(Conflict) as told:
+        lake.leases.acquire("work", "slower", 30)
+    assert told.value.found == "faster has it"
+
+
+def test_a_claim_that_somebody_removed_already_is_no_failure(
+    lake: Lake, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = lake.volume.unlink
+
+    def twice(path: str) -> None:
+        unlink(path)
+        if path.startswith(layout.LEASES):
+            unlink(path)  # the answer to the first was lost
+
+    lake.leases.acquire("work", "a", 30)
+    clock.now_ns += 30 * 10**9
+    monkeypatch.setattr(lake.volume, "unlink", twice)
+    assert lake.leases.acquire("work", "b", 30).token == 2
+    assert [entry.name for entry in lake.volume.list(layout.LEASES)].count("work.json") == 1
+
+
+def test_a_token_is_not_given_again_after_a_power_cut(clock: Clock) -> None:
+    volume = MemoryVolume(clock_ns=clock)
+    with Lake.create(volume) as lake:
+        lake.leases.acquire("work", "a", 30)
+        clock.now_ns += 30 * 10**9
+        second = lake.leases.acquire("work", "b", 30)
+    with Lake.open(volume.power_cut()) as lake:
+        assert lake.leases.read("work") == second
 
 
 def test_the_clock_of_the_client_does_not_matter(lake: Lake) -> None:

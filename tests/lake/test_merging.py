@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.format.commit import SegmentInfo, State
 from lakefeed.lake import merging
 from lakefeed.lake.catalogue import sources_of
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.leveling import MergePlan
 from lakefeed.lake.writer import WriterOptions
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.test_views import STEPS, replay
@@ -154,3 +158,32 @@ def test_an_empty_lake_merges_to_nothing() -> None:
         assert check(lake).clean
         write(lake, {"a": b"again"})
         assert contents(lake.snapshot()) == {"a": b"again"}
+
+
+def test_a_few_new_rows_lie_above_the_many_old_ones() -> None:
+    with new_lake() as lake:
+        write(lake, {f"{number:02d}": b"old" for number in range(50)})
+        lake.merge_index()
+        write(lake, {"07": b"new"})
+        lake.merge_index()
+        levels = {one.rows: one.level for one in lake.snapshot().state.segments.values()}
+        assert levels == {50: 1, 1: 2}
+        assert lake.snapshot().get("07") == b"new"
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_segments_that_meet_in_one_path_are_not_put_on_one_level(overlaps: bool) -> None:
+    def segment(name: str, first: str, last: str) -> SegmentInfo:
+        return SegmentInfo(name, 1, 1, 2, 0, first, last, 1, 1, level=1)
+
+    there, moved = segment("there", "k", "p"), segment("moved", "a", "c")
+    state = State(segments={"there": there, "moved": replace(moved, level=2)})
+    plan = MergePlan(moved=("moved",), level=1)
+    new = segment("new", "d", "k" if overlaps else "j")
+    if overlaps:
+        with pytest.raises(Conflict):
+            merging.replacing(state, plan, [new])
+    else:
+        changes = merging.replacing(state, plan, [new])
+        assert changes.add_segments == (moved, new)
+        assert changes.remove_segments == ("moved",)

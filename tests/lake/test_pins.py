@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 
 import pytest
 
-from lakefeed.errors import SnapshotExpired
+from lakefeed.errors import SnapshotExpired, VolumeFailed
 from lakefeed.format.commit import Changes
 from lakefeed.lake import layout, pins
 from lakefeed.lake.garbage import Retention, collect
@@ -82,3 +83,24 @@ def test_a_hold_that_lapsed_says_so() -> None:
             hold._thread.join(60)
             with pytest.raises(SnapshotExpired):
                 hold.check()
+
+
+def test_a_beat_that_failed_is_followed_by_others() -> None:
+    renewed = threading.Event()
+
+    class Ailing:
+        failed = False
+
+        def renew(self, pin: pins.Pin, lifetime_seconds: float) -> pins.Pin:
+            if not self.failed:
+                self.failed = True
+                raise VolumeFailed("pin", errno=errno.EIO)
+            renewed.set()
+            return pin
+
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        pin = lake.pin(holder="test", lifetime_seconds=60)
+        with pins.Hold(Ailing(), pin, lake.refs.unpin, 0.01) as hold:
+            assert renewed.wait(60)
+            hold.check()

@@ -77,6 +77,22 @@ def test_replacing_in_a_directory_that_is_not_there_is_not_found() -> None:
         place_over(volume, b"new", "no/name")
 
 
+def test_a_file_that_was_taken_away_before_it_could_replace_is_written_anew() -> None:
+    class Tidied(MemoryVolume):
+        tries = 0
+
+        def replace(self, source: str, target: str) -> None:
+            self.tries += 1
+            if self.tries == 1:
+                self.unlink(source)
+            super().replace(source, target)
+
+    volume = Tidied()
+    place_over(volume, b"new", "name")
+    assert read_file(volume, "name") == b"new"
+    assert volume.tries == 2
+
+
 def test_a_failed_link_that_was_made_is_made() -> None:
     volume = FaultyVolume(MemoryVolume(), 1, "after", verbs=["link"])
     place_new(volume, b"mine", "name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.refs import Pin, Refs, Tag
+from lakefeed.volume.base import Listed
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import contents, damage, new_lake, write
 
@@ -63,6 +64,16 @@ def test_a_damaged_tag_is_corrupt() -> None:
         found.read("v1")
 
 
+def test_a_small_file_of_another_kind_is_corrupt() -> None:
+    found, volume = refs()
+    found.set(Tag("t", 3))
+    pin = found.pin(3, "test", 60)
+    volume.unlink(layout.ref_path("t"))
+    volume.link(layout.pin_path(pin.id), layout.ref_path("t"))  # sound, and has a tag's fields
+    with pytest.raises(Corrupt, match="expected a tag"):
+        found.read("t")
+
+
 def test_a_damaged_tag_can_be_deleted_or_moved_and_is_in_the_way_of_no_other() -> None:
     volume = MemoryVolume()
     with new_lake(volume) as lake:
@@ -93,6 +104,26 @@ def test_damaged_tags_and_pins_hide_no_snapshot_that_sound_ones_keep() -> None:
         assert lake.tag("other", 2).snapshot == 2
         with pytest.raises(SnapshotExpired):
             lake.snapshot(3)
+
+
+def test_what_goes_away_while_it_is_listed_keeps_nothing_and_hides_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, volume = refs()
+    listed = volume.list
+
+    def late(directory: str) -> Iterator[Listed]:
+        yield from listed(directory)
+        name = f"{layout.new_id()}.json" if directory == layout.PINS else "gone.json"
+        yield Listed(name, False)  # removed since
+
+    found.set(Tag("t", 3))
+    pin = found.pin(4, "test", 60)
+    monkeypatch.setattr(volume, "list", late)
+    assert found.names() == ["gone", "t"]
+    assert found.tags() == [Tag("t", 3)]
+    assert found.pins() == [pin]
+    assert found.kept() == {3, 4}
 
 
 def test_a_pin_lives_by_the_server_clock_and_is_renewed() -> None:

@@ -1,0 +1,56 @@
+"""A commit refers to what is there, and says what failed first."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.format.commit import Changes
+from lakefeed.lake import layout
+from lakefeed.lake.garbage import stored_files
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import QUIET, contents, new_lake, write
+from tests.support.faulty import FaultyVolume
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_rename_of_what_another_writer_deleted_moves_the_bytes_or_is_a_conflict(
+    stored: bool,
+) -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake, Lake.open(volume) as other, lake.writer(QUIET) as writer:
+        write(other, {"a": b"1"})
+        (pack,) = other.snapshot().state.packs
+        writer.rename("a", "b")
+        write(other, {}, delete=["a"])
+        if stored:
+            writer.flush()
+            assert contents(lake.snapshot()) == {"b": b"1"}
+        else:
+            other.log.commit(Draft("test"), lambda state: Changes(remove_packs=(pack,)))
+            with pytest.raises(Conflict, match="it was deleted"):
+                writer.flush()
+            assert contents(lake.snapshot()) == {}
+            named = {layout.pack_path(id_) for id_ in lake.snapshot().state.packs}
+            assert {*stored_files(volume)} - named == {layout.pack_path(pack)}
+
+
+def test_what_cannot_be_removed_either_does_not_hide_what_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stuck(path: str) -> None:
+        raise VolumeFailed(f"unlink {path}", errno=errno.EIO)
+
+    inner = MemoryVolume()
+    Lake.create(inner).close()
+    monkeypatch.setattr(inner, "unlink", stuck)
+    volume = FaultyVolume(inner, 1, verbs=["sync"])
+    with Lake.open(volume) as lake, lake.writer(QUIET) as writer:
+        writer.put("a", b"1")
+        with pytest.raises(VolumeFailed, match="sync"):
+            writer.flush()
+    assert len([*stored_files(inner)]) == 1  # an orphan, for garbage collection
