@@ -22,6 +22,7 @@ from lakefeed.volume.posix import PosixVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
 from tests.lake.compacting import AT_ONCE
 from tests.lake.tools import compact
+from tests.support.descriptors import open_below
 from tests.support.faulty import FaultyVolume
 from tests.support.threads import Threads
 
@@ -326,3 +327,16 @@ def test_a_cache_that_cannot_be_is_refused_at_once() -> None:
                     {"block_bytes": "1MiB"}, {"block_bytes": 32 << 20}):  # fmt: skip
         with pytest.raises(Invalid, match="cache"):
             Cache("/local/nvme", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_i9_a_closed_feed_keeps_no_file_open(tmp_path: Path, cached: bool) -> None:
+    files = some_files(30)
+    with lake_of(files, PosixVolume(tmp_path / "lake")) as lake:
+        where = str(tmp_path / "lake")
+        cache = Cache(tmp_path / "cache", "64MiB") if cached else None
+        before = open_below(tmp_path)
+        with Feed(where, "train", FeedOptions(8, cache=cache)) as feed:
+            assert sum(len(batch) for batch in feed) == len(files)
+        assert open_below(tmp_path) == before
+        assert lake.snapshot().number == 3

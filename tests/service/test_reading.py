@@ -13,6 +13,7 @@ import pytest
 from lakefeed.service import inbox
 from lakefeed.service.waiting import Candidate
 from tests.service.tools import drop, run_once, service, waiting
+from tests.support.descriptors import open_below
 
 
 @pytest.mark.parametrize(("files", "size"), [(3, 1000), (1000, 3), (3, 5), (1, 1)])
@@ -85,6 +86,4 @@ def test_nothing_of_an_inbox_stays_open(tmp_path: Path, keep: bool) -> None:
         for name in ("small", "sub/small"):
             drop(made.root, name, b"2")
         assert made.take() == 4
-        opened = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
-        places = [os.readlink(fd) for fd in opened if fd.is_symlink()]
-        assert [place for place in places if place.startswith(str(made.root))] == []
+        assert open_below(made.root) == []

@@ -20,6 +20,7 @@ from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.volume import directories
 from lakefeed.volume.base import Listed, Volume, read_file, write_file
 from lakefeed.volume.posix import PosixVolume
+from tests.support.descriptors import open_below
 from tests.volume.conformance import VolumePromises
 
 
@@ -216,12 +217,6 @@ def test_errors_name_the_whole_path(tmp_path: Path) -> None:
     write_file(volume, "d/a", b"")
     with pytest.raises(Conflict, match=str(tmp_path / "d/a")):
         volume.create("d/a")
-
-
-def open_below(root: Path) -> list[str]:
-    links = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
-    places = [os.readlink(link) for link in links if link.is_symlink()]
-    return [place for place in places if place.startswith(str(root))]
 
 
 def test_a_sync_is_one_of_the_kernel_and_a_made_directory_is_synced_where_its_name_is(
