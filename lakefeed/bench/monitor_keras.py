@@ -29,6 +29,7 @@ class KerasMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         self.monitor = monitor or Monitor()
         self._stamp = 0.0
         self._sizes: list[tuple[int, int]] = []
+        self._waiting = 0  # of the sizes, those that a validation found
         self._began = 0.0
 
     def mark(self, dataset: Any) -> Any:
@@ -55,6 +56,18 @@ class KerasMonitor(keras.callbacks.Callback):  # type: ignore[misc]
         # TensorFlow would put a buffer behind the stamp, and the waits would vanish in it.
         options.experimental_optimization.inject_prefetch = False
         return dataset.map(behind).with_options(options)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Forget the batches that no step of a training took (`evaluate`, `predict`)."""
+        self._sizes.clear()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Begin a validation, which may take batches of the same dataset."""
+        self._waiting = len(self._sizes)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Forget what it took."""
+        del self._sizes[self._waiting :]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Begin an epoch."""

@@ -54,6 +54,21 @@ def test_batches_that_keras_takes_together_all_count(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.tf
+def test_batches_of_an_evaluation_are_none_of_the_trainings(tmp_path: Path) -> None:
+    arrays = np.zeros((48, 4), np.float32), np.zeros(48, np.int64)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    fit = lakefeed.monitor.keras(
+        tf.data.Dataset.from_tensor_slices(arrays).batch(8), tmp_path / "run.html"
+    )
+    model.evaluate(fit["x"], verbose=0)
+    model.fit(**fit, epochs=2, validation_data=fit["x"], verbose=0)
+    run = reports.read(tmp_path / "run.json")["runs"][0]
+    assert (run["steps"], run["samples"]) == (12, 96)
+
+
+@pytest.mark.slow
+@pytest.mark.tf
 def test_batches_of_tensorflow_are_measured() -> None:
     assert measure((tf.zeros((3, 2), tf.float32), tf.zeros(3, tf.int64))) == (3, 24 + 24)
     assert measure(tf.constant(["ab", "c", ""])) == (3, 3)
