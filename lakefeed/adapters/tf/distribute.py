@@ -21,12 +21,12 @@ _TRAINING = ("chief", "worker")
 def place() -> tuple[int, int]:
     """Return (rank, world size) as TF_CONFIG says: the chief first, then the workers in order.
 
-    A process that TF_CONFIG does not count among them (none at all, an evaluator, a parameter
-    server) is alone: (0, 1).
+    A process that TF_CONFIG does not count among them (none at all, an evaluator) is alone: (0, 1).
+    So is the chief of parameter servers, whose workers do what it tells them and read nothing.
     """
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     cluster = resolver.cluster_spec().as_dict()
-    if resolver.task_type not in _TRAINING:
+    if resolver.task_type not in _TRAINING or "ps" in cluster:
         return 0, 1
     sizes = {task: len(cluster.get(task, ())) for task in _TRAINING}
     rank = resolver.task_id + (sizes["chief"] if resolver.task_type == "worker" else 0)

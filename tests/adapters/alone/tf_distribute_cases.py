@@ -111,15 +111,24 @@ def test_keras_fit_with_two_replicas_in_one_process(tmp_path: Path) -> None:
         (("worker", 0), (1, 3)),
         (("worker", 1), (2, 3)),
         (("evaluator", 0), (0, 1)),
-        (("ps", 0), (0, 1)),
     ],
 )
 def test_the_rank_comes_from_tf_config(
     monkeypatch: pytest.MonkeyPatch, task: tuple[str, int], expected: tuple[int, int]
 ) -> None:
-    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"], "evaluator": ["e:1"]}
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "evaluator": ["e:1"]}
     config = {"cluster": cluster, "task": {"type": task[0], "index": task[1]}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     assert lakefeed.tf.place() == expected
     monkeypatch.delenv("TF_CONFIG")
+    assert lakefeed.tf.place() == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["chief", "worker", "ps"])
+def test_beside_parameter_servers_a_dataset_is_whole(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"]}
+    config = {"cluster": cluster, "task": {"type": kind, "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     assert lakefeed.tf.place() == (0, 1)
