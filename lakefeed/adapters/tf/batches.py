@@ -90,7 +90,7 @@ def dataset(
     whole = whole.with_options(sharding)
     whole.class_names = list(feed.class_names)
     # Not with the generator: TensorFlow's registry of functions never lets that go.
-    feed.kept.follow(whole)
+    feed.follow(whole)
     return whole
 
 

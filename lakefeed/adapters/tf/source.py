@@ -11,6 +11,7 @@ Keeps I8 across restarts: a state means *consumed*. One lock guards the notes an
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
@@ -32,11 +33,14 @@ class Source:
 
     def __init__(self, where: Origin, select: Select | Mix, options: FeedOptions) -> None:
         self._place = Place.of(where)
+        self._select = select
         self._options = options
         with ExitStack() as opening:
             opened = opening.enter_context(OpenedFeed(self._place, select, options))
-            self._selection: Selection = opened.feed.selection
-            options.partition.check(len(self._selection))
+            self._selection: Selection | None = opened.feed.selection
+            self._samples = len(opened.feed.selection)
+            options.partition.check(self._samples)
+            self.class_names = opened.feed.class_names  # in the order of their numbers
             self.batches_per_epoch = len(opened.feed)
             self.first: State = opened.feed.state()
             opening.pop_all()
@@ -50,10 +54,17 @@ class Source:
         self._ended = False
         self._behind: dict[_Place, State] = {}
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of their numbers."""
-        return self._selection.class_names
+    def follow(self, owner: object) -> None:
+        """Let go of the feed and of the samples' places and paths when a dataset goes.
+
+        TensorFlow's registry of Python functions never lets this source go. A graph may iterate a
+        dataset whose object is gone: the samples are then looked up again.
+        """
+        self.kept.follow(owner)
+        weakref.finalize(owner, self._forget).atexit = False
+
+    def _forget(self) -> None:
+        self._selection = None
 
     def run(self) -> Iterator[list[Batch]]:
         """Yield what is left of the next epoch: each time a batch, and what is ready behind it.
@@ -107,7 +118,9 @@ class Source:
             return here == self._next
 
     def _open(self) -> OpenedFeed:
-        return OpenedFeed(self._place, self._selection, self._options)
+        selection = self._selection
+        select = self._select if selection is None else selection
+        return OpenedFeed(self._place, select, self._options)
 
     def _note(self, here: State, behind: State) -> None:
         with self._lock:
@@ -124,8 +137,8 @@ class Source:
         with self._open() as opened:
             opened.feed.restore(state)
             here = opened.feed.state()
-        position, count = _number(here, "position"), len(self._selection)
-        has_batches = self._options.partition.step(position, count) is not None
+        position = _number(here, "position")
+        has_batches = self._options.partition.step(position, self._samples) is not None
         return here if has_batches else _behind_epoch(here)
 
     def begin(self, state: State) -> None:

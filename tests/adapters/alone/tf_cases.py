@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import platform
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +224,38 @@ def test_one_feed_serves_epoch_after_epoch(lake: Lake, threads: Threads) -> None
     assert [payloads(apart) for _ in range(5)][:3] == epochs
     again = lakefeed.tf.dataset(lake, "train", batch_size=8, seed=5)
     assert [payloads(again) for _ in range(5)][4] == fifth
+
+
+def test_the_places_of_the_samples_go_with_the_dataset(lake: Lake, threads: Threads) -> None:
+    selections: list[weakref.ref[Any]] = []
+
+    class Told(OpenedFeed):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            selections.append(weakref.ref(self.feed.selection))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "OpenedFeed", Told)
+        dataset = lakefeed.tf.dataset(lake, "train/**/*", batch_size=8)
+        payloads(dataset)
+        del dataset
+    gc.collect()
+    assert threads.left() == []
+    gc.collect()
+    assert [selection() for selection in selections] == [None]
+
+
+def test_a_graph_iterates_a_dataset_whose_object_is_gone(lake: Lake) -> None:
+    @tf.function
+    def count() -> Any:
+        samples = 0
+        for batch in lakefeed.tf.dataset(lake, "train/**/*", batch_size=8):
+            samples += tf.size(batch)
+        return samples
+
+    first = count()
+    gc.collect()
+    assert [int(first), int(count())] == [len(FILES)] * 2
 
 
 def test_iterators_at_the_same_time_get_an_epoch_each(lake: Lake) -> None:
