@@ -31,7 +31,7 @@ from typing import Any
 
 import keras
 
-from lakefeed.adapters.tf.source import Consumed, Source, State
+from lakefeed.adapters.tf.source import Consumed, Source, State, number
 from lakefeed.errors import Corrupt, Invalid, NotFound, from_os_error
 from lakefeed.volume.base import write_file
 from lakefeed.volume.posix import PosixVolume
@@ -181,9 +181,18 @@ class FeedCheckpoint(keras.callbacks.Callback):
         return self._source
 
     def _fit_epoch(self, state: State) -> int:
-        """Return the epoch that `fit` is in behind this position."""
-        complete = self._seen > 0 and state["position"] == 0 and self._by_epochs()
-        return self._epoch + 1 if complete else self._epoch
+        """Return the epoch that `fit` has to begin with behind this position.
+
+        Behind an epoch it is the next one; an epoch that was stopped before its end goes on. A loop
+        of one's own counts the feed's epochs.
+        """
+        if not self._begun:
+            return number(state, "epoch")
+        if self._by_epochs():
+            complete = state["position"] == 0
+        else:
+            complete = self._seen >= int(self.params["steps"])
+        return self._epoch + 1 if complete and self._seen else self._epoch
 
     def _by_epochs(self) -> bool:
         """Tell whether an epoch of `fit` is one of the feed, not a stretch of an endless one."""
@@ -232,7 +241,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         """Keep the epoch, if that is what was asked for."""
         self._quiet.close()
         self._short = False
-        self._epoch, self._seen = epoch + 1, 0
+        self._epoch, self._seen = self._fit_epoch(self.state), 0
         if self._every == "epoch":
             self.save(self.model)
 

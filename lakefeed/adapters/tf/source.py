@@ -137,7 +137,7 @@ class Source:
         with self._open() as opened:
             opened.feed.restore(state)
             here = opened.feed.state()
-        position = _number(here, "position")
+        position = number(here, "position")
         has_batches = self._options.partition.step(position, self._samples) is not None
         return here if has_batches else _behind_epoch(here)
 
@@ -199,10 +199,11 @@ def _place(state: State) -> _Place:
 
 def _behind_epoch(state: State) -> State:
     """Return the beginning of the epoch behind a state's own."""
-    return {**state, "epoch": _number(state, "epoch") + 1, "position": 0}
+    return {**state, "epoch": number(state, "epoch") + 1, "position": 0}
 
 
-def _number(state: State, name: str) -> int:
+def number(state: State, name: str) -> int:
+    """Return a number of a state; Invalid for what is none."""
     value = state[name]
     if type(value) is not int:
         raise Invalid(f"saved position's {name}", expected="a number", found=value)

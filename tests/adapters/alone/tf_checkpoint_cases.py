@@ -55,6 +55,18 @@ class Interrupt(keras.callbacks.Callback):  # type: ignore[misc]
             raise KeyboardInterrupt
 
 
+class Stop(keras.callbacks.Callback):  # type: ignore[misc]
+    """Asks Keras to stop in the middle of an epoch, as one that hears a signal does."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._left = after
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._left -= 1
+        self.model.stop_training = self._left == 0
+
+
 def fit(lake: Path, where: Path, *more: Any, epochs: int = 2, every: Any = 5) -> tuple[Any, Any]:
     saved = lakefeed.tf.FeedCheckpoint(where, every=every)
     model = make_model()
@@ -143,6 +155,15 @@ def test_every_epoch_keeps_the_newest_checkpoints_only(lake: Path, tmp_path: Pat
     assert (saved.epoch, seen(model)) == (4, [4] * SAMPLES)
 
 
+@pytest.mark.parametrize("every", ["epoch", 7])
+def test_an_epoch_that_was_stopped_is_not_over(lake: Path, tmp_path: Path, every: Any) -> None:
+    _, saved = fit(lake, tmp_path, Stop(after=STEPS + 3), every=every)
+    assert (saved.epoch, saved.state["epoch"]) == (1, 1)
+    model, saved = fit(lake, tmp_path, every=every)
+    assert seen(model) == [2] * SAMPLES
+    assert (saved.epoch, saved.step) == (2, 2 * STEPS)
+
+
 def test_files_of_others_in_the_directory_are_left_alone(lake: Path, tmp_path: Path) -> None:
     theirs = {"best.weights.h5", "zz.position.json", "0.weights.h5"}
     for name in theirs:
@@ -163,9 +184,12 @@ def test_several_steps_an_execution_and_a_built_in_validation(lake: Path, tmp_pa
     assert (saved.state["epoch"], saved.state["position"]) == (2, 0)
 
 
-def test_an_endless_dataset_goes_on_in_the_middle_of_an_epoch(lake: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [7, 5])  # 5: the last step of each stretch is saved as a step
+def test_an_endless_dataset_goes_on_in_the_middle_of_an_epoch(
+    lake: Path, tmp_path: Path, every: int
+) -> None:
     for epochs in (1, 2, 3):
-        saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=7)
+        saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=every)
         model = make_model()
         assert saved.epoch == epochs - 1
         model.fit(
@@ -198,6 +222,21 @@ def test_a_training_loop_of_ones_own(lake: Path, tmp_path: Path) -> None:
     assert saved.step == 12
     assert sum(seen(model)) == 12 * BATCH
     assert max(seen(model)) == 1
+
+
+def test_a_training_loop_of_ones_own_by_epochs(lake: Path, tmp_path: Path) -> None:
+    model = make_model()
+    for until in (2, 4):
+        saved = lakefeed.tf.FeedCheckpoint(tmp_path)
+        data = training_data(lake, saved)
+        saved.restore(model)
+        for _ in range(saved.epoch, until):
+            for number, target in data:
+                model.train_on_batch(number, target)
+                saved.advance()
+            saved.save(model)
+        assert saved.epoch == until
+    assert seen(model) == [4] * SAMPLES
 
 
 @pytest.mark.parametrize("share", [{"batch_size": 16}, {"world_size": 4, "rank": 3}], ids=str)
