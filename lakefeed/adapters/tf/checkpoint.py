@@ -68,6 +68,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         if keep < 1:
             raise Invalid("keep", expected="at least 1", found=keep)
         self.batches_per_step = 1
+        self.counted: int | None = None  # steps of an epoch as Keras counts them (`distributed`)
         self._directory = Path(directory)
         self._every, self._keep = every, keep
         self._saved = _newest(self._directory)
@@ -77,7 +78,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         self._source: Source | None = None
         self._epoch = self.epoch
         self._begun = False  # `fit` is past its first on_epoch_begin
-        self._short = False  # this epoch of `fit` is the rest of an interrupted one
+        self._short = False  # this epoch of `fit` ends before Keras expects it
         self._seen = 0  # steps of this epoch of `fit`
         self._unsaved = 0  # steps since the last save
         self._quiet = ExitStack()
@@ -197,7 +198,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
     def _by_epochs(self) -> bool:
         """Tell whether an epoch of `fit` is one of the feed, not a stretch of an endless one."""
         steps = -(-self._feed.batches_per_epoch // self.batches_per_step)
-        return (self.params or {}).get("steps") in (None, steps)
+        return (self.params or {}).get("steps") in (None, steps, self.counted)
 
     # -- what Keras calls ------------------------------------------------------------------------
 
@@ -205,10 +206,6 @@ class FeedCheckpoint(keras.callbacks.Callback):
         """Load the weights, and let the dataset begin where they were saved."""
         self._begun = False
         self.restore(self.model)
-        self._short = self._by_epochs() and self.state["position"] != 0
-        if self._short:
-            self._quiet.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", message=_SHORT_EPOCH)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Check that `fit` begins with the epoch that was saved."""
@@ -221,9 +218,17 @@ class FeedCheckpoint(keras.callbacks.Callback):
             )
         self._begun = True
         self._epoch, self._seen = epoch, 0
+        is_rest, is_shared = self.state["position"] != 0, self.batches_per_step > 1
+        self._short = self._by_epochs() and (is_rest or is_shared)
+        if self._short:
+            self._quiet.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message=_SHORT_EPOCH)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """End the rest of an interrupted epoch before Keras asks for a batch too many.
+        """End an epoch before Keras asks for a batch too many.
+
+        It expects more than the rest of an interrupted one, and of several replicas a step for each
+        batch.
 
         Keras would find out by itself. But its step counts an iteration of the optimizer, and draws
         random numbers, before it notices that there is no data; StopIteration is its own way out.

@@ -47,10 +47,14 @@ def distributed(
             lambda **share: lakefeed.tf.dataset("/mnt/lake", labels="parent", **share).map(decode),
             batch_size=512,
         )
-        model.fit(train, steps_per_epoch=len(train), epochs=5)
+        model.fit(train, epochs=5, shuffle=False)
 
     `make` is called in each worker with its `batch_size` (of one replica), `rank`, `world_size` and
     `checkpoint`. `batch_size` counts the samples that all replicas take in one step together.
+
+    Of several replicas in one process Keras believes that each batch is a step, so it expects
+    epochs that are longer than they are. Without `steps_per_epoch` it notices their ends (and warns
+    of them unless there is a checkpoint); with it, the dataset that `make` returns has to repeat.
     """
 
     def for_worker(context: Any) -> Any:
@@ -68,6 +72,9 @@ def distributed(
         if checkpoint is not None:
             checkpoint.batches_per_step = replicas // pipelines
             share["checkpoint"] = checkpoint
-        return make(**share)
+        made = make(**share)
+        if checkpoint is not None:
+            checkpoint.counted = int(made.cardinality())
+        return made
 
     return strategy.distribute_datasets_from_function(for_worker)

@@ -100,8 +100,9 @@ def test_keras_fit_with_two_replicas_in_one_process(tmp_path: Path) -> None:
     (facts,) = train(tmp_path, workers=1, replicas=2)
     assert (facts["place"], facts["replicas"]) == ([0, 1], 2)
     assert facts["seen"] == [2] * SAMPLES
-    assert facts["step"] == 2 * STEPS
+    assert facts["step"] == facts["iterations"] == 2 * STEPS
     assert (facts["state"]["epoch"], facts["state"]["position"]) == (2, 0)
+    assert facts["epoch"] == 2  # Keras counts twice as many steps an epoch
 
 
 @pytest.mark.parametrize(

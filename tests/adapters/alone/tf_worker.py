@@ -23,7 +23,7 @@ STRIKE = 10  # the step at which a worker that was told to dies
 def main(lake: str, checkpoints: str, replicas: str, epochs: str) -> None:
     """Train for some epochs in whatever strategy the surroundings ask for."""
     strategy = make_strategy(int(replicas))
-    saved = lakefeed.tf.FeedCheckpoint(checkpoints, every=5)
+    saved = lakefeed.tf.FeedCheckpoint(checkpoints, every=4)
 
     def make(**share: Any) -> Any:
         return lakefeed.tf.dataset(lake, "train/**", seed=3, **share).map(numbers).prefetch(4)
@@ -43,6 +43,8 @@ def main(lake: str, checkpoints: str, replicas: str, epochs: str) -> None:
         "seen": seen(model),
         "begun": begun,
         "step": saved.step,
+        "epoch": saved.epoch,
+        "iterations": int(model.optimizer.iterations.value.numpy()),
         "state": dict(saved.state),
         "weight": model.layers[1].kernel.numpy().tolist(),
     }
