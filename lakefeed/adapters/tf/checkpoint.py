@@ -79,6 +79,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         self._epoch = self.epoch
         self._begun = False  # `fit` is past its first on_epoch_begin
         self._short = False  # this epoch of `fit` ends before Keras expects it
+        self._goes_on = False  # the dataset repeats, so an epoch of `fit` is none of the feed
         self._seen = 0  # steps of this epoch of `fit`
         self._unsaved = 0  # steps since the last save
         self._quiet = ExitStack()
@@ -197,6 +198,8 @@ class FeedCheckpoint(keras.callbacks.Callback):
 
     def _by_epochs(self) -> bool:
         """Tell whether an epoch of `fit` is one of the feed, not a stretch of an endless one."""
+        if self._goes_on:
+            return False
         steps = -(-self._feed.batches_per_epoch // self.batches_per_step)
         return (self.params or {}).get("steps") in (None, steps, self.counted)
 
@@ -204,7 +207,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Load the weights, and let the dataset begin where they were saved."""
-        self._begun = False
+        self._begun = self._goes_on = False
         self.restore(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -234,7 +237,10 @@ class FeedCheckpoint(keras.callbacks.Callback):
         random numbers, before it notices that there is no data; StopIteration is its own way out.
         """
         if self._short and self._seen and self.state["position"] == 0:
-            raise StopIteration
+            if self._position().is_next():
+                raise StopIteration
+            # A dataset that repeats has read ahead of here; ended, it would begin behind that.
+            self._goes_on, self._short = True, False
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Count what the step consumed; with `steps_per_execution` Keras calls once for several."""

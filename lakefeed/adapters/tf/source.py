@@ -102,7 +102,7 @@ class Source:
                 if here["epoch"] != epoch:
                     # Left before the last batch is handed out, because TensorFlow asks for no more
                     # elements than were promised, and gives this generator up.
-                    if self._is_next(here):
+                    if self.is_next(here):
                         leaving.pop_all()
                         opened.unused.set()
                         self.kept.keep(opened)
@@ -112,7 +112,7 @@ class Source:
                     yield together
                     together = []
 
-    def _is_next(self, here: State) -> bool:
+    def is_next(self, here: State) -> bool:
         """Tell whether the next run begins here: another iterator may have begun that epoch."""
         with self._lock:
             return here == self._next
@@ -171,6 +171,10 @@ class Consumed:
     def begin(self) -> None:
         """Let the next iteration of the dataset begin here, whatever was looked at before."""
         self._source.begin(self._state)
+
+    def is_next(self) -> bool:
+        """Tell whether the next run begins here: an iteration that repeats has begun it already."""
+        return self._source.is_next(self._state)
 
     def advance(self, batches: int, *, at_most: bool = False) -> None:
         """Count batches as consumed; Invalid if the source never handed them out.

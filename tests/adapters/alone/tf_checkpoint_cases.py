@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +210,42 @@ def test_an_endless_dataset_goes_on_in_the_middle_of_an_epoch(
     counts = seen(model)
     assert sorted(set(counts)) == [1, 2]
     assert sum(counts) == 45 * BATCH - (STEPS * BATCH - SAMPLES)
+
+
+class Ahead(keras.callbacks.Callback):  # type: ignore[misc]
+    """Waits at the end of each epoch of the feed until the next one is being read."""
+
+    def __init__(self, saved: Any) -> None:
+        super().__init__()
+        self._saved = saved
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        until = time.monotonic() + 120
+        while self._saved.step and self._saved.state["position"] == 0 and time.monotonic() < until:
+            if not self._saved._position().is_next():
+                return
+            threading.Event().wait(0.02)
+
+
+def test_an_endless_dataset_that_reads_ahead_of_an_interrupted_epoch(
+    lake: Path, tmp_path: Path
+) -> None:
+    steps = STEPS + 7
+    for more in ([Interrupt(after=steps)], []):
+        saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=5)
+        model = make_model()
+        with contextlib.suppress(KeyboardInterrupt):
+            model.fit(
+                training_data(lake, saved).repeat().prefetch(4),
+                steps_per_epoch=STEPS,
+                epochs=3,
+                initial_epoch=saved.epoch,
+                callbacks=[Ahead(saved), saved, *more],
+                shuffle=False,
+                verbose=0,
+            )
+    assert (saved.epoch, saved.step) == (3, steps + 2 * STEPS)
+    assert sorted(seen(model)) == [3] * (SAMPLES - 7 * BATCH) + [4] * (7 * BATCH)
 
 
 def test_a_training_loop_of_ones_own(lake: Path, tmp_path: Path) -> None:
