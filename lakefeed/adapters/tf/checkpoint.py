@@ -82,6 +82,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         self._goes_on = False  # the dataset repeats, so an epoch of `fit` is none of the feed
         self._seen = 0  # steps of this epoch of `fit`
         self._unsaved = 0  # steps since the last save
+        self._iterations = 0  # the optimizer's, with the weights that training begins with
         self._quiet = ExitStack()
 
     # -- where training stands -------------------------------------------------------------------
@@ -209,16 +210,12 @@ class FeedCheckpoint(keras.callbacks.Callback):
         """Load the weights, and let the dataset begin where they were saved."""
         self._begun = self._goes_on = False
         self.restore(self.model)
+        self._iterations = int(self.model.optimizer.iterations.value.numpy())
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Check that `fit` begins with the epoch that was saved."""
-        if not self._begun and self._saved is not None and epoch != self.epoch:
-            raise Invalid(
-                f"fit with the checkpoint in {self._directory}",
-                expected=f"initial_epoch={self.epoch}",
-                found=epoch,
-                hint="pass initial_epoch=saved.epoch",
-            )
+        """Check that `fit` begins with the epoch and the weights that were saved."""
+        if not self._begun:
+            self._check_begin(epoch)
         self._begun = True
         self._epoch, self._seen = epoch, 0
         is_rest, is_shared = self.state["position"] != 0, self.batches_per_step > 1
@@ -261,6 +258,24 @@ class FeedCheckpoint(keras.callbacks.Callback):
         self._quiet.close()
         if self._unsaved:
             self.save(self.model)
+
+    def _check_begin(self, epoch: int) -> None:
+        """Invalid where another callback, or the caller, has `fit` begin elsewhere."""
+        if self._saved is not None and epoch != self.epoch:
+            raise Invalid(
+                f"fit with the checkpoint in {self._directory}",
+                expected=f"initial_epoch={self.epoch}",
+                found=epoch,
+                hint="pass initial_epoch=saved.epoch, and no BackupAndRestore, which sets another",
+            )
+        iterations = int(self.model.optimizer.iterations.value.numpy())
+        if iterations != self._iterations:
+            raise Invalid(
+                f"fit with the checkpoint in {self._directory}",
+                expected=f"the weights behind {self._iterations} iterations of the optimizer",
+                found=f"those behind {iterations}, loaded by another callback",
+                hint="leave BackupAndRestore and its like out: the position would not be theirs",
+            )
 
 
 # -- files -----------------------------------------------------------------------------------------

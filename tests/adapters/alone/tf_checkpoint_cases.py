@@ -365,6 +365,15 @@ def test_what_does_not_fit_the_saved_run_is_refused(lake: Path, tmp_path: Path) 
         lakefeed.tf.FeedCheckpoint(tmp_path, every=0)
 
 
+def test_weights_that_another_callback_loads_are_refused(lake: Path, tmp_path: Path) -> None:
+    def backup() -> Any:
+        return keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=4)
+
+    fit(lake, tmp_path, backup(), Interrupt(after=6))
+    with pytest.raises(Invalid, match="those behind 4, loaded by another callback"):
+        fit(lake, tmp_path, backup())
+
+
 def test_a_damaged_checkpoint_is_named(lake: Path, tmp_path: Path) -> None:
     fit(lake, tmp_path, epochs=1, every="epoch")
     (position,) = tmp_path.glob("*.position.json")
