@@ -192,7 +192,8 @@ class Consumed:
                     found=f"a step without a batch at epoch {self._state['epoch']}, "
                     f"position {self._state['position']}",
                     hint="do not change the number of elements between lakefeed.tf.dataset and "
-                    "the model (batch, filter, repeat of one element, another iteration meanwhile)",
+                    "the model (batch, filter, cache, repeat of one element, another iteration "
+                    "meanwhile)",
                 )
             self._state = behind
 
