@@ -14,9 +14,9 @@ Every sealed pack on the volume is read. What is exact and what is a best guess:
   older pack of the path is not.
 - Where a checkpoint is left, it and the commits after it are the truth, up to one that is lost or
   damaged. Added are the packs of readable commits behind that, and those finished later than what
-  is known; what such commits removed is out. Packs that are known and gone were compacted and
-  collected meanwhile, or are lost: they are left out, and named. Then the segments may be of
-  another time, and the packs' own rows are the index.
+  is known; what such commits removed is out, once a part of it is gone. Packs that are known and
+  gone were compacted and collected meanwhile, or are lost: they are left out, and named. Then the
+  segments may be of another time, and the packs' own rows are the index.
 
 Reads; changes nothing. `repair` writes the log that this gives.
 """
@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.format.columns import ColumnsReader
-from lakefeed.format.commit import PackInfo, State, apply, decode_checkpoint
+from lakefeed.format.commit import Changes, PackInfo, State, apply, decode_checkpoint
 from lakefeed.format.pack import PackSealed, open_pack
 from lakefeed.format.rows import Kind, from_file
 from lakefeed.lake import layout
@@ -85,7 +85,7 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
     files = OpenFiles(volume)
     try:
         found, unreadable = _read_packs(volume, files, progress)
-        behind = commits_behind(volume, known.number, {pack.sealed.id for pack in found})
+        behind = commits_behind(volume, known, {pack.sealed.id for pack in found})
         known, gone = still_there(volume, known, behind)
         found = [pack for pack in found if _comes_later(pack, known, behind)]
         packs_by_id = {pack.sealed.id: pack for pack in found}
@@ -119,31 +119,38 @@ def _comes_later(pack: Evidence, known: State, behind: Behind) -> bool:
     return id_ in behind.added or pack.mtime_ns > known.time_ns
 
 
-def commits_behind(volume: Volume, number: int, there: set[str]) -> Behind:
-    """Return what readable commits behind `number` say of packs; `there` are those on the volume.
+def commits_behind(volume: Volume, known: State, there: set[str]) -> Behind:
+    """Return what readable commits behind `known` say of packs; `there` are those on the volume.
 
     What a commit removed is out only where all is there that it added, or that which replaced it:
-    else the removed packs are the ones to read. As long as all of them are there, they do no harm,
-    and their tombstones go on hiding what a commit that is lost had removed.
+    else the removed packs are the ones to read. It stays, too, as long as no pack is gone that this
+    or a later commit removed, or that should be there: nothing else shows then, and its tombstones
+    go on hiding what a commit that is lost had removed.
     """
-    log, added, removed = Log(volume), dict[str, int](), set[str]()
+    commits = dict(_commits_from(volume, known.number))
+    added = {pack.id: one for one, changes in commits.items() for pack in changes.add_packs}
+    taken_out = {id_ for changes in commits.values() for id_ in changes.remove_packs}
+    whole = (known.packs.keys() | added.keys()) - taken_out <= there
+    removed = set[str]()
+    for changes in commits.values():
+        whole = whole and there.issuperset(changes.remove_packs)
+        if not whole and {pack.id for pack in changes.add_packs} <= there | removed:
+            removed.update(changes.remove_packs)
+    return Behind(max(commits, default=0), added, frozenset(removed))
+
+
+def _commits_from(volume: Volume, number: int) -> Iterator[tuple[int, Changes]]:
+    """Yield what each readable commit behind `number` changed, the newest first."""
+    log = Log(volume)
     try:
         listed = [layout.parse_commit(entry.name) for entry in volume.list(layout.LOG)]
     except NotFound:
         listed = []
-    later = sorted((one for one in listed if one is not None and one > number), reverse=True)
-    newest = 0
-    for one in later:
+    for one in sorted((one for one in listed if one is not None and one > number), reverse=True):
         try:
-            commit = log.read(one)
+            yield one, log.read(one).changes
         except (Corrupt, NotFound):
             continue
-        newest = max(newest, one)
-        ours = {pack.id for pack in commit.changes.add_packs}
-        added.update(dict.fromkeys(ours, one))
-        if ours <= there | removed and not there.issuperset(commit.changes.remove_packs):
-            removed.update(commit.changes.remove_packs)
-    return Behind(newest, added, frozenset(removed))
 
 
 def surviving_state(volume: Volume) -> State | None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
+from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.rebuilding import Evidence, number_packs
 from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
+from tests.lake.compacting import AT_ONCE
 from tests.lake.tools import QUIET, contents, write
 
 
@@ -90,3 +94,29 @@ def test_what_a_lost_commit_removed_does_not_come_back_while_its_tombstone_is_th
         assert contents(lake.snapshot()) == {"a": b"1", "late": b"1"}
         rebuild_index(lake)
         assert contents(lake.snapshot()) == {"a": b"1", "late": b"1"}
+
+
+@pytest.mark.parametrize("gone", ["collected", "lost"])
+def test_what_a_commit_removed_stays_out_where_the_pack_of_its_tombstone_is_gone(
+    tmp_path: Path, gone: str
+) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        write(lake, {"a": b"1", "deleted": b"1"})
+        lake.tag("old")
+        write(lake, {}, delete=["deleted"])
+        write(lake, {"a": b"2"})
+        (tombstone,) = (pack.id for pack in lake.log.read(2).changes.add_packs)
+        lost = lake.merge_index().number
+        # Takes out the first pack, of which nothing is left.
+        assert compact(lake, CompactionOptions(target_bytes=1)).packs_removed
+        if gone == "collected":
+            compact(lake, CompactionOptions(live_ratio=0.8))
+            collect(lake, AT_ONCE)
+        else:
+            lake.volume.unlink(layout.pack_path(tombstone))
+        assert not (where / layout.pack_path(tombstone)).exists()
+    (where / layout.commit_path(lost)).unlink()
+    rebuild_log(PosixVolume(where))
+    with Lake.open(where) as lake:
+        assert contents(lake.snapshot()) == {"a": b"2"}
