@@ -10,7 +10,6 @@ The set is shared by threads; each step on it is atomic, and forgetting a name o
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable
 
 from lakefeed.errors import Invalid, NotFound, SnapshotExpired
@@ -129,7 +128,7 @@ def check_facts(path: str, meta: Meta) -> Meta:
     for text in (part for pair in (meta.attrs or {}).items() for part in pair):
         if not _is_text(text):
             raise Invalid(f"attributes of {path!r}", expected="text", found=repr(text))
-    return meta._replace(mode=stat.S_IMODE(meta.mode))
+    return meta._replace(mode=int(meta.mode) & 0o7777)
 
 
 def _is_text(value: object) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import stat
+from typing import Any
 
+import numpy as np
 import pytest
 
 from lakefeed.errors import Invalid
@@ -165,10 +167,13 @@ def test_no_file_takes_the_place_of_a_directory_that_this_writer_has_made() -> N
 
 def test_of_a_mode_the_permission_bits_are_kept() -> None:
     options = WriterOptions(flush_age_seconds=3600.0, big_bytes=2, merge_after=0)
+    mode: Any = np.uint32(0o600)
     with new_lake() as lake:
         with lake.writer(options) as writer:
             writer.put("a", b"1", mode=stat.S_IFREG | 0o4751)
             writer.put_file("b", io.BytesIO(b"big"), meta=Meta(1, stat.S_IFREG | 0o640))
             writer.mkdir("c", stat.S_IFDIR | 0o1770)
             writer.put("d", b"2", mode=(1 << 32) - 1)
-        assert [row.mode for row in all_rows(lake.snapshot())] == [0o4751, 0o640, 0o1770, 0o7777]
+            writer.put("e", b"3", mode=mode)
+        modes = [row.mode for row in all_rows(lake.snapshot())]
+        assert modes == [0o4751, 0o640, 0o1770, 0o7777, 0o600]
