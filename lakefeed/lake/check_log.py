@@ -8,7 +8,8 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
@@ -17,6 +18,10 @@ from lakefeed.lake import layout
 from lakefeed.lake.findings import Collector, Progress
 from lakefeed.lake.log import CHECKPOINT_EVERY, Log
 from lakefeed.volume.base import Volume, read_file
+
+# A listing may miss names, but not so many in a row: from there on it is believed. One file with a
+# number far beyond the log's would else be a search without end.
+MISSING_MAX = CHECKPOINT_EVERY
 
 
 @dataclass(slots=True)
@@ -33,10 +38,12 @@ def check_log(volume: Volume, found: Collector, progress: Progress) -> LogChecke
     volume.refresh(layout.LOG)
     # A listing may miss names, so it only says how far to look at least.
     names = [entry.name for entry in volume.list(layout.LOG)]
-    last = _newest(map(layout.parse_commit, names))
-    listed = max(last, _newest(map(layout.parse_checkpoint, names)))
+    commits = _numbers(layout.parse_commit, names)
+    known = sorted(commits | _numbers(layout.parse_checkpoint, names))
+    last, listed = max(commits, default=0), max(known, default=0)
     checked = LogChecked()
     number = 1
+    missing = 0
     while True:
         commit, there = _read(log, number, (last, listed), found)
         if not there:
@@ -51,10 +58,23 @@ def check_log(volume: Volume, found: Collector, progress: Progress) -> LogChecke
             checked.state = _check_checkpoint(volume, number, checked.state, found)
         progress("log", number, max(listed, number))
         number += 1
+        missing = missing + 1 if commit is None else 0
+        if missing >= MISSING_MAX:
+            number = _after_gap(number, known, found)
 
 
-def _newest(numbers: Iterable[int | None]) -> int:
-    return max((number for number in numbers if number is not None), default=0)
+def _numbers(parse: Callable[[str], int | None], names: list[str]) -> set[int]:
+    return {number for name in names if (number := parse(name)) is not None}
+
+
+def _after_gap(number: int, known: list[int], found: Collector) -> int:
+    """Return the next number that is known to be there, having reported that none is before it."""
+    at = bisect_left(known, number)
+    if at == len(known) or known[at] == number:
+        return number
+    expected = f"it and the commits up to {known[at] - 1}"
+    found.add("log", layout.commit_path(number), expected, "none of them", "restore the files")
+    return known[at]
 
 
 def _read(

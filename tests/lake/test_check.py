@@ -12,11 +12,12 @@ from lakefeed.format.commit import Changes, SegmentInfo
 from lakefeed.format.rows import Codec, Kind, Row, table_from_rows, to_file
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
+from lakefeed.lake.check_log import MISSING_MAX
 from lakefeed.lake.findings import FINDINGS_MAX, Collector, Report
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import CHECKPOINT_EVERY, Draft
 from lakefeed.lake.refs import Tag
-from lakefeed.volume.base import read_file
+from lakefeed.volume.base import read_file, write_file
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import all_rows, damage, new_lake, put_bytes, write
 from tests.support.faulty import FaultyVolume
@@ -286,6 +287,17 @@ def test_commits_that_only_their_checkpoint_tells_of_are_missed() -> None:
         ("log", path) for path in lost
     ]
     assert f"behind {CHECKPOINT_EVERY - 2}" in (report.findings[0].hint or "")
+
+
+def test_what_is_missing_up_to_a_number_far_beyond_the_log_is_not_looked_for_one_by_one() -> None:
+    volume = MemoryVolume()
+    with lake_with_files(volume) as lake:
+        beyond = layout.commit_path(1000 * MISSING_MAX)
+        write_file(volume, beyond, b"of another program")
+        found = check(lake).findings
+        assert len(found) == MISSING_MAX + 2
+        assert str(1000 * MISSING_MAX - 1) in found[-2].expected
+        assert beyond in found[-1].subject
 
 
 def test_a_pin_beyond_the_log_is_found() -> None:
