@@ -181,7 +181,7 @@ class ServiceSettings(BaseSettings):
         """
         if self.inbox or self.inboxes:
             return os.path.realpath(lake)
-        return str(Path.cwd() / lake)
+        return str(Path(lake).absolute())
 
     def _inbox(self, word: str) -> InboxOptions:
         directory, _, prefix = word.partition("=")

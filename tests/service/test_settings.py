@@ -197,6 +197,16 @@ def test_a_lake_that_a_link_names_too_has_all_its_inboxes(tmp_path: Path) -> Non
     assert [one.directory for one in found.inboxes] == ["/in"]
 
 
+def test_lakes_with_whole_paths_need_no_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (found,) = load({"lakes": ["/a", "/a/"]}, None).options(60).lakes
+    assert found.path == "/a"
+
+
 def test_a_window_may_go_over_midnight() -> None:
     night = Window.parse("22:00-06:00")
     day = Window.parse("9:30-17:00")
