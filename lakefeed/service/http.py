@@ -16,6 +16,10 @@ from aiohttp import web
 from lakefeed.errors import VolumeFailed, from_os_error
 from lakefeed.metrics.compactor import CONTENT_TYPE, CompactorMetrics
 
+# At the end, whoever asks has so long, twice: answers come from memory. Together with what a volume
+# that hangs is given (`daemon`) it is less than the 30 seconds after which Kubernetes kills.
+END_SECONDS = 1.0
+
 Facts = Callable[[], list[dict[str, Any]]]
 
 
@@ -39,7 +43,7 @@ class Endpoints:
                 web.get("/status", self._status),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=END_SECONDS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
         try:
