@@ -34,7 +34,7 @@ from lakefeed.service.naming import Naming
 from lakefeed.service.options import InboxOptions
 from lakefeed.service.records import CLAIMS, Records, claim_of, digest, sorted_files
 from lakefeed.service.taking import Taken, inbox_failed, read_files, remove_files
-from lakefeed.service.threads import Guard
+from lakefeed.service.threads import Guard, in_thread
 from lakefeed.service.waiting import Bad, Candidate, Left, Rules, Seen, Walk, check_root
 
 # What one call of the pool reads: little enough that several are in flight for any batch.
@@ -182,7 +182,8 @@ class Inbox:
         try:
             await self._consume(current, everything)
         finally:
-            await self._call(walk.close)
+            # Not on the pool: where a volume hangs, all of its threads may be held.
+            await in_thread("close", walk.close)
         self._naming.end()
         self._renamed = frozenset(walk.temporary)
         self._behind, self._walked_at = current.backlog(), began

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from lakefeed.service import inbox
 from lakefeed.service.waiting import Candidate
+from tests.service.daemons import PATIENCE_SECONDS
 from tests.service.tools import drop, run_once, service, waiting
 from tests.support.descriptors import open_below
 
@@ -76,6 +79,34 @@ def test_a_file_whose_bytes_end_before_its_size_says_so_stays_and_is_not_committ
         assert (made.files(), waiting(made.root)) == ({}, ["a"])
         assert made.take() == 1
         assert made.files() == {"a": b"1" * 100}
+
+
+def test_who_is_given_up_waits_for_no_thread_that_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is gone keeps all threads of the pool, and whatever is queued behind them."""
+    reading, answers = threading.Event(), threading.Event()
+
+    def hangs(*_: object) -> None:
+        reading.set()
+        assert answers.wait(PATIENCE_SECONDS)
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def give_up(box: inbox.Inbox) -> bool:
+        run = asyncio.create_task(box.run(everything=True))
+        assert await asyncio.to_thread(reading.wait, PATIENCE_SECONDS)
+        run.cancel()
+        done, _ = await asyncio.wait({run}, timeout=PATIENCE_SECONDS / 2)
+        answers.set()
+        await asyncio.wait({run})
+        return bool(done)
+
+    with service(tmp_path, threads=1) as made:
+        drop(made.root, "a", b"1")
+        monkeypatch.setattr(inbox, "read_files", hangs)
+        box = made.inbox()
+        assert asyncio.run(give_up(box))
+        box.close()
 
 
 @pytest.mark.parametrize("keep", [False, True])
