@@ -20,6 +20,10 @@ _HINT = "restore the file, or delete the tag"
 def check_refs(lake: Lake, checked: State, found: Collector) -> None:
     """Check every tag and pin; the files of the snapshot `checked` need no second look."""
     seen = {*checked.packs, *checked.segments}
+    try:
+        lake.refs.check_there()
+    except NotFound as error:
+        found.add_error("ref", error, error.hint)
     tags, pins = _tags(lake, found), _pins(lake, found)
     head = lake.log.head().number  # behind the refs: they may name what was committed meanwhile
     for tag in tags:

@@ -148,8 +148,10 @@ def collect(
     Without `orphans` the log alone decides, and its cost does not grow with the lake.
 
     Corrupt, and nothing deleted, when a commit, a tag or a pin cannot be read: it might name what
-    would be deleted. Conflict, and nothing deleted, while tags are moved without a pause.
+    would be deleted. NotFound when the directory of tags or pins is gone, all of them maybe with
+    it. Conflict, and nothing deleted, while tags are moved without a pause.
     """
+    lake.refs.check_there()
     now_ns = lake.refs.about_now_ns() if dry_run else lake.refs.server_time_ns()
     plan = plan_garbage(_gather(lake, retention or Retention(), now_ns, orphans))
     if dry_run or not plan.files:

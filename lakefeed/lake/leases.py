@@ -53,7 +53,8 @@ class Leases:
 
     def read(self, name: str) -> Lease | None:
         """Return who holds or held a lease last, None if nobody ever did."""
-        self._volume.refresh(layout.LEASES)
+        with suppress(NotFound):
+            self._volume.refresh(layout.LEASES)
         try:
             newest = self._read(name, layout.lease_path(name))
         except Corrupt as error:
@@ -91,7 +92,10 @@ class Leases:
 
     def names(self) -> list[str]:
         """Return the names of the leases that anybody ever had, sorted."""
-        self._volume.refresh(layout.LEASES)
+        try:
+            self._volume.refresh(layout.LEASES)
+        except NotFound:
+            return []  # a copy that leaves out what is empty
         stems = [layout.parse_json(entry.name) for entry in self._volume.list(layout.LEASES)]
         return sorted({stem.partition(".")[0] for stem in stems if stem is not None})
 
@@ -114,6 +118,7 @@ class Leases:
 
     def _claim(self, lease: Lease) -> bool:
         """Try to be the one who has this token."""
+        self._volume.make_directory(layout.LEASES)
         try:
             place_new(self._volume, _sealed(lease), layout.claim_path(lease.name, lease.token))
         except Conflict:

@@ -67,8 +67,8 @@ class Refs:
         """Return a tag; NotFound if there is none of that name."""
         path = layout.ref_path(name)
         # Opening a file revalidates the file, not its name: another client may have moved the tag.
-        self._volume.refresh(layout.REFS)
         try:
+            self._volume.refresh(layout.REFS)
             data = read_file(self._volume, path)
         except NotFound as error:
             hint = f'"lakefeed tag {self._volume.name}" lists the tags'
@@ -90,8 +90,20 @@ class Refs:
         except NotFound:
             return None
 
+    def check_there(self) -> None:
+        """Raise NotFound where all tags or all pins may have been lost with their directory."""
+        for directory, what in ((layout.REFS, "tags"), (layout.PINS, "pins")):
+            try:
+                self._volume.refresh(directory)
+            except NotFound as error:
+                hint = f"restore it, or make it where there were no {what}"
+                raise NotFound(f"{self._volume.name}/{directory}", hint=hint) from error
+
     def _names(self, directory: str) -> Iterator[str]:
-        self._volume.refresh(directory)
+        try:
+            self._volume.refresh(directory)
+        except NotFound:
+            return  # a copy that leaves out what is empty; who places something makes it
         for entry in self._volume.list(directory):
             name = layout.parse_json(entry.name)
             if name is not None:
@@ -198,6 +210,8 @@ class Refs:
             return time.time_ns()
 
     def _place(self, data: bytes, path: str, what: str, move: bool) -> None:
+        directory = path.rpartition("/")[0]
+        self._volume.make_directory(directory)
         if move:
             place_over(self._volume, data, path)
         else:
@@ -206,4 +220,4 @@ class Refs:
             except Conflict as error:
                 raise Conflict(what, expected="a new name", found="it exists",
                                hint="use --move to point it elsewhere") from error  # fmt: skip
-        self._volume.sync_directory(path.rpartition("/")[0])
+        self._volume.sync_directory(directory)

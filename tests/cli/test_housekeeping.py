@@ -51,6 +51,31 @@ def test_fsck_reports_a_missing_pack_and_a_missing_snapshot(run: Run, lake: Path
     assert f"missing: packs/{pack.parent.name}/{pack.name}" in done.out
 
 
+def test_a_copy_without_empty_directories_is_used_and_collected_once_they_are_there(
+    run: Run, lake: Path
+) -> None:
+    """A tool that drops them loses no tag; but where they are lost, tags may be, too."""
+    for name in ("leases", "pins", "refs", "tmp"):
+        (lake / name).rmdir()
+    assert run("ls", lake).code == 0
+    assert [one["subject"] for one in run("fsck", lake, "--json").json["findings"]] == [
+        f"{lake}/refs"
+    ]
+    refused = f"not found: {lake}/refs; restore it, or make it"
+    assert refused in run("gc", lake).err
+    done = run("compactd", lake, "--once")
+    assert (done.code, refused in done.err) == (3, True)
+    (lake / "refs").mkdir()
+    assert f"not found: {lake}/pins" in run("gc", lake, "--dry-run").err
+    with Lake.open(lake) as opened, opened.hold(holder="me"):
+        assert run("compactd", lake, "--once").code == 0
+    (lake / "refs").rmdir()
+    assert run("tag", lake, "first").code == 0
+    assert "first" in run("tag", lake).out
+    assert run("gc", lake).code == 0
+    assert run("fsck", lake).code == 0
+
+
 def test_gc_says_what_it_would_do_and_then_does_it(run: Run, lake: Path) -> None:
     assert run("merge", lake).code == 0
     assert run("rm", lake, "top.csv").code == 0
