@@ -22,9 +22,13 @@ from lakefeed.service.status import LakeStatus
 from lakefeed.volume.base import Space
 
 INBOX = "inbox"
-# What each try tells anew: the name of the file to be written, in a directory of its first digits,
-# and how much room there is.
-_PASSING = re.compile(r"(/[0-9a-f]{2})?[/.][0-9a-f]{32}\b|\d+ bytes free, found \d+")
+# What cannot be written, and what each try of that tells anew: the name of the file, in a directory
+# of its first digits, and how much room there is. What cannot be read has its name for good.
+_WRITING = re.compile(
+    VolumeFailed.__name__
+    + ": (create|write|fsync|close|link|rename|unlink|mkdir|inbox|compaction)\\b"
+)
+_PASSING = re.compile(r"(/[0-9a-f]{2})?[/.-][0-9a-f]{32}\b|\d+ bytes free, found \d+")
 _logger = logging.getLogger(__name__)
 
 
@@ -35,7 +39,7 @@ def inbox_job(directory: str) -> str:
 
 def _again(text: str, before: str | None) -> bool:
     """Tell whether this was told before: a volume fails as ever, whatever it was to write."""
-    if before is None or not text.startswith(VolumeFailed.__name__):
+    if before is None or not _WRITING.match(text):
         return text == before
     return _PASSING.sub("", text) == _PASSING.sub("", before)
 

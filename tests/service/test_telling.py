@@ -85,11 +85,25 @@ def test_a_full_volume_is_told_once_however_often_it_is_tried(
     assert len(caplog.records) == 6
 
 
-def test_each_damaged_pack_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_inbox_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     teller = Teller("lake", CompactorMetrics())
     for number in range(3):
-        teller.failure("merge", Corrupt(f"packs/00/{number:032x}.pack"))
-    assert len(caplog.records) == 3
+        name = f"{1:032x}-{7:020d}-{number:032x}.open.tmp"
+        failure = from_os_error(OSError(errno.EDQUOT, ""), f"inbox /in/.lakefeed/{name}")
+        teller.failure("inbox /in", failure)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("subject", ["{}", "read of {} at 0", "open of {}"])
+def test_each_pack_that_is_damaged_or_cannot_be_read_is_told(
+    caplog: pytest.LogCaptureFixture, subject: str
+) -> None:
+    teller = Teller("lake", CompactorMetrics())
+    for number in range(3):
+        where = subject.format(f"/l/packs/00/{number:032x}.pack")
+        teller.failure("merge", Corrupt(where))
+        teller.failure("compaction", from_os_error(OSError(errno.EIO, ""), where))
+    assert len(caplog.records) == 6
 
 
 def test_what_compaction_cannot_move_is_told_once_and_again_when_it_comes_back(
