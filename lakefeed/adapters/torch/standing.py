@@ -18,9 +18,12 @@ A position within an epoch, set by the main process between two iterations, lies
 as JSON. It counts for the epoch it names and is out of date afterwards.
 
 The memory is shared with a DataLoader's workers and nobody else. A process that was forked, or sent
-the dataset, without being one (a rank) goes on with a copy: ranks that moved each other's slots
-would serve different epochs. NumPy does all the counting: torch would start its threads for as many
-numbers, and in a child that is forked then, whoever asks torch for them waits for ever.
+the dataset, without being one (a rank) goes on in memory of its own: ranks that moved each other's
+slots would serve different epochs. It begins with the epoch that was the next when it was forked or
+sent, noted then, because its parent may be a rank too and begin that epoch first.
+
+NumPy does all the counting: torch would start its threads for as many numbers, and in a child that
+is forked then, whoever asks torch for them waits for ever.
 """
 
 from __future__ import annotations
@@ -74,34 +77,51 @@ class Turn:
         return cls(info.id, info.num_workers, info.seed - info.id, first)
 
 
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """The epoch to come, and the position as JSON, b"": none."""
+
+    epoch: int
+    position: bytes
+
+
 class Standing:
     """The epochs to come of all workers, and perhaps a position in the next one."""
 
     def __init__(self) -> None:
+        self._noted = _Noted(0, b"")
+        self._take_noted()
+        _ALL[id(self)] = self
+
+    def _take_noted(self) -> None:
+        """Go on from what was noted, in memory of this process's own."""
         slots = (WORKERS_MAX + 1, WORKERS_MAX)
         nothing, seeds = np.zeros(slots, np.int64), np.full(slots, _NO_SEED, np.int64)
-        self._take(nothing, seeds, nothing, nothing, np.zeros(_STATE_BYTES_MAX, np.uint8))
-
-    def _take(self, *tables: NDArray[Any]) -> None:
-        """Go on with these tables in memory of this process's own."""
+        epochs = np.full(slots, self._noted.epoch, np.int64)
+        position = _padded(self._noted.position)
+        self._tables = [_shared(table) for table in (epochs, seeds, nothing, nothing, position)]
         self._owner = os.getpid()
-        self._tables = [_shared(table) for table in tables]
-        _ALL.add(self)
 
     def own(self) -> None:
-        """Go on with a copy if another process has made the tables and this is no worker of it."""
+        """Go on alone if another process has made the tables and this is no worker of it."""
         if self._owner != os.getpid() and data.get_worker_info() is None:
-            self._take(*self._numbers())
+            self._take_noted()
+
+    def note(self) -> None:
+        """Note what a process that is forked or sent this now goes on from, if it is no worker."""
+        self.own()
+        epochs, _, _, _, position = self._numbers()
+        self._noted = _Noted(int(epochs.max()), position.tobytes().rstrip(b"\0"))
 
     def __getstate__(self) -> dict[str, Any]:
-        self.own()
+        self.note()
         return self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _ALL.add(self)
         if not all(table.is_shared() for table in self._tables):  # a copy, not sent to a process
-            self._take(*self._numbers())
+            self._take_noted()
+        _ALL[id(self)] = self
 
     def _numbers(self) -> list[NDArray[Any]]:
         """The epochs to come; of workers made together the seeds, the number of the first of them
@@ -159,9 +179,13 @@ class Standing:
             raise Invalid("feed state", expected=f"at most {_STATE_BYTES_MAX} bytes", found=text)
         self.own()
         epochs, seeds, _, _, position = self._numbers()
-        position[:] = np.frombuffer(text.ljust(_STATE_BYTES_MAX, b"\0"), np.uint8)
+        position[:] = _padded(text)
         epochs[:] = epoch
         seeds[:] = _NO_SEED
+
+
+def _padded(text: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(bytearray(text.ljust(_STATE_BYTES_MAX, b"\0")), np.uint8)
 
 
 def _shared(numbers: NDArray[Any]) -> torch.Tensor:
@@ -173,13 +197,16 @@ def _shared(numbers: NDArray[Any]) -> torch.Tensor:
     return table
 
 
-_ALL: weakref.WeakSet[Standing] = weakref.WeakSet()
+# A copy of its references is one step to Python, while other threads make datasets.
+_ALL: weakref.WeakValueDictionary[int, Standing] = weakref.WeakValueDictionary()
 
 
-def _own_all() -> None:
-    """Let workers that are forked now share what is this process's, not its parent's."""
-    for standing in list(_ALL):
-        standing.own()
+def _note_all() -> None:
+    """Before a fork: let workers share what is this process's, not its parent's."""
+    for reference in _ALL.valuerefs():
+        standing = reference()
+        if standing is not None:
+            standing.note()
 
 
-os.register_at_fork(before=_own_all)
+os.register_at_fork(before=_note_all)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
+from torch import multiprocessing
 
 from lakefeed.adapters.torch.standing import Standing, Turn
 
@@ -77,3 +79,26 @@ def test_loaders_of_other_numbers_of_workers_go_on_from_each_other() -> None:
     assert begin(standing, turns(12, workers=2)) == [3, 3]
     assert begin(standing, turns(11)) == [4, 4, 4]
     assert begin(standing, [here]) == [5]
+
+
+def begin_later(standing: Standing, go: Any, answers: Any) -> None:
+    """What a process does with a standing that it was given, when it is told to."""
+    go.wait()
+    for _ in range(2):
+        answers.put(standing.begin(Turn(0, 1)))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_a_rank_begins_what_was_next_when_it_was_made_whatever_its_parent_began_since(
+    start: str,
+) -> None:
+    context = multiprocessing.get_context(start)
+    standing, go, answers = Standing(), context.Event(), context.SimpleQueue()
+    standing.set(3, {"epoch": 3})
+    child = context.Process(target=begin_later, args=(standing, go, answers), daemon=True)
+    child.start()
+    assert begin(standing, [Turn(0, 1)] * 2) == [3, 4]
+    go.set()
+    assert [answers.get() for _ in range(2)] == [(3, {"epoch": 3}), (4, None)]
+    child.join()
