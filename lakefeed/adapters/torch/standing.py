@@ -31,6 +31,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,8 +72,9 @@ class Turn:
             return cls(0, 1)
         if info.num_workers > WORKERS_MAX:
             raise Invalid("num_workers", expected=f"at most {WORKERS_MAX}", found=info.num_workers)
-        # By default a process is named after how many its parent made before, "ForkProcess-3".
-        number = multiprocessing.current_process().name.rpartition("-")[2]
+        # By default a process is named after how many its parent made before, "ForkProcess-3", or
+        # "ForkProcess-2:3" where its parent is the second of another.
+        number = re.split("[-:]", multiprocessing.current_process().name)[-1]
         first = int(number) - info.id if number.isdecimal() else 0
         return cls(info.id, info.num_workers, info.seed - info.id, first)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from torch import multiprocessing
+from torch.utils import data
 
 from lakefeed.adapters.torch.standing import Standing, Turn
 
@@ -49,6 +51,17 @@ def test_workers_between_which_others_were_made_begin_the_same_epoch() -> None:
     one = turns(11, first=4)[0]
     assert begin(standing, [one, *turns(11, first=6)[1:]]) == [1, 1, 1]
     assert begin(standing, [one]) == [2]
+
+
+@pytest.mark.parametrize("name", ["ForkProcess-7", "Process-2:7", "SpawnProcess-1:2:7"])
+def test_a_worker_tells_which_of_its_parents_processes_the_first_is(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+    monkeypatch.setattr(
+        data, "get_worker_info", lambda: SimpleNamespace(id=2, num_workers=3, seed=13)
+    )
+    assert Turn.of_this_process() == Turn(2, 3, 11, 5)
 
 
 def test_a_late_worker_begins_with_the_first_epoch_of_the_others() -> None:
