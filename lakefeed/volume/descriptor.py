@@ -1,8 +1,11 @@
-"""An open file of a mounted filesystem: what holds whether it is read or written."""
+"""An open file of a mounted filesystem: what holds whether it is read or written.
+
+One that nobody closed is closed when nobody refers to it any more, as Python's own files are."""
 
 from __future__ import annotations
 
 import os
+import weakref
 
 from lakefeed.closing import Closing
 from lakefeed.errors import from_os_error
@@ -20,6 +23,9 @@ class Descriptor(Closing):
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
         self._path = path
+        # At the end of the process the system does it.
+        self._dropped = weakref.finalize(self, os.close, fd)
+        self._dropped.atexit = False
 
     def stat(self) -> FileStat:
         """Return the facts of the open file as the server has them."""
@@ -33,6 +39,7 @@ class Descriptor(Closing):
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
+        self._dropped.detach()
         try:
             os.close(fd)
         except OSError as error:

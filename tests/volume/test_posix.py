@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -256,6 +257,16 @@ def test_no_call_leaves_a_descriptor_open(tmp_path: Path) -> None:
         volume.open("d/a")
     with pytest.raises(Conflict):
         volume.create("d/c")
+    assert open_below(tmp_path) == []
+
+
+def test_files_that_are_dropped_are_closed(tmp_path: Path) -> None:
+    volume = PosixVolume(tmp_path)
+    write_file(volume, "a", b"1")
+    written, read = volume.create("b"), volume.open("a")
+    assert len(open_below(tmp_path)) == 2
+    del written, read
+    gc.collect()
     assert open_below(tmp_path) == []
 
 
