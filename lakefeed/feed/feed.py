@@ -11,13 +11,14 @@ is restored from it, at the same or at another world size, repeats and misses no
 
 Keeps I7 (every payload verified), I8 (ranks) and I9 (byte budget, nothing left behind by `close`).
 A feed is used by one thread. After a fork it starts its own workers in the process that iterates
-it. What it opened itself, it closes.
+it. What it opened itself, it closes. Workers of a feed that is dropped instead end, too.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -69,6 +70,7 @@ class Feed(Closing):
         self._select = select
         self._cursor: Cursor | None = None
         self._ahead: Ahead | None = None
+        self._watch: weakref.finalize[..., Feed] | None = None  # stops the workers with the feed
         self._past_peak_bytes = 0
         self._skip, self._every = 0, 1
         self._closed = threading.Event()
@@ -157,6 +159,8 @@ class Feed(Closing):
         ahead = self._own_ahead
         if ahead is None:
             ahead = self._ahead = self._start()
+            self._watch = weakref.finalize(self, _stop_dropped, ahead)
+            self._watch.atexit = False
             self._refuse_closed()  # another thread may have closed it, and seen nothing to stop
         return ahead
 
@@ -282,6 +286,8 @@ class Feed(Closing):
     def _stop(self) -> None:
         self._past_peak_bytes = self.peak_bytes
         ahead, self._ahead = self._own_ahead, None
+        if self._watch is not None:
+            self._watch.detach()
         if ahead is not None:
             ahead.close()
 
@@ -304,6 +310,12 @@ class Feed(Closing):
         self._stop()
         self._pool.close()
         self._sources.close()
+
+
+def _stop_dropped(ahead: Ahead) -> None:
+    """Stop the workers of a feed that nobody has any more: they would wait for it for ever."""
+    if ahead.pid == os.getpid():
+        beside(ahead.close)
 
 
 def _is_closed() -> Invalid:

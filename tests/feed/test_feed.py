@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -340,3 +342,18 @@ def test_i9_a_closed_feed_keeps_no_file_open(tmp_path: Path, cached: bool) -> No
             assert sum(len(batch) for batch in feed) == len(files)
         assert open_below(tmp_path) == before
         assert lake.snapshot().number == 3
+
+
+def test_a_feed_that_is_dropped_leaves_neither_threads_nor_files(tmp_path: Path) -> None:
+    with lake_of(some_files(30), PosixVolume(tmp_path)):
+        before, threads = open_below(tmp_path), Threads()
+        feed = Feed(str(tmp_path), "train", FeedOptions(8, epochs=None))
+        next(feed)
+        assert threads.running()
+        del feed
+        gc.collect()
+        assert threads.left() == []
+        until = time.monotonic() + 120.0
+        while open_below(tmp_path) != before and time.monotonic() < until:
+            gc.collect()  # what stopped them may hold the lake a moment longer
+        assert open_below(tmp_path) == before
