@@ -290,6 +290,7 @@ class Feed(Closing):
             self._watch.detach()
         if ahead is not None:
             ahead.close()
+            self._recorder.queue(0, 0)
 
     @property
     def is_at_work_here(self) -> bool:

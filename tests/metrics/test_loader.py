@@ -59,6 +59,16 @@ def test_what_a_feed_did_is_on_the_page(tmp_path: Path) -> None:
     assert found["lakefeed_loader_queue_depth"] == found["lakefeed_loader_inflight_reads"] == 0
 
 
+def test_of_a_feed_that_was_closed_nothing_is_ready_or_under_way() -> None:
+    registry = CollectorRegistry()
+    options = FeedOptions(4, epochs=None, observer=LoaderMetrics(registry))
+    with lake_of(FILES) as lake, Feed(lake, "train", options) as feed:
+        for _ in range(40):
+            next(feed)
+    found = values(page(registry))
+    assert found["lakefeed_loader_queue_depth"] == found["lakefeed_loader_inflight_reads"] == 0
+
+
 def test_the_page_of_a_taken_port_says_so() -> None:
     with serve(0) as exporter:
         with pytest.raises((VolumeFailed, Conflict), match=str(exporter.port)):
