@@ -14,6 +14,7 @@ Processes are torch's own DataLoader workers; errors of the lake come out of the
 
 from __future__ import annotations
 
+import os
 import pickle
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -35,6 +36,9 @@ from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source
 from lakefeed.metrics.exporter import metered
+
+# Worker processes of the process that this one was forked from; each loader that was there has one.
+_OTHERS: list[data.DataLoader[Any]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ class Loader(Closing):
         self._resuming = False
         self._running: ExitStack | None = None
         self._workers: data.DataLoader[Any] | None = None
+        self._workers_of = 0  # the process that made them
 
     def __len__(self) -> int:
         """Return how many batches one epoch has."""
@@ -183,10 +188,10 @@ class Loader(Closing):
         it, so they are always told.
         """
         if self._state is not None:
-            self._workers = None
+            self._give_up_workers()
             self.dataset.resume(self._state)
         elif self._dataset_epoch != self._epoch or not self.options.persistent:
-            self._workers = None
+            self._give_up_workers()
             self.dataset.set_epoch(self._epoch)
         self._dataset_epoch = self._epoch + 1
 
@@ -221,8 +226,10 @@ class Loader(Closing):
         return _Stage(conveyor, conveyor.close)
 
     def _from_processes(self, running: ExitStack) -> _Stage:
+        if self._workers_of != os.getpid():
+            self._give_up_workers()
         if self._workers is None:
-            options = self.options
+            options, self._workers_of = self.options, os.getpid()
             self._workers = data.DataLoader(
                 self.dataset,
                 batch_size=None,
@@ -248,6 +255,13 @@ class Loader(Closing):
         """Stop reading, and the processes; no thread is left. Works twice."""
         self._stop()
         self.dataset.kept.close()
+        self._give_up_workers()
+
+    def _give_up_workers(self) -> None:
+        """End the processes with the last reference, but not those of the process that forked this
+        one: torch would tell them to end when this process lets go of them."""
+        if self._workers is not None and self._workers_of != os.getpid():
+            _OTHERS.append(self._workers)
         self._workers = None
 
 

@@ -313,3 +313,23 @@ def test_options_that_cannot_be_are_refused(lake: Path) -> None:
         state = loader.state_dict()
     with Loader(lake, "train/class0", OPTIONS) as loader, pytest.raises(Invalid, match="selection"):
         loader.load_state_dict(state)
+
+
+def an_epoch_of(loader: Loader, answers: Any) -> None:
+    """What a forked process does with a loader that its parent has been using."""
+    with loader:
+        answers.put(list(loader))
+
+
+def test_a_loader_in_use_serves_a_forked_process_with_processes_of_its_own(tmp_path: Path) -> None:
+    options = LoaderOptions(transform=sizes, processes=1, context="fork")
+    with Loader(make_lake(tmp_path / "lake"), "train", OPTIONS, options) as loader:
+        list(loader)
+        context = multiprocessing.get_context("fork")
+        answers = context.SimpleQueue()
+        child = context.Process(target=an_epoch_of, args=(loader, answers))
+        child.start()
+        found = answers.get()
+        child.join()
+        assert child.exitcode == 0
+        assert list(loader) == found
