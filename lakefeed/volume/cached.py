@@ -276,7 +276,7 @@ class CachedFile(PlainReads, Closing):
         """Take what the cache has; fetch each stretch of missing blocks with one read."""
         size, fetches = self._cache.block_bytes, self._cache.fetches
         missing: list[int] = []
-        others: list[tuple[int, threading.Event]] = []
+        others: dict[int, threading.Event] = {}
         try:
             for block in range(offset // size, -(-(offset + len(into)) // size)):
                 ended = fetches.of(self._path, block)
@@ -285,15 +285,14 @@ class CachedFile(PlainReads, Closing):
                     if ended is None:
                         missing.append(block)
                 if ended is not None:
-                    others.append((block, ended))
-            for _, stretch in groupby(enumerate(missing), lambda at: at[1] - at[0]):
-                self._fetch([block for _, block in stretch], offset, into)
+                    others[block] = ended
+            self._fetch_all(missing, offset, into)
         finally:
             fetches.end(self._path, missing)
-        for block, ended in others:
-            fetches.wait(self._path, block, ended)
-            if not self._take(block, offset, into):
-                self._fetch([block], offset, into)
+        if others:
+            fetches.wait(self._path, others)
+            missing = [block for block in others if not self._take(block, offset, into)]
+            self._fetch_all(missing, offset, into)
 
     def _take(self, block: int, offset: int, into: memoryview) -> bool:
         """Fill what a block holds of `into`, which begins at `offset`; False if it is not there."""
@@ -302,6 +301,10 @@ class CachedFile(PlainReads, Closing):
         length = min(size, self.size - block * size)
         part = into[low - offset : high - offset]
         return self._cache.find(self._path, block, length, part, low - block * size)
+
+    def _fetch_all(self, blocks: list[int], offset: int, into: memoryview) -> None:
+        for _, stretch in groupby(enumerate(blocks), lambda at: at[1] - at[0]):
+            self._fetch([block for _, block in stretch], offset, into)
 
     def _fetch(self, blocks: list[int], offset: int, into: memoryview) -> None:
         size = self._cache.block_bytes

@@ -2,14 +2,16 @@
 
 Who begins a block fetches it, and ends it whatever came of that; who comes meanwhile waits, and
 looks for it then. Nobody may wait while there is a block that he has begun and not ended. A wait is
-short: a read that hangs keeps nobody from fetching the same block beside it. Safe for threads; what
-was being fetched at a fork, the child waits for in vain, once.
+short, for however many blocks: a read that hangs keeps nobody from fetching the same ones beside
+it. Safe for threads; a forked child waits for nothing that was being fetched at the fork.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 from lakefeed.forking import new_lock
 
@@ -24,19 +26,27 @@ class Fetches:
     def __init__(self) -> None:
         self._lock = new_lock()  # guards the table
         self._ended: dict[tuple[str, int], threading.Event] = {}
+        self._pid = os.getpid()
 
     def of(self, path: str, block: int) -> threading.Event | None:
         """Return what tells that a block was fetched by another one; None if nobody is at it."""
         with self._lock:
-            return self._ended.get((path, block))
+            return self._table().get((path, block))
 
     def begin(self, path: str, block: int) -> threading.Event | None:
         """Let the caller fetch a block; return the same as `of` if another one was faster."""
         with self._lock:
-            ended = self._ended.get((path, block))
+            table = self._table()
+            ended = table.get((path, block))
             if ended is None:
-                self._ended[path, block] = threading.Event()
+                table[path, block] = threading.Event()
             return ended
+
+    def _table(self) -> dict[tuple[str, int], threading.Event]:
+        if self._pid != os.getpid():
+            # The parent's threads end nothing here, and may have held the lock of an event.
+            self._ended, self._pid = {}, os.getpid()
+        return self._ended
 
     def end(self, path: str, blocks: Sequence[int]) -> None:
         """Say that blocks are there, or will not be."""
@@ -46,7 +56,9 @@ class Fetches:
             if each is not None:
                 each.set()
 
-    def wait(self, path: str, block: int, ended: threading.Event) -> None:
-        """Return once a block was fetched, or after a while: then nobody waits for it any more."""
-        if not ended.wait(PATIENCE_SECONDS):
-            self.end(path, [block])
+    def wait(self, path: str, others: Mapping[int, threading.Event]) -> None:
+        """Return once blocks were fetched, or after a while: nobody waits for the rest any more."""
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        late = [block for block, ended in others.items()
+                if not ended.wait(max(give_up - time.monotonic(), 0))]  # fmt: skip
+        self.end(path, late)

@@ -7,6 +7,7 @@ import resource
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -269,3 +270,45 @@ def test_a_fetch_that_hangs_keeps_nobody_waiting(rig: Rig, monkeypatch: pytest.M
     monkeypatch.setattr(fetches_module, "PATIENCE_SECONDS", 0.0)
     first, second = both.read()
     assert (first.result(), second) == (rig.data[5:15], rig.data[BLOCK - 5 : BLOCK + 5])
+
+
+class Late(threading.Event):
+    """The end of a fetch that does not come: a wait takes all its time, by a clock of its own."""
+
+    now = 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let the time pass."""
+        assert timeout is not None
+        Late.now += timeout
+        return False
+
+
+def test_all_that_others_fetch_is_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Late, "now", 0.0)
+    monkeypatch.setattr(fetches_module, "time", SimpleNamespace(monotonic=lambda: Late.now))
+    fetches = Fetches()
+    for block in range(64):
+        assert fetches.begin("packs/a", block) is None
+    fetches.wait("packs/a", {block: Late() for block in range(64)})
+    assert Late.now == fetches_module.PATIENCE_SECONDS
+    assert all(fetches.of("packs/a", block) is None for block in range(64))
+
+
+def test_what_others_could_not_fetch_is_one_read(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetches = rig.cache.fetches
+    for block in (0, 1, 2):
+        assert fetches.begin("packs/a", block) is None
+    monkeypatch.setattr(fetches_module, "PATIENCE_SECONDS", 0.0)
+    with rig.volume.open("packs/a") as file:
+        assert file.read_at(0, len(rig.data)) == rig.data
+    assert rig.meter.readings()["read"].calls == 1
+
+
+def test_a_forked_child_waits_for_no_fetch_of_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetches = Fetches()
+    assert fetches.begin("packs/a", 0) is None
+    monkeypatch.setattr(fetches_module, "os", SimpleNamespace(getpid=lambda: -1))
+    assert fetches.of("packs/a", 0) is None
+    assert fetches.begin("packs/a", 0) is None
+    assert fetches.begin("packs/a", 0) is not None
