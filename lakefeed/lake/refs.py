@@ -18,6 +18,7 @@ from math import isfinite
 from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, VolumeFailed
 from lakefeed.format import envelope
 from lakefeed.lake import layout
+from lakefeed.lake.log import look_at_log
 from lakefeed.lake.placing import discard_tmp, place_new, place_over
 from lakefeed.volume.base import Volume, read_file
 
@@ -189,7 +190,11 @@ class Refs:
         return frozenset(one.snapshot for one in found if one is not None)
 
     def server_time_ns(self) -> int:
-        """Return the file server's time: the mtime of a file made for the purpose."""
+        """Return the file server's time: the mtime of a file made for the purpose.
+
+        NotFound where the lake went away: its directories would be made anew.
+        """
+        look_at_log(self._volume)
         path = layout.tmp_path(layout.new_id())
         try:
             with self._volume.create(path) as file:

@@ -6,6 +6,7 @@ import errno
 import itertools
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, VolumeFailed
 from lakefeed.format import envelope
 from lakefeed.format.commit import Changes, State, decode_checkpoint
 from lakefeed.lake import layout
+from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import CHECKPOINT_EVERY, CHECKPOINTS_GUESSED, Draft, Log
+from lakefeed.lake.scrub import scrub
 from lakefeed.volume.base import read_file, write_file
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import contents, damage, new_lake, put_bytes, write
@@ -289,6 +292,19 @@ def test_a_lake_that_went_away_is_not_begun_anew_by_its_writer(tmp_path: Path) -
         where.rename(tmp_path / "elsewhere")
         with pytest.raises(NotFound, match="is the volume mounted"):
             writer.put("b", b"2").wait()
+    assert not where.exists()
+
+
+@pytest.mark.parametrize("work", [collect, scrub])
+def test_a_lake_that_went_away_is_not_begun_anew_by_its_keeper(
+    tmp_path: Path, work: Callable[[Lake], object]
+) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        write(lake, {"a": b"1"})
+        where.rename(tmp_path / "elsewhere")
+        with pytest.raises(NotFound, match="is the volume mounted"):
+            work(lake)
     assert not where.exists()
 
 
