@@ -89,7 +89,8 @@ def plan_of(
 ) -> CompactionPlan:
     """Return what `compact` would do now."""
     options = within(options or CompactionOptions(), how or CopyOptions(), RUN_SECONDS_MAX)
-    return _plan(lake, options)[1].plan
+    with _opened(lake) as (_, catalogue):
+        return _plan(lake, catalogue, options)[1].plan
 
 
 def compact(
@@ -109,23 +110,32 @@ def compact(
     options = options or CompactionOptions()
     options = within(options, how, RUN_SECONDS_MAX)
     known = lake.log.head()
-    try:
-        state, readable = _plan(lake, options)
-    except NotFound as error:
-        _check_read(lake, known, lake.log.head(), error)
-        raise
-    plan = readable.plan
-    if plan.empty:
-        return Compacted(plan, damages=readable.damages)
     with ExitStack() as stack:
-        files = OpenFiles(lake.volume)
-        stack.callback(files.close)
+        files, catalogue = stack.enter_context(_opened(lake))
+        try:
+            state, readable = _plan(lake, catalogue, options)
+        except NotFound as error:
+            _check_read(lake, known, lake.log.head(), error)
+            raise
+        plan = readable.plan
+        if plan.empty:
+            return Compacted(plan, damages=readable.damages)
         backoff = _backoff(files, plan, state) if how.makes_way else None
         copier = stack.enter_context(Copier(files, state, Throttle(how.rate_bytes), backoff))
         copier.damages += readable.damages
-        origin = Origin(lake.volume, Catalogue(files, _CACHE_BYTES), state, plan)
+        origin = Origin(lake.volume, catalogue, state, plan)
         done = _Compaction(lake, origin, copier, how, progress or silent).run()
         return done if backoff is None else replace(done, rested_seconds=backoff.rested_seconds)
+
+
+@contextmanager
+def _opened(lake: Lake) -> Iterator[tuple[OpenFiles, Catalogue]]:
+    """Lend files and catalogue of a run: what the plan has read of small packs, copying finds."""
+    files = OpenFiles(lake.volume)
+    try:
+        yield files, Catalogue(files, _CACHE_BYTES)
+    finally:
+        files.close()
 
 
 def within(options: CompactionOptions, how: CopyOptions, seconds: float) -> CompactionOptions:
@@ -161,15 +171,10 @@ def _backoff(files: OpenFiles, plan: CompactionPlan, state: State) -> Backoff:
     return backoff
 
 
-def _plan(lake: Lake, options: CompactionOptions) -> tuple[State, Readable]:
+def _plan(lake: Lake, catalogue: Catalogue, options: CompactionOptions) -> tuple[State, Readable]:
     snapshot = lake.snapshot()
     state = snapshot.state
-    files = OpenFiles(lake.volume)
-    try:
-        catalogue = Catalogue(files, _CACHE_BYTES)
-        return state, plan_readable(lake, catalogue, state, _live_bytes(snapshot), options)
-    finally:
-        files.close()
+    return state, plan_readable(lake, catalogue, state, _live_bytes(snapshot), options)
 
 
 def _live_bytes(snapshot: Snapshot) -> dict[str, int]:

@@ -4,8 +4,9 @@ A pack that is lost, cut or damaged in its index is left where it is and named, 
 refers to: for the rows in it nobody could say which of them lie in the other. Everything else is
 planned without them, so that one lost pack does not keep all others from being compacted for ever.
 
-Reads the rows of the inputs, which the copying does again; that is little beside their payloads.
-Writes nothing. A volume that fails to answer is an error.
+Reads the rows of the inputs; those of small packs, of which there may be very many, are still in
+the catalogue when copying reads them again. Writes nothing. A volume that fails to answer is an
+error.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -23,7 +24,7 @@ from lakefeed.lake.lake import Lake as OpenLake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
 from lakefeed.lake.repair import rebuild_index
-from lakefeed.volume.base import Volume, read_file
+from lakefeed.volume.base import ReadableFile, Volume, read_file
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.compacting import AT_ONCE, FILES, STAGES, during, filled, sound
 from tests.lake.tools import QUIET, contents, damage, new_lake, write
@@ -178,6 +179,26 @@ def test_a_pack_that_cannot_be_read_keeps_no_other_from_being_compacted(how: str
         assert lost.id in compact(lake).packs_removed
         sound(lake)
         assert contents(lake.snapshot()) == files
+
+
+def test_what_a_plan_has_read_of_small_packs_is_not_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with new_lake() as lake:
+        for number in range(20):
+            write(lake, {f"{number}": bytes(300)})
+        lake.merge_index()
+        packs = {layout.pack_path(id_) for id_ in lake.snapshot().state.packs}
+    usual, opened = MemoryVolume.open, Counter[str]()
+
+    def counted(volume: MemoryVolume, path: str) -> ReadableFile:
+        opened[path] += 1
+        return usual(volume, path)
+
+    monkeypatch.setattr(MemoryVolume, "open", counted)
+    with Lake.open(lake.volume) as lake:
+        assert len(compact(lake).packs_removed) == 20
+    assert {opened[path] for path in packs} == {1}
 
 
 @pytest.mark.parametrize("how", LOSSES)
