@@ -24,6 +24,7 @@ from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND, Conflic
 if TYPE_CHECKING:
     from lakefeed.lake.compaction import CompactionOptions, CompactionPlan
     from lakefeed.lake.compactor import Compacted
+    from lakefeed.lake.copying import Damage
     from lakefeed.lake.findings import Progress
     from lakefeed.lake.lake import Lake
     from lakefeed.lake.repacking import CopyOptions
@@ -99,7 +100,8 @@ def compact(
     take up room until "lakefeed gc" may delete them. One run rewrites at most 64 GiB; "left" says
     how many packs wait for the next one. A run that is still copying when its window ends is given
     up and leaves nothing behind; with --rate it takes on no more than half of that time will do. A
-    damaged file stays where it is, is named, and makes the exit code 5.
+    damaged file, or a pack that cannot be read, stays where it is, is named, and makes the exit
+    code 5.
 
     JSON keys: dry_run, snapshot, inputs (id, reason, bytes, payload_bytes, live_bytes, rows), left,
     packs_added, packs_removed, added_bytes, removed_bytes, payloads, payload_bytes, segments,
@@ -147,7 +149,8 @@ def _compact(
             return None
         options = share_of(times, options, how, now)
     if progress is None:
-        return Compacted(plan_of(lake, options, how))
+        planned = plan_of(lake, options, how)
+        return Compacted(planned.plan, damages=planned.damages)
     return compact_lake(lake, options, how, _until_closed(times, progress) if times else progress)
 
 
@@ -180,10 +183,7 @@ def _facts(done: Compacted, dry_run: bool) -> dict[str, Any]:
 def _print_compacted(done: Compacted, dry_run: bool) -> None:
     plan = done.plan
     for damage in done.damages:
-        print_line(
-            f"damaged: {shown(damage.path)} in pack {damage.pack}: expected {damage.expected}, "
-            f"found {damage.found}; restore the file and put it again, or delete it"
-        )
+        print_line(_told(damage))
     if dry_run:
         _print_plan(plan)
     elif plan.empty:
@@ -200,6 +200,16 @@ def _print_compacted(done: Compacted, dry_run: bool) -> None:
         print_line(f"made way for readers for {human_seconds(done.rested_seconds)}")
     if plan.left:
         print_line(f"{human_count(plan.left)} packs are left for another run")
+
+
+def _told(damage: Damage) -> str:
+    from lakefeed.lake.layout import pack_path
+
+    facts = f"expected {damage.expected}, found {damage.found}"
+    if damage.path == pack_path(damage.pack):
+        return f"left out: {damage.path}: {facts}; restore it from a copy of the lake"
+    return (f"damaged: {shown(damage.path)} in pack {damage.pack}: {facts}; restore the file and "
+            "put it again, or delete it")  # fmt: skip
 
 
 def _print_plan(plan: CompactionPlan) -> None:

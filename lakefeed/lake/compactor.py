@@ -86,11 +86,11 @@ class Compacted:
 
 def plan_of(
     lake: Lake, options: CompactionOptions | None = None, how: CopyOptions | None = None
-) -> CompactionPlan:
-    """Return what `compact` would do now."""
+) -> Readable:
+    """Return what `compact` would do now, and what it would leave out."""
     options = within(options or CompactionOptions(), how or CopyOptions(), RUN_SECONDS_MAX)
     with _opened(lake) as (_, catalogue):
-        return _plan(lake, catalogue, options)[1].plan
+        return _plan(lake, catalogue, options)[1]
 
 
 def compact(

@@ -183,7 +183,7 @@ class Teller:
         self.moved(done.read_bytes, done.written_bytes)
         before, self._damages = self._damages, done.damages
         for damage in (one for one in done.damages if one not in before):
-            self._log(logging.ERROR, f"damaged payload left where it is: {damage}", "compaction")
+            self._log(logging.ERROR, f"damaged, left where it is: {damage}", "compaction")
         if done.result == "conflict":
             self.conflict("compaction", "a writer or another compaction was first")
         elif done.result == "done":

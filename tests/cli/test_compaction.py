@@ -59,6 +59,20 @@ def test_a_damaged_file_is_named_and_the_exit_code_is_5(tmp_path: Path, run: Run
     assert "2 packs of " in done.out
 
 
+def test_a_lost_pack_is_named_as_one_by_a_dry_run_too(tmp_path: Path, run: Run) -> None:
+    where = packs(tmp_path / "lake")
+    with Lake.open(where) as lake:
+        lake.merge_index()
+        pack = layout.pack_path(lake.snapshot().stat("f1").pack)
+    Path(where, pack).unlink()
+    for words in (["--dry-run"], []):
+        done = run("compact", where, *words)
+        assert done.code == 5
+        assert done.out.startswith(f"left out: {pack}: expected a file of ")
+        assert "found none; restore it from a copy of the lake\n" in done.out
+        assert "2 packs of " in done.out
+
+
 def test_wrong_options_are_usage_errors(tmp_path: Path, run: Run) -> None:
     lake = packs(tmp_path / "lake")
     for wrong in (["--live-ratio", "0.9"], ["--rate", "fast"], ["--target-size", "0"],

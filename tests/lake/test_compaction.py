@@ -94,7 +94,7 @@ def test_everything_stays_as_it_was(merged: bool, layout: str, target_bytes: int
         if target_bytes == 1 << 30:
             assert len(done.packs_removed) == 4
             assert len(lake.snapshot().state.packs) == 1
-            assert plan_of(lake).empty
+            assert plan_of(lake).plan.empty
         assert done.snapshot == lake.snapshot().number
         # Rows that are shadowed in another level count as live until a merge meets them.
         used = {pack.id: pack.live_bytes for pack in pack_usage(lake.snapshot())}
@@ -203,7 +203,7 @@ def test_a_tombstone_stays_as_long_as_a_pack_that_stays_has_the_file() -> None:
         write(lake, {"other": b"1"}, delete=["small"])
         lake.merge_index(everything=True)
         options = CompactionOptions(target_bytes=5000)
-        assert len(plan_of(lake, options).inputs) == 2
+        assert len(plan_of(lake, options).plan.inputs) == 2
         compacted(lake, options)
         kept = [row.path for table in lake.snapshot().scan_packs([*lake.snapshot().state.packs], "",
                 None) for row in rows_from_table(table) if row.kind is Kind.TOMBSTONE]  # fmt: skip
@@ -368,9 +368,9 @@ def test_in_a_big_lake_merges_find_the_dead_packs(monkeypatch: pytest.MonkeyPatc
         lake.merge_index()
         write(lake, {}, delete=[f"{n}" for n in range(9)])
         options = CompactionOptions(target_bytes=1)
-        assert plan_of(lake, options).empty
+        assert plan_of(lake, options).plan.empty
         lake.merge_index()
-        (only,) = plan_of(lake, options).inputs
+        (only,) = plan_of(lake, options).plan.inputs
         assert (only.reason, only.live_bytes) == ("live ratio", 3000)
         compacted(lake, options)
 
