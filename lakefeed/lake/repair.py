@@ -215,9 +215,15 @@ def _moved(lake: Lake, found: str) -> Conflict:
 def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebuilt, str]:
     """Write the log anew from what is left; return what it gives, and where the old one is.
 
-    Nobody may use the lake meanwhile.
+    Nobody may use the lake meanwhile. NotFound where all packs went away: a log without them would
+    make orphans of them once they are back.
     """
     show = progress or silent
+    try:
+        volume.refresh(layout.PACKS)
+    except NotFound as error:
+        raise NotFound(f"packs of {volume.name}",
+                       hint="restore them, or is their volume mounted?") from error  # fmt: skip
     _take_back(volume)
     rebuilt = rebuild_state(volume, show)
     state = with_horizon(rebuilt.state)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lakefeed.errors import NotFound
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.compaction import CompactionOptions
@@ -120,3 +121,18 @@ def test_what_a_commit_removed_stays_out_where_the_pack_of_its_tombstone_is_gone
     rebuild_log(PosixVolume(where))
     with Lake.open(where) as lake:
         assert contents(lake.snapshot()) == {"a": b"2"}
+
+
+def test_no_log_is_written_for_a_lake_whose_packs_went_away(tmp_path: Path) -> None:
+    where = tmp_path / "lake"
+    with Lake.create(where) as lake:
+        write(lake, {"a": b"1"})
+    shutil.rmtree(where / layout.LOG)
+    (where / layout.PACKS).rename(tmp_path / "elsewhere")
+    with pytest.raises(NotFound, match="is their volume mounted"):
+        rebuild_log(PosixVolume(where))
+    assert not (where / layout.LOG).exists()
+    (tmp_path / "elsewhere").rename(where / layout.PACKS)
+    rebuild_log(PosixVolume(where))
+    with Lake.open(where) as lake:
+        assert contents(lake.snapshot()) == {"a": b"1"}
