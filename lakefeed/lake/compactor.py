@@ -36,6 +36,7 @@ from lakefeed.lake.compaction import (
     LIVE_RATIO_MAX,
     CompactionOptions,
     CompactionPlan,
+    plan_compaction,
 )
 from lakefeed.lake.copying import Copier, Damage
 from lakefeed.lake.files import OpenFiles
@@ -90,7 +91,7 @@ def plan_of(
     """Return what `compact` would do now, and what it would leave out."""
     options = within(options or CompactionOptions(), how or CopyOptions(), RUN_SECONDS_MAX)
     with _opened(lake) as (_, catalogue):
-        return _plan(lake, catalogue, options)[1]
+        return _plan(lake, catalogue, options, silent)[1]
 
 
 def compact(
@@ -106,14 +107,14 @@ def compact(
     the commit itself leaves nothing behind; one of the commit may leave packs that no commit names,
     or that one does after all.
     """
-    how = how or CopyOptions()
+    how, progress = how or CopyOptions(), progress or silent
     options = options or CompactionOptions()
     options = within(options, how, RUN_SECONDS_MAX)
     known = lake.log.head()
     with ExitStack() as stack:
         files, catalogue = stack.enter_context(_opened(lake))
         try:
-            state, readable = _plan(lake, catalogue, options)
+            state, readable = _plan(lake, catalogue, options, progress)
         except NotFound as error:
             _check_read(lake, known, lake.log.head(), error)
             raise
@@ -124,7 +125,7 @@ def compact(
         copier = stack.enter_context(Copier(files, state, Throttle(how.rate_bytes), backoff))
         copier.damages += readable.damages
         origin = Origin(lake.volume, catalogue, state, plan)
-        done = _Compaction(lake, origin, copier, how, progress or silent).run()
+        done = _Compaction(lake, origin, copier, how, progress).run()
         return done if backoff is None else replace(done, rested_seconds=backoff.rested_seconds)
 
 
@@ -171,10 +172,16 @@ def _backoff(files: OpenFiles, plan: CompactionPlan, state: State) -> Backoff:
     return backoff
 
 
-def _plan(lake: Lake, catalogue: Catalogue, options: CompactionOptions) -> tuple[State, Readable]:
+def _plan(
+    lake: Lake, catalogue: Catalogue, options: CompactionOptions, progress: Progress
+) -> tuple[State, Readable]:
     snapshot = lake.snapshot()
-    state = snapshot.state
-    return state, plan_readable(lake, catalogue, state, _live_bytes(snapshot), options)
+    live_bytes = _live_bytes(snapshot)
+
+    def plan(state: State) -> CompactionPlan:
+        return plan_compaction(state, live_bytes, options)
+
+    return snapshot.state, plan_readable(lake, catalogue, snapshot.state, plan, progress)
 
 
 def _live_bytes(snapshot: Snapshot) -> dict[str, int]:

@@ -11,17 +11,20 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lakefeed.errors import Conflict, Corrupt, NotFound
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.lake import layout
 from lakefeed.lake.catalogue import Catalogue, pack_source
-from lakefeed.lake.compaction import CompactionOptions, CompactionPlan, plan_compaction
+from lakefeed.lake.compaction import CompactionPlan
 from lakefeed.lake.copying import Damage
+from lakefeed.lake.findings import Progress
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.scan import scan
+
+Planner = Callable[[State], CompactionPlan]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +36,24 @@ class Readable:
 
 
 def plan_readable(
-    lake: Lake, catalogue: Catalogue, state: State, live_bytes: Mapping[str, int],
-    options: CompactionOptions,
-) -> Readable:  # fmt: skip
-    """Return what to rewrite; Conflict when a pack is gone because others have replaced it."""
+    lake: Lake, catalogue: Catalogue, state: State, plan_of: Planner, progress: Progress
+) -> Readable:
+    """Return what to rewrite; Conflict when a pack is gone because others have replaced it.
+
+    `progress` hears of each pack that is looked at, and may end it: there may be very many.
+    """
     looked: set[str] = set()
     damages: list[Damage] = []
     left = dict(state.packs)
     while True:
-        plan = plan_compaction(replace(state, packs=left), live_bytes, options)
+        plan = plan_of(replace(state, packs=left))
         inputs = {pack.id for pack in plan.inputs}
         unknown = [info for info in _concerned(state, inputs) if info.sealed.id not in looked]
-        found = [damage for info in unknown if (damage := _damage(lake, catalogue, info))]
+        found = []
+        for number, info in enumerate(unknown):
+            progress("planning", number, len(unknown))
+            if damage := _damage(lake, catalogue, info):
+                found.append(damage)
         if not found:
             return Readable(plan, tuple(damages))
         looked |= {info.sealed.id for info in unknown}

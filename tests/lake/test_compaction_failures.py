@@ -201,6 +201,17 @@ def test_what_a_plan_has_read_of_small_packs_is_not_read_again(
     assert {opened[path] for path in packs} == {1}
 
 
+def test_a_run_can_be_ended_while_it_plans(lake: OpenLake) -> None:
+    before = set(stored_files(lake.volume))
+
+    def end() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        compact(lake, progress=during("planning", end))
+    assert set(stored_files(lake.volume)) == before
+
+
 @pytest.mark.parametrize("how", LOSSES)
 def test_what_a_pack_refers_to_stays_with_it_while_it_cannot_be_read(how: str) -> None:
     with new_lake() as lake:
