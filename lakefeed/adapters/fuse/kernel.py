@@ -12,11 +12,13 @@ import errno
 import logging
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from lakefeed.adapters.fuse import handing
 from lakefeed.errors import Conflict, Invalid, VolumeFailed, from_os_error
 from lakefeed.volume.mountinfo import parse_mountinfo
 
@@ -25,6 +27,8 @@ FUSE_TYPE = "fuse.lakefeed"
 ANSWER_SECONDS = 5.0
 # The largest request that the kernel makes (256 pages): one request for each 1 MiB read ahead.
 READ_AHEAD_KIB = 1024
+# A mount ends after that, with or without what is in mapped files; systemd waits 90 s for both.
+HAND_OVER_SECONDS = 60.0
 # As many as Linux follows on the way to a file.
 LINKS_MAX = 40
 _MNT_FORCE, _MNT_DETACH = 1, 2
@@ -165,16 +169,22 @@ def _umount2(path: str, flags: int) -> None:
         raise from_os_error(OSError(number, os.strerror(number)), f"unmount {path}")
 
 
-def hand_over(path: str) -> None:
-    """Have the kernel write to the daemon what programs wrote into mapped files of a mount."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def hand_over(path: str, names: list[str]) -> None:
+    """Have the kernel write to the daemon what programs wrote into mapped files of a mount.
+
+    `names` are those of the open files. VolumeFailed where that fails, or takes too long.
+    """
+    what = f"what programs have written into mapped files of {path}"
+    script = [sys.executable, "-I", "-S", handing.__file__, path]
+    told = "".join(f"{name}\0" for name in names).encode()
+    process = subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/")
     try:
-        if libc.syncfs(handle):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-    finally:
-        os.close(handle)
+        found, _ = process.communicate(told, HAND_OVER_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        process.kill()  # and not waited for: it ends when the mount does
+        raise VolumeFailed(what, found=f"not all of it within {HAND_OVER_SECONDS:g} s") from error
+    if process.returncode:
+        raise VolumeFailed(what, found=found.decode(errors="replace") or "some may be missing")
 
 
 def _in_use(path: str) -> VolumeFailed:

@@ -187,7 +187,7 @@ class Mount:
         tree = operations.tree
         async with trio.open_nursery() as nursery:
             operations.reads.start = nursery.start_soon
-            nursery.start_soon(self._stop_on_signal, pending, signals)
+            nursery.start_soon(self._stop_on_signal, tree, pending, signals)
             if tree.follows:
                 nursery.start_soon(self._follow, tree)
             if pending is not None:
@@ -260,23 +260,26 @@ class Mount:
 
     # -- the end ---------------------------------------------------------------------------------
 
-    async def _stop_on_signal(self, pending: Pending | None, signals: AsyncIterator[int]) -> None:
+    async def _stop_on_signal(
+        self, tree: Tree, pending: Pending | None, signals: AsyncIterator[int]
+    ) -> None:
         number = await anext(signals)
         _logger.info("signal %d: unmounting", number)
         if pending is not None:
-            await self._pace.elsewhere(self._hand_over)
+            await self._pace.elsewhere(self._hand_over, tree.open_paths())
         await self._commit_rest(pending)
         # Detached, so that nobody new comes in; those inside finish or get ENOTCONN.
         await self._pace.elsewhere(self._detach)
         pyfuse3.terminate()
 
-    def _hand_over(self) -> None:
-        if not self._is_there():
+    def _hand_over(self, paths: list[str]) -> None:
+        # One that was handed over (`fd`) is not ours to end, but to ask; it may be out of sight.
+        if self._mount is None or kernel.mounted_at(self._path) != self._mount:
             return
         try:
-            kernel.hand_over(self._path)
-        except OSError as error:
-            _logger.warning("what was written into mapped files may be missing: %s", error)
+            kernel.hand_over(self._path, paths)
+        except (LakefeedError, OSError) as error:
+            _logger.warning("%s", error)
 
     def _detach(self) -> None:
         if not self._is_there():

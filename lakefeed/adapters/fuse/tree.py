@@ -209,6 +209,14 @@ class Tree:
             if not self._stays:
                 self.moving.release()
 
+    def open_paths(self) -> list[str]:
+        """Return the paths of the files that programs have open, and may have mapped."""
+        return [
+            node.path()
+            for node in self.inodes.table.values()
+            if node.opens and node.parent is not None and node.parent.view is self.view
+        ]
+
     # -- time travel -----------------------------------------------------------------------------
 
     async def _tag(self, name: bytes) -> Directory | None:
