@@ -256,10 +256,13 @@ def test_a_lake_compacted_and_collected_under_the_mount_goes_on_reading(
 def test_a_lake_that_went_away_is_an_error_never_a_missing_file(lake: Path, tmp_path: Path) -> None:
     with Lake.open(lake) as opened, opened.writer() as writer:
         writer.put("a/b", b"1")
+        writer.flush()
+        opened.tag("v1")
     with mounted(lake, tmp_path / "mnt", "--rw") as here:
         lake.rename(tmp_path / "elsewhere")
         (here.path / "new").write_bytes(b"2")
-        for ask in (os.stat, os.listdir, lambda _: here.sync()):
+        tag = here.path / ".snapshots" / "v1"
+        for ask in (os.stat, os.listdir, lambda _: here.sync(), lambda _: os.stat(tag)):
             with pytest.raises(OSError) as caught:
                 ask(here.path / "a")
             assert caught.value.errno == errno.EIO

@@ -23,7 +23,7 @@ import trio
 from lakefeed.adapters.fuse.nodes import ROOT, Directory, Inodes, Node
 from lakefeed.adapters.fuse.pace import Pace
 from lakefeed.adapters.fuse.view import Child, View, find, load
-from lakefeed.errors import LakefeedError, SnapshotExpired
+from lakefeed.errors import Corrupt, Invalid, NotFound, SnapshotExpired
 from lakefeed.format.rows import Kind
 from lakefeed.lake.difference import diff
 from lakefeed.lake.lake import Lake
@@ -222,10 +222,13 @@ class Tree:
     async def _tag(self, name: bytes) -> Directory | None:
         """Return the root of the snapshot that a name stands for now, None if for none."""
         try:
-            text = name.decode()
-            snapshot = await self.pace.elsewhere(self._lake.snapshot, text)
-        except (UnicodeDecodeError, LakefeedError) as error:
+            snapshot = await self.pace.elsewhere(self._lake.snapshot, name.decode())
+        except (UnicodeDecodeError, NotFound, Invalid, Corrupt) as error:
             _logger.debug("no snapshot %r: %s", name, error)
+            if isinstance(error, NotFound):
+                await self.pace.elsewhere(
+                    self._lake.log.head
+                )  # or is it the lake that is not there?
             return None
         known = self._snapshots.get(name)
         if known is not None and known.view.snapshot.number == snapshot.number:
