@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
-from lakefeed.cli.app import app, main
+import os
+import sys
+from contextlib import suppress
+
+try:
+    from lakefeed.cli.app import app, main
+except KeyboardInterrupt:  # nobody else catches it in the half second that this may take
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
+    sys.exit(130)  # `EXIT_INTERRUPTED`, which may not be there yet
 
 __all__ = ["app", "main"]

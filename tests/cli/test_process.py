@@ -134,6 +134,20 @@ def test_complaints_that_nobody_takes_leave_the_exit_code_as_it_is(lake: Path) -
     assert shell(f"$LAKEFEED ls {lake} none 2> /dev/full").returncode == 3
 
 
+def test_ctrl_c_is_one_line_while_the_commands_are_imported() -> None:
+    script = """
+import sys
+class Importing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Importing())
+import lakefeed.cli.mount_helper
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
+
+
 def test_ctrl_c_is_one_line_before_there_is_a_command() -> None:
     script = """
 import sys
