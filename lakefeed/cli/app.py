@@ -6,8 +6,10 @@ modules import nothing heavy at their top.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -133,7 +135,7 @@ def main() -> None:
     # numpy's linear algebra, which we never use, starts threads that spin for 0.1 s (here and in
     # workers, which inherit this).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.stdout = _open_stdout()
+    sys.stdout, sys.stderr = _open_stdout(), _open_stderr()
     try:
         app(prog_name="lakefeed")
     except KeyboardInterrupt:  # while the commands are put together, before `Wall` is there
@@ -166,4 +168,29 @@ def _open_stdout() -> TextIO:
         return open(os.devnull, "w", encoding="utf-8")
     return open(
         sys.stdout.fileno(), "w", encoding="utf-8", errors="backslashreplace", closefd=False
+    )
+
+
+class _Complaints(io.TextIOWrapper):
+    """A stderr that is full, or whose reader is gone, loses what is said; the exit code tells."""
+
+    def write(self, text: str) -> int:
+        """Say something, if somebody takes it."""
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Say all that was said, if somebody takes it."""
+        with suppress(OSError):
+            super().flush()
+
+
+def _open_stderr() -> TextIO:
+    """Return stderr for everything that is said there: complaints, usage, progress, tracebacks."""
+    if sys.stderr is None:
+        return open(os.devnull, "w", encoding="utf-8")
+    buffer = io.BufferedWriter(io.FileIO(sys.stderr.fileno(), "w", closefd=False))
+    return _Complaints(
+        buffer, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True
     )

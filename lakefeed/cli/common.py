@@ -34,7 +34,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -284,10 +284,8 @@ def report_bug(error: BaseException) -> int:
 
 
 def complain(line: str) -> None:
-    """Print one line on stderr, if there is one that takes it; the exit code tells as well."""
-    if sys.stderr is not None:
-        with suppress(OSError):  # full, or its reader is gone: there is nobody left to tell
-            print(line, file=sys.stderr, flush=True)
+    """Print one line on stderr."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def debugging() -> bool:

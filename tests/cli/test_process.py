@@ -130,8 +130,17 @@ def test_a_full_output_is_named(lake: Path) -> None:
         assert "no space left" in done.stderr, words
 
 
-def test_complaints_that_nobody_takes_leave_the_exit_code_as_it_is(lake: Path) -> None:
-    assert shell(f"$LAKEFEED ls {lake} none 2> /dev/full").returncode == 3
+@pytest.mark.parametrize("nobody", ["/dev/full", "&-"])
+def test_complaints_that_nobody_takes_leave_the_exit_code_as_it_is(
+    lake: Path, nobody: str, tmp_path: Path
+) -> None:
+    for words, code in (
+        (f"ls {lake} none", 3),
+        (f"--debug ls {lake} none", 3),
+        ("ls", 2),
+        (f"get -r {lake} a {tmp_path}/got", 0),
+    ):
+        assert shell(f"$LAKEFEED {words} 2>{nobody}").returncode == code, words
 
 
 def test_ctrl_c_is_one_line_while_the_commands_are_imported() -> None:
