@@ -190,7 +190,9 @@ class Moves:
         writer = self._pending.writer
         try:
             writer.rename(source, goal)
-        except NotFound as error:  # another writer has removed it
+        except NotFound as error:
+            self._lake.log.head()  # or is it the lake that is gone?
+            # Another writer has removed it.
             raise pyfuse3.FUSEError(errno.ENOENT) from error
         if replaces:
             writer.apply({goal: Delete()})
