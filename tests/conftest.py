@@ -6,6 +6,7 @@ Hypothesis prints how to replay a failure, and asserts nothing about time: a bus
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -18,6 +19,10 @@ settings.register_profile(
     "lakefeed", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("lakefeed")
+
+# In the background of a script (`make test &`) Ctrl-C is ignored, here and in all that is started.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Their threads do not survive a fork, and other tests fork (`tests/test_alone.py`).
 NEVER_FORKED = {"tensorflow", "jax"}
