@@ -63,6 +63,7 @@ def test_what_is_complete_is_taken_in_once(run: Run, lake: Path, tmp_path: Path)
     assert run("inbox", lake, f"{lake}/in").code == 2
 
 
+@pytest.mark.slow
 def test_a_dry_run_leaves_out_what_was_taken_and_kept(run: Run, lake: Path, tmp_path: Path) -> None:
     box = tmp_path / "drop"
     drop(box, "a", b"1")
