@@ -8,14 +8,13 @@ import os
 import threading
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from lakefeed.service import inbox
 from lakefeed.service.waiting import Candidate
 from tests.service.daemons import PATIENCE_SECONDS
-from tests.service.tools import drop, run_once, service, waiting
+from tests.service.tools import drop, refuse_to_open, run_once, service, waiting
 from tests.support.descriptors import open_below
 
 
@@ -38,17 +37,10 @@ def test_files_are_read_in_bounded_parts_each_once(
 def test_a_directory_that_cannot_be_opened_stays_and_does_not_stop_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = os.open
-
-    def refusing(path: Any, *flags: Any, **where: Any) -> int:
-        if path == "sub":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return opened(path, *flags, **where)
-
     with service(tmp_path) as made:
         for name in ("good", "sub/a"):
             drop(made.root, name, b"1")
-        monkeypatch.setattr(os, "open", refusing)
+        refuse_to_open(monkeypatch, "sub", errno.EACCES)
         box = made.inbox()
         assert run_once(box) == 1
         monkeypatch.undo()

@@ -17,7 +17,7 @@ from lakefeed.lake.log import Log
 from lakefeed.service import inbox, taking
 from lakefeed.service.records import CLAIMS
 from lakefeed.service.waiting import Candidate
-from tests.service.tools import Died, drop, dying, run_once, service, waiting
+from tests.service.tools import Died, drop, dying, refuse_to_open, run_once, service, waiting
 
 
 def test_a_file_overwritten_in_the_moment_of_its_removal_is_put_back(
@@ -235,16 +235,9 @@ def test_what_lies_in_a_directory_that_cannot_be_opened_is_not_taken_for_removed
 ) -> None:
     with service(tmp_path) as made:
         names = [drop(made.root, name, b"1").relative_to(made.root) for name in ("sub/a", "sub/b")]
-        opened = os.open
-
-        def refusing(path: Any, *flags: Any, **where: Any) -> int:
-            if path == "sub":
-                raise OSError(error, os.strerror(error))
-            return opened(path, *flags, **where)
-
         files = [Candidate(str(name), *taking._identity((made.root / name).stat()), 0)
                  for name in names]  # fmt: skip
-        monkeypatch.setattr(os, "open", refusing)
+        refuse_to_open(monkeypatch, "sub", error)
         left = taking.remove_files(str(made.root), files, CLAIMS, "batch")
         # Who finds no directory knows that its files are gone.
         assert [one.path for one in left] == (["sub/a", "sub/b"] if error == errno.EACCES else [])

@@ -41,6 +41,18 @@ def waiting(root: Path) -> list[str]:
     )
 
 
+def refuse_to_open(patch: pytest.MonkeyPatch, name: str, error: int) -> None:
+    """Let a directory of an inbox be one that cannot be opened, to whoever asks for it by name."""
+    opened = os.open
+
+    def refusing(path: Any, *flags: Any, **where: Any) -> int:
+        if path == name:
+            raise OSError(error, os.strerror(error))
+        return opened(path, *flags, **where)
+
+    patch.setattr(os, "open", refusing)
+
+
 @dataclass
 class Service:
     """A lake, its inbox, and what was reported."""
