@@ -203,14 +203,17 @@ def find() -> Probe:
 class Sampler:
     """Reads a probe again and again between `with` and its end, the less often the longer.
 
-    `_samples` is changed by the thread only, which adds to it or puts a thinner one in its place.
+    It has the samples of the one `before` it, too, which must have ended. `_samples` is changed by
+    the thread only, which adds to it or puts a thinner one in its place.
     """
 
-    def __init__(self, probe: Probe, seconds: float = SAMPLE_SECONDS) -> None:
+    def __init__(
+        self, probe: Probe, seconds: float = SAMPLE_SECONDS, before: Sampler | None = None
+    ) -> None:
         self._probe = probe
-        self._seconds = seconds
+        self._seconds = seconds if before is None else before._seconds
         self._stop = threading.Event()
-        self._samples: list[Sample] = []
+        self._samples: list[Sample] = [] if before is None else [*before._samples]
         self._thread = threading.Thread(target=self._run, name="lakefeed-bench-gpu", daemon=True)
 
     def _run(self) -> None:

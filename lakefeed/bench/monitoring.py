@@ -21,6 +21,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -57,16 +58,15 @@ class MonitorOptions:
 
 
 class Monitor:
-    """Gathers steps; `close` writes the report. Used by one thread."""
+    """Gathers steps; `close` writes the report. Used by one thread, for one training or several."""
 
     def __init__(self, options: MonitorOptions | None = None) -> None:
         self.options = options or MonitorOptions()
         self._keeper = Keeper()
         self._probe: gpu.Probe | None = None
         self._sampler: gpu.Sampler | None = None
+        self._measuring: ExitStack | None = None
         self._used = 0.0
-        self._endpoint: Endpoint | None = None
-        self._gpus: GpuGauges | None = None
         self._metrics: BenchMetrics | None = None
         self._told = [0.0] * len(LIVE)
         self._told_at = 0.0
@@ -74,20 +74,28 @@ class Monitor:
         self.address: str | None = None
 
     def begin_epoch(self) -> None:
-        """Begin to measure; also opens what measures, the first time."""
-        if self._sampler is None:
-            self._probe = gpu.find()
-            self._sampler = gpu.Sampler(self._probe).__enter__()
-            if self.options.metrics_port is not None:
-                registry = CollectorRegistry()
-                self._metrics = BenchMetrics(registry)
-                self._endpoint = Endpoint(registry, self.options.metrics_port)
-                self._gpus = GpuGauges.start(GpuMetrics(registry))
-                self.address = self._endpoint.address
+        """Begin to measure; also opens what measures, the first time and after `close`."""
+        if self._measuring is None:
+            self._open()
         self._used = time.process_time()
         now = time.monotonic()
         self._told_at = now
         self._keeper.begin(now)
+
+    def _open(self) -> None:
+        with ExitStack() as opening:
+            probe = gpu.find()
+            opening.callback(probe.close)
+            sampler = opening.enter_context(gpu.Sampler(probe, before=self._sampler))
+            self._probe, self._sampler = probe, sampler
+            if self.options.metrics_port is not None:
+                registry = CollectorRegistry()
+                served = BenchMetrics(registry)
+                endpoint = Endpoint(registry, self.options.metrics_port)
+                opening.callback(endpoint.close)
+                opening.enter_context(GpuGauges.start(GpuMetrics(registry)))
+                self._metrics, self.address = served, endpoint.address
+            self._measuring = opening.pop_all()
 
     def step(self, began: float, loaded: float, ended: float, batch: tuple[int, int]) -> None:
         """Take over one step; `batch` is its samples and bytes."""
@@ -162,17 +170,11 @@ class Monitor:
             return None
 
     def close(self) -> None:
-        """Write the report, and stop measuring. Works twice."""
+        """Write the report, and stop measuring until another epoch begins. Works twice."""
         self.write()
-        if self._sampler is not None:
-            self._sampler.__exit__(None, None, None)
-        if self._endpoint is not None:
-            self._endpoint.close()
-            self._endpoint = None
-        if self._gpus is not None:
-            self._gpus.close()
-        if self._probe is not None:
-            self._probe.close()
+        measuring, self._measuring = self._measuring, None
+        if measuring is not None:
+            measuring.close()
 
 
 def _waits(epochs: Sequence[KeptEpoch]) -> dict[str, Any]:

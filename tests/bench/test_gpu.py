@@ -11,6 +11,7 @@ import importlib.util
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -277,15 +278,43 @@ def test_gpus_are_among_the_metrics_that_are_served(monkeypatch: pytest.MonkeyPa
     gauges.close()
     probe.enough.clear()
     monitor = Monitor(MonitorOptions(metrics_port=0))
-    monitor.begin_epoch()
-    texts.append(served(monitor.address))
-    monitor.close()
+    for _ in range(2):  # of one monitor, as each `fit` of Keras is
+        monitor.begin_epoch()
+        texts.append(served(monitor.address))
+        monitor.close()
+        probe.enough.clear()
     for text in texts:
         assert 'lakefeed_gpu_utilization_ratio{gpu="0"} 0.25' in text
         assert 'lakefeed_gpu_power_watts{gpu="0"} 100.0' in text
         assert "lakefeed_build_info{version=" in text
     names = [thread.name for thread in threading.enumerate()]
     assert "lakefeed-gpu-metrics" not in names
+
+
+@pytest.mark.slow
+def test_gpus_are_sampled_in_each_training_of_a_monitor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes: list[Steady] = []
+
+    def find() -> Steady:
+        probes.append(Steady())
+        return probes[-1]
+
+    monkeypatch.setattr(gpu, "find", find)
+    monitor = Monitor(MonitorOptions(tmp_path / "run.html"))
+    for training in range(2):
+        monitor.begin_epoch()
+        began = time.monotonic()
+        assert len(probes) == training + 1
+        assert probes[-1].enough.wait(30)
+        for _ in range(2):
+            monitor.step(began, began, time.monotonic(), (1, 1))
+        monitor.close()
+    spans = [(epoch.start, epoch.end) for epoch in monitor._keeper.epochs]
+    assert monitor._sampler is not None
+    for span in spans:
+        assert monitor._sampler.facts([span], 1)["busy"] == 0.25
 
 
 def test_energy_is_what_came_in_since_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
