@@ -106,6 +106,19 @@ def test_gray_palette_and_alpha_become_red_green_blue(mode: str) -> None:
         assert np.abs(image.astype(int) - wanted).mean() < 2
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_only_a_tiff_is_turned_as_it_says(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6  # Orientation: its first row is the right side
+    pixels = scene(48, 64)
+    data = encoded(pixels, kind, exif=exif)
+    with pictures({"one": data}, Decode((32, 32))) as batches:
+        (image,) = batches()[0].images
+    shown = np.rot90(pixels, -1) if kind == "TIFF" else pixels
+    expected = np.asarray(Image.fromarray(shown).resize((32, 32), Image.Resampling.BILINEAR))
+    assert np.abs(image.astype(int) - expected).mean() < 6
+
+
 def test_the_middle_is_cut_to_the_wanted_proportions() -> None:
     pixels = np.zeros((40, 100, 3), np.uint8)
     pixels[:, 30:70] = (10, 200, 30)

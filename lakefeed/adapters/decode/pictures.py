@@ -10,7 +10,7 @@ simplejpeg (libjpeg-turbo) decodes JPEG, at a half, a quarter or an eighth of it
 wanted part is still sharper than the result; OpenCV decodes the rest and scales. Both release the
 interpreter's lock. A picture that cannot be decoded is Invalid and named: its bytes are what was
 written, so reading it again would not help. The orientation that a camera notes is not applied, as
-TensorFlow's decoder does not.
+TensorFlow's decoder does not; that of a TIFF is, as OpenCV cannot be told to leave it.
 """
 
 from __future__ import annotations
