@@ -26,7 +26,7 @@ def place() -> tuple[int, int]:
     """
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     cluster = resolver.cluster_spec().as_dict()
-    if resolver.task_type not in _TRAINING or "ps" in cluster:
+    if resolver.task_type not in _TRAINING or cluster.get("ps"):
         return 0, 1
     sizes = {task: len(cluster.get(task, ())) for task in _TRAINING}
     rank = resolver.task_id + (sizes["chief"] if resolver.task_type == "worker" else 0)

@@ -117,7 +117,7 @@ def test_keras_fit_with_two_replicas_in_one_process(tmp_path: Path) -> None:
 def test_the_rank_comes_from_tf_config(
     monkeypatch: pytest.MonkeyPatch, task: tuple[str, int], expected: tuple[int, int]
 ) -> None:
-    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "evaluator": ["e:1"]}
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": [], "evaluator": ["e:1"]}
     config = {"cluster": cluster, "task": {"type": task[0], "index": task[1]}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     assert lakefeed.tf.place() == expected
