@@ -210,7 +210,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         """Load the weights, and let the dataset begin where they were saved."""
         self._begun = self._goes_on = False
         self.restore(self.model)
-        self._iterations = int(self.model.optimizer.iterations.value.numpy())
+        self._iterations = _iterations(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Check that `fit` begins with the epoch and the weights that were saved."""
@@ -268,7 +268,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
                 found=epoch,
                 hint="pass initial_epoch=saved.epoch, and no BackupAndRestore, which sets another",
             )
-        iterations = int(self.model.optimizer.iterations.value.numpy())
+        iterations = _iterations(self.model)
         if iterations != self._iterations:
             raise Invalid(
                 f"fit with the checkpoint in {self._directory}",
@@ -276,6 +276,11 @@ class FeedCheckpoint(keras.callbacks.Callback):
                 found=f"those behind {iterations}, loaded by another callback",
                 hint="leave BackupAndRestore and its like out: the position would not be theirs",
             )
+
+
+def _iterations(model: Any) -> int:
+    """Return how many steps a model's optimizer took; 0 of a model that has optimizers of its own."""
+    return 0 if model.optimizer is None else int(model.optimizer.iterations.value.numpy())
 
 
 # -- files -----------------------------------------------------------------------------------------

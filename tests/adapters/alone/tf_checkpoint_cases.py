@@ -248,6 +248,27 @@ def test_an_endless_dataset_that_reads_ahead_of_an_interrupted_epoch(
     assert sorted(seen(model)) == [3] * (SAMPLES - 7 * BATCH) + [4] * (7 * BATCH)
 
 
+def test_a_model_with_an_optimizer_of_its_own(lake: Path, tmp_path: Path) -> None:
+    class Own(keras.Sequential):  # type: ignore[misc]
+        def train_step(self, data: Any) -> Any:
+            number, target = data
+            return {"loss": tf.reduce_mean((self(number, training=True) - target) ** 2)}
+
+    for epochs in (1, 2):
+        model = Own([keras.Input((1,), dtype="int32"), *make_model().layers])
+        model.compile(optimizer=None)
+        saved = lakefeed.tf.FeedCheckpoint(tmp_path)
+        model.fit(
+            training_data(lake, saved),
+            epochs=epochs,
+            initial_epoch=saved.epoch,
+            callbacks=[saved],
+            shuffle=False,
+            verbose=0,
+        )
+    assert seen(model) == [2] * SAMPLES
+
+
 def test_a_training_loop_of_ones_own(lake: Path, tmp_path: Path) -> None:
     model = make_model()
     for _ in range(2):
