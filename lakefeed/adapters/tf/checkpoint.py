@@ -155,6 +155,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
 
     def restore(self, model: Any) -> bool:
         """Go back to the newest checkpoint, weights and position; False when there is none."""
+        self._begun = False
         if self._feed.rank == 0 or not self._has_saved:
             self._saved = _newest(self._directory)
         if self._saved is None:
@@ -191,11 +192,14 @@ class FeedCheckpoint(keras.callbacks.Callback):
         """
         if not self._begun:
             return number(state, "epoch")
+        return self._epoch + self._is_over(state)
+
+    def _is_over(self, state: State) -> bool:
+        """Tell whether the epoch of `fit` has had all its steps."""
         if self._by_epochs():
-            complete = state["position"] == 0
-        else:
-            complete = self._seen >= int(self.params["steps"])
-        return self._epoch + 1 if complete and self._seen else self._epoch
+            return self._seen > 0 and state["position"] == 0
+        steps = self.params["steps"]
+        return steps is not None and self._seen >= steps
 
     def _by_epochs(self) -> bool:
         """Tell whether an epoch of `fit` is one of the feed, not a stretch of an endless one."""
@@ -208,7 +212,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Load the weights, and let the dataset begin where they were saved."""
-        self._begun = self._goes_on = False
+        self._goes_on = False
         self.restore(self.model)
         self._iterations = _iterations(self.model)
 
@@ -249,7 +253,9 @@ class FeedCheckpoint(keras.callbacks.Callback):
         """Keep the epoch, if that is what was asked for."""
         self._quiet.close()
         self._short = False
-        self._epoch, self._seen = self._fit_epoch(self.state), 0
+        # A stretch that was not stopped ends early where a dataset that does not repeat is at its end.
+        is_over = self._is_over(self.state) or not self.model.stop_training
+        self._epoch, self._seen = epoch + is_over, 0
         if self._every == "epoch":
             self.save(self.model)
 

@@ -299,6 +299,37 @@ def test_a_training_loop_of_ones_own_by_epochs(lake: Path, tmp_path: Path) -> No
     assert seen(model) == [4] * SAMPLES
 
 
+def test_a_loop_of_ones_own_behind_a_fit_counts_the_feeds_epochs(
+    lake: Path, tmp_path: Path
+) -> None:
+    model, saved = fit(lake, tmp_path, epochs=1)
+    data = training_data(lake, saved)
+    saved.restore(model)
+    for _ in range(saved.epoch, 3):
+        for number, target in data:
+            model.train_on_batch(number, target)
+            saved.advance()
+    saved.save(model)
+    assert saved.epoch == 3
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_stretch_that_the_dataset_ended_is_over(lake: Path, tmp_path: Path) -> None:
+    """Without `repeat`, Keras goes to the next epoch at the end of the data."""
+    for _ in range(2):
+        saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=4)
+        make_model().fit(
+            training_data(lake, saved),
+            steps_per_epoch=10,
+            epochs=3,
+            initial_epoch=saved.epoch,
+            callbacks=[saved],
+            shuffle=False,
+            verbose=0,
+        )
+        assert (saved.epoch, saved.step) == (3, STEPS)
+
+
 @pytest.mark.parametrize("share", [{"batch_size": 16}, {"world_size": 4, "rank": 3}], ids=str)
 def test_a_rest_that_fills_no_step_is_dropped_and_the_next_epoch_begins(
     lake: Path, tmp_path: Path, share: dict[str, int]
