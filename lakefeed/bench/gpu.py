@@ -211,7 +211,7 @@ class Sampler:
         self, probe: Probe, seconds: float = SAMPLE_SECONDS, before: Sampler | None = None
     ) -> None:
         self._probe = probe
-        self._seconds = seconds if before is None else before._seconds
+        self._seconds: float = seconds if before is None else before._seconds
         self._stop = threading.Event()
         self._samples: list[Sample] = [] if before is None else [*before._samples]
         self._thread = threading.Thread(target=self._run, name="lakefeed-bench-gpu", daemon=True)

@@ -47,6 +47,7 @@ _SHORT_EPOCH = "Your input ran out of data"
 # All ranks save at the same step; rank 0 may take a minute to make big weights durable.
 _PUBLISH_SECONDS = 300.0
 _LOOK_SECONDS = 0.1
+_ENDLESS = -1  # tf.data's cardinality of a dataset that repeats
 
 
 class FeedCheckpoint(keras.callbacks.Callback):
@@ -208,6 +209,10 @@ class FeedCheckpoint(keras.callbacks.Callback):
         steps = -(-self._feed.batches_per_epoch // self.batches_per_step)
         return (self.params or {}).get("steps") in (None, steps, self.counted)
 
+    def _repeats(self) -> bool:
+        """Tell whether the dataset goes on behind the feed's epoch that has just ended."""
+        return self._position().goes_on() if self.counted is None else self.counted == _ENDLESS
+
     # -- what Keras calls ------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -238,9 +243,10 @@ class FeedCheckpoint(keras.callbacks.Callback):
         random numbers, before it notices that there is no data; StopIteration is its own way out.
         """
         if self._short and self._seen and self.state["position"] == 0:
-            if self._position().is_next():
+            if not self._repeats():
                 raise StopIteration
-            # A dataset that repeats has read ahead of here; ended, it would begin behind that.
+            # Ended, it would begin anew behind what it has read ahead, and Keras would take the
+            # steps so far for all that it has.
             self._goes_on, self._short = True, False
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -253,7 +259,14 @@ class FeedCheckpoint(keras.callbacks.Callback):
         """Keep the epoch, if that is what was asked for."""
         self._quiet.close()
         self._short = False
-        # A stretch that was not stopped ends early where a dataset that does not repeat is at its end.
+        if self._by_epochs() and self.state["position"] != 0 and not self.model.stop_training:
+            raise Invalid(
+                f"epoch {epoch} of fit",
+                expected="all batches of an epoch of the feed",
+                found=f"{self._seen} steps: Keras has taken the rest of an epoch for a whole one",
+                hint="leave repeat() and steps_per_epoch out, and keep the cardinality known",
+            )
+        # A stretch that was not stopped is short where a dataset without `repeat` had no more.
         is_over = self._is_over(self.state) or not self.model.stop_training
         self._epoch, self._seen = epoch + is_over, 0
         if self._every == "epoch":
@@ -285,7 +298,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
 
 
 def _iterations(model: Any) -> int:
-    """Return how many steps a model's optimizer took; 0 of a model that has optimizers of its own."""
+    """Return how many steps a model's optimizer took; 0 of one that Keras does not know."""
     return 0 if model.optimizer is None else int(model.optimizer.iterations.value.numpy())
 
 

@@ -26,6 +26,8 @@ from lakefeed.feed.sources import Source as Origin
 
 State = Mapping[str, object]
 _Place = tuple[object, object]  # (epoch, position)
+# TensorFlow's buffer needs the interpreter's lock to ask. Once a restart this is waited in vain.
+_GOES_ON_SECONDS = 1.0
 
 
 class Source:
@@ -49,6 +51,7 @@ class Source:
         self.rank = options.rank
         self.labelled = options.labels is not None
         self._lock = threading.Lock()  # guards _next, _ended, _noting and _behind
+        self._moved = threading.Condition(self._lock)  # _next has
         self._next: State = self.first
         self._noting = False  # notes that nobody walks would only pile up
         self._ended = False
@@ -58,7 +61,8 @@ class Source:
         """Let go of the feed and of the samples' places and paths when a dataset goes.
 
         TensorFlow's registry of Python functions never lets this source go. A graph may iterate a
-        dataset whose object is gone: the samples are then looked up again.
+        dataset whose object is gone: the samples are then looked up again (so a list of paths
+        stays).
         """
         self.kept.follow(owner)
         weakref.finalize(owner, self._forget).atexit = False
@@ -81,6 +85,7 @@ class Source:
                 return
             here = self._next
             self._next = _behind_epoch(here)
+            self._moved.notify_all()
         yield from self._batches(here)
         with self._lock:
             self._ended = True
@@ -102,7 +107,7 @@ class Source:
                 if here["epoch"] != epoch:
                     # Left before the last batch is handed out, because TensorFlow asks for no more
                     # elements than were promised, and gives this generator up.
-                    if self.is_next(here):
+                    if self._is_next(here):
                         leaving.pop_all()
                         opened.unused.set()
                         self.kept.keep(opened)
@@ -112,10 +117,18 @@ class Source:
                     yield together
                     together = []
 
-    def is_next(self, here: State) -> bool:
+    def _is_next(self, here: State) -> bool:
         """Tell whether the next run begins here: another iterator may have begun that epoch."""
         with self._lock:
             return here == self._next
+
+    def goes_on(self, here: State) -> bool:
+        """Tell whether an iteration goes on from here, as one that repeats does.
+
+        What buffers its elements asks for the next one at once; it is waited for.
+        """
+        with self._moved:
+            return self._moved.wait_for(lambda: here != self._next, _GOES_ON_SECONDS)
 
     def _open(self) -> OpenedFeed:
         selection = self._selection
@@ -172,9 +185,9 @@ class Consumed:
         """Let the next iteration of the dataset begin here, whatever was looked at before."""
         self._source.begin(self._state)
 
-    def is_next(self) -> bool:
-        """Tell whether the next run begins here: an iteration that repeats has begun it already."""
-        return self._source.is_next(self._state)
+    def goes_on(self) -> bool:
+        """Tell whether the dataset's iteration goes on from here, as one that repeats does."""
+        return self._source.goes_on(self._state)
 
     def advance(self, batches: int, *, at_most: bool = False) -> None:
         """Count batches as consumed; Invalid if the source never handed them out.

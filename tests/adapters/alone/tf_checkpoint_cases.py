@@ -8,8 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import lakefeed.tf
-from lakefeed.adapters.tf import checkpoint
+from lakefeed.adapters.tf import checkpoint, source
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from tests.adapters.alone.tf_trainer import SAMPLES, make_lake, make_model, numbers, seen
 
@@ -212,24 +210,10 @@ def test_an_endless_dataset_goes_on_in_the_middle_of_an_epoch(
     assert sum(counts) == 45 * BATCH - (STEPS * BATCH - SAMPLES)
 
 
-class Ahead(keras.callbacks.Callback):  # type: ignore[misc]
-    """Waits at the end of each epoch of the feed until the next one is being read."""
-
-    def __init__(self, saved: Any) -> None:
-        super().__init__()
-        self._saved = saved
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        until = time.monotonic() + 120
-        while self._saved.step and self._saved.state["position"] == 0 and time.monotonic() < until:
-            if not self._saved._position().is_next():
-                return
-            threading.Event().wait(0.02)
-
-
 def test_an_endless_dataset_that_reads_ahead_of_an_interrupted_epoch(
-    lake: Path, tmp_path: Path
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(source, "_GOES_ON_SECONDS", 120.0)
     steps = STEPS + 7
     for more in ([Interrupt(after=steps)], []):
         saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=5)
@@ -240,12 +224,38 @@ def test_an_endless_dataset_that_reads_ahead_of_an_interrupted_epoch(
                 steps_per_epoch=STEPS,
                 epochs=3,
                 initial_epoch=saved.epoch,
-                callbacks=[Ahead(saved), saved, *more],
+                callbacks=[saved, *more],
                 shuffle=False,
                 verbose=0,
             )
     assert (saved.epoch, saved.step) == (3, steps + 2 * STEPS)
     assert sorted(seen(model)) == [3] * (SAMPLES - 7 * BATCH) + [4] * (7 * BATCH)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("kind", ["endless", "unknown"])
+def test_an_epoch_that_keras_takes_to_be_as_short_as_a_rest_is_refused(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(source, "_GOES_ON_SECONDS", 0.0)
+    fit(lake, tmp_path, Interrupt(after=STEPS - 3))
+    saved = lakefeed.tf.FeedCheckpoint(tmp_path)
+    data = lakefeed.tf.dataset(lake, batch_size=BATCH, seed=3, checkpoint=saved).map(numbers)
+    if kind == "endless":
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False  # nobody asks ahead
+        data = data.repeat().with_options(options)
+    else:
+        data = data.filter(lambda *_: True)
+    with pytest.raises(Invalid, match="the rest of an epoch for a whole one"):
+        make_model().fit(
+            data,
+            epochs=4,
+            steps_per_epoch=STEPS if kind == "endless" else None,
+            callbacks=[saved],
+            shuffle=False,
+            verbose=0,
+        )
 
 
 def test_a_model_with_an_optimizer_of_its_own(lake: Path, tmp_path: Path) -> None:
