@@ -92,7 +92,9 @@ class Refs:
             return None
 
     def check_there(self) -> None:
-        """Raise NotFound where all tags or all pins may have been lost with their directory."""
+        """Raise NotFound where all tags or all pins may have been lost with their directory, or the
+        lake went away."""
+        look_at_log(self._volume)
         for directory, what in ((layout.REFS, "tags"), (layout.PINS, "pins")):
             try:
                 self._volume.refresh(directory)

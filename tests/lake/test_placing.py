@@ -120,6 +120,7 @@ def test_a_file_that_cannot_be_placed_leaves_nothing(
 
 def test_asking_for_the_time_leaves_nothing() -> None:
     volume = FaultyVolume(MemoryVolume(), 1, verbs=["fstat"])
+    volume.inner.make_directory(layout.LOG)
     with pytest.raises(VolumeFailed):
         Refs(volume).server_time_ns()
     assert [*volume.inner.list(layout.TMP)] == []

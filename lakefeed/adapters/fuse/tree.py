@@ -226,9 +226,8 @@ class Tree:
         except (UnicodeDecodeError, NotFound, Invalid, Corrupt) as error:
             _logger.debug("no snapshot %r: %s", name, error)
             if isinstance(error, NotFound):
-                await self.pace.elsewhere(
-                    self._lake.log.head
-                )  # or is it the lake that is not there?
+                # Or is it the lake that is not there?
+                await self.pace.elsewhere(self._lake.log.head)
             return None
         known = self._snapshots.get(name)
         if known is not None and known.view.snapshot.number == snapshot.number:
