@@ -115,10 +115,10 @@ class Names:
         self._remember(parents(path))
 
 
-def check_facts(path: str, meta: Meta) -> Meta:
+def check_facts(path: str, meta: Meta) -> int:
     """Refuse what no row can say of a file: one such row would fail the whole batch.
 
-    Return what a lake keeps of it: of a mode, as stat(2) gives it, the permission bits.
+    Return what a lake keeps of the mode, as stat(2) gives it: the permission bits.
     """
     if not TIMES_NS.start <= meta.mtime_ns < TIMES_NS.stop:
         raise Invalid(f"time of {path!r}", expected="one from 1678 to 2262",
@@ -128,7 +128,7 @@ def check_facts(path: str, meta: Meta) -> Meta:
     for text in (part for pair in (meta.attrs or {}).items() for part in pair):
         if not _is_text(text):
             raise Invalid(f"attributes of {path!r}", expected="text", found=repr(text))
-    return meta._replace(mode=int(meta.mode) & 0o7777)
+    return int(meta.mode) & 0o7777
 
 
 def _is_text(value: object) -> bool:

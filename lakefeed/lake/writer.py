@@ -82,7 +82,7 @@ class Writer:
         Invalid for a path, time, mode or attribute that a lake cannot hold, or a path below a file.
         """
         self._names.check_file(path)
-        mode = check_facts(path, Meta(mtime_ns or 0, mode, attrs)).mode
+        mode = check_facts(path, Meta(mtime_ns or 0, mode, attrs))
         stored = payload_format.encode(data, self._options.codec)
         return self._add(path, Put(stored, Kind.FILE, mtime_ns, mode, attrs))
 
@@ -106,7 +106,7 @@ class Writer:
         if len(head) <= self._options.big_bytes:
             return self.put(path, head, mtime_ns=meta.mtime_ns, mode=meta.mode, attrs=meta.attrs)
 
-        meta = check_facts(path, meta)
+        meta = meta._replace(mode=check_facts(path, meta))
         base, chunks = self._newest().number, after_head(head, stream)
         return self._add(path, streamed(self._publisher.volume, base, path, chunks, meta))
 
@@ -119,7 +119,7 @@ class Writer:
     def mkdir(self, path: str, mode: int = 0o755, *, mtime_ns: int | None = None) -> PutHandle:
         """Store a directory, so that it exists while nothing lies below it, or for its mode."""
         self._names.check_directory(path)
-        mode = check_facts(path, Meta(mtime_ns or 0, mode)).mode
+        mode = check_facts(path, Meta(mtime_ns or 0, mode))
         stored = payload_format.encode(b"")
         return self._add(path, Put(stored, Kind.DIR, mtime_ns, mode, None))
 
