@@ -17,7 +17,7 @@ What is out of the way is in `quarantine/<id>/` and never read again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -82,37 +82,41 @@ def quarantine_head(volume: Volume, number: int) -> str:
 
     Conflict when another repair was faster and the commit of that number is sound.
     """
-    place = f"{layout.QUARANTINE}/{layout.new_id()}"
-    volume.make_directory(place)
     path = layout.commit_path(number)
-    moved = f"{place}/{path.rpartition('/')[2]}"
     sound = Conflict(f"commit {number} of {volume.name}", expected="a damaged one",
                      found="a sound one", hint="look again: lakefeed fsck")  # fmt: skip
     # A sound one that is away for a moment could be overtaken by another commit of its number.
     if _is_sound(volume, path):
         raise sound
-    volume.replace(path, moved)
-    if _is_sound(volume, moved):
-        volume.link(moved, path)
-        raise sound
-    with suppress(NotFound):
-        # A checkpoint of a commit that never was would bring its state back.
-        volume.replace(layout.checkpoint_path(number), f"{moved}.checkpoint")
-    volume.sync_directory(place)
-    volume.sync_directory(layout.LOG)
+    with _quarantine(volume) as place:
+        moved = f"{place}/{path.rpartition('/')[2]}"
+        volume.replace(path, moved)
+        if _is_sound(volume, moved):
+            volume.link(moved, path)
+            raise sound
+        with suppress(NotFound):
+            # A checkpoint of a commit that never was would bring its state back.
+            volume.replace(layout.checkpoint_path(number), f"{moved}.checkpoint")
     return moved
 
 
 def quarantine_checkpoints(volume: Volume, paths: Iterable[str]) -> str:
     """Move checkpoints out of the way, damaged or not: they only save time; return where to."""
+    with _quarantine(volume) as place:
+        for path in paths:
+            with suppress(NotFound):
+                volume.replace(path, f"{place}/{path.rpartition('/')[2]}")
+    return place
+
+
+@contextmanager
+def _quarantine(volume: Volume) -> Iterator[str]:
+    """Lend a new directory for what goes out of the log; what went there is durable at the end."""
     place = f"{layout.QUARANTINE}/{layout.new_id()}"
     volume.make_directory(place)
-    for path in paths:
-        with suppress(NotFound):
-            volume.replace(path, f"{place}/{path.rpartition('/')[2]}")
+    yield place
     volume.sync_directory(place)
     volume.sync_directory(layout.LOG)
-    return place
 
 
 def _is_sound(volume: Volume, path: str) -> bool:

@@ -175,18 +175,10 @@ class Records:
         nothing: the inbox need not be open."""
         self._lake = lake
         try:
-            names = self._names("taken")
+            records = self._read("taken", drop=False)
+            return frozenset(digest(file) for record in records for file in record.files)
         except FileNotFoundError:
             return frozenset()  # nobody took anything yet
-        marks: set[bytes] = set()
-        for name in names:
-            path = os.path.join(self._home, name)
-            data = _content(path)
-            # Whoever takes drops a record that cannot be read, and takes its files again.
-            with suppress(Corrupt):
-                record = _unsealed(data, path) if data is not None else None
-                marks.update(map(digest, record.files if record is not None else ()))
-        return frozenset(marks)
 
     def _names(self, state: str) -> list[str]:
         """Return the names of this lake's records, the oldest first."""
@@ -194,7 +186,8 @@ class Records:
         ours = (None, self._lake)
         return [one[0] for one in matches if one is not None and one[2] == state and one[1] in ours]
 
-    def _read(self, state: str) -> Iterator[Record]:
+    def _read(self, state: str, *, drop: bool = True) -> Iterator[Record]:
+        """Yield the records that can be read; whoever takes drops the others, and takes anew."""
         for name in self._names(state):
             path = os.path.join(self._home, name)
             try:
@@ -202,8 +195,9 @@ class Records:
                 if data is not None:
                     yield _unsealed(data, path)
             except Corrupt as error:
-                _logger.warning("a record that cannot be read is dropped: %s", error)
-                _discard(path)
+                if drop:
+                    _logger.warning("a record that cannot be read is dropped: %s", error)
+                    _discard(path)
 
     def claims(self) -> list[str]:
         """Return the names of the files that were on their way out."""

@@ -130,7 +130,7 @@ class CommittingFileSystem(ReadingFileSystem):
                 self._current.copies = None
             group.check_files([target for target, _ in copies])
             for target, found in copies:
-                store(group.writer(target.lake), target.path, found, found[1].mtime_ns)
+                _store(group, target, found)
 
     def _bring(self, target: Place, found: Found) -> None:
         """Store a file from elsewhere under a path, or at the end of the copy it belongs to."""
@@ -139,7 +139,7 @@ class CommittingFileSystem(ReadingFileSystem):
             return
         with self._together() as group:
             group.will_hold(target)
-            store(group.writer(target.lake), target.path, found, found[1].mtime_ns)
+            _store(group, target, found)
 
     @contextmanager
     def _changing(self, path: str) -> Iterator[tuple[str, Writer]]:
@@ -165,3 +165,7 @@ class CommittingFileSystem(ReadingFileSystem):
         if new and kind is not None:
             raise FileExistsError(errno.EEXIST, "exists already", path)
         return place
+
+
+def _store(group: Group, target: Place, found: Found) -> None:
+    store(group.writer(target.lake), target.path, found, found[1].mtime_ns)
