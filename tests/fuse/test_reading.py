@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import socket
+import subprocess
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -66,6 +67,20 @@ def test_every_file_has_the_snapshots_bytes_and_facts(full: Path, tmp_path: Path
         }
         assert os.readlink(here.path / "link") == "train/c0"
         assert os.stat(here.path / "link").st_ino == os.stat(here.path / "train/c0").st_ino
+
+
+def test_a_listing_begins_with_the_directory_itself_and_the_one_above(
+    full: Path, tmp_path: Path
+) -> None:
+    with mounted(full, tmp_path / "mnt", "--at", "v1") as here:
+        for directory in (here.path, here.path / "train"):
+            told = subprocess.run(["ls", "-fi", directory], stdout=subprocess.PIPE, check=True)
+            lines = [line.split() for line in told.stdout.splitlines()]
+            (first, dot), (second, dots), *rest = lines
+            assert (dot, dots) == (b".", b"..")
+            assert int(first) == directory.stat().st_ino
+            assert int(second) == directory.parent.stat().st_ino  # as ls has it from the kernel
+            assert {name for _, name in rest} == set(os.listdir(os.fsencode(directory)))
 
 
 def test_any_part_of_a_big_file_can_be_read(full: Path, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ from lakefeed.volume.base import Volume
 SPACE_SECONDS = 5.0
 NAME_BYTES_MAX = 255
 _BLOCK = 4096
+# "." and "..", which come before all other names of a listing.
+_DOTS = 2
 
 
 class _Listing:
@@ -217,12 +219,14 @@ class ReadOperations(Answers, pyfuse3.Operations):
             listing.renew()
         else:
             listing.begin()
+        if start_id < _DOTS and not self._dots(directory, start_id, token):
+            return
         nodes, names, find = listing.nodes, listing.names, directory.children.get
         attr, reply, meet = self._attr, pyfuse3.readdir_reply, self.tree.inodes.meet
         if directory is self.tree.timeline:
             attr = self.passing(directory)
         mode = mtime_ns = nlink = -1
-        for at in range(start_id, len(nodes)):
+        for at in range(max(start_id - _DOTS, 0), len(nodes)):
             node = nodes[at]
             if node is None:
                 continue
@@ -245,9 +249,17 @@ class ReadOperations(Answers, pyfuse3.Operations):
                 if mtime_ns != node.mtime_ns:
                     mtime_ns = node.mtime_ns
                     attr.st_mtime_ns = attr.st_atime_ns = attr.st_ctime_ns = mtime_ns
-            if not reply(token, node.name, attr, at + 1):
+            if not reply(token, node.name, attr, at + _DOTS + 1):
                 return
             meet(node)
+
+    def _dots(self, directory: Directory, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
+        """Return "." and "..", and tell if they fit. The kernel holds no inode for these names."""
+        for at, name in enumerate((b".", b"..")[start_id:], start_id):
+            node = (at and directory.parent) or directory
+            if not pyfuse3.readdir_reply(token, name, self.attributes(node), at + 1):
+                return False
+        return True
 
     @walled
     async def releasedir(self, fh: int) -> None:
