@@ -24,6 +24,7 @@ from lakefeed.cli import (
     compactd,
     compaction,
     completion,
+    contents,
     demo,
     doctor,
     federating,
@@ -76,7 +77,7 @@ MODULES = (
 # No markup: help is plain text, quick to print, the same on a terminal and in docs/CLI.md.
 app = typer.Typer(
     name="lakefeed",
-    cls=common.Wall,
+    cls=contents.Root,
     rich_markup_mode=None,
     add_completion=False,
     no_args_is_help=True,

@@ -11,6 +11,7 @@ import typer.main
 from lakefeed import __version__
 from lakefeed.cli import app
 from lakefeed.cli.common import EXIT_MEANINGS, exit_codes
+from lakefeed.cli.contents import SECTIONS
 from tests.cli.conftest import Run
 
 
@@ -68,7 +69,16 @@ def test_short_help_and_version(run: Run) -> None:
 def test_no_command_shows_the_help(run: Run) -> None:
     done = run()
     assert done.code == 2
-    assert "Commands:" in done.out + done.err
+    assert "Trees and archives:" in done.out + done.err
+
+
+def test_every_command_stands_under_one_heading() -> None:
+    listed = [name for names in SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted({path.split()[1] for path, _ in COMMANDS})
+
+
+def test_the_list_of_commands_is_not_cut_off(run: Run) -> None:
+    assert "..." not in run("--help").out.partition("Options:")[2]
 
 
 def test_exit_codes_are_listed_in_order() -> None:
