@@ -9,11 +9,14 @@ only one of them is at work at a time.
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
+from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.volume.base import Listed, Volume
 from tests.support.faulty import FaultyVolume
 
@@ -22,6 +25,9 @@ STUCK_SECONDS = 60.0
 # How likely the same actor goes on: from turn by turn to one that does nearly all while others park
 # in the middle of something.
 PATIENCE = (0.0, 0.8, 0.97, 0.995)
+# How calls fail on volumes, and what NFS says to one that it has carried out already.
+ERRNOS = (errno.EIO, errno.ENOSPC, errno.ETIMEDOUT, errno.ESTALE)
+SENT_TWICE = {"link": Conflict, "unlink": NotFound, "replace": NotFound}
 
 T = TypeVar("T")
 
@@ -120,3 +126,67 @@ class SteppedVolume(FaultyVolume):
     def list(self, directory: str) -> Iterator[Listed]:
         """Yield the names in a directory, read in one step."""
         yield from self.run("list", directory, lambda: [*self.inner.list(directory)])
+
+
+class Died(BaseException):
+    """The process of an actor ended at this call, as by kill -9."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of an actor's calls: the share of them that fails, and the one it dies at."""
+
+    seed: str
+    fault_share: float = 0.0
+    dies_at: int | None = None
+
+
+class MortalVolume(SteppedVolume):
+    """One actor's way to the volume, on which calls fail, answers get lost, and the actor dies.
+
+    A lost answer is a failure, or what NFS answers when it carries the same call out again: a link
+    exists, a name is gone. Who dies makes its last call, half of it, or not at all; what it still
+    does then, as it winds up, does not reach the volume.
+    """
+
+    def __init__(self, inner: Volume, scheduler: Scheduler, actor: str, fate: Fate) -> None:
+        super().__init__(inner, scheduler, actor)
+        self._fate = fate
+        self._chance = random.Random(f"{fate.seed} {actor}")
+        self._made = 0
+        self.is_dead = False
+
+    @property
+    def is_mortal(self) -> bool:
+        """Whether the actor is to die, if it gets that far."""
+        return self._fate.dies_at is not None
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Wait for this actor's turn, then make the call, or let happen what is due."""
+        self._scheduler.step(self._actor)
+        self._made += 1
+        if self.is_dead:
+            raise Died
+        if self._made == self._fate.dies_at:
+            self.is_dead = True
+            self._chance.choice((effect, half or effect, lambda: None))()
+            raise Died
+        if verb == "close" or self._chance.random() >= self._fate.fault_share:
+            return effect()
+        return self._fail(verb, path, effect)
+
+    def _fail(self, verb: str, path: str, effect: Callable[[], T]) -> T:
+        found, number = "an injected fault", self._chance.choice(ERRNOS)
+        kind = self._chance.random()
+        if kind < 0.5:
+            raise VolumeFailed(f"{verb} of {path}", found=found, errno=number)
+        effect()
+        if kind < 0.75 and verb in SENT_TWICE:
+            raise SENT_TWICE[verb](f"{verb} of {path}", found="the answer to a second sending")
+        raise VolumeFailed(f"{verb} of {path}", found=f"{found}, but it is done", errno=number)

@@ -1,0 +1,410 @@
+"""Whoever works on one lake at a time, each on a volume of its own: see `stepped`, `oracle`.
+
+A seed decides who takes part, what each does, whose calls fail and who dies. An actor may end by
+what the lake says of others (Conflict, SnapshotExpired), by a volume that failed, and by its death;
+by nothing else: `acting` lets all other errors out.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lakefeed import Lake, WriterOptions
+from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
+from lakefeed.format.checksum import crc32c
+from lakefeed.format.pack import Meta
+from lakefeed.format.rows import Codec
+from lakefeed.lake import layout
+from lakefeed.lake.batch import Delete
+from lakefeed.lake.check import check
+from lakefeed.lake.compaction import CompactionOptions
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.federated_writer import FederatedWriter
+from lakefeed.lake.federation import Federation
+from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake.mounts import Mount, checked
+from lakefeed.lake.repacking import CopyOptions
+from lakefeed.lake.repair import damaged_head, rebuild_index
+from lakefeed.lake.scrub import ScrubOptions, scrub
+from lakefeed.lake.writer import Writer
+from lakefeed.service.inbox import Inbox
+from lakefeed.service.options import InboxOptions
+from lakefeed.service.threads import Guard, Stopped
+from lakefeed.volume.base import write_file
+from lakefeed.volume.cached import BlockCache, CachedVolume
+from lakefeed.volume.memory import MemoryVolume
+from tests.service.tools import drop, run_once
+from tests.survival.oracle import Model, Told, shown
+from tests.survival.stepped import Fate, MortalVolume, Scheduler
+
+# Big files get a pack of their own; everything else waits for `flush`.
+MANUAL = WriterOptions(flush_age_seconds=3600.0, merge_after=0, big_bytes=2000)
+NAMES = ("a", "b", "c", "d/e", "d/f", "g/h/i", "g/h/j", "g/k")
+DIRECTORIES = ("d", "g", "g/h", "x", "y")
+# The clock ticks once for every file made: what lay there before the run is old, the rest is not,
+# wherever the clock is set meanwhile.
+TICK_NS = 10**9
+LONG_SECONDS = 20_000
+JUMP_SECONDS = 6_000
+ROUNDS = 3
+DROPPED = 6
+
+
+class Clock:
+    """The file server's clock: a second later for each file made; some seeds set it by hours."""
+
+    def __init__(self, seed: int) -> None:
+        self._numbers = random.Random(f"{seed} clock")
+        self._ticks = itertools.count(2 * JUMP_SECONDS)
+        self._share = self._numbers.choice((0.0, 0.05))
+        self._offset = 0
+
+    def __call__(self) -> int:
+        if self._numbers.random() < self._share:
+            self._offset = self._numbers.choice((-JUMP_SECONDS, 0, JUMP_SECONDS))
+        return (next(self._ticks) + self._offset) * TICK_NS
+
+    def settle(self) -> None:
+        """Go on behind all times that were told, a second a file."""
+        self._share, self._offset = 0.0, JUMP_SECONDS
+
+
+@dataclass
+class World:
+    """One run: the shared volume, what the base holds, what was told, and what becomes of whom."""
+
+    seed: int
+    volume: MemoryVolume
+    clock: Clock
+    home: Path
+    base: Model = field(default_factory=dict)
+    base_number: int = 0
+    told: Told = field(default_factory=Told)
+    scheduler: Scheduler = field(init=False)
+    numbers: random.Random = field(init=False)
+    volumes: dict[str, MortalVolume] = field(default_factory=dict)
+    fault_share: float = 0.0
+    # What a mount was told is durable, and what it may have committed since.
+    promised: dict[str, set[bytes | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.numbers = random.Random(f"{self.seed} world")
+        self.scheduler = Scheduler(self.seed)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nobody dies, and no call fails."""
+        return not self.fault_share and not any(one.is_mortal for one in self.volumes.values())
+
+    def open(self, actor: str) -> Lake:
+        """Open the lake as this actor; a whole run of it is one process."""
+        return Lake.open(self.volumes[actor])
+
+    def dice(self, *what: object) -> random.Random:
+        """Return the numbers that decide one thing, whoever comes between."""
+        return random.Random(" ".join(map(str, (self.seed, *what))))
+
+
+def world(seed: int, home: Path) -> World:
+    """Return a lake with two runs of segments, an unmerged pack, a tag, and old garbage."""
+    clock = Clock(seed)
+    here = World(seed, MemoryVolume(clock_ns=clock), clock, home)
+    with Lake.create(here.volume) as lake, lake.writer(MANUAL) as writer:
+        for round_ in range(3):
+            for name in NAMES:
+                writer.put(name, f"{name} base {round_}".encode() * 20)
+            if round_ == 1:
+                writer.mkdir("d")
+                writer.mkdir("e", mode=0o700)
+            writer.flush()
+            if round_ < 2:
+                lake.merge_index()
+        lake.tag("kept")
+        here.base, here.base_number = shown(lake.snapshot()), lake.snapshot().number
+    write_file(here.volume, layout.pack_path("0" * 32), b"an orphan")
+    write_file(here.volume, layout.tmp_path("0" * 32), b"left behind")
+    for _ in range(LONG_SECONDS + 2 * JUMP_SECONDS):
+        clock()
+    return here
+
+
+# -- writers ---------------------------------------------------------------------------------------
+
+
+def write(here: World, actor: str) -> None:
+    numbers = here.dice(actor)
+    codec = numbers.choice((Codec.NONE, Codec.ZSTD))
+    options = WriterOptions(flush_age_seconds=3600.0, merge_after=0, codec=codec, big_bytes=2000)
+    with here.open(actor) as lake, lake.writer(options) as writer:
+        for _ in range(ROUNDS):
+            _fill(writer, numbers, actor)
+            _flush(writer)
+
+
+def write_federated(here: World, actor: str) -> None:
+    numbers = here.dice(actor)
+    mounts = checked([Mount("here", "/here"), Mount("away", "/away")])
+    away = MemoryVolume()
+    Lake.create(away).close()
+    volumes = {"/here": here.volumes[actor], "/away": away}
+    with Federation("all", mounts, "/", volumes.__getitem__) as lakes:
+        with lakes.writer(MANUAL) as writer:
+            for _ in range(ROUNDS):
+                _fill(writer, numbers, actor, "here/")
+                _flush(writer)
+
+
+def _fill(
+    writer: Writer | FederatedWriter, numbers: random.Random, actor: str, above: str = ""
+) -> None:
+    """Do some steps of a batch; what the lake has no place for is left."""
+    for step in range(numbers.randint(1, 4)):
+        verb = numbers.choice(STEPS)
+        data = f"{actor} {step} {numbers.random()}".encode() * 40
+        names = [above + name for name in numbers.sample(NAMES, 2)]
+        names += [above + name for name in numbers.sample(DIRECTORIES, 2)]
+        try:
+            verb(writer, names, data)
+        except (NotFound, Invalid, VolumeFailed):
+            continue
+
+
+def _flush(writer: Writer | FederatedWriter) -> None:
+    try:
+        writer.flush()
+    except (Conflict, VolumeFailed):
+        return  # it did not happen, or nobody knows: `told` does
+
+
+Step = Callable[[Writer | FederatedWriter, list[str], bytes], object]
+STEPS: tuple[Step, ...] = (
+    lambda writer, names, data: writer.put(names[0], data),
+    lambda writer, names, data: writer.put(names[0], data, mode=0o600, attrs={"by": names[1]}),
+    lambda writer, names, data: writer.put(names[0], b""),
+    lambda writer, names, data: writer.put_file(names[0], io.BytesIO(data * 4), meta=Meta(1)),
+    lambda writer, names, data: writer.symlink(names[0], names[1]),
+    lambda writer, names, data: writer.rename(names[0], names[1]),
+    lambda writer, names, data: writer.rename(names[1], names[0]),
+    lambda writer, names, data: writer.copy(names[0], names[1]),
+    lambda writer, names, data: writer.delete(names[0]),
+    lambda writer, names, data: writer.mkdir(names[2]),
+    lambda writer, names, data: writer.rename(names[2], names[3]),
+    lambda writer, names, data: writer.copy_tree(names[2], names[3]),
+    lambda writer, names, data: writer.delete_tree(names[2]),
+    lambda writer, names, data: writer.get(names[0]),
+)
+
+
+def move_out(here: World, actor: str) -> None:
+    """Remove files as they were seen, as `mv` to another lake does."""
+    numbers = here.dice(actor)
+    for _ in range(ROUNDS):
+        with here.open(actor) as lake, lake.writer(MANUAL) as writer:
+            chosen = numbers.sample(NAMES, 2)
+            found = lake.snapshot().locate(chosen)["seq"].to_pylist()
+            seen = {path: Delete(seq) for path, seq in zip(chosen, found, strict=True) if seq}
+            if seen:
+                writer.apply({**seen})
+            _flush(writer)
+
+
+def take_in(here: World, actor: str) -> None:
+    """Be one of two replicas that take in the same inbox."""
+    for _ in range(ROUNDS):
+        with here.open(actor) as lake:
+            take_once(here, lake)
+
+
+def take_once(here: World, lake: Lake) -> None:
+    root = here.home / "inbox"
+    options = InboxOptions(str(root), "in", quiet_seconds=0.0, threads=1, pack_files=2)
+    guard = Guard()
+    guard.allow(True)
+    run_once(Inbox(lake, options, guard, lambda outcome: None))
+
+
+def fill_inbox(here: World) -> None:
+    """Drop the files that the replicas find."""
+    (here.home / "inbox").mkdir(parents=True)
+    for number in range(DROPPED):
+        drop(here.home / "inbox", f"{number % 2}/{number}", b"dropped %d" % number)
+
+
+# -- maintenance -----------------------------------------------------------------------------------
+
+
+def merge(here: World, actor: str) -> None:
+    numbers = here.dice(actor)
+    with here.open(actor) as lake:
+        for _ in range(ROUNDS):
+            _unless_others(lambda: lake.merge_index(everything=numbers.random() < 0.4))
+
+
+def rewrite(here: World, actor: str) -> None:
+    numbers = here.dice(actor)
+    with here.open(actor) as lake:
+        for _ in range(ROUNDS):
+            options = CompactionOptions(
+                target_bytes=numbers.choice((1, 1000, 1 << 20)),
+                live_ratio=numbers.choice((0.2, 0.8)),
+            )
+            layout_ = "path" if numbers.random() < 0.5 else "shuffled"
+            how = CopyOptions(makes_way=False, layout=layout_, seed=numbers.randrange(9))
+            _unless_others(partial(compact, lake, options, how))
+
+
+def sweep(here: World, actor: str) -> None:
+    numbers = here.dice(actor)
+    with here.open(actor) as lake:
+        for _ in range(ROUNDS):
+            retention = Retention(0.0, LONG_SECONDS, numbers.choice((1, 1, 3)))
+            orphans = numbers.random() < 0.5
+            _unless_others(partial(collect, lake, retention, orphans=orphans))
+
+
+def repair(here: World, actor: str) -> None:
+    """Look for damage, of which there is none, and rebuild the index all the same."""
+    numbers = here.dice(actor)
+    with here.open(actor) as lake:
+        for _ in range(2):
+            assert damaged_head(here.volumes[actor]) is None
+            if numbers.random() < 0.7:
+                _unless_others(lambda: rebuild_index(lake))
+
+
+def verify_payloads(here: World, actor: str) -> None:
+    numbers = here.dice(actor)
+    with here.open(actor) as lake:
+        for _ in range(2):
+            done = scrub(lake, ScrubOptions(restart=numbers.random() < 0.3))
+            assert done.damaged == ()
+
+
+def look_at_all(here: World, actor: str) -> None:
+    with here.open(actor) as lake:
+        for _ in range(2):
+            findings = check(lake, deep=True).findings
+            # Two writers at one moment may make a file and a directory of one name.
+            assert {finding.kind for finding in findings} <= {"shadowed"}, findings
+
+
+def _unless_others(work: Callable[[], object]) -> None:
+    """Do it, unless somebody else was first."""
+    try:
+        work()
+    except Conflict:
+        return
+
+
+# -- readers ---------------------------------------------------------------------------------------
+
+
+def read_pinned(here: World, actor: str) -> None:
+    """Pin snapshots and read them twice, the second time through a node's cache."""
+    numbers = here.dice(actor)
+    blocks = BlockCache(here.home / "cache", 16 << 20, 1 << 20, crc32c)
+    cached = CachedVolume(here.volumes[actor], blocks, layout.is_pack)
+    with here.open(actor) as lake:
+        for _ in range(ROUNDS):
+            # The older a snapshot, the likelier that it is being given up right now.
+            number = numbers.randint(here.base_number, lake.snapshot().number)
+            try:
+                pin = lake.pin(number, holder=actor, lifetime_seconds=LONG_SECONDS * 1000)
+            except SnapshotExpired:
+                continue
+            first = shown(lake.snapshot(number))
+            with Lake.open(cached) as fresh:
+                assert shown(fresh.snapshot(number)) == first, f"pinned {number}"
+            lake.refs.unpin(pin)
+        assert shown(lake.snapshot("kept")) == here.base
+
+
+def read_unpinned(here: World, actor: str) -> None:
+    with here.open(actor) as lake:
+        for _ in range(ROUNDS):
+            snapshot = lake.snapshot()
+            try:
+                assert shown(snapshot) == shown(snapshot)
+            except SnapshotExpired:
+                assert snapshot.number < lake.log.head().horizon
+
+
+def move_tag(here: World, actor: str) -> None:
+    numbers = here.dice(actor)
+    with here.open(actor) as lake:
+        for _ in range(ROUNDS):
+            number = numbers.randint(here.base_number, lake.snapshot().number)
+            try:
+                lake.tag("moving", number, move=True)
+            except SnapshotExpired:
+                continue
+            shown(lake.snapshot("moving"))
+            if numbers.random() < 0.3:
+                lake.refs.delete("moving")
+
+
+# -- all of them -----------------------------------------------------------------------------------
+
+Act = Callable[[World, str], None]
+ACTORS: dict[str, Act] = {
+    "writer 1": write,
+    "writer 2": write,
+    "writer 3": write,
+    "federated": write_federated,
+    "mv": move_out,
+    "replica 1": take_in,
+    "replica 2": take_in,
+    "merge 1": merge,
+    "merge 2": merge,
+    "compaction 1": rewrite,
+    "compaction 2": rewrite,
+    "gc 1": sweep,
+    "gc 2": sweep,
+    "repair": repair,
+    "scrub": verify_payloads,
+    "fsck": look_at_all,
+    "pinned": read_pinned,
+    "unpinned": read_unpinned,
+    "tags": move_tag,
+}
+
+
+def acting(here: World, actor: str) -> None:
+    """Be an actor until its work is done, its volume fails, or it is dead."""
+    try:
+        ACTORS[actor](here, actor)
+    except (Conflict, SnapshotExpired, Stopped):
+        return
+    except VolumeFailed:
+        if not here.fault_share:
+            raise
+    except BaseException:
+        # Whatever its end looks like from inside.
+        if not here.volumes[actor].is_dead:
+            raise
+
+
+class Inline:
+    """An executor without threads: the scheduler knows one for each actor."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, action: Callable[..., object], *arguments: object) -> Future[object]:
+        future: Future[object] = Future()
+        try:
+            future.set_result(action(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, *, cancel_futures: bool = False) -> None:
+        pass
