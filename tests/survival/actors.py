@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import io
 import itertools
-import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from lakefeed import Lake, WriterOptions
-from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
+from lakefeed.errors import Conflict, Invalid, NotFound, SnapshotExpired, VolumeFailed
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec
@@ -43,7 +42,7 @@ from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from tests.service.tools import drop, run_once
 from tests.survival.oracle import Model, Told, shown
-from tests.survival.stepped import Fate, MortalVolume, Scheduler
+from tests.survival.stepped import MortalVolume, Scheduler
 
 # Big files get a pack of their own; everything else waits for `flush`.
 MANUAL = WriterOptions(flush_age_seconds=3600.0, merge_after=0, big_bytes=2000)
@@ -92,8 +91,8 @@ class World:
     numbers: random.Random = field(init=False)
     volumes: dict[str, MortalVolume] = field(default_factory=dict)
     fault_share: float = 0.0
-    # What a mount was told is durable, and what it may have committed since.
-    promised: dict[str, set[bytes | None]] = field(default_factory=dict)
+    # What a mount was told is durable under its own names, and what it wrote since, in order.
+    promised: dict[str, list[bytes | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.numbers = random.Random(f"{self.seed} world")
@@ -155,11 +154,13 @@ def write_federated(here: World, actor: str) -> None:
     away = MemoryVolume()
     Lake.create(away).close()
     volumes = {"/here": here.volumes[actor], "/away": away}
-    with Federation("all", mounts, "/", volumes.__getitem__) as lakes:
-        with lakes.writer(MANUAL) as writer:
-            for _ in range(ROUNDS):
-                _fill(writer, numbers, actor, "here/")
-                _flush(writer)
+    with (
+        Federation("all", mounts, "/", volumes.__getitem__) as lakes,
+        lakes.writer(MANUAL) as writer,
+    ):
+        for _ in range(ROUNDS):
+            _fill(writer, numbers, actor, "here/")
+            _flush(writer)
 
 
 def _fill(

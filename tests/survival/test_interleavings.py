@@ -17,6 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,13 @@ from tests.survival.actors import (
 from tests.survival.lakes import audit, raw_files
 from tests.survival.oracle import Model, check_shown, replayed, shown, telling
 from tests.survival.stepped import Fate, MortalVolume
+
+if find_spec("pyfuse3") and find_spec("trio"):
+    from tests.survival.mounted import check_promised, mount
+
+    ACTORS["mount"] = mount
+else:
+    check_promised = None
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +88,7 @@ def judge(here: World) -> None:
         head = audit(here.volume, allowed={"shadowed"})
         assert shown(lake.snapshot("kept")) == here.base
         check_inbox(here, lake)
+        check_promised(here, lake)
         if here.is_calm:
             left = {entry.name for entry in lake.volume.list(layout.TMP)}
             assert left <= {f"{0:032}.json"}, "somebody left a temporary file"
