@@ -16,7 +16,7 @@ import trio
 
 from lakefeed import Lake
 from lakefeed.adapters.fuse.nodes import ROOT
-from lakefeed.errors import LakefeedError, NotFound
+from lakefeed.errors import LakefeedError, NotFound, VolumeFailed
 from tests.fuse.scenes import Here, serving
 from tests.survival.actors import DIRECTORIES, NAMES, ROUNDS, World
 
@@ -38,6 +38,8 @@ async def _serve(here: World, lake: Lake, numbers: random.Random) -> None:
                 except pyfuse3.FUSEError as refused:
                     # No such file, or another kind of one. EIO says that the lake is damaged.
                     assert refused.errno != errno.EIO or here.fault_share
+                except VolumeFailed:
+                    assert here.fault_share
             try:
                 await scene.pending.commit()
             except LakefeedError:

@@ -159,7 +159,11 @@ def check_shown(lake: Lake, models: dict[int, Model]) -> None:
     kept = {tag.name: tag.snapshot for tag in lake.refs.tags()}
     numbers = range(max(head.horizon, min(models)), head.number + 1)
     for at, number in [*kept.items(), *zip(numbers, numbers, strict=True)]:
-        got, wanted = shown(lake.snapshot(at)), models[number]
-        wrong = {path: (got.get(path), wanted.get(path))
-                 for path in {*got, *wanted} if got.get(path) != wanted.get(path)}  # fmt: skip
-        assert not wrong, f"snapshot {at} ({number}): found and wanted {wrong}"
+        check_same(shown(lake.snapshot(at)), models[number], f"snapshot {at} ({number})")
+
+
+def check_same(found: Model, wanted: Model, where: str) -> None:
+    """Compare what is shown with what must be, and name the paths that differ."""
+    wrong = {path: (found.get(path), wanted.get(path))
+             for path in {*found, *wanted} if found.get(path) != wanted.get(path)}  # fmt: skip
+    assert not wrong, f"{where}: found and wanted {wrong}"

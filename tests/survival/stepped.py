@@ -66,7 +66,7 @@ class Scheduler:
         for thread in threads:
             thread.start()
         while self._let_one_go():
-            self.steps += 1
+            pass  # it counts
         for thread in threads:
             thread.join(STUCK_SECONDS)
         if self._errors:
@@ -93,6 +93,7 @@ class Scheduler:
             if not self._parked:
                 return False
             chosen = self._choose()
+            self.steps += 1
             self._granted.add(self._parked[chosen].pop(0))
             self._changed.notify_all()
             return True
@@ -134,11 +135,13 @@ class Died(BaseException):
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of an actor's calls: the share of them that fails, and the one it dies at."""
+    """What becomes of an actor's calls: the share of them that fails, the one it dies at, and the
+    step of the scheduler at which everybody does."""
 
     seed: str
     fault_share: float = 0.0
     dies_at: int | None = None
+    ends_at: int | None = None
 
 
 class MortalVolume(SteppedVolume):
@@ -159,7 +162,7 @@ class MortalVolume(SteppedVolume):
     @property
     def is_mortal(self) -> bool:
         """Whether the actor is to die, if it gets that far."""
-        return self._fate.dies_at is not None
+        return (self._fate.dies_at, self._fate.ends_at) != (None, None)
 
     def run(
         self,
@@ -171,6 +174,8 @@ class MortalVolume(SteppedVolume):
         """Wait for this actor's turn, then make the call, or let happen what is due."""
         self._scheduler.step(self._actor)
         self._made += 1
+        ends_at = self._fate.ends_at
+        self.is_dead = self.is_dead or (ends_at is not None and self._scheduler.steps >= ends_at)
         if self.is_dead:
             raise Died
         if self._made == self._fate.dies_at:
