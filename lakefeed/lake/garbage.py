@@ -14,10 +14,10 @@ from facts about the volume:
    than the grace; a younger one may be about to be committed.
 
 `collect` does: commit the new horizon; read head, tags and pins *again*, until the tags rested
-meanwhile; delete what is still unreached, segments before packs. A tag or pin written in between
-either is seen by that second look, or its maker sees the new horizon (see `Lake.pin`). Keeps I3 and
-I6. Commits and checkpoints stay for ever. Nothing is deleted when any of the log, a tag or a pin
-cannot be read.
+meanwhile; make durable what was read; delete what is still unreached, segments before packs. A tag
+or pin written in between either is seen by that second look, or its maker sees the new horizon (see
+`Lake.pin`). Keeps I3 and I6. Commits and checkpoints stay for ever. Nothing is deleted when any of
+the log, a tag or a pin cannot be read.
 """
 
 from __future__ import annotations
@@ -162,6 +162,9 @@ def collect(
         noted = {KEPT: ",".join(map(str, older))} if older else {}
         lake.log.commit(Draft("gc", app=noted), lambda state: changes)
     needed = _needed(lake, now_ns)
+    # Whoever gave up what goes may have died, or failed, before its step was durable.
+    for directory in (layout.LOG, layout.REFS, layout.PINS):
+        lake.volume.sync_directory(directory)
     deleted = deleted_bytes = 0
     for number, file in enumerate(plan.files, 1):
         if file.id not in needed and _unlink(lake.volume, file.path):

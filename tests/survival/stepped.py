@@ -182,7 +182,9 @@ class MortalVolume(SteppedVolume):
             self.is_dead = True
             self._chance.choice((effect, half or effect, lambda: None))()
             raise Died
-        if verb == "close" or self._chance.random() >= self._fate.fault_share:
+        # Where an answer can be misunderstood, more are lost: there are few such calls.
+        share = self._fate.fault_share * (10 if verb in SENT_TWICE else 1)
+        if verb == "close" or self._chance.random() >= share:
             return effect()
         return self._fail(verb, path, effect)
 
