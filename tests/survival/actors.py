@@ -8,16 +8,12 @@ by nothing else: `acting` lets all other errors out.
 from __future__ import annotations
 
 import io
-import itertools
 import random
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from lakefeed import Lake, WriterOptions
-from lakefeed.errors import Conflict, Invalid, NotFound, SnapshotExpired, VolumeFailed
+from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec
@@ -37,102 +33,13 @@ from lakefeed.lake.writer import Writer
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.options import InboxOptions
 from lakefeed.service.threads import Guard, Stopped
-from lakefeed.volume.base import write_file
 from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from tests.service.tools import drop, run_once
-from tests.survival.oracle import Model, Told, shown
-from tests.survival.stepped import MortalVolume, Scheduler
+from tests.survival.oracle import shown
+from tests.survival.world import DIRECTORIES, LONG_SECONDS, MANUAL, NAMES, ROUNDS, World
 
-# Big files get a pack of their own; everything else waits for `flush`.
-MANUAL = WriterOptions(flush_age_seconds=3600.0, merge_after=0, big_bytes=2000)
-NAMES = ("a", "b", "c", "d/e", "d/f", "g/h/i", "g/h/j", "g/k")
-DIRECTORIES = ("d", "g", "g/h", "x", "y")
-# The clock ticks once for every file made: what lay there before the run is old, the rest is not,
-# wherever the clock is set meanwhile.
-TICK_NS = 10**9
-LONG_SECONDS = 20_000
-JUMP_SECONDS = 6_000
-ROUNDS = 3
 DROPPED = 6
-
-
-class Clock:
-    """The file server's clock: a second later for each file made; some seeds set it by hours."""
-
-    def __init__(self, seed: int) -> None:
-        self._numbers = random.Random(f"{seed} clock")
-        self._ticks = itertools.count(2 * JUMP_SECONDS)
-        self._share = self._numbers.choice((0.0, 0.05))
-        self._offset = 0
-
-    def __call__(self) -> int:
-        if self._numbers.random() < self._share:
-            self._offset = self._numbers.choice((-JUMP_SECONDS, 0, JUMP_SECONDS))
-        return (next(self._ticks) + self._offset) * TICK_NS
-
-    def settle(self) -> None:
-        """Go on behind all times that were told, a second a file."""
-        self._share, self._offset = 0.0, JUMP_SECONDS
-
-
-@dataclass
-class World:
-    """One run: the shared volume, what the base holds, what was told, and what becomes of whom."""
-
-    seed: int
-    volume: MemoryVolume
-    clock: Clock
-    home: Path
-    base: Model = field(default_factory=dict)
-    base_number: int = 0
-    told: Told = field(default_factory=Told)
-    scheduler: Scheduler = field(init=False)
-    numbers: random.Random = field(init=False)
-    volumes: dict[str, MortalVolume] = field(default_factory=dict)
-    fault_share: float = 0.0
-    # What a mount was told is durable under its own names, and what it wrote since, in order.
-    promised: dict[str, list[bytes | None]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.numbers = random.Random(f"{self.seed} world")
-        self.scheduler = Scheduler(self.seed)
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether nobody dies, and no call fails."""
-        return not self.fault_share and not any(one.is_mortal for one in self.volumes.values())
-
-    def open(self, actor: str) -> Lake:
-        """Open the lake as this actor; a whole run of it is one process."""
-        return Lake.open(self.volumes[actor])
-
-    def dice(self, *what: object) -> random.Random:
-        """Return the numbers that decide one thing, whoever comes between."""
-        return random.Random(" ".join(map(str, (self.seed, *what))))
-
-
-def world(seed: int, home: Path) -> World:
-    """Return a lake with two runs of segments, an unmerged pack, a tag, and old garbage."""
-    clock = Clock(seed)
-    here = World(seed, MemoryVolume(clock_ns=clock), clock, home)
-    with Lake.create(here.volume) as lake, lake.writer(MANUAL) as writer:
-        for round_ in range(3):
-            for name in NAMES:
-                writer.put(name, f"{name} base {round_}".encode() * 20)
-            if round_ == 1:
-                writer.mkdir("d")
-                writer.mkdir("e", mode=0o700)
-            writer.flush()
-            if round_ < 2:
-                lake.merge_index()
-        lake.tag("kept")
-        here.base, here.base_number = shown(lake.snapshot()), lake.snapshot().number
-    write_file(here.volume, layout.pack_path("0" * 32), b"an orphan")
-    write_file(here.volume, layout.tmp_path("0" * 32), b"left behind")
-    for _ in range(LONG_SECONDS + 2 * JUMP_SECONDS):
-        clock()
-    return here
 
 
 # -- writers ---------------------------------------------------------------------------------------
@@ -144,7 +51,7 @@ def write(here: World, actor: str) -> None:
     options = WriterOptions(flush_age_seconds=3600.0, merge_after=0, codec=codec, big_bytes=2000)
     with here.open(actor) as lake, lake.writer(options) as writer:
         for _ in range(ROUNDS):
-            _fill(writer, numbers, actor)
+            _fill(here, writer, numbers)
             _flush(writer)
 
 
@@ -159,23 +66,25 @@ def write_federated(here: World, actor: str) -> None:
         lakes.writer(MANUAL) as writer,
     ):
         for _ in range(ROUNDS):
-            _fill(writer, numbers, actor, "here/")
+            _fill(here, writer, numbers, "here/")
             _flush(writer)
 
 
 def _fill(
-    writer: Writer | FederatedWriter, numbers: random.Random, actor: str, above: str = ""
+    here: World, writer: Writer | FederatedWriter, numbers: random.Random, above: str = ""
 ) -> None:
     """Do some steps of a batch; what the lake has no place for is left."""
     for step in range(numbers.randint(1, 4)):
         verb = numbers.choice(STEPS)
-        data = f"{actor} {step} {numbers.random()}".encode() * 40
+        data = f"{step} {numbers.random()}".encode() * 40
         names = [above + name for name in numbers.sample(NAMES, 2)]
         names += [above + name for name in numbers.sample(DIRECTORIES, 2)]
         try:
             verb(writer, names, data)
         except (NotFound, Invalid, VolumeFailed):
             continue
+        except Corrupt:
+            assert here.damaged
 
 
 def _flush(writer: Writer | FederatedWriter) -> None:
@@ -286,15 +195,14 @@ def verify_payloads(here: World, actor: str) -> None:
     with here.open(actor) as lake:
         for _ in range(2):
             done = scrub(lake, ScrubOptions(restart=numbers.random() < 0.3))
-            assert done.damaged == ()
+            assert {one.path for one in done.damaged} <= {here.damaged_path}
 
 
 def look_at_all(here: World, actor: str) -> None:
     with here.open(actor) as lake:
         for _ in range(2):
             findings = check(lake, deep=True).findings
-            # Two writers at one moment may make a file and a directory of one name.
-            assert {finding.kind for finding in findings} <= {"shadowed"}, findings
+            assert {finding.kind for finding in findings} <= here.findings, findings
 
 
 def _unless_others(work: Callable[[], object]) -> None:
@@ -321,11 +229,11 @@ def read_pinned(here: World, actor: str) -> None:
                 pin = lake.pin(number, holder=actor, lifetime_seconds=LONG_SECONDS * 1000)
             except SnapshotExpired:
                 continue
-            first = shown(lake.snapshot(number))
+            first = shown(lake.snapshot(number), here.damaged)
             with Lake.open(cached) as fresh:
-                assert shown(fresh.snapshot(number)) == first, f"pinned {number}"
+                assert shown(fresh.snapshot(number), here.damaged) == first, f"pinned {number}"
             lake.refs.unpin(pin)
-        assert shown(lake.snapshot("kept")) == here.base
+        assert shown(lake.snapshot("kept"), here.damaged) == here.base
 
 
 def read_unpinned(here: World, actor: str) -> None:
@@ -333,7 +241,7 @@ def read_unpinned(here: World, actor: str) -> None:
         for _ in range(ROUNDS):
             snapshot = lake.snapshot()
             try:
-                assert shown(snapshot) == shown(snapshot)
+                assert shown(snapshot, here.damaged) == shown(snapshot, here.damaged)
             except SnapshotExpired:
                 assert snapshot.number < lake.log.head().horizon
 
@@ -347,7 +255,7 @@ def move_tag(here: World, actor: str) -> None:
                 lake.tag("moving", number, move=True)
             except SnapshotExpired:
                 continue
-            shown(lake.snapshot("moving"))
+            shown(lake.snapshot("moving"), here.damaged)
             if numbers.random() < 0.3:
                 lake.refs.delete("moving")
 
@@ -391,21 +299,3 @@ def acting(here: World, actor: str) -> None:
         # Whatever its end looks like from inside.
         if not here.volumes[actor].is_dead:
             raise
-
-
-class Inline:
-    """An executor without threads: the scheduler knows one for each actor."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def submit(self, action: Callable[..., object], *arguments: object) -> Future[object]:
-        future: Future[object] = Future()
-        try:
-            future.set_result(action(*arguments))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, *, cancel_futures: bool = False) -> None:
-        pass

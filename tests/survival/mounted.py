@@ -18,7 +18,7 @@ from lakefeed import Lake
 from lakefeed.adapters.fuse.nodes import ROOT
 from lakefeed.errors import LakefeedError, NotFound, VolumeFailed
 from tests.fuse.scenes import Here, serving
-from tests.survival.actors import DIRECTORIES, NAMES, ROUNDS, World
+from tests.survival.world import DIRECTORIES, NAMES, ROUNDS, World
 
 OWN = ("own 1", "own 2", "own 3")
 
@@ -37,7 +37,7 @@ async def _serve(here: World, lake: Lake, numbers: random.Random) -> None:
                     await _change(here, scene, numbers, data)
                 except pyfuse3.FUSEError as refused:
                     # No such file, or another kind of one. EIO says that the lake is damaged.
-                    assert refused.errno != errno.EIO or here.fault_share
+                    assert refused.errno != errno.EIO or here.fault_share or here.damaged
                 except VolumeFailed:
                     assert here.fault_share
             try:

@@ -30,19 +30,11 @@ from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import small_groups
 from tests.service.tools import waiting
-from tests.survival.actors import (
-    ACTORS,
-    DROPPED,
-    Inline,
-    World,
-    acting,
-    fill_inbox,
-    take_once,
-    world,
-)
+from tests.survival.actors import ACTORS, DROPPED, acting, fill_inbox, take_once
 from tests.survival.lakes import audit, raw_files
 from tests.survival.oracle import Model, check_same, check_shown, replayed, shown, telling
 from tests.survival.stepped import Fate, MortalVolume
+from tests.survival.world import Inline, World, world
 
 if find_spec("pyfuse3") and find_spec("trio"):
     from tests.survival.mounted import check_promised, mount
@@ -89,9 +81,9 @@ def explore(seed: int, home: Path) -> World:
 def judge(here: World) -> None:
     with Lake.open(here.volume) as lake:
         models = replayed(lake, here.told, here.base, here.base_number)
-        check_shown(lake, models)
-        head = audit(here.volume, allowed={"shadowed"})
-        assert shown(lake.snapshot("kept")) == here.base
+        check_shown(lake, models, here.damaged)
+        head = audit(here.volume, allowed=here.findings)
+        assert shown(lake.snapshot("kept"), here.damaged) == here.base
         check_inbox(here, lake)
         check_promised(here, lake)
         if here.is_calm:
@@ -104,8 +96,8 @@ def judge(here: World) -> None:
         with pytest.raises(NotFound):
             lake.volume.stat(layout.pack_path("0" * 32))
         rebuild_index(lake)
-        assert shown(lake.snapshot()) == models[head]
-        assert shown(lake.snapshot("kept")) == here.base
+        assert shown(lake.snapshot(), here.damaged) == models[head]
+        assert shown(lake.snapshot("kept"), here.damaged) == here.base
     check_without_log(here, models[head])
 
 
@@ -119,7 +111,7 @@ def check_without_log(here: World, wanted: Model) -> None:
         os.utime(copy / path, ns=(time_ns, time_ns))
     rebuild_log(PosixVolume(copy))
     with Lake.open(copy) as lake:
-        check_same(shown(lake.snapshot()), wanted, "log written anew")
+        check_same(shown(lake.snapshot(), here.damaged), wanted, "log written anew")
 
 
 def check_inbox(here: World, lake: Lake) -> None:

@@ -1,0 +1,148 @@
+"""Where actors meet: one volume, a base to start from, and what is to become of whom.
+
+All of it follows from the seed: what is damaged, how the server's clock goes, how many calls fail.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lakefeed import Lake, WriterOptions
+from lakefeed.lake import layout
+from lakefeed.volume.base import write_file
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import damage
+from tests.survival.oracle import Damage, Model, Told, shown
+from tests.survival.stepped import MortalVolume, Scheduler
+
+# Big files get a pack of their own; everything else waits for `flush`.
+MANUAL = WriterOptions(flush_age_seconds=3600.0, merge_after=0, big_bytes=2000)
+NAMES = ("a", "b", "c", "d/e", "d/f", "g/h/i", "g/h/j", "g/k")
+DIRECTORIES = ("d", "g", "g/h", "x", "y")
+# The clock ticks once for every file made: what lay there before the run is old, the rest is not,
+# wherever the clock is set meanwhile.
+TICK_NS = 10**9
+LONG_SECONDS = 20_000
+JUMP_SECONDS = 6_000
+ROUNDS = 3
+
+
+class Clock:
+    """The file server's clock: a second later for each file made; some seeds set it by hours."""
+
+    def __init__(self, seed: int) -> None:
+        self._numbers = random.Random(f"{seed} clock")
+        self._ticks = itertools.count(2 * JUMP_SECONDS)
+        self._share = self._numbers.choice((0.0, 0.05))
+        self._offset = 0
+
+    def __call__(self) -> int:
+        if self._numbers.random() < self._share:
+            self._offset = self._numbers.choice((-JUMP_SECONDS, 0, JUMP_SECONDS))
+        return (next(self._ticks) + self._offset) * TICK_NS
+
+    def settle(self) -> None:
+        """Go on behind all times that were told, a second a file."""
+        self._share, self._offset = 0.0, JUMP_SECONDS
+
+
+@dataclass
+class World:
+    """One run: the shared volume, what the base holds, what was told, and what becomes of whom."""
+
+    seed: int
+    volume: MemoryVolume
+    clock: Clock
+    home: Path
+    base: Model = field(default_factory=dict)
+    base_number: int = 0
+    told: Told = field(default_factory=Told)
+    scheduler: Scheduler = field(init=False)
+    numbers: random.Random = field(init=False)
+    volumes: dict[str, MortalVolume] = field(default_factory=dict)
+    fault_share: float = 0.0
+    # The payload that is damaged, and the path it was put under.
+    damaged: frozenset[Damage] = frozenset()
+    damaged_path: str = ""
+    # What a mount was told is durable under its own names, and what it wrote since, in order.
+    promised: dict[str, list[bytes | None]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.numbers = random.Random(f"{self.seed} world")
+        self.scheduler = Scheduler(self.seed)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nobody dies, and no call fails."""
+        return not self.fault_share and not any(one.is_mortal for one in self.volumes.values())
+
+    @property
+    def findings(self) -> set[str]:
+        """What fsck may find: two writers at one moment may make a file and a directory of one
+        name, and the payload that is damaged is."""
+        return {"shadowed", "payload"} if self.damaged else {"shadowed"}
+
+    def open(self, actor: str) -> Lake:
+        """Open the lake as this actor; a whole run of it is one process."""
+        return Lake.open(self.volumes[actor])
+
+    def dice(self, *what: object) -> random.Random:
+        """Return the numbers that decide one thing, whoever comes between."""
+        return random.Random(" ".join(map(str, (self.seed, *what))))
+
+
+def world(seed: int, home: Path) -> World:
+    """Return a lake with two runs of segments, an unmerged pack, a tag, and old garbage."""
+    clock = Clock(seed)
+    here = World(seed, MemoryVolume(clock_ns=clock), clock, home)
+    with Lake.create(here.volume) as lake, lake.writer(MANUAL) as writer:
+        for round_ in range(3):
+            for name in NAMES:
+                writer.put(name, f"{name} base {round_}".encode() * 20)
+            if round_ == 1:
+                writer.mkdir("d")
+                writer.mkdir("e", mode=0o700)
+            writer.flush()
+            if round_ < 2:
+                lake.merge_index()
+        lake.tag("kept")
+        here.base, here.base_number = shown(lake.snapshot()), lake.snapshot().number
+    write_file(here.volume, layout.pack_path("0" * 32), b"an orphan")
+    write_file(here.volume, layout.tmp_path("0" * 32), b"left behind")
+    if here.numbers.random() < 0.2:
+        _damage(here, here.numbers.choice(NAMES))
+    for _ in range(LONG_SECONDS + 2 * JUMP_SECONDS):
+        clock()
+    return here
+
+
+def _damage(here: World, name: str) -> None:
+    """Change a byte of a file's payload: nobody may give it out, and all else stays as it is."""
+    with Lake.open(here.volume) as lake:
+        row = lake.snapshot().stat(name)
+    damage(here.volume, layout.pack_path(row.pack), row.offset)
+    here.volume.sync_directory(layout.pack_directory(row.pack))
+    here.damaged, here.damaged_path = frozenset({(row.size, row.crc32c)}), name
+
+
+class Inline:
+    """An executor without threads: the scheduler knows one for each actor."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, action: Callable[..., object], *arguments: object) -> Future[object]:
+        future: Future[object] = Future()
+        try:
+            future.set_result(action(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, *, cancel_futures: bool = False) -> None:
+        pass
