@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from lakefeed import Lake, WriterOptions
@@ -135,7 +136,8 @@ def take_in(here: World, actor: str) -> None:
 
 def take_once(here: World, lake: Lake) -> None:
     root = here.home / "inbox"
-    options = InboxOptions(str(root), "in", quiet_seconds=0.0, threads=1, pack_files=2)
+    options = InboxOptions(str(root), "in", quiet_seconds=0.0, threads=1, pack_files=2,
+                           keep=here.keeps)  # fmt: skip
     guard = Guard()
     guard.allow(True)
     run_once(Inbox(lake, options, guard, lambda outcome: None))
@@ -146,6 +148,19 @@ def fill_inbox(here: World) -> None:
     (here.home / "inbox").mkdir(parents=True)
     for number in range(DROPPED):
         drop(here.home / "inbox", f"{number % 2}/{number}", b"dropped %d" % number)
+
+
+def clear(here: World, actor: str) -> None:
+    """Delete what came through the inbox: it must not come again."""
+    numbers = here.dice(actor)
+    for _ in range(ROUNDS):
+        with here.open(actor) as lake, lake.writer(MANUAL) as writer:
+            snapshot = lake.snapshot()
+            for path in snapshot.directories(["in/0"]):
+                for row in snapshot.ls(path):
+                    if numbers.random() < 0.5:
+                        writer.delete(row.path)
+            _flush(writer)
 
 
 # -- maintenance -----------------------------------------------------------------------------------
@@ -249,15 +264,35 @@ def read_unpinned(here: World, actor: str) -> None:
 def move_tag(here: World, actor: str) -> None:
     numbers = here.dice(actor)
     with here.open(actor) as lake:
-        for _ in range(ROUNDS):
+        for round_ in range(2 * ROUNDS):
             number = numbers.randint(here.base_number, lake.snapshot().number)
+            name = numbers.choice(("moving", f"tag-{round_}"))
             try:
-                lake.tag("moving", number, move=True)
+                with _in_doubt(here, name):
+                    lake.tag(name, number, move=name == "moving")
+                    here.tagged[name] = number
             except SnapshotExpired:
                 continue
-            shown(lake.snapshot("moving"), here.damaged)
+            if name in here.in_doubt:
+                continue
+            shown(lake.snapshot(name), here.damaged)
             if numbers.random() < 0.3:
-                lake.refs.delete("moving")
+                with _in_doubt(here, name):
+                    lake.refs.delete(name)
+                    here.tagged[name] = None
+
+
+@contextmanager
+def _in_doubt(here: World, name: str) -> Iterator[None]:
+    """Nobody knows what became of a tag whose change fails, or is the last thing somebody does."""
+    here.in_doubt.add(name)
+    with suppress(VolumeFailed):
+        try:
+            yield
+        except SnapshotExpired:
+            here.in_doubt.discard(name)
+            raise
+        here.in_doubt.discard(name)
 
 
 # -- all of them -----------------------------------------------------------------------------------
@@ -271,6 +306,7 @@ ACTORS: dict[str, Act] = {
     "mv": move_out,
     "replica 1": take_in,
     "replica 2": take_in,
+    "cleaner": clear,
     "merge 1": merge,
     "merge 2": merge,
     "compaction 1": rewrite,

@@ -85,6 +85,7 @@ def judge(here: World) -> None:
         head = audit(here.volume, allowed=here.findings)
         assert shown(lake.snapshot("kept"), here.damaged) == here.base
         check_inbox(here, lake)
+        check_tags(here, lake)
         check_promised(here, lake)
         if here.is_calm:
             left = {entry.name for entry in lake.volume.list(layout.TMP)}
@@ -115,11 +116,19 @@ def check_without_log(here: World, wanted: Model) -> None:
 
 
 def check_inbox(here: World, lake: Lake) -> None:
-    """Each file that was dropped left the inbox, and was in one commit."""
-    assert waiting(here.home / "inbox") == []
+    """Each file that was dropped was in one commit, and left the inbox if it is not kept."""
+    paths = [f"{number % 2}/{number}" for number in range(DROPPED)]
+    assert waiting(here.home / "inbox") == (sorted(paths) if here.keeps else [])
     batches = [commit.app["batch"] for commit in lake.history() if commit.operation == "inbox"]
     taken = Counter(path for batch in batches for path in here.told.taken[batch])
-    assert taken == {f"in/{number % 2}/{number}": 1 for number in range(DROPPED)}
+    assert taken == {f"in/{path}": 1 for path in paths}
+
+
+def check_tags(here: World, lake: Lake) -> None:
+    """What was said of a tag is so; what they show is compared with the log's replay."""
+    there = {tag.name: tag.snapshot for tag in lake.refs.tags()}
+    told = {name: number for name, number in here.tagged.items() if name not in here.in_doubt}
+    assert {name: there.get(name) for name in told} == told
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,11 @@ class World:
     numbers: random.Random = field(init=False)
     volumes: dict[str, MortalVolume] = field(default_factory=dict)
     fault_share: float = 0.0
+    # Whether the inbox keeps what was taken in.
+    keeps: bool = False
+    # Tags that were made or deleted, None, and those of which nobody knows.
+    tagged: dict[str, int | None] = field(default_factory=dict)
+    in_doubt: set[str] = field(default_factory=set)
     # The payload that is damaged, and the path it was put under.
     damaged: frozenset[Damage] = frozenset()
     damaged_path: str = ""
@@ -114,6 +119,7 @@ def world(seed: int, home: Path) -> World:
         here.base, here.base_number = shown(lake.snapshot()), lake.snapshot().number
     write_file(here.volume, layout.pack_path("0" * 32), b"an orphan")
     write_file(here.volume, layout.tmp_path("0" * 32), b"left behind")
+    here.keeps = here.numbers.random() < 0.3
     if here.numbers.random() < 0.2:
         _damage(here, here.numbers.choice(NAMES))
     for _ in range(LONG_SECONDS + 2 * JUMP_SECONDS):
