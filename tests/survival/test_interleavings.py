@@ -45,8 +45,8 @@ else:
 
 pytestmark = pytest.mark.slow
 
-FIRST, END = map(int, os.environ.get("LAKEFEED_SEEDS", "0:20").split(":"))
-SEEDS_PER_TEST = 5
+FIRST, END = map(int, os.environ.get("LAKEFEED_SEEDS", "0:16").split(":"))
+SEEDS_PER_TEST = 4
 # An actor makes a few hundred calls.
 DEATHS = range(1, 400)
 ENDS = range(1, 3000)
