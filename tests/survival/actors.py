@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from lakefeed import Lake, WriterOptions
+from lakefeed.cli.repair import _look
 from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.pack import Meta
@@ -25,10 +26,11 @@ from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.federated_writer import FederatedWriter
 from lakefeed.lake.federation import Federation
+from lakefeed.lake.findings import silent
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.mounts import Mount, checked
 from lakefeed.lake.repacking import CopyOptions
-from lakefeed.lake.repair import damaged_head, rebuild_index
+from lakefeed.lake.repair import rebuild_index
 from lakefeed.lake.scrub import ScrubOptions, scrub
 from lakefeed.lake.writer import Writer
 from lakefeed.service.inbox import Inbox
@@ -196,11 +198,14 @@ def sweep(here: World, actor: str) -> None:
 
 
 def repair(here: World, actor: str) -> None:
-    """Look for damage, of which there is none, and rebuild the index all the same."""
+    """Look for what can be mended, which is nothing, and rebuild the index all the same."""
     numbers = here.dice(actor)
     with here.open(actor) as lake:
         for _ in range(2):
-            assert damaged_head(here.volumes[actor]) is None
+            found = _look(here.volumes[actor], silent)
+            assert (found.log, found.head, found.index, found.checkpoints) == (
+                False, None, False, (),
+            ), found  # fmt: skip
             if numbers.random() < 0.7:
                 _unless_others(lambda: rebuild_index(lake))
 
