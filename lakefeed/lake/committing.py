@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from lakefeed.errors import Conflict, Invalid
+from lakefeed.errors import Conflict, Invalid, NotFound
 from lakefeed.format.commit import Changes, State
 from lakefeed.format.pack import Meta, PackSealed, PackWriter
 from lakefeed.format.rows import Codec, Kind, Row, rows_from_table
@@ -102,7 +102,7 @@ class Committer:
                 if isinstance(op, Delete) and op.seq is not None}  # fmt: skip
         if not seen:
             return
-        now = self._locate(state, list(seen))["seq"].to_pylist()
+        now = self._look_up(state, list(seen))["seq"].to_pylist()
         for path, found in zip(seen, now, strict=True):
             if found != seen[path]:
                 raise Conflict(f"delete {path!r}", expected=f"the version of commit {seen[path]}",
@@ -112,7 +112,7 @@ class Committer:
         """Return the references with each row as `state` has it."""
         if not origins:
             return {}
-        table = self._locate(state, [op.origin for op in origins.values()])
+        table = self._look_up(state, [op.origin for op in origins.values()])
         there = np.asarray(table["path"].is_valid()).tolist()
         found = iter(rows_from_table(table.filter(table["path"].is_valid())))
         current: dict[str, Refer] = {}
@@ -125,6 +125,17 @@ class Committer:
                 )
             current[path] = replace(op, row=row)
         return current
+
+    def _look_up(self, state: State, paths: list[str]) -> pa.Table:
+        """Return the rows of paths; _OriginsMoved where files of the state were replaced, and
+        collected, before they were read: then it is the newest no more."""
+        try:
+            return self._locate(state, paths)
+        except NotFound:
+            newest = self._log.head()
+            if newest.number == state.number:
+                raise
+            raise _OriginsMoved(newest) from None
 
     def _write(self, operations: dict[str, Operation], base: State) -> PackSealed | None:
         small = {path: op for path, op in operations.items() if not isinstance(op, Sealed)}
@@ -204,7 +215,7 @@ def tombstone(path: str, now_ns: int) -> Row:
 
 
 class _OriginsMoved(Exception):
-    """The plan's origins differ in `state`: write the pack again."""
+    """The plan's origins differ in `state`, or have to be looked up there: write the pack again."""
 
     def __init__(self, state: State) -> None:
         super().__init__(f"origins moved by commit {state.number}")

@@ -9,11 +9,11 @@ import pytest
 from lakefeed.errors import Conflict, VolumeFailed
 from lakefeed.format.commit import Changes
 from lakefeed.lake import layout
-from lakefeed.lake.garbage import stored_files
+from lakefeed.lake.garbage import Retention, collect, stored_files
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import QUIET, contents, new_lake, write
+from tests.lake.tools import QUIET, compact, contents, new_lake, write
 from tests.support.faulty import FaultyVolume
 
 
@@ -54,3 +54,15 @@ def test_what_cannot_be_removed_either_does_not_hide_what_failed(
         with pytest.raises(VolumeFailed, match="sync"):
             writer.flush()
     assert len([*stored_files(inner)]) == 1  # an orphan, for garbage collection
+
+
+def test_a_rename_outlives_the_snapshot_that_it_is_looked_up_in() -> None:
+    with new_lake() as lake, Lake.open(lake.volume) as other, lake.writer(QUIET) as writer:
+        write(lake, {"a": b"1"})
+        writer.rename("a", "b")
+        write(other, {"0": b"2", "z": b"3"})
+        lake.log.head()
+        compact(other)
+        collect(other, Retention(keep_seconds=0, grace_seconds=0))
+        writer.flush()
+        assert contents(lake.snapshot()) == {"0": b"2", "b": b"1", "z": b"3"}
