@@ -1,7 +1,8 @@
 """Leases: who does background work, so that others need not do it at the same time.
 
-A lease only saves work. Nothing is safe because somebody holds one; the commit is the fence. Still
-it should rarely be held twice, so it is taken by the one call that a volume does atomically:
+A lease only saves work. Nothing is safe because somebody holds one; the commit is the fence (but
+for a repair of the log, which no commit can fence, and which lasts a few calls). Still it should
+rarely be held twice, so it is taken by the one call that a volume does atomically:
 
 1. `leases/<name>.json` says who holds it, with which *token*, until when by the server's clock.
 2. It ran out: link `leases/<name>.<token + 1>.json`. Whoever links it is the next holder; nobody

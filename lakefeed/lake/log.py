@@ -146,7 +146,8 @@ class Log:
             # A torn head (a server that acknowledged what it lost) must not brick the lake. With
             # commits after it, it is no head, and an old state must not pass for the newest.
             if self._exists(number + 1):
-                raise
+                # Or one that a repair moved away, and others took its number: that one is sound.
+                return self.read(number)
             _logger.warning("ignoring a damaged commit: %s", error)
             return None
 

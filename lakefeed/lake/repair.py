@@ -39,8 +39,10 @@ from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Progress, silent
 from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.leases import Leases
 from lakefeed.lake.log import CHECKPOINT_EVERY, Draft, Log
 from lakefeed.lake.rebuilding import Rebuilt, rebuild_state, with_horizon
+from lakefeed.lake.refs import Refs
 from lakefeed.lake.scan import scan
 from lakefeed.lake.segments import discard_segments, write_segments
 from lakefeed.volume.base import Volume, read_file, write_file
@@ -49,6 +51,8 @@ from lakefeed.volume.base import Volume, read_file, write_file
 RUNS_MAX = 64
 _CACHE_BYTES = 32 << 20
 AUTHOR = "repair"
+# A call fails after ten minutes (`--timeout`). So long the next repair waits for one that died.
+ALONE_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +84,32 @@ def damaged_head(volume: Volume) -> int | None:
 def quarantine_head(volume: Volume, number: int) -> str:
     """Move a damaged newest commit out of the way; return where it is now.
 
-    Conflict when another repair was faster and the commit of that number is sound.
+    Conflict when another repair is at work, or was faster and that commit is sound or gone.
     """
     path = layout.commit_path(number)
-    sound = Conflict(f"commit {number} of {volume.name}", expected="a damaged one",
-                     found="a sound one", hint="look again: lakefeed fsck")  # fmt: skip
-    # A sound one that is away for a moment could be overtaken by another commit of its number.
-    if _is_sound(volume, path):
-        raise sound
-    with _quarantine(volume) as place:
+    # While it is there, no other commit takes its number, and only repairs move it: one at a time.
+    with _alone(volume), _quarantine(volume) as place:
+        if _is_sound(volume, path):
+            raise Conflict(f"commit {number} of {volume.name}", expected="a damaged one",
+                           found="a sound one, or none",
+                           hint="look again: lakefeed fsck")  # fmt: skip
         moved = f"{place}/{path.rpartition('/')[2]}"
         volume.replace(path, moved)
-        if _is_sound(volume, moved):
-            volume.link(moved, path)
-            raise sound
         with suppress(NotFound):
             # A checkpoint of a commit that never was would bring its state back.
             volume.replace(layout.checkpoint_path(number), f"{moved}.checkpoint")
     return moved
+
+
+@contextmanager
+def _alone(volume: Volume) -> Iterator[None]:
+    """Be the only repair of the log while the block runs; Conflict names the one that is."""
+    leases = Leases(volume, Refs(volume).server_time_ns)
+    lease = leases.acquire("repair", layout.new_id(), ALONE_SECONDS)
+    try:
+        yield
+    finally:
+        leases.release(lease)
 
 
 def quarantine_checkpoints(volume: Volume, paths: Iterable[str]) -> str:
@@ -120,10 +132,13 @@ def _quarantine(volume: Volume) -> Iterator[str]:
 
 
 def _is_sound(volume: Volume, path: str) -> bool:
+    """Tell whether a commit is sound, or was moved away already."""
     try:
         decode_commit(read_file(volume, path), path)
     except (Corrupt, Invalid):
         return False
+    except NotFound:
+        pass  # another repair was faster
     return True
 
 

@@ -1,4 +1,4 @@
-"""A lake is mended from its packs: its newest commit, its index, its log."""
+"""A lake is mended from its packs: its index, its log."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
+from lakefeed.errors import Corrupt, NotFound, VolumeFailed
 from lakefeed.lake import layout, repair
 from lakefeed.lake.check import check
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.repair import damaged_head, quarantine_head, rebuild_index, rebuild_log
+from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import (
     QUIET,
@@ -24,7 +24,6 @@ from tests.lake.tools import (
     contents,
     damage,
     new_lake,
-    put_bytes,
     write,
 )
 from tests.support.faulty import FaultyVolume, Mode, every_fault
@@ -33,39 +32,6 @@ from tests.support.faulty import FaultyVolume, Mode, every_fault
 def clean(lake: Lake) -> None:
     report = check(lake, deep=True)
     assert report.clean, report.findings
-
-
-# -- the newest commit -----------------------------------------------------------------------------
-
-
-def test_a_damaged_newest_commit_is_moved_away_and_the_lake_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with new_lake() as lake:
-        write(lake, {"a": b"1"})
-        write(lake, {"b": b"2"})
-        assert damaged_head(lake.volume) is None
-        put_bytes(lake.volume, layout.commit_path(2), b"\0" * 100)
-    with Lake.open(lake.volume) as lake:
-        with pytest.raises(Corrupt):
-            write(lake, {"c": b"3"})
-        assert damaged_head(lake.volume) == 2
-        moved = quarantine_head(lake.volume, 2)
-        assert lake.volume.stat(moved).size == 100
-        assert damaged_head(lake.volume) is None
-        assert write(lake, {"c": b"3"}) == 2
-        assert contents(lake.snapshot()) == {"a": b"1", "c": b"3"}
-        # A second repair that had looked at the same time moves nothing,
-        with monkeypatch.context() as patched, pytest.raises(Conflict, match="sound"):
-            patched.setattr(lake.volume, "replace", None)
-            quarantine_head(lake.volume, 2)
-        # or puts back what came between its look and its move.
-        looks = iter([False, True])
-        with monkeypatch.context() as patched, pytest.raises(Conflict, match="sound"):
-            patched.setattr(repair, "_is_sound", lambda *_: next(looks))
-            quarantine_head(lake.volume, 2)
-        assert contents(lake.snapshot()) == {"a": b"1", "c": b"3"}
-        clean(lake)
 
 
 # -- segments --------------------------------------------------------------------------------------

@@ -1,0 +1,84 @@
+"""A damaged newest commit is moved out of the way, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lakefeed.errors import Conflict, Corrupt
+from lakefeed.lake import layout, repair
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Log
+from lakefeed.lake.repair import damaged_head, quarantine_head
+from lakefeed.volume.base import Volume
+from tests.lake.test_repair import clean
+from tests.lake.tools import contents, new_lake, put_bytes, write
+
+
+def test_a_damaged_newest_commit_is_moved_away_and_the_lake_goes_on() -> None:
+    with torn_lake() as lake:
+        with pytest.raises(Corrupt):
+            write(lake, {"c": b"3"})
+        assert damaged_head(lake.volume) == 2
+        moved = quarantine_head(lake.volume, 2)
+        assert lake.volume.stat(moved).size == 100
+        assert damaged_head(lake.volume) is None
+        # A second repair that had looked at the same time moves nothing.
+        with pytest.raises(Conflict, match="or none"):
+            quarantine_head(lake.volume, 2)
+        assert write(lake, {"c": b"3"}) == 2
+        with pytest.raises(Conflict, match="a sound one"):
+            quarantine_head(lake.volume, 2)
+        assert contents(lake.snapshot()) == {"a": b"1", "c": b"3"}
+        clean(lake)
+
+
+@contextmanager
+def torn_lake() -> Iterator[Lake]:
+    """Make a lake whose second and newest commit is damaged."""
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        write(lake, {"b": b"2"})
+        assert damaged_head(lake.volume) is None
+        put_bytes(lake.volume, layout.commit_path(2), b"\0" * 100)
+    with Lake.open(lake.volume) as lake:
+        yield lake
+
+
+def test_of_two_repairs_one_moves_the_damaged_commit_and_the_other_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Between the look of one and its move, another could make room for a sound commit.
+    with torn_lake() as lake:
+        sound = repair._is_sound
+
+        def slow(volume: Volume, path: str) -> bool:
+            found = sound(volume, path)
+            monkeypatch.setattr(repair, "_is_sound", sound)
+            with pytest.raises(Conflict, match="has it"):
+                quarantine_head(volume, 2)
+            return found
+
+        monkeypatch.setattr(repair, "_is_sound", slow)
+        quarantine_head(lake.volume, 2)
+        assert write(lake, {"c": b"3"}) == 2
+        clean(lake)
+
+
+def test_who_saw_a_commit_that_a_repair_moved_away_sees_those_that_came_instead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with torn_lake() as lake:
+        log, exists = Log(lake.volume), Log._exists
+
+        def late(self: Log, number: int) -> bool:
+            monkeypatch.setattr(Log, "_exists", exists)
+            quarantine_head(lake.volume, 2)
+            write(lake, {"c": b"3"})
+            write(lake, {"d": b"4"})
+            return exists(self, number)
+
+        monkeypatch.setattr(Log, "_exists", late)
+        assert log.head().number == 3
