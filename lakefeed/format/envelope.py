@@ -73,7 +73,8 @@ def unseal(data: bytes, kind: str, subject: str) -> Fields:
     return fields
 
 
-_ID = re.compile(r"[0-9a-f]{32}")
+ID_PATTERN = "[0-9a-f]{32}"
+_ID = re.compile(ID_PATTERN)
 
 
 def is_id(text: object) -> bool:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from lakefeed.errors import Corrupt
 from lakefeed.format import bridge
+from lakefeed.format.envelope import ID_PATTERN
 
 
 class Kind(IntEnum):
@@ -231,6 +232,7 @@ def extents_from_file(table: pa.Table, own_pack: str, subject: str) -> pa.Table:
 def _extents(table: pa.Table, own_pack: str, subject: str) -> dict[str, pa.Array | pa.ChunkedArray]:
     """Return kinds, codecs, packs and lengths in memory shape."""
     pack = table["pack"]
+    _check_ids(pack, subject)
     if pack.null_count == len(table):
         pack = pa.chunked_array([bridge.repeated(own_pack, len(table))])
     elif pack.null_count:
@@ -247,6 +249,15 @@ def _extents(table: pa.Table, own_pack: str, subject: str) -> dict[str, pa.Array
         "pack": pack,
         "length": length,
     }
+
+
+def _check_ids(packs: pa.ChunkedArray, subject: str) -> None:
+    """Raise Corrupt unless all are ids: they become names of files, and lead nowhere else."""
+    for chunk in packs.chunks:
+        known = pc.match_substring_regex(chunk.dictionary, f"^{ID_PATTERN}$")
+        if not pc.all(known, min_count=0).as_py():
+            found = chunk.dictionary.filter(pc.invert(known))[0].as_py()
+            raise Corrupt(f"{subject}, column pack", expected="an id", found=repr(found)[:80])
 
 
 def _codes(words: pa.ChunkedArray, names: list[str], subject: str) -> pa.ChunkedArray:

@@ -248,6 +248,26 @@ def test_words_that_are_no_text_are_corrupt(column: str) -> None:
     assert reader.kinds(0) == (None if column == "kind" else {"file"})
 
 
+@pytest.mark.parametrize("name", ["../other/packs/01/0123", OTHER_ID + "\n", OTHER_ID.upper(), ""])
+def test_a_pack_that_a_row_names_is_an_id_and_no_way_out_of_the_lake(name: str) -> None:
+    table = rows_format.to_file(rows_format.table_from_rows(ROWS[:3]), PACK_ID, 1)
+    at = table.column_names.index("pack")
+    words = pa.array([None, OTHER_ID, name], pa.string())
+    sink = Sink()
+    sink.write([MAGIC])
+    writer = ColumnsWriter(sink.write, len(MAGIC), {})
+    writer.add(table.set_column(at, rows_format.FILE_SCHEMA.field(at), words))
+    writer.close()
+    stored = reader_of(bytes(sink.data)).read(0, 1)
+    for shape in (
+        lambda: rows_format.from_file(stored, PACK_ID, 1, "test"),
+        lambda: rows_format.extents_from_file(stored, PACK_ID, "test"),
+    ):
+        with pytest.raises(Corrupt, match="test, column pack, expected an id") as caught:
+            shape()
+        assert caught.value.found == repr(name)
+
+
 @pytest.mark.parametrize("noise", [b"", b"\0" * 500, b"\xff" * 500, bytes(range(256)) * 2])
 def test_a_sealed_footer_that_is_no_parquet_is_corrupt(noise: bytes) -> None:
     def change(footer: bytearray) -> None:
