@@ -248,13 +248,14 @@ class _Job:
             nonlocal done
             # Locals and no calls: for small files this loop is most of the time of `get_many`.
             read_at, order, codec, checksum = file.read_at, self._order, self._codec, self._crc32c
-            results, reads = self.results, self._reads
+            results, reads, size = self.results, self._reads, self._size
             columns = (reads.offset, reads.length, reads.start, reads.end)
             todo = zip(*(column[done:end] for column in columns), strict=True)
             for base, total, first, last in todo:
                 data = read_at(base, total)
                 at = order[first]
-                if last - first == 1 and not codec[at] and crc32c(data) == checksum[at]:
+                alone = last - first == 1 and total == size[at]
+                if alone and not codec[at] and crc32c(data) == checksum[at]:
                     results[at] = data
                 else:
                     self._unpack(file, data, base, order[first:last])
@@ -270,7 +271,8 @@ class _Job:
         for at in positions:
             start = self._offset[at] - base
             stored = data[start : start + self._length[at]]
-            if self._codec[at] or crc32c(stored) != self._crc32c[at]:
+            sound = len(stored) == self._size[at] and crc32c(stored) == self._crc32c[at]
+            if self._codec[at] or not sound:
                 stored = self._decoded(file, stored, at)
             self.results[at] = stored
 

@@ -15,11 +15,16 @@ from hypothesis import strategies as st
 
 from lakefeed.errors import Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
 from lakefeed.format.checksum import crc32c
+from lakefeed.format.commit import Changes
+from lakefeed.format.pack import Meta, PackWriter
+from lakefeed.format.payload import Payload, encode
 from lakefeed.format.rows import Codec
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.lake.packing import new_pack
 from lakefeed.lake.query import Query
 from lakefeed.lake.reader import Extents, plan_reads
 from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES
@@ -295,3 +300,21 @@ def test_a_snapshot_whose_index_is_gone_is_expired() -> None:
             for read in (lambda: old.get("a"), old.ls, lambda: list(old.scan())):
                 with pytest.raises(SnapshotExpired, match="it was garbage collected"):
                     read()
+
+
+@pytest.mark.parametrize("others", [[], ["b"]])
+def test_bytes_that_are_fewer_than_a_row_says_are_corrupt_whatever_their_checksum(
+    others: list[str],
+) -> None:
+    short = Payload(b"abcde", 10, Codec.NONE, crc32c(b"abcde"))
+
+    def fill(writer: PackWriter, now_ns: int) -> None:
+        writer.add("a", short, Meta(now_ns))
+        writer.add("b", encode(b"whole"), Meta(now_ns))
+
+    with new_lake() as lake:
+        sealed = new_pack(lake.volume, 0, fill)
+        lake.log.commit(Draft("write"), lambda state: Changes(add_packs=(sealed,)))
+        with pytest.raises(Corrupt, match="a, expected 10 bytes with checksum"):
+            lake.snapshot().get_many(["a", *others])
+        assert lake.snapshot().get("b") == b"whole"
