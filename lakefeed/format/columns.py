@@ -284,8 +284,7 @@ class ColumnsReader:
             return nothing if columns is None else nothing.select(columns)
         base = groups.offset[start]
         stop = groups.offset[end - 1] + groups.length[end - 1]
-        data = self._read_at(base, stop - base)
-        view = memoryview(data)
+        view = memoryview(data := self._read_at(base, stop - base))
         for number in range(start, end):
             at = groups.offset[number] - base
             found = crc32c(view[at : at + groups.length[number]])
@@ -339,7 +338,8 @@ def _ordered(groups: Groups, end: int) -> bool:
 def _counted(groups: Groups, metadata: Any) -> bool:
     """Tell whether the row counts are those of the Parquet footer; no rows is one empty group."""
     counts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    return groups.rows == (counts or [0]) and sum(counts) == metadata.num_rows
+    same = groups.rows == (counts or [0]) and sum(counts) == metadata.num_rows
+    return same and max(groups.rows) <= GROUP_ROWS  # a kilobyte may say that it is a billion rows
 
 
 class _Overlay(io.RawIOBase):

@@ -12,6 +12,7 @@ import pytest
 from crc32c import crc32c
 
 from lakefeed.errors import Corrupt, Invalid
+from lakefeed.format import columns
 from lakefeed.format import rows as rows_format
 from lakefeed.format.columns import MAGIC, SEAL, SEAL_MAGIC, ColumnsWriter
 from lakefeed.format.pack import Meta, PackWriter, row_bounds
@@ -266,6 +267,16 @@ def test_a_pack_that_a_row_names_is_an_id_and_no_way_out_of_the_lake(name: str) 
         with pytest.raises(Corrupt, match="test, column pack, expected an id") as caught:
             shape()
         assert caught.value.found == repr(name)
+
+
+def test_a_group_of_more_rows_than_the_format_has_is_corrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(columns, "GROUP_ROWS", 8193)
+    data = segment(ROWS)
+    monkeypatch.undo()
+    with pytest.raises(Corrupt, match="row groups that fill the file"):
+        reader_of(data)
 
 
 @pytest.mark.parametrize("noise", [b"", b"\0" * 500, b"\xff" * 500, bytes(range(256)) * 2])
