@@ -26,6 +26,8 @@ from lakefeed.volume.lists import QUEUES, ReadList
 from lakefeed.volume.pieces import IOV_MAX, preadv, total_bytes
 from lakefeed.volume.posix_writing import PosixWritableFile
 
+_READING = os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC
+
 
 class PosixReadableFile(Descriptor):
     """A descriptor read by position only, so threads share it without a lock."""
@@ -180,21 +182,28 @@ class PosixVolume:
         return PosixWritableFile(fd, full)
 
     def open(self, path: str) -> PosixReadableFile:
-        """Open a file for reading; a handle gone stale during the look-up is looked up again."""
+        """Open a file for reading; a handle gone stale during the look-up is looked up again.
+
+        A link is followed in the root alone: the file of a federation is there, whose name its
+        user gave. Below, it would show whoever reads the volume any file of whoever serves it.
+        """
         full = self._path(path)
+        flags = _READING | os.O_NOFOLLOW if "/" in path else _READING
         try:
             try:
-                fd, info = _open_for_reading(full)
+                fd, info = _open_for_reading(full, flags)
             except OSError as error:
                 if error.errno != errno.ESTALE:
                     raise
                 self.refresh(os.path.dirname(path))
-                fd, info = _open_for_reading(full)
+                fd, info = _open_for_reading(full, flags)
         except OSError as error:
+            if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
+                raise _irregular(full, "a symbolic link") from error
             raise from_os_error(error, full) from error
         if not stat_module.S_ISREG(info.st_mode):
             os.close(fd)
-            raise VolumeFailed(full, expected="a regular file", found="something else")
+            raise _irregular(full, "something else")
         return PosixReadableFile(fd, full, info)
 
     def stat(self, path: str) -> FileStat:
@@ -277,13 +286,22 @@ class PosixVolume:
         return Space(info.f_blocks * info.f_frsize, info.f_bavail * info.f_frsize, inodes)
 
 
-def _open_for_reading(full: str) -> tuple[int, os.stat_result]:
-    fd = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
+def _open_for_reading(full: str, flags: int) -> tuple[int, os.stat_result]:
+    """Return a descriptor and its facts, without waiting for a pipe's other end."""
     try:
+        fd = os.open(full, flags | os.O_NONBLOCK)
+    except BlockingIOError:  # a lease, which only regular files have, is being called back
+        fd = os.open(full, flags)
+    try:
+        os.set_blocking(fd, True)  # some file systems serve those that would not wait otherwise
         return fd, os.fstat(fd)
     except OSError:
         os.close(fd)
         raise
+
+
+def _irregular(full: str, found: str) -> VolumeFailed:
+    return VolumeFailed(full, expected="a regular file", found=found)
 
 
 def _skip(buffers: Sequence[memoryview], count: int) -> list[memoryview]:

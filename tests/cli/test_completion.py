@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
+from tests.support.silent import silenced
 
 # What bash itself does when somebody presses the key, without a terminal.
 PRESS = """
@@ -71,7 +71,9 @@ def test_every_shell_has_a_script(run: Run, shell: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_volume_that_does_not_answer_completes_to_nothing(press, lake: Path) -> None:  # type: ignore[no-untyped-def]
-    (lake / "lake.json").unlink()
-    os.mkfifo(lake / "lake.json")
+def test_a_volume_that_does_not_answer_completes_to_nothing(  # type: ignore[no-untyped-def]
+    press, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in silenced(tmp_path / "silent", lake / "lake.json").items():
+        monkeypatch.setenv(name, value)
     assert press(f"lakefeed cat {lake} ''") == [""]

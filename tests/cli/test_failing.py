@@ -19,6 +19,7 @@ from lakefeed.errors import (
     from_local_error,
 )
 from tests.cli.conftest import FILES, Ran, Run, damage
+from tests.support.silent import silenced
 
 
 def failed(done: Ran, code: int, *words: str) -> None:
@@ -249,36 +250,19 @@ def test_debug_shows_where_an_error_came_from(process: Run, tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [("--timeout", "100ms"), ()])
 def test_a_volume_that_does_not_answer_is_a_volume_failure(
-    process: Run, lake: Path, words: tuple[str, ...]
+    process: Run, lake: Path, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    (lake / "lake.json").unlink()
-    # Opening a pipe that nobody writes blocks, as a file of a hanging server does.
-    os.mkfifo(lake / "lake.json")
     environment = {} if words else {"LAKEFEED_TIMEOUT": "100ms"}
-    done = process(*words, "ls", lake, **environment)
+    silent = silenced(tmp_path / "silent", lake / "lake.json")
+    done = process(*words, "ls", lake, **environment, **silent)
     failed(done, 6, str(lake / "lake.json"), "no answer", "server")
-
-
-_SILENT = """
-import os, threading
-
-stat = os.stat
-
-def silent(path, **options):
-    if path == os.environ["SILENT"]:
-        threading.Event().wait()
-    return stat(path, **options)
-
-os.stat = silent
-"""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["ls", "du"])
 def test_a_lake_whose_directory_does_not_answer_is_a_volume_failure(
-    process: Run, lake: Path, command: str
+    process: Run, lake: Path, tmp_path: Path, command: str
 ) -> None:
-    (lake.parent / "sitecustomize.py").write_text(_SILENT)
     words = ("--timeout", "100ms", command, lake)
-    done = process(*words, PYTHONPATH=str(lake.parent), SILENT=str(lake))
+    done = process(*words, **silenced(tmp_path / "silent", lake))
     failed(done, 6, str(lake), "no answer", "server")

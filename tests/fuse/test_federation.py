@@ -19,6 +19,7 @@ from lakefeed.cli.mount_daemon import READY_FD
 from lakefeed.errors import EXIT_NOT_FOUND
 from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
 from tests.lake.tools import contents, write
+from tests.support.silent import silenced
 
 pytestmark = needs_fuse
 
@@ -137,13 +138,14 @@ def test_what_keeps_a_daemon_from_starting_is_told_and_the_others_are_mounted(
 
 @pytest.mark.parametrize("what", ["a lake", "a federation"])
 def test_ctrl_c_while_a_lake_does_not_answer_leaves_nobody_who_mounts_later(
-    what: str, federation: Path, place: Path
+    what: str, federation: Path, place: Path, tmp_path: Path
 ) -> None:
     silent = federation.parent / "b" / "lake.json"
-    silent.unlink()
-    os.mkfifo(silent)
+    environment = {**os.environ, **silenced(tmp_path / "silent", silent)}
     lake, at = (silent.parent, place) if what == "a lake" else (federation, place / "cameras/line1")
-    with subprocess.Popen([*LAKEFEED, "mount", lake, place], stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        [*LAKEFEED, "mount", lake, place], stderr=subprocess.DEVNULL, env=environment
+    ) as process:
         wait_until(lambda: served_by(at))
         wait_until(lambda: what == "a lake" or is_mounted(place / "train"))
         process.send_signal(signal.SIGINT)

@@ -206,6 +206,49 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
         volume.open("d")
 
 
+@pytest.mark.parametrize("path", ["pipe", "d/pipe"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
+    tmp_path: Path, path: str
+) -> None:
+    (tmp_path / "d").mkdir()
+    os.mkfifo(tmp_path / path)
+    code = f"""
+        from lakefeed.volume.posix import PosixVolume
+        PosixVolume({str(tmp_path)!r}).open({path!r})
+    """
+    words = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert "expected a regular file" in done.stderr
+
+
+def test_a_link_below_the_root_shows_nothing_of_what_it_leads_to(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of whoever serves the volume")
+    root = tmp_path / "volume"
+    (root / "packs").mkdir(parents=True)
+    (root / "packs" / "x.pack").symlink_to(secret)
+    (root / "federation").symlink_to(secret)
+    volume = PosixVolume(root)
+    with pytest.raises(VolumeFailed, match="a regular file, found a symbolic link"):
+        volume.open("packs/x.pack")
+    assert read_file(volume, "federation") == secret.read_bytes()
+
+
+def test_a_file_whose_lease_is_called_back_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"leased")
+    real = os.open
+
+    def leased(path: str, flags: int, *more: int) -> int:
+        if flags & os.O_NONBLOCK:
+            raise BlockingIOError(errno.EAGAIN, "")
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", leased)
+    assert read_file(PosixVolume(tmp_path), "a") == b"leased"
+
+
 def test_what_nfs_leaves_of_deleted_files_is_not_listed(tmp_path: Path) -> None:
     volume = PosixVolume(tmp_path)
     write_file(volume, ".nfs0000000123", b"")
