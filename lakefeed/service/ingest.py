@@ -45,6 +45,7 @@ from lakefeed.service.taking import (
     Moved,
     Taken,
     Unreadable,
+    directory_of,
     opened,
     remove_files,
     settle_claim,
@@ -135,21 +136,22 @@ class Ingest:
         self._lake.volume.sync_directory(layout.LOG)
 
     def _settle(self, record: Record) -> list[Candidate]:
-        with opened(self._options.directory) as root_fd:
+        root = self._options.directory
+        with opened(root) as root_fd, directory_of(root_fd, f"{CLAIMS}/") as claims_fd:
             inodes = {file.inode: file for file in record.files}
             for name in self._records.claims():
                 batch, inode = claim_of(name) or ("", 0)
                 file = inodes.get(inode)
                 if batch == record.batch and file is not None:
                     try:
-                        settle_claim(root_fd, f"{CLAIMS}/{name}", file)
+                        settle_claim(root_fd, claims_fd, name, file)
                     except OSError as error:
                         # Whoever finds the claim old moves it aside.
                         _logger.warning("a claimed file cannot be put back: %s", error)
         if self._options.keep:
             self._records.keep(record)
             return []
-        root, files = self._options.directory, sorted_files(record.files)
+        files = sorted_files(record.files)
         failed = {left.path for left in remove_files(root, files, CLAIMS, record.batch)}
         if not failed:
             self._records.forget(record)

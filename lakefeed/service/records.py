@@ -23,13 +23,15 @@ import hashlib
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from lakefeed.errors import Corrupt
 from lakefeed.format import envelope
 from lakefeed.lake import layout
+from lakefeed.service.taking import FILE, directory_of, made_directory, named_below, opened
 from lakefeed.service.waiting import Candidate
 
 HOME = ".lakefeed"
@@ -41,6 +43,8 @@ _MOMENTARY = re.compile(r"(now|id)\.[0-9a-f]{32}|.+\.(open|taken)\.tmp")
 _MOMENT_NS = 3600 * 10**9
 # Kept inboxes: from so many records on, they are written anew as one.
 _RECORDS_MAX = 32
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 _logger = logging.getLogger(__name__)
 
@@ -61,103 +65,94 @@ class Records:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._home = os.path.join(root, HOME)
         self._lake = ""
         self.id = ""
 
     def open(self, lake: str) -> None:
         """Make what is missing, and read the inbox's own id; `lake` is that of the lake."""
         self._lake = lake
-        os.makedirs(os.path.join(self._root, CLAIMS), exist_ok=True)
-        path = os.path.join(self._home, "id")
-        try:
-            self._create(path, layout.new_id().encode())
-        except FileExistsError:
-            _logger.debug("inbox %s has an id already", self._root)
-        with open(path, encoding="ascii") as file:
-            self.id = file.read()
+        with opened(self._root) as root_fd, made_directory(root_fd, CLAIMS):
+            pass
+        with self._home() as home:
+            try:
+                _create(home, "id", layout.new_id().encode())
+            except FileExistsError:
+                _logger.debug("inbox %s has an id already", self._root)
+            found = (_content(home, "id") or b"").decode(errors="backslashreplace")
+        if not envelope.is_id(found):
+            # It goes into the lake's log, and whoever drops files may have put another one there.
+            raise Corrupt(self._name("id"), expected="an id in a regular file",
+                          found=repr(found[:40]), hint="remove it")  # fmt: skip
+        self.id = found
 
-    def _create(self, path: str, data: bytes) -> None:
-        """Make a file that appears whole or not at all; FileExistsError if it is there."""
-        tmp = f"{path}.{layout.new_id()}"
-        self._write(tmp, data)
-        try:
-            os.link(tmp, path)
-        finally:
-            _discard(tmp)
+    @contextmanager
+    def _home(self) -> Iterator[int]:
+        """Lend a descriptor of the directory of records, which is no link to another."""
+        with (
+            opened(self._root) as root_fd,
+            directory_of(root_fd, f"{HOME}/") as fd,
+            named_below(HOME),
+        ):
+            yield fd
 
-    def _write(self, path: str, data: bytes) -> None:
-        """Make a file durable, or none: what a full disk cuts short would take up its last room."""
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-        except BaseException:
-            _discard(path)
-            raise
-
-    def _sync(self) -> None:
-        fd = os.open(self._home, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    def _name(self, name: str) -> str:
+        return os.path.join(self._root, HOME, name)
 
     def server_time_ns(self) -> int:
         """Return the time of the inbox's file server."""
-        path = os.path.join(self._home, f"now.{layout.new_id()}")
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            return os.fstat(fd).st_mtime_ns
-        finally:
-            os.close(fd)
-            _discard(path)
+        name = f"now.{layout.new_id()}"
+        with self._home() as home:
+            fd = os.open(name, _NEW, 0o644, dir_fd=home)
+            try:
+                return os.fstat(fd).st_mtime_ns
+            finally:
+                os.close(fd)
+                _discard(home, name)
 
     def tidy(self) -> bool:
         """Remove what a crash left in the middle of a call; True if there may be more to come."""
-        names = [name for name in os.listdir(self._home) if _MOMENTARY.fullmatch(name)]
-        old_before_ns = self.server_time_ns() - _MOMENT_NS if names else 0
-        young = False
-        for name in names:
-            path = os.path.join(self._home, name)
-            with suppress(FileNotFoundError):
-                # Not the mtime, in which NFS keeps something else while a file is being made.
-                if os.stat(path).st_ctime_ns < old_before_ns:
-                    os.unlink(path)
-                else:
-                    young = True
+        with self._home() as home:
+            names = [name for name in os.listdir(home) if _MOMENTARY.fullmatch(name)]
+            old_before_ns = self.server_time_ns() - _MOMENT_NS if names else 0
+            young = False
+            for name in names:
+                with suppress(FileNotFoundError):
+                    # Not the mtime, in which NFS keeps something else while a file is being made.
+                    info = os.stat(name, dir_fd=home, follow_symlinks=False)
+                    if info.st_ctime_ns < old_before_ns:
+                        os.unlink(name, dir_fd=home)
+                    else:
+                        young = True
         return young
 
     def new(self, base: int) -> Record:
         """Return the record of a batch that no file belongs to yet."""
         return Record(layout.new_id(), base, (), self._lake)
 
-    def _path(self, record: Record, state: str) -> str:
-        lake = f"{record.lake}-" if record.lake else ""
-        return os.path.join(self._home, f"{lake}{record.base:020d}-{record.batch}.{state}")
-
     def begin(self, record: Record) -> None:
         """Note a batch durably, before its commit."""
         self._note(record, "open")
 
     def _note(self, record: Record, state: str) -> None:
-        path = self._path(record, state)
-        tmp = f"{path}.tmp"
-        self._write(tmp, _sealed(record))
-        os.replace(tmp, path)
-        self._sync()
+        name = _name_of(record, state)
+        tmp = f"{name}.tmp"
+        with self._home() as home:
+            _write(home, tmp, _sealed(record))
+            os.replace(tmp, name, src_dir_fd=home, dst_dir_fd=home)
+            os.fsync(home)
 
     def forget(self, record: Record) -> None:
         """Drop the note of a batch: it was not committed, or its files are gone."""
-        _discard(self._path(record, "open"))
+        with self._home() as home:
+            _discard(home, _name_of(record, "open"))
 
     def keep(self, record: Record) -> None:
         """Remember that these files, which stay where they are, were taken in."""
         ours = replace(record, lake=self._lake)
+        names = (_name_of(record, "open"), _name_of(ours, "taken"))
         try:
-            os.replace(self._path(record, "open"), self._path(ours, "taken"))
+            with self._home() as home:
+                os.replace(*names, src_dir_fd=home, dst_dir_fd=home)
         except FileNotFoundError:
             # Never begun, as the lake had all of it; or given up for lost by another replica.
             self._note(ours, "taken")
@@ -180,28 +175,33 @@ class Records:
         except FileNotFoundError:
             return frozenset()  # nobody took anything yet
 
-    def _names(self, state: str) -> list[str]:
+    def _names(self, home: int, state: str) -> list[str]:
         """Return the names of this lake's records, the oldest first."""
-        matches = map(_NAME.fullmatch, sorted(os.listdir(self._home)))
+        matches = map(_NAME.fullmatch, sorted(os.listdir(home)))
         ours = (None, self._lake)
         return [one[0] for one in matches if one is not None and one[2] == state and one[1] in ours]
 
     def _read(self, state: str, *, drop: bool = True) -> Iterator[Record]:
         """Yield the records that can be read; whoever takes drops the others, and takes anew."""
-        for name in self._names(state):
-            path = os.path.join(self._home, name)
-            try:
-                data = _content(path)
-                if data is not None:
-                    yield _unsealed(data, path)
-            except Corrupt as error:
-                if drop:
-                    _logger.warning("a record that cannot be read is dropped: %s", error)
-                    _discard(path)
+        with self._home() as home:
+            for name in self._names(home, state):
+                try:
+                    data = _content(home, name)
+                    if data is not None:
+                        yield _unsealed(data, self._name(name))
+                except Corrupt as error:
+                    if drop:
+                        _logger.warning("a record that cannot be read is dropped: %s", error)
+                        _discard(home, name)
 
     def claims(self) -> list[str]:
         """Return the names of the files that were on their way out."""
-        return sorted(os.listdir(os.path.join(self._root, CLAIMS)))
+        with (
+            opened(self._root) as root_fd,
+            directory_of(root_fd, f"{CLAIMS}/") as fd,
+            named_below(CLAIMS),
+        ):
+            return sorted(os.listdir(fd))
 
     def condense(
         self, there: set[bytes], unseen: Sequence[str], least: int = _RECORDS_MAX
@@ -210,42 +210,77 @@ class Records:
         it, None if they are less than `least`. What lies at or below an `unseen` path may be there:
         it stays. Records of earlier versions stay, for the other lakes.
         """
-        names = [name for name in self._names("taken") if name.startswith(f"{self._lake}-")]
-        if len(names) < least:
-            return None
-        below = tuple(f"{path}/" for path in unseen)
-        files = {
-            mark: file
-            for record in self.taken()
-            for file in record.files
-            if (mark := digest(file)) in there or f"{file.path}/".startswith(below)
-        }
-        whole = replace(self.new(0), files=tuple(files.values()))
-        self._note(whole, "taken")
-        for name in names:
-            _discard(os.path.join(self._home, name))
+        with self._home() as home:
+            names = [n for n in self._names(home, "taken") if n.startswith(f"{self._lake}-")]
+            if len(names) < least:
+                return None
+            below = tuple(f"{path}/" for path in unseen)
+            files = {
+                mark: file
+                for record in self.taken()
+                for file in record.files
+                if (mark := digest(file)) in there or f"{file.path}/".startswith(below)
+            }
+            whole = replace(self.new(0), files=tuple(files.values()))
+            self._note(whole, "taken")
+            for name in names:
+                _discard(home, name)
         return whole
 
 
-def _discard(path: str) -> None:
+def _name_of(record: Record, state: str) -> str:
+    lake = f"{record.lake}-" if record.lake else ""
+    return f"{lake}{record.base:020d}-{record.batch}.{state}"
+
+
+def _create(home: int, name: str, data: bytes) -> None:
+    """Make a file that appears whole or not at all; FileExistsError if it is there."""
+    tmp = f"{name}.{layout.new_id()}"
+    _write(home, tmp, data)
+    try:
+        os.link(tmp, name, src_dir_fd=home, dst_dir_fd=home)
+    finally:
+        _discard(home, tmp)
+
+
+def _write(home: int, name: str, data: bytes) -> None:
+    """Make a file durable, or none: what a full disk cuts short would take up its last room."""
+    fd = os.open(name, _NEW, 0o644, dir_fd=home)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+    except BaseException:
+        _discard(home, name)
+        raise
+
+
+def _discard(home: int, name: str) -> None:
     """Remove a file. NotFound may be the answer to a second sending, the first having done it."""
     with suppress(FileNotFoundError):
-        os.unlink(path)
+        os.unlink(name, dir_fd=home)
 
 
-def _content(path: str) -> bytes | None:
-    """Return a record's bytes, None if another replica was first.
+def _content(home: int, name: str) -> bytes | None:
+    """Return a record's bytes, None if another replica was first, or it is none of ours: a link, a
+    pipe.
 
     On NFSv3 a file that another client removes between open and read is ESTALE; opening it once
     more asks the server.
     """
     for again in (True, False):
         try:
-            with open(path, "rb") as file:
+            with os.fdopen(os.open(name, FILE, dir_fd=home), "rb") as file:
+                info = os.fstat(file.fileno())
+                if not stat.S_ISREG(info.st_mode):
+                    break
+                if info.st_size > envelope.ENVELOPE_BYTES_MAX:
+                    raise Corrupt(name, expected="a record", found=f"{info.st_size} bytes")
                 return file.read()
-        except FileNotFoundError:
-            break
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+                break
             if error.errno != errno.ESTALE or not again:
                 raise
     return None

@@ -21,7 +21,7 @@ from lakefeed.format.payload import Payload, encode
 from lakefeed.service.waiting import Candidate, Left
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 STREAM_BYTES = 4 << 20
 # Gone, or a link or directory by now: the next walk says what it is.
 _MOVED = (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ESTALE)
@@ -45,7 +45,7 @@ class Unreadable(Moved):
 
 def inbox_failed(root: str, error: OSError) -> LakefeedError:
     """Return the error of an inbox that cannot be used."""
-    where = os.fsdecode(error.filename) if error.filename else root
+    where = os.path.join(root, os.fsdecode(error.filename)) if error.filename else root
     return from_os_error(error, f"inbox {where}")
 
 
@@ -68,6 +68,39 @@ def directory_of(root_fd: int, path: str) -> Iterator[int]:
             below = os.open(name, _DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = below
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def named_below(directory: str) -> Iterator[None]:
+    """Let errors of names in an open directory name them by their paths from the inbox."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, int):  # the open directory itself
+            error.filename = directory
+        elif error.filename and "/" not in os.fsdecode(error.filename):
+            error.filename = os.path.join(directory, os.fsdecode(error.filename))
+        raise
+
+
+@contextmanager
+def made_directory(root_fd: int, path: str) -> Iterator[int]:
+    """Lend a descriptor of a directory of ours, made with those above it where they are missing.
+
+    Who drops files may have put a link there: it is not followed, NotADirectoryError.
+    """
+    fd, above = os.dup(root_fd), ""
+    try:
+        for name in path.split("/"):
+            with named_below(above):
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=fd)
+                below = os.open(name, _DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd, above = below, os.path.join(above, name)
         yield fd
     finally:
         os.close(fd)
@@ -117,7 +150,7 @@ def _note(failed: list[Left], error: OSError, *paths: str) -> None:
 
 
 def _read(directory_fd: int, file: Candidate, big_bytes: int) -> Taken:
-    fd = os.open(file.path.rpartition("/")[2], _FILE, dir_fd=directory_fd)
+    fd = os.open(file.path.rpartition("/")[2], FILE, dir_fd=directory_fd)
     try:
         before = os.fstat(fd)
         if _identity(before) != file.identity:
@@ -152,7 +185,7 @@ def stream(root_fd: int, file: Candidate, check: Callable[[], None]) -> Iterator
     """
     try:
         with directory_of(root_fd, file.path) as directory_fd:
-            fd = os.open(file.path.rpartition("/")[2], _FILE, dir_fd=directory_fd)
+            fd = os.open(file.path.rpartition("/")[2], FILE, dir_fd=directory_fd)
         try:
             yield from _pieces(fd, file, check)
         finally:
@@ -189,14 +222,13 @@ def remove_files(root: str, files: Sequence[Candidate], claims: str, batch: str)
     and a file that has nowhere to go looks like one that is gone.
     """
     failed: list[Left] = []
-    os.makedirs(os.path.join(root, claims), exist_ok=True)
-    with opened(root) as root_fd:
+    with opened(root) as root_fd, made_directory(root_fd, claims) as claims_fd:
         for first, group in by_directory(files):
             try:
                 with directory_of(root_fd, first) as fd:
                     for file in group:
                         try:
-                            _remove(root_fd, fd, file, f"{claims}/{batch}-{file.inode}")
+                            _remove(root_fd, fd, file, claims_fd, f"{batch}-{file.inode}")
                         except OSError as error:
                             _note(failed, error, file.path)
             except OSError as error:
@@ -204,12 +236,12 @@ def remove_files(root: str, files: Sequence[Candidate], claims: str, batch: str)
     return failed
 
 
-def _remove(root_fd: int, directory_fd: int, file: Candidate, claim: str) -> None:
+def _remove(root_fd: int, directory_fd: int, file: Candidate, claims_fd: int, claim: str) -> None:
     name = file.path.rpartition("/")[2]
     try:
         if _identity(os.stat(name, dir_fd=directory_fd, follow_symlinks=False)) != file.identity:
             return
-        os.rename(name, claim, src_dir_fd=directory_fd, dst_dir_fd=root_fd)
+        os.rename(name, claim, src_dir_fd=directory_fd, dst_dir_fd=claims_fd)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -219,14 +251,14 @@ def _remove(root_fd: int, directory_fd: int, file: Candidate, claim: str) -> Non
         os.unlink(name, dir_fd=directory_fd)
         return
     try:
-        settle_claim(root_fd, claim, file, directory_fd)
+        settle_claim(root_fd, claims_fd, claim, file, directory_fd)
     except OSError as error:
         # Whatever the reason is, the file is not gone: recovery has to look after it.
-        raise OSError(errno.EIO, f"it stays in {claim}: {error.strerror}") from error
+        raise OSError(errno.EIO, f"it stays as claim {claim}: {error.strerror}") from error
 
 
 def settle_claim(
-    root_fd: int, claim: str, file: Candidate, directory_fd: int | None = None
+    root_fd: int, claims_fd: int, claim: str, file: Candidate, directory_fd: int | None = None
 ) -> bool:
     """Delete a claimed file if it is what was committed, else put it back; tell which.
 
@@ -235,23 +267,23 @@ def settle_claim(
     cannot be put back, where its directory went away for instance; the claim is still there.
     """
     try:
-        found = _identity(os.stat(claim, dir_fd=root_fd, follow_symlinks=False))
+        found = _identity(os.stat(claim, dir_fd=claims_fd, follow_symlinks=False))
     except FileNotFoundError:
         return False
     if found == file.identity:
-        _drop(root_fd, claim)
+        _drop(claims_fd, claim)
         return True
     home = directory_of(root_fd, file.path) if directory_fd is None else nullcontext(directory_fd)
     with home as fd:
         try:
-            os.link(claim, file.path.rpartition("/")[2], src_dir_fd=root_fd, dst_dir_fd=fd,
+            os.link(claim, file.path.rpartition("/")[2], src_dir_fd=claims_fd, dst_dir_fd=fd,
                     follow_symlinks=False)  # fmt: skip
         except FileExistsError:
             pass  # its writer has put a newer one there, as it would have done over this one
-    _drop(root_fd, claim)
+    _drop(claims_fd, claim)
     return False
 
 
-def _drop(root_fd: int, claim: str) -> None:
+def _drop(claims_fd: int, claim: str) -> None:
     with suppress(FileNotFoundError):
-        os.unlink(claim, dir_fd=root_fd)
+        os.unlink(claim, dir_fd=claims_fd)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,10 +123,10 @@ def test_what_cannot_be_read_or_removed_is_left_and_not_unfinished(
         with directory_of(root_fd, path) as fd:
             yield fd
 
-    def stuck(root_fd: int, fd: int, file: Candidate, claim: str) -> None:
+    def stuck(root_fd: int, fd: int, file: Candidate, *claim: Any) -> None:
         if file.path == "stuck":
             raise PermissionError(errno.EACCES, "Permission denied")
-        remove(root_fd, fd, file, claim)
+        remove(root_fd, fd, file, *claim)
 
     directory_of = taking.directory_of
     monkeypatch.setattr(taking, "_read", refused)

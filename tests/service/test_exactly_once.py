@@ -6,14 +6,14 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import Conflict, VolumeFailed
 from lakefeed.lake import layout
-from lakefeed.service import inbox, records, taking
+from lakefeed.service import inbox, taking
 from lakefeed.service.ingest import Ingest
 from lakefeed.service.records import CLAIMS, Record, Records
 from lakefeed.service.threads import Stopped
@@ -289,10 +289,10 @@ def test_a_batch_given_up_for_lost_that_was_committed_after_all_is_not_repeated(
 def test_a_batch_given_up_for_lost_whose_files_are_stuck_is_known_for_as_long_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refusing(root_fd: int, fd: int, file: Candidate, claim: str) -> None:
+    def refusing(root_fd: int, fd: int, file: Candidate, *claim: Any) -> None:
         if file.path == "a":
             raise PermissionError(errno.EACCES, "Permission denied")
-        remove(root_fd, fd, file, claim)
+        remove(root_fd, fd, file, *claim)
 
     remove = taking._remove
     with service(tmp_path) as made:
@@ -330,25 +330,6 @@ def test_a_record_holds_whatever_a_file_server_says_of_a_file(tmp_path: Path) ->
     record = Record(layout.new_id(), 1, (odd, odd._replace(mtime_ns=(1 << 63) - 1, inode=0)))
     mine.begin(record)
     assert mine.pending() == [record]
-
-
-@pytest.mark.parametrize("gone", [True, False])
-def test_a_record_that_goes_stale_in_the_moment_of_reading_is_looked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
-) -> None:
-    mine = Records(str(tmp_path))
-    mine.open(layout.new_id())
-    record = Record(layout.new_id(), 1, ())
-    mine.begin(record)
-
-    def stale(path: str, mode: str) -> IO[bytes]:
-        monkeypatch.delattr(records, "open")
-        if gone:
-            mine.forget(record)
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
-
-    monkeypatch.setattr(records, "open", stale, raising=False)
-    assert mine.pending() == ([] if gone else [record])
 
 
 def test_other_writers_do_not_disturb_a_batch(

@@ -7,12 +7,14 @@ import errno
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lakefeed.errors import LakefeedError
+from lakefeed.format.envelope import ENVELOPE_BYTES_MAX
 from lakefeed.service import taking
 from lakefeed.service.aside import move_aside
 from lakefeed.service.inbox import Inbox
@@ -272,3 +274,80 @@ def test_nothing_is_taken_without_the_lease(tmp_path: Path) -> None:
             run_once(inbox)
         assert waiting(made.root) == ["a"]
         assert made.commits() == 0
+
+
+RECORD = f".lakefeed/{0:020d}-{'a' * 32}.open"
+
+
+def link_to(place: Path, target: Path) -> None:
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(target)
+
+
+def pipe(place: Path, target: Path) -> None:
+    place.parent.mkdir(exist_ok=True)
+    os.mkfifo(place)
+
+
+@pytest.mark.parametrize("make", [link_to, pipe])
+@pytest.mark.parametrize("name", [".lakefeed/id", ".lakefeed", ".lakefeed/claims"])
+def test_what_an_inbox_keeps_is_not_where_a_link_of_somebody_leads(
+    tmp_path: Path, make: Callable[[Path, Path], None], name: str
+) -> None:
+    secret = tmp_path / "secret"
+    if name == ".lakefeed/id":
+        secret.write_text("of whoever takes the files in")
+    else:
+        secret.mkdir()
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        make(made.root / name, secret)
+        with pytest.raises(LakefeedError, match=f"inbox/{name}, "):
+            made.take()
+        assert (waiting(made.root), made.commits()) == (["a"], 0)
+    assert not secret.is_dir() or not [*secret.iterdir()]
+
+
+@pytest.mark.parametrize("id_", [b"", b"\xff\xfe", b"a" * 33, b"A" * 32])
+def test_an_inbox_whose_id_is_none_says_so(tmp_path: Path, id_: bytes) -> None:
+    with service(tmp_path) as made:
+        (made.root / ".lakefeed").mkdir()
+        (made.root / ".lakefeed/id").write_bytes(id_)
+        with pytest.raises(LakefeedError, match="lakefeed/id, expected an id"):
+            made.take()
+
+
+@pytest.mark.parametrize("make", [link_to, pipe, lambda place, _: place.mkdir(parents=True)])
+def test_a_record_that_is_no_file_is_none(
+    tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        make(made.root / RECORD, Path("/dev/zero"))
+        assert made.take() == 1
+
+
+def test_a_record_bigger_than_any_is_dropped(tmp_path: Path) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        record = made.root / RECORD
+        record.parent.mkdir()
+        with record.open("wb") as file:
+            file.truncate(ENVELOPE_BYTES_MAX + 1)
+        assert made.take() == 1
+        assert not record.exists()
+
+
+def test_nothing_is_moved_aside_to_where_a_link_of_somebody_leads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with service(tmp_path) as made:
+        (made.root / ".rejected").symlink_to(elsewhere)
+        (made.root / "link").symlink_to("nowhere")
+        drop(made.root, "a", b"1")
+        assert made.take() == 1
+        assert waiting(made.root) == ["link"]
+    assert [*elsewhere.iterdir()] == []
+    assert "not moved aside: Not a directory" in caplog.text

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from lakefeed.lake import layout
 from lakefeed.service import inbox
+from lakefeed.service.records import Record, Records
 from lakefeed.service.waiting import Candidate
 from tests.service.daemons import PATIENCE_SECONDS
 from tests.service.tools import drop, refuse_to_open, run_once, service, waiting
@@ -110,3 +112,25 @@ def test_nothing_of_an_inbox_stays_open(tmp_path: Path, keep: bool) -> None:
             drop(made.root, name, b"2")
         assert made.take() == 4
         assert open_below(made.root) == []
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_record_that_goes_stale_in_the_moment_of_reading_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    mine = Records(str(tmp_path))
+    mine.open(layout.new_id())
+    record = Record(layout.new_id(), 1, ())
+    mine.begin(record)
+    opened = os.open
+
+    def stale(path: str, *flags: int, **where: int) -> int:
+        if path.endswith(".open"):
+            monkeypatch.setattr(os, "open", opened)
+            if gone:
+                mine.forget(record)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+        return opened(path, *flags, **where)
+
+    monkeypatch.setattr(os, "open", stale)
+    assert (mine.pending(), os.open) == ([] if gone else [record], opened)

@@ -52,7 +52,7 @@ def test_a_file_overwritten_in_the_moment_of_its_removal_outlives_its_directory(
         def writing(source: Any, target: str, **where: Any) -> None:
             monkeypatch.setattr(os, "rename", rename)
             rename(source, target, **where)
-            (made.root / target).write_bytes(b"longer")
+            (made.root / CLAIMS / target).write_bytes(b"longer")
             if change == "renamed":
                 home.rename(made.root / "done")
             else:
@@ -218,12 +218,12 @@ def test_a_claim_that_another_replica_settles_meanwhile_is_no_failure(
         else:
             monkeypatch.setattr(taking.os, "stat", look_and_lose)
         try:
-            settled = taking.settle_claim(root_fd, "claim", file)
+            settled = taking.settle_claim(root_fd, root_fd, "claim", file)
         except FileNotFoundError:
             # What cannot be put back is said: whoever recovers looks again, and finds it settled.
             assert changed and moment == "behind its look"
             monkeypatch.setattr(taking.os, "stat", look)
-            settled = taking.settle_claim(root_fd, "claim", file)
+            settled = taking.settle_claim(root_fd, root_fd, "claim", file)
         assert settled == (moment == "behind its look" and not changed)
     finally:
         os.close(root_fd)
@@ -266,7 +266,7 @@ def test_a_link_that_took_the_place_of_a_file_goes_back_as_a_link(tmp_path: Path
     (tmp_path / "claim").symlink_to(target)
     root_fd = os.open(tmp_path, os.O_RDONLY)
     try:
-        assert not taking.settle_claim(root_fd, "claim", Candidate("home", 1, 1, 1, 1))
+        assert not taking.settle_claim(root_fd, root_fd, "claim", Candidate("home", 1, 1, 1, 1))
     finally:
         os.close(root_fd)
     assert (tmp_path / "home").readlink() == target
