@@ -17,8 +17,6 @@ from lakefeed.errors import Corrupt, Invalid
 from lakefeed.format.checksum import crc32c
 
 VERSION = 1
-# A checkpoint of a million packs is below this; more is not one of ours.
-ENVELOPE_BYTES_MAX = 1 << 30
 _HEAD = re.compile(
     rb'\{"lakefeed":(0|[1-9]\d{0,8}),"crc32c":"([0-9a-f]{8})","bytes":([1-9]\d{0,9}),"body":'
 )

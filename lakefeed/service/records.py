@@ -33,6 +33,7 @@ from lakefeed.format import envelope
 from lakefeed.lake import layout
 from lakefeed.service.taking import FILE, directory_of, made_directory, named_below, opened
 from lakefeed.service.waiting import Candidate
+from lakefeed.volume.base import SMALL_FILE_BYTES_MAX
 
 HOME = ".lakefeed"
 CLAIMS = f"{HOME}/claims"
@@ -275,7 +276,7 @@ def _content(home: int, name: str) -> bytes | None:
                 info = os.fstat(file.fileno())
                 if not stat.S_ISREG(info.st_mode):
                     break
-                if info.st_size > envelope.ENVELOPE_BYTES_MAX:
+                if info.st_size > SMALL_FILE_BYTES_MAX:
                     raise Corrupt(name, expected="a record", found=f"{info.st_size} bytes")
                 return file.read()
         except OSError as error:

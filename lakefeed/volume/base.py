@@ -31,10 +31,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
-from lakefeed.errors import VolumeFailed
+from lakefeed.errors import Corrupt, VolumeFailed
 from lakefeed.volume.lists import ReadList
 
 Buffer = bytes | bytearray | memoryview  # a memoryview is of single bytes (format "B")
+
+# A checkpoint of a million packs is below this; what is bigger is not one of ours, and its size,
+# which a hole gives it for nothing, becomes no memory.
+SMALL_FILE_BYTES_MAX = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,7 @@ class Volume(Protocol):
 
 
 def read_file(volume: Volume, path: str) -> bytes:
-    """Return the bytes of a small file, also if it is replaced meanwhile."""
+    """Return the bytes of a small file, also if it is replaced meanwhile; Corrupt if it is none."""
     try:
         return _read_whole(volume, path)
     except VolumeFailed as error:
@@ -201,6 +205,9 @@ def read_file(volume: Volume, path: str) -> bytes:
 
 def _read_whole(volume: Volume, path: str) -> bytes:
     with volume.open(path) as file:
+        if file.size > SMALL_FILE_BYTES_MAX:
+            expected = f"at most {SMALL_FILE_BYTES_MAX} bytes"
+            raise Corrupt(f"{volume.name}/{path}", expected=expected, found=file.size)
         return file.read_at(0, file.size)
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from lakefeed.errors import LakefeedError
-from lakefeed.format.envelope import ENVELOPE_BYTES_MAX
 from lakefeed.service import taking
 from lakefeed.service.aside import move_aside
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Bad, Candidate
+from lakefeed.volume.base import SMALL_FILE_BYTES_MAX
 from tests.service.tools import LONG_AGO_NS, drop, run_once, service, waiting
 
 
@@ -333,7 +333,7 @@ def test_a_record_bigger_than_any_is_dropped(tmp_path: Path) -> None:
         record = made.root / RECORD
         record.parent.mkdir()
         with record.open("wb") as file:
-            file.truncate(ENVELOPE_BYTES_MAX + 1)
+            file.truncate(SMALL_FILE_BYTES_MAX + 1)
         assert made.take() == 1
         assert not record.exists()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
 
-from lakefeed.errors import VolumeFailed
-from lakefeed.volume.base import read_file, write_file
+from lakefeed.errors import Corrupt, VolumeFailed
+from lakefeed.volume.base import SMALL_FILE_BYTES_MAX, read_file, write_file
 from lakefeed.volume.memory import MemoryReadableFile, MemoryVolume
+from lakefeed.volume.posix import PosixVolume
 
 
 class Stale(MemoryReadableFile):
@@ -59,3 +61,10 @@ def test_another_failure_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(VolumeFailed):
         read_file(volume, "a")
     assert volume.refreshed == []
+
+
+def test_a_file_that_is_a_hole_takes_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("wb") as file:
+        file.truncate(SMALL_FILE_BYTES_MAX + 1)
+    with pytest.raises(Corrupt, match="a, expected at most 1073741824 bytes, found 1073741825"):
+        read_file(PosixVolume(tmp_path), "a")
