@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+from lakefeed.cli.output import shown_lines
 from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import parse_time
 from lakefeed.errors import (
@@ -61,6 +62,7 @@ from lakefeed.errors import (
     VolumeFailed,
     from_local_error,
 )
+from lakefeed.service.logs import TextFormatter
 
 if TYPE_CHECKING:
     from lakefeed.lake.federation import Federation
@@ -285,7 +287,7 @@ def report_bug(error: BaseException) -> int:
 
 def complain(line: str) -> None:
     """Print one line on stderr."""
-    print(line, file=sys.stderr, flush=True)
+    print(shown_lines(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 def debugging() -> bool:
@@ -298,7 +300,9 @@ def start_logging() -> None:
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.ERROR, "error")
     level = logging.DEBUG if debugging() else logging.WARNING
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=level)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level)
 
 
 def drop_stdout() -> None:

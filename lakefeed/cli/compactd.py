@@ -176,10 +176,10 @@ def compactd(
 
 
 def _start_logging(log_format: str) -> None:
-    from lakefeed.service.logs import JsonFormatter
+    from lakefeed.service.logs import JsonFormatter, TextFormatter
 
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    text = TextFormatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     level = logging.DEBUG if debugging() else logging.INFO
     logging.basicConfig(handlers=[handler], level=level, force=True)

@@ -38,6 +38,7 @@ from lakefeed.errors import (
     LakefeedError,
     from_os_error,
 )
+from lakefeed.service.logs import TextFormatter
 
 if TYPE_CHECKING:
     from lakefeed.adapters.fuse import kernel
@@ -307,7 +308,9 @@ def _commit(path: str, way: str) -> int | None:
 def _start_log(level: Level) -> None:
     wanted = logging.DEBUG if settings.get().debug else level.value.upper()
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(format=form, level=wanted, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter(form))
+    logging.basicConfig(handlers=[handler], level=wanted, force=True)
     logging.getLogger("pyfuse3").setLevel(max(logging.INFO, logging.getLogger().level))
 
 

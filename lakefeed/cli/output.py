@@ -4,7 +4,7 @@
 each). Keys are stable: they are the column names of the index where there is one (`size`,
 `mtime_ns`), and units ride last otherwise (`read_bytes`). People get lines or a table; colours
 appear only on a terminal and never with NO_COLOR. Paths go to a pipe as they are, and to a terminal
-with control characters escaped.
+with control characters escaped, as all text does: messages and attributes come from volumes, too.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lakefeed.cli.units import human_count, human_seconds, human_size
+from lakefeed.service.logs import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -42,14 +43,19 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def print_line(text: str = "") -> None:
     """Print one line of text, unwrapped and uncoloured."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(shown_lines(text, sys.stdout) + "\n")
 
 
 def shown(path: str) -> str:
     """Return a path as it may be printed: a terminal gets no control characters."""
-    if path.isprintable() or not sys.stdout.isatty():
-        return path
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in path)
+    return printable(path) if sys.stdout.isatty() else path
+
+
+def shown_lines(text: str, stream: TextIO) -> str:
+    """Return a text as it may be written to a stream, its line ends as they are."""
+    if text.isprintable() or not stream.isatty():
+        return text
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

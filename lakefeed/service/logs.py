@@ -1,7 +1,8 @@
-"""One log line, one JSON object: what log collectors read without being told how.
+"""One log line, one JSON object: what log collectors read without being told how; or one text.
 
-Keys: time (ISO 8601, UTC), level, message, logger; whatever the line adds (lake, job, token,
-files, path); and the traceback of an error that nobody foresaw.
+Names come from volumes and inboxes, and may hold anything: none of them ends a line or speaks to a
+terminal. Keys of the JSON: time (ISO 8601, UTC), level, message, logger; whatever the line adds
+(lake, job, token, files, path); and the traceback of an error that nobody foresaw.
 """
 
 from __future__ import annotations
@@ -44,3 +45,18 @@ class JsonFormatter(logging.Formatter):
         # A name in an inbox need not be UTF-8; JSON has escapes for what it has instead.
         line = json.dumps({**facts, **added}, ensure_ascii=False)
         return line.encode(errors="backslashreplace").decode()
+
+
+class TextFormatter(logging.Formatter):
+    """Formats records as text, one line each; behind it the traceback, if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return printable(super().formatMessage(record))
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes for line ends, control characters and what is no character."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

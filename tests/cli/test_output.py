@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from lakefeed.cli.common import complain
 from lakefeed.cli.output import (
     Meter,
     metering,
     print_facts,
     print_json,
+    print_line,
     print_lines,
     print_table,
     shown,
@@ -66,6 +69,21 @@ def test_no_lines_are_no_output(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_pipe_gets_paths_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown("a\n\x1b[31m") == "a\n\x1b[31m"
+
+
+def test_a_terminal_gets_no_control_characters_of_what_volumes_and_names_say(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "a\x1b]0;pwn\x07\x9b31m\rb"
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
+    print_line(f"{hostile}\nsecond line")
+    print_facts([("attrs", hostile)])
+    complain(f"left out: {hostile}")
+    said = capsys.readouterr()
+    escaped = r"a\x1b]0;pwn\x07\x9b31m\rb"
+    assert said.out == f"{escaped}\nsecond line\nattrs  {escaped}\n"
+    assert said.err == f"left out: {escaped}\n"
 
 
 def on_terminal(*words: str | Path, **environment: str) -> str:

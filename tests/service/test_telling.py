@@ -13,7 +13,7 @@ from lakefeed.format.commit import State
 from lakefeed.lake.garbage import Collected, GarbagePlan
 from lakefeed.metrics.compactor import CompactorMetrics
 from lakefeed.service.jobs import CompactionDone
-from lakefeed.service.logs import JsonFormatter
+from lakefeed.service.logs import JsonFormatter, TextFormatter
 from lakefeed.service.naming import Naming
 from lakefeed.service.telling import Teller
 from lakefeed.volume.base import Space
@@ -153,3 +153,15 @@ def test_a_replica_that_lost_its_lease_says_no_more_how_the_lake_is() -> None:
     for lake, free_bytes in (("lake", 5), ("other", None)):
         value = metrics.registry.get_sample_value("lakefeed_volume_free_bytes", {"lake": lake})
         assert value == free_bytes
+
+
+def test_a_line_of_text_is_one_whatever_a_name_holds() -> None:
+    facts = {"levelname": "WARNING", "msg": "damaged: %s", "args": ("a\nINFO \x1b[2J\udcff",)}
+    try:
+        raise OSError("of ours")
+    except OSError as error:
+        facts["exc_info"] = (type(error), error, error.__traceback__)
+    record = logging.makeLogRecord(facts)
+    lines = TextFormatter("%(levelname)s %(message)s").format(record).splitlines()
+    assert lines[0] == r"WARNING damaged: a\nINFO \x1b[2J\udcff"
+    assert (lines[1], lines[-1]) == ("Traceback (most recent call last):", "OSError: of ours")
