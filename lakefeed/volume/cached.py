@@ -69,7 +69,8 @@ class BlockCache:
         check_bounds(bytes_max, block_bytes)
         self.block_bytes = block_bytes
         self.bytes_max = bytes_max
-        self._disk = PosixVolume(directory)
+        # Bytes of a lake that others may not read have nothing else to guard them here.
+        self._disk = PosixVolume(directory, root_mode=0o700)
         self._crc = crc
         self.fetches = Fetches()
         self._lock = new_lock()  # guards all below

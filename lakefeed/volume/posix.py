@@ -154,10 +154,14 @@ class PosixReadableFile(Descriptor):
 
 
 class PosixVolume:
-    """The tree below one directory of the mounted filesystem."""
+    """The tree below one directory of the mounted filesystem.
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    `root_mode` is that of the directory itself, less the umask, where it has to be made.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, root_mode: int = 0o777) -> None:
         self._root = os.path.abspath(os.fspath(root))
+        self._root_mode = root_mode
 
     @property
     def name(self) -> str:
@@ -256,7 +260,8 @@ class PosixVolume:
             parent = os.path.dirname(parent)
         try:
             for directory in reversed(missing):
-                Path(directory).mkdir(exist_ok=True)
+                Path(directory).mkdir(self._root_mode if directory == self._root else 0o777,
+                                      exist_ok=True)  # fmt: skip
                 sync_directory(os.path.dirname(directory))
         except OSError as error:
             raise from_os_error(error, f"mkdir {full}") from error

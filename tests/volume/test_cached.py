@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import stat
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -157,6 +158,20 @@ def test_a_process_without_descriptors_removes_no_sound_block(rig: Rig) -> None:
     fetched = rig.fetched_bytes()
     assert rig.read(0, BLOCK) == rig.data[:BLOCK]
     assert rig.fetched_bytes() == fetched
+
+
+@pytest.mark.parametrize("mode", [None, 0o755])
+def test_nobody_else_reads_what_a_cache_keeps_unless_its_directory_was_made_so(
+    tmp_path: Path, mode: int | None
+) -> None:
+    where = tmp_path / "above/cache"
+    if mode is not None:
+        where.mkdir(parents=True)
+        where.chmod(mode)
+    cache = cache_at(where)
+    cache.keep("packs/a", 0, memoryview(b"x" * BLOCK))
+    assert cache.find("packs/a", 0, BLOCK, memoryview(bytearray(BLOCK)), 0)
+    assert stat.S_IMODE(where.stat().st_mode) == (mode or 0o700)
 
 
 def test_the_cache_stays_in_its_bound(tmp_path: Path) -> None:
