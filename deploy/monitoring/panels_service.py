@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from queries import LAKE, Panel, Query, Row, of_lake, rate
+from queries import BY_LAKE, LAKE, LAKE_NAME, Panel, Query, Row, of_lake, rate
 
 RUNS = "lakefeed_compactor_runs_total"
 LAST_SUCCESS = "lakefeed_compactor_last_success_timestamp_seconds"
@@ -16,19 +16,19 @@ ROWS = (
             Panel(
                 "Ingest lag",
                 "s",
-                (Query(of_lake("max", "lakefeed_compactor_ingest_lag_seconds"), "{{lake}}"),),
+                (Query(of_lake("max", "lakefeed_compactor_ingest_lag_seconds"), LAKE_NAME),),
                 "Age of the oldest complete file that is not in the lake yet; 5 minutes alert.",
             ),
             Panel(
                 "Backlog",
                 "short",
-                (Query(of_lake("max", "lakefeed_compactor_backlog_files"), "files {{lake}}"),),
+                (Query(of_lake("max", "lakefeed_compactor_backlog_files"), f"files {LAKE_NAME}"),),
                 "Files that wait to be packed.",
             ),
             Panel(
                 "Backlog bytes",
                 "bytes",
-                (Query(of_lake("max", "lakefeed_compactor_backlog_bytes"), "{{lake}}"),),
+                (Query(of_lake("max", "lakefeed_compactor_backlog_bytes"), LAKE_NAME),),
                 "The same in bytes.",
             ),
             Panel(
@@ -36,8 +36,8 @@ ROWS = (
                 "ops",
                 (
                     Query(
-                        rate("lakefeed_compactor_files_packed_total", "lake", LAKE),
-                        "{{lake}}",
+                        rate("lakefeed_compactor_files_packed_total", BY_LAKE, LAKE),
+                        LAKE_NAME,
                     ),
                 ),
                 "Files a second that became durable in the lake.",
@@ -47,8 +47,8 @@ ROWS = (
                 "ops",
                 (
                     Query(
-                        rate("lakefeed_compactor_commit_conflicts_total", "lake", LAKE),
-                        "{{lake}}",
+                        rate("lakefeed_compactor_commit_conflicts_total", BY_LAKE, LAKE),
+                        LAKE_NAME,
                     ),
                 ),
                 "Commits that lost against another writer and were done again.",
@@ -56,7 +56,7 @@ ROWS = (
             Panel(
                 "Snapshot age",
                 "s",
-                (Query(of_lake("min", "lakefeed_snapshot_age_seconds"), "{{lake}}"),),
+                (Query(of_lake("min", "lakefeed_snapshot_age_seconds"), LAKE_NAME),),
                 "Time since the newest commit.",
             ),
         ),
@@ -69,8 +69,8 @@ ROWS = (
                 "Bps",
                 (
                     Query(
-                        rate("lakefeed_compactor_bytes_total", "lake, direction", LAKE),
-                        "{{direction}} {{lake}}",
+                        rate("lakefeed_compactor_bytes_total", f"{BY_LAKE}, direction", LAKE),
+                        f"{{{{direction}}}} {LAKE_NAME}",
                     ),
                 ),
                 "What the background takes from the volume; bounded by --rate.",
@@ -80,8 +80,8 @@ ROWS = (
                 "short",
                 (
                     Query(
-                        f"sum by (lake, result) (increase({RUNS}{LAKE}[1h]))",
-                        "{{result}} {{lake}}",
+                        f"sum by ({BY_LAKE}, result) (increase({RUNS}{LAKE}[1h]))",
+                        f"{{{{result}}}} {LAKE_NAME}",
                     ),
                 ),
                 "Compactor runs an hour by how they ended.",
@@ -91,8 +91,8 @@ ROWS = (
                 "s",
                 (
                     Query(
-                        f"time() - max by (lake, task) ({LAST_SUCCESS}{LAKE})",
-                        "{{task}} {{lake}}",
+                        f"time() - max by ({BY_LAKE}, task) ({LAST_SUCCESS}{LAKE})",
+                        f"{{{{task}}}} {LAKE_NAME}",
                     ),
                 ),
                 "Compaction, garbage collection and scrub.",
@@ -103,7 +103,7 @@ ROWS = (
                 (
                     Query(
                         of_lake("max", "lakefeed_compactor_write_amplification_ratio"),
-                        "{{lake}}",
+                        LAKE_NAME,
                     ),
                 ),
                 "How often a byte is written over its life; at most 2.5.",
@@ -111,7 +111,7 @@ ROWS = (
             Panel(
                 "Orphans",
                 "bytes",
-                (Query(of_lake("max", "lakefeed_compactor_orphan_bytes"), "{{lake}}"),),
+                (Query(of_lake("max", "lakefeed_compactor_orphan_bytes"), LAKE_NAME),),
                 "Bytes that no commit names: the work of writers that died.",
             ),
             Panel(
@@ -119,8 +119,8 @@ ROWS = (
                 "Bps",
                 (
                     Query(
-                        rate("lakefeed_vacuum_deleted_bytes_total", "lake", LAKE),
-                        "{{lake}}",
+                        rate("lakefeed_vacuum_deleted_bytes_total", BY_LAKE, LAKE),
+                        LAKE_NAME,
                     ),
                 ),
                 "Bytes that garbage collection gave back.",
@@ -130,8 +130,8 @@ ROWS = (
                 "Bps",
                 (
                     Query(
-                        rate("lakefeed_scrub_verified_bytes_total", "lake", LAKE),
-                        "verified {{lake}}",
+                        rate("lakefeed_scrub_verified_bytes_total", BY_LAKE, LAKE),
+                        f"verified {LAKE_NAME}",
                     ),
                 ),
                 "Bytes read back and compared with their checksum.",
@@ -139,13 +139,13 @@ ROWS = (
             Panel(
                 "Corrupt payloads",
                 "short",
-                (Query(of_lake("max", "lakefeed_scrub_corrupt_payloads"), "{{lake}}"),),
+                (Query(of_lake("max", "lakefeed_scrub_corrupt_payloads"), LAKE_NAME),),
                 "Damage at rest. Anything but zero alerts.",
             ),
             Panel(
                 "Leaders",
                 "short",
-                (Query(of_lake("sum", "lakefeed_compactor_leader"), "{{lake}}"),),
+                (Query(of_lake("sum", "lakefeed_compactor_leader"), LAKE_NAME),),
                 "One for each lake.",
             ),
         ),
@@ -156,7 +156,7 @@ ROWS = (
             Panel(
                 "Files in the index",
                 "short",
-                (Query(of_lake("max", "lakefeed_index_entries"), "{{lake}}"),),
+                (Query(of_lake("max", "lakefeed_index_entries"), LAKE_NAME),),
                 "Rows of the offset index.",
             ),
             Panel(
@@ -167,7 +167,7 @@ ROWS = (
                         of_lake("max", "lakefeed_index_bytes")
                         + " / "
                         + of_lake("max", "lakefeed_index_entries"),
-                        "{{lake}}",
+                        LAKE_NAME,
                     ),
                 ),
                 "16 or less once the lake has settled.",
@@ -175,13 +175,13 @@ ROWS = (
             Panel(
                 "Segments",
                 "short",
-                (Query(of_lake("max", "lakefeed_index_segments"), "{{lake}}"),),
+                (Query(of_lake("max", "lakefeed_index_segments"), LAKE_NAME),),
                 "Files of the merged index. A number that only grows: merging stands still.",
             ),
             Panel(
                 "Free on the volume",
                 "bytes",
-                (Query(of_lake("min", "lakefeed_volume_free_bytes"), "{{lake}}"),),
+                (Query(of_lake("min", "lakefeed_volume_free_bytes"), LAKE_NAME),),
                 "Below 64 GiB compaction may not start.",
             ),
         ),

@@ -33,6 +33,9 @@ class Row:
 
 
 LAKE = '{lake=~"$lake"}'
+# Releases in several namespaces mount a volume each at the same place; bare metal has no namespace.
+BY_LAKE = "namespace, lake"
+LAKE_NAME = "{{namespace}} {{lake}}"
 
 
 def host(metric: str) -> str:
@@ -49,7 +52,7 @@ def rate(counter: str, by: str = "", labels: str = "") -> str:
 
 def of_lake(how: str, gauge: str) -> str:
     """One number for each chosen lake out of what the replicas say."""
-    return f"{how} by (lake) ({gauge}{LAKE})"
+    return f"{how} by ({BY_LAKE}) ({gauge}{LAKE})"
 
 
 def quantiles(histogram: str, by: str = "") -> tuple[Query, ...]:
