@@ -20,6 +20,7 @@ from lakefeed.service.threads import Guard, in_thread
 
 LEASE = "compactor"
 _SILENT = "the volume does not answer"
+_LATE = "it could not be prolonged in time"
 _logger = logging.getLogger(__name__)
 
 
@@ -38,9 +39,12 @@ class Leadership:
     async def run(self, lease_seconds: float, pause: Callable[[float], Awaitable[None]]) -> None:
         """Have the lease whenever it can be had, until the guard stops; `pause` may end early."""
         while not self._guard.stopping:
+            left_seconds = self._deadline - time.monotonic()
+            if self.held.is_set() and left_seconds <= 0:
+                # What kept it from being prolonged was told by then: silence is another trouble.
+                self._set(False, _LATE)
             attempt = asyncio.create_task(self._attempt(lease_seconds))
-            held_seconds = max(self._deadline - time.monotonic(), 0.0)
-            patience = held_seconds if self.held.is_set() else lease_seconds
+            patience = left_seconds if self.held.is_set() else lease_seconds
             done, _ = await asyncio.wait({attempt}, timeout=patience)
             if not done:
                 self._teller.problem(f"lease {LEASE} of {self._lake.name}: {_SILENT}")

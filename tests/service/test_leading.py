@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -129,6 +130,34 @@ def test_a_volume_that_fails_takes_the_lease_away_once_its_time_is_over(
         assert ours.held.is_set() is not over
 
     asyncio.run(story())
+
+
+def test_a_volume_that_fails_is_not_said_to_be_silent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full volume answers at once. Each try tells the same, so the log has it once."""
+    caplog.set_level(logging.INFO)
+    ours, leases, teller, guard = made()
+    leases.answers.set()
+    now = SimpleNamespace(monotonic=lambda: now.seconds, seconds=100.0)
+    monkeypatch.setattr(leading, "time", now)
+
+    def failing(*args: object) -> Lease:
+        raise VolumeFailed("write to tmp/00", errno=errno.ENOSPC, found="no space left")
+
+    async def pause(seconds: float) -> None:
+        monkeypatch.setattr(leases, "renew", failing)
+        monkeypatch.setattr(leases, "acquire", failing)
+        now.seconds += seconds
+        if now.seconds > 300:
+            guard.stop()
+
+    asyncio.run(ours.run(60, pause))
+    assert not (teller.status.leader or ours.held.is_set())
+    assert "no space left" in teller.status.problem
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3, said  # the lease, the failure, no lease
+    assert "does not answer" not in caplog.text
 
 
 def test_a_call_that_hangs_keeps_no_process_from_ending() -> None:
