@@ -63,10 +63,16 @@ class CompactorMetrics:
         for gauge in (
             self.orphan_bytes, self.write_amplification, self.scrub_corrupt, self.index_entries,
             self.index_segments, self.index_bytes, self.snapshot_version, self.snapshot_age,
-            self.free_bytes,
         ):  # fmt: skip
-            with suppress(KeyError):  # older versions of the library want it to be there
-                gauge.remove(lake)
+            self._forget(gauge, lake)
+
+    def forget_room(self, lake: str) -> None:
+        """Say no more how much room there is: the volume does not tell."""
+        self._forget(self.free_bytes, lake)
+
+    def _forget(self, gauge: Gauge, lake: str) -> None:
+        with suppress(KeyError):  # older versions of the library want it to be there
+            gauge.remove(lake)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, ("lake", *labels), registry=self.registry)

@@ -113,7 +113,7 @@ class Keeper:
         leading = Leadership(lake, self._options.name, self._guard, self._teller)
         self._leadership = leading
         loops = [leading.run(self._options.lease_seconds, self._pause)]
-        loops += [self._housekeep(lake, leading), self._observe(lake, leading)]
+        loops += [self._housekeep(lake, leading), self._observe(lake, leading), self._measure(lake)]
         loops += [self._watch(lake, leading, inbox) for inbox in self._place.inboxes]
         try:
             await asyncio.gather(*loops)
@@ -261,6 +261,20 @@ class Keeper:
             if self._stop.is_set():
                 return
             await self._attempt("look", lambda: self._look(lake))
+            await self._pause(self._options.interval_seconds)
+
+    async def _measure(self, lake: Lake) -> None:
+        """Tell all the time how much room there is, without the lease, too: a full volume gives
+        nobody one. What else is wrong with the volume is told by whoever asks for the lease."""
+        while not self._stop.is_set():
+            asked = asyncio.create_task(in_thread("room", lake.volume.space))
+            done, _ = await asyncio.wait({asked}, timeout=self._options.lease_seconds)
+            if not done:
+                self._teller.room(None)
+            try:
+                self._teller.room(await asked)
+            except LakefeedError:
+                self._teller.room(None)
             await self._pause(self._options.interval_seconds)
 
     async def _do_due(self, lake: Lake, due: _Due) -> None:

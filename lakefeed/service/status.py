@@ -72,7 +72,7 @@ class LakeStatus:
         """Note why a job did not end well."""
         self.last_failure[job] = problem
 
-    def show(self, state: State, free_bytes: int) -> None:
+    def show(self, state: State) -> None:
         """Take over what the newest snapshot consists of."""
         packs = state.packs.values()
         segments = state.segments.values()
@@ -82,7 +82,6 @@ class LakeStatus:
         self.index_segments = len(segments)
         self.index_entries = sum(s.rows for s in segments) + sum(pack.rows for pack in unmerged)
         self.index_bytes = sum(segment.bytes for segment in segments)
-        self.free_bytes = free_bytes
 
     def facts(self) -> dict[str, Any]:
         """Return everything as plain values."""

@@ -215,7 +215,8 @@ class Teller:
         """Note what the newest snapshot consists of, and how many payloads are known damaged."""
         status, metrics, path = self.status, self._metrics, self._path
         status.corrupt_payloads = damaged
-        status.show(state, space.free_bytes)
+        status.show(state)
+        self.room(space)
         if not status.leader:
             return
         metrics.scrub_corrupt.labels(path).set(damaged)
@@ -224,4 +225,12 @@ class Teller:
         metrics.index_bytes.labels(path).set(status.index_bytes)
         metrics.snapshot_version.labels(path).set(status.snapshot)
         metrics.snapshot_age.labels(path).set(max(time.time() - state.time_ns / 1e9, 0.0))
-        metrics.free_bytes.labels(path).set(space.free_bytes)
+
+    def room(self, space: Space | None) -> None:
+        """Note how much room is left, None where the volume does not tell. Each replica does: on a
+        full volume none of them gets the lease."""
+        if space is None:
+            self._metrics.forget_room(self._path)
+            return
+        self.status.free_bytes = space.free_bytes
+        self._metrics.free_bytes.labels(self._path).set(space.free_bytes)

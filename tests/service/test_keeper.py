@@ -17,9 +17,12 @@ from lakefeed.service import keeper as keeping
 from lakefeed.service.inbox import Backlog
 from lakefeed.service.jobs import CompactionDone
 from lakefeed.service.keeper import Keeper
+from lakefeed.service.leading import LEASE
 from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
 from lakefeed.service.telling import Teller, inbox_job
 from lakefeed.service.waiting import Candidate, Rules, Walk
+from lakefeed.volume.base import Space
+from lakefeed.volume.posix import PosixVolume
 from tests.service.tools import drop, run_once, service
 
 
@@ -94,6 +97,44 @@ def test_a_job_that_takes_long_does_not_hide_how_the_lake_is(
             assert "compaction" in made.status.jobs
             assert "look" in made.status.last_success
             ended.set()
+            made.stop()
+            await running
+
+        asyncio.run(story())
+
+
+def test_how_much_room_there_is_is_told_without_the_lease_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full volume takes no lease: if the leader alone told, the alert would end there."""
+    room = [Space(1 << 30, 0, -1)]
+
+    def space(volume: PosixVolume) -> Space:
+        if not room:
+            raise VolumeFailed(volume.name)
+        return room[0]
+
+    monkeypatch.setattr(PosixVolume, "space", space)
+    metrics = CompactorMetrics()
+    with service(tmp_path) as other:
+        path = other.lake.name
+        other.lake.leases.acquire(LEASE, "them", 600.0)
+        lake = LakeOptions(path)
+        made = Keeper(lake, ServiceOptions((lake,), "us", interval_seconds=0.001), metrics)
+
+        async def tells(free_bytes: float | None) -> None:
+            name = "lakefeed_volume_free_bytes"
+            while metrics.registry.get_sample_value(name, {"lake": path}) != free_bytes:
+                await asyncio.sleep(0)
+
+        async def story() -> None:
+            running = asyncio.create_task(made.run())
+            await asyncio.wait_for(tells(0.0), 60.0)
+            assert not made.status.leader
+            room.clear()
+            await asyncio.wait_for(tells(None), 60.0)
+            room.append(Space(1 << 30, 7, -1))
+            await asyncio.wait_for(tells(7.0), 60.0)
             made.stop()
             await running
 

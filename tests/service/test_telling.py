@@ -28,7 +28,6 @@ OF_THE_LEADER = {
     "lakefeed_scrub_corrupt_payloads",
     "lakefeed_snapshot_age_seconds",
     "lakefeed_snapshot_version",
-    "lakefeed_volume_free_bytes",
 }
 
 
@@ -150,9 +149,9 @@ def test_a_replica_that_lost_its_lease_says_no_more_how_the_lake_is() -> None:
     tell(teller)
     tell(other)
     other.leads(False, "them", 0)
-    for lake, free_bytes in (("lake", 5), ("other", None)):
-        value = metrics.registry.get_sample_value("lakefeed_volume_free_bytes", {"lake": lake})
-        assert value == free_bytes
+    for lake, damaged in (("lake", 3), ("other", None)):
+        value = metrics.registry.get_sample_value("lakefeed_scrub_corrupt_payloads", {"lake": lake})
+        assert value == damaged
 
 
 def test_a_line_of_text_is_one_whatever_a_name_holds() -> None:
