@@ -24,6 +24,8 @@ pytestmark = pytest.mark.slow
 
 COMMAND = typer.main.get_command(app)
 IMAGES = re.compile(r"(^|/)lakefeed(-mount)?:")
+# How a root shell runs the program of `deploy/systemd`.
+AS_OWNER = "runuser -u lakefeed -- /opt/lakefeed/bin/"
 # Kubernetes and systemd fill these in before the program sees them.
 FILLED = (
     ("$(POD_NAME)", "pod-0"),
@@ -66,7 +68,7 @@ def of_documents() -> Iterator[tuple[str, list[str]]]:
         blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
         lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
         lines += re.findall(r"`(lakefeed [^`]*)`", text)
-        for line in lines:
+        for line in (line.removeprefix(AS_OWNER) for line in lines):
             if line.startswith("lakefeed "):
                 words = shlex.split(line, comments=True)[1:]
                 if not any(word in {"…", "..."} for word in words):

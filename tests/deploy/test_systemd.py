@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lakefeed.cli.service_settings import ServiceSettings
-from tests.deploy.tools import DEPLOY, tool
+from tests.deploy.test_commands import AS_OWNER
+from tests.deploy.tools import DEPLOY, ROOT, tool
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +116,23 @@ def test_what_is_one_lakes_alone_is_not_in_the_settings_of_all() -> None:
     assert given == {"LAKEFEED_INBOX", "LAKEFEED_LISTEN"}
     unit = (UNITS / "lakefeed-compactd@.service").read_text(encoding="utf-8")
     assert "EnvironmentFile=-/etc/lakefeed/compactd-%i.env" in unit
+
+
+def test_the_manual_makes_lake_and_inbox_as_their_owner_before_the_service_starts() -> None:
+    """What root makes, the service cannot write to; a directory that is missing when it starts is
+    read-only to it for as long as it runs."""
+    manual = (ROOT / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
+    (block,) = [
+        block.splitlines()
+        for block in re.findall(r"^```sh\n(.*?)^```", manual, re.M | re.S)
+        if "systemd-sysusers" in block
+    ]
+    begin = next(n for n, line in enumerate(block) if "lakefeed-compactd@" in line)
+    own = (UNITS / "lakefeed-compactd.env").read_text(encoding="utf-8")
+    inbox = re.findall(r"^LAKEFEED_INBOX=([^=\n]+)", own, re.M)[0]
+    assert f"runuser -u lakefeed -- mkdir -p {inbox}" in block[:begin]
+    assert f"{AS_OWNER}lakefeed create /mnt/lakes/main" in block[:begin]
+    assert not [line for line in block if line.startswith("lakefeed ")]
 
 
 def test_every_line_of_the_fstab_example_is_complete() -> None:
