@@ -33,6 +33,13 @@ def of_kind(documents: tuple[Document, ...], kind: str) -> list[Document]:
     return [document for document in documents if document["kind"] == kind]
 
 
+def rendered(values: Path, release: str = "demo") -> tuple[Document, ...]:
+    """The objects that the chart makes of a file of values."""
+    done = helm("template", release, str(CHART), "-f", str(values))
+    assert done.returncode == 0, done.stderr
+    return tuple(document for document in yaml.safe_load_all(done.stdout) if document)
+
+
 def refused(documents: tuple[Document, ...]) -> list[str]:
     """What a strict API server would say against these objects."""
     checker: Any = pytest.importorskip("kubernetes_validate", reason="PyPI kubernetes-validate")
@@ -100,7 +107,15 @@ def test_a_misspelled_field_and_a_wrong_type_are_noticed() -> None:
         ("lakes[0].path=../elsewhere", "path"),
         ("gc.keep=forever", "keep"),
         ("gc.schedule=nightly", "schedule"),
+        ("gc.keep=", "gc.keep"),
+        ("scrub.maxDuration=", "scrub.maxDuration"),
         ("compactd.window=at night", "window"),
+        ("compactd.window=22:00-24:00", "window"),
+        ("compactd.lease=500ms", "lease"),
+        ("compactd.interval=0s", "interval"),
+        ("compactd.rate=0MB/s", "rate"),
+        ("monitoring.serviceMonitor.interval=", "interval"),
+        ("fullnameOverride=Lake_One", "fullnameOverride"),
     ],
 )
 def test_a_value_without_sense_is_refused(setting: str, complaint: str) -> None:
@@ -176,6 +191,27 @@ def test_big_user_numbers_stay_whole(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("1000810000") >= 9
     assert "e+09" not in done.stdout
+
+
+def test_words_that_look_like_something_else_stay_words(tmp_path: Path) -> None:
+    """A lake of 2024: to YAML that is a number, `on` a truth, and what is in brackets a list."""
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        'nameOverride: "7"\n'
+        'lakes: [{name: "2024", path: "2024"}]\n'
+        'volume: {kind: existing, claimName: "123"}\n'
+        'serviceAccount: {name: "1"}\n'
+        'compactd: {priorityClassName: "1", terminationGracePeriodSeconds: 1000000}\n'
+        "gc: {activeDeadlineSeconds: 1209600}\n"
+        'jobs: {import: {enabled: true, lake: "2024", sourceClaim: "2023"}}\n'
+        'mount: {enabled: true, mounts: [{name: "2024", lake: "2024", port: 9470},'
+        ' {name: "on", lake: "2024", port: 9471}]}\n'
+    )
+    assert refused(rendered(values, release="8")) == []
+    values.write_text('volume: {nfs: {server: "[fd00::1]"}}\n')
+    assert refused(rendered(values)) == []
+    values.write_text('volume: {kind: dynamic, storageClassName: "1"}\n')
+    assert refused(rendered(values)) == []
 
 
 def test_a_lake_may_have_any_path(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@
 {{- end }}
 
 {{- define "lakefeed.selector" -}}
-app.kubernetes.io/name: {{ include "lakefeed.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "lakefeed.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "lakefeed.labels" -}}
@@ -61,7 +61,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- /* What every pod has: who it is, and that it may do nothing else. */}}
 {{- define "lakefeed.pod" -}}
-serviceAccountName: {{ include "lakefeed.serviceAccount" . }}
+serviceAccountName: {{ include "lakefeed.serviceAccount" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .Values.image.pullSecrets }}
@@ -87,7 +87,7 @@ volumeMounts:
 {{- define "lakefeed.volumes" -}}
 - name: lakes
   persistentVolumeClaim:
-    claimName: {{ include "lakefeed.claim" . }}
+    claimName: {{ include "lakefeed.claim" . | quote }}
 - name: tmp
   emptyDir:
     sizeLimit: 1Gi
