@@ -193,6 +193,28 @@ def test_big_user_numbers_stay_whole(tmp_path: Path) -> None:
     assert "e+09" not in done.stdout
 
 
+def test_mounts_run_as_any_user_with_its_groups(tmp_path: Path) -> None:
+    """fusermount3 ends where /etc/passwd has no line for who calls it."""
+    values = tmp_path / "values.yaml"
+    values.write_text("podSecurityContext: {runAsUser: 1000810000, runAsGroup: 1000820000,"
+                      " supplementalGroups: [5000]}\nmount: {enabled: true}\n")  # fmt: skip
+    documents = rendered(values)
+    assert refused(documents) == []
+    (daemons,) = of_kind(documents, "DaemonSet")
+    pod = pod_of(daemons) or {}
+    assert pod["securityContext"] == {"supplementalGroups": [5000]}
+    (container,) = pod["containers"]
+    (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == "/etc/passwd"]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    (users,) = [
+        document["data"]
+        for document in of_kind(documents, "ConfigMap")
+        if document["metadata"]["name"] == volume["configMap"]["name"]
+    ]
+    line = "lakefeed:x:1000810000:1000820000:lakefeed:/tmp:/usr/sbin/nologin"
+    assert line in users[mount["subPath"]].splitlines()
+
+
 def test_words_that_look_like_something_else_stay_words(tmp_path: Path) -> None:
     """A lake of 2024: to YAML that is a number, `on` a truth, and what is in brackets a list."""
     values = tmp_path / "values.yaml"

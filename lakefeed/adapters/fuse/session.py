@@ -164,8 +164,9 @@ class Mount:
             pyfuse3.init(operations, where, words)
         except RuntimeError as error:
             raise VolumeFailed(f"mount {self._path}", found=str(error),
-                               hint="see the lines above; it takes /dev/fuse, fusermount3 or root, "
-                               "and user_allow_other in /etc/fuse.conf for --allow-other",
+                               hint="see the lines above; it takes /dev/fuse, fusermount3 and a "
+                               "user that /etc/passwd knows, or root, and user_allow_other in "
+                               "/etc/fuse.conf for --allow-other",
                                ) from error  # fmt: skip
         self._mount = kernel.mounted_at(self._path)
 
