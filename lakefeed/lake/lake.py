@@ -231,9 +231,7 @@ class Lake(Closing):
         SnapshotExpired when garbage collection gave the snapshot up in the meantime.
         """
         number = self.snapshot(at).number
-        tagged = self.refs.is_tagged(number)
-        pin = self.refs.pin(number, holder, lifetime_seconds)
-        return self._confirmed(pin, tagged)
+        return self._claimed(Pin(layout.new_id(), number, holder, 0), lifetime_seconds)
 
     def hold(
         self,
@@ -251,30 +249,32 @@ class Lake(Closing):
 
     def renew(self, pin: Pin, lifetime_seconds: float) -> Pin:
         """Prolong a pin and return it; SnapshotExpired when it had expired and was too late."""
-        tagged = self.refs.is_tagged(pin.snapshot)
         renewed = self.refs.renew(pin, lifetime_seconds)
         now_ns = renewed.expires_ns - int(lifetime_seconds * 1e9)
-        return renewed if now_ns < pin.expires_ns else self._confirmed(renewed, tagged)
+        return renewed if now_ns < pin.expires_ns else self._claimed(renewed, lifetime_seconds)
 
-    def _confirmed(self, pin: Pin, tagged: bool) -> Pin:
-        """Return a pin that collection has seen or will see, else remove it again.
+    def _claimed(self, pin: Pin, lifetime_seconds: float) -> Pin:
+        """Write a pin that collection has seen or will see and return it, else remove it again.
 
         Collection raises the horizon before it reads the refs for the last time. So a snapshot not
         below the horizon now, after the pin was written, is safe; one below it is safe only where a
-        tag kept it all the time.
+        tag kept it all the time. To ask the tags costs some calls for each: only there is it done.
         """
-        confirmed = False
+        number = pin.snapshot
+        below = number < self.log.head().horizon
+        tagged = below and self.refs.is_tagged(number)
+        pin = self.refs.renew(pin, lifetime_seconds)
+        confirmed = passed = False
         try:
             head = self.log.head()
-            confirmed = pin.snapshot >= head.horizon or (
-                tagged and self.refs.is_tagged(pin.snapshot)
-            )
+            passed = not below and number < head.horizon  # meanwhile: now the tags count
+            confirmed = passed or number >= head.horizon or (tagged and self.refs.is_tagged(number))
         finally:
             if not confirmed:
                 self.refs.unpin(pin)
         if not confirmed:
-            raise self._expired(pin.snapshot, head)
-        return pin
+            raise self._expired(number, head)
+        return self._claimed(pin, lifetime_seconds) if passed else pin
 
     def _expired(self, number: int, head: State) -> SnapshotExpired:
         return SnapshotExpired(

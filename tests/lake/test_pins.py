@@ -14,6 +14,7 @@ from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.volume.memory import MemoryVolume
+from lakefeed.volume.metered import Meter, MeteredVolume
 from tests.lake.tools import contents, new_lake, write
 
 AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
@@ -104,3 +105,34 @@ def test_a_beat_that_failed_is_followed_by_others() -> None:
         with pins.Hold(Ailing(), pin, lake.refs.unpin, 0.01) as hold:
             assert renewed.wait(60)
             hold.check()
+
+
+def test_a_pin_and_its_renewal_read_no_tags_where_the_snapshot_is_kept_for_its_age() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        for number in range(20):
+            lake.tag(f"t{number:02}", 0)
+        meter = Meter()
+        with Lake.open(MeteredVolume(lake.volume, meter)) as other:
+            other.renew(other.pin(holder="test", lifetime_seconds=60), 60)
+        assert meter.readings()["open"].calls < 20
+
+
+def test_a_tagged_snapshot_can_be_pinned_while_collection_gives_up_its_age(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        lake.tag("kept", 1)
+        drop(lake, 1)
+        renew = lake.refs.renew
+
+        def collect_then_renew(*args: object) -> pins.Pin:
+            monkeypatch.setattr(lake.refs, "renew", renew)
+            lake.log.commit(Draft("gc"), lambda state: Changes(horizon=state.number))
+            return renew(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(lake.refs, "renew", collect_then_renew)
+        pin = lake.pin(1, holder="test", lifetime_seconds=60)
+        assert lake.snapshot().state.horizon == 2
+        assert lake.refs.pins() == [pin]
