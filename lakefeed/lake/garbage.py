@@ -188,7 +188,7 @@ def orphans_of(lake: Lake) -> Orphans:
     # Listed before the log is read: what is listed and then committed is no orphan.
     paths = [*stored_files(lake.volume)]
     head = lake.log.head()
-    named = _History(lake, head).reached(head.horizon, _kept(lake, lake.refs.pins()))
+    named = _History(lake, head, _kept(lake, lake.refs.pins())).reached(head.horizon)
     unnamed = [path for path in paths if path.rpartition("/")[2].partition(".")[0] not in named]
     found = [_look(lake.volume, "pack", "", path) for path in unnamed]
     there = [file for file in found if file is not None]
@@ -201,8 +201,8 @@ def _needed(lake: Lake, now_ns: int) -> set[str]:
     pins = [pin for pin in pins if pin.expires_ns > now_ns]
     kept = {pin.snapshot for pin in pins} | {tag.snapshot for tag in tags}
     head = lake.log.head()
-    history = _History(lake, head)
-    return {*history.reached(head.horizon, kept), *(pin.id for pin in pins)}
+    history = _History(lake, head, kept)
+    return {*history.reached(head.horizon), *(pin.id for pin in pins)}
 
 
 def _refs_at_one_moment(lake: Lake) -> tuple[list[Pin], list[Tag]]:
@@ -241,10 +241,10 @@ def _gather(lake: Lake, retention: Retention, now_ns: int, orphans: bool) -> Fac
     pins = lake.refs.pins()
     kept = _kept(lake, [pin for pin in pins if pin.expires_ns > now_ns])
     head = lake.log.head()
-    history = _History(lake, head)
+    history = _History(lake, head, kept)
     horizon = max(head.horizon, _oldest(lake, head, retention, now_ns))
-    now = Reach(head.horizon, history.reached(head.horizon, kept))
-    wanted = Reach(horizon, history.reached(horizon, kept))
+    now = Reach(head.horizon, history.reached(head.horizon))
+    wanted = Reach(horizon, history.reached(horizon))
     stored = [_look(lake.volume, kind, id_, path) for kind, id_, path in names
               if id_ not in wanted.ids]  # fmt: skip
     stored += [_look(lake.volume, "pin", pin.id, layout.pin_path(pin.id)) for pin in pins
@@ -282,11 +282,15 @@ def _kept(lake: Lake, pins: list[Pin]) -> set[int]:
 
 
 class _History:
-    """What each snapshot since the horizon needs; reads the commits since then, once."""
+    """What each snapshot since the horizon needs, and the `kept` ones before; reads commits once."""
 
-    def __init__(self, lake: Lake, head: State) -> None:
+    def __init__(self, lake: Lake, head: State, kept: set[int]) -> None:
         self._lake = lake
         self._head = head
+        self._kept = kept
+        # Those of the kept snapshots that were looked at, and what they need.
+        self._older: set[int] = set()
+        self._older_ids: set[str] = set()
         _refuse_hidden(lake, head)
         self.files = {file.id: file for file in _files(lake.log.at(head.horizon))}
         self._added: list[tuple[int, set[str]]] = []
@@ -300,24 +304,27 @@ class _History:
         self.named = self._from(head.horizon)
         # What tags and pins kept when older snapshots were given up; they may be gone since.
         self.formerly: dict[str, Stored] = {}
-        for number in formerly or []:
-            self.formerly.update({file.id: file for file in _files(lake.log.at(number))})
+        for state in lake.log.states(formerly or []):
+            self.formerly.update({file.id: file for file in _files(state)})
 
     def _from(self, horizon: int) -> frozenset[str]:
         ids = _ids(self._lake.log.at(horizon))
         return frozenset(ids.union(*(new for number, new in self._added if number > horizon)))
 
-    def reached(self, horizon: int, kept: set[int]) -> frozenset[str]:
-        """Return what the snapshots from `horizon` on need, and the kept ones before it."""
-        ids = set(self._from(horizon))
-        for number in sorted(kept):
-            if number > self._head.number:
-                raise Corrupt(f"snapshot {number} of {self._lake.name}, named by a tag or a pin",
-                              expected=f"at most {self._head.number}", found="no such commit",
-                              hint='nothing was deleted; run "lakefeed fsck"')  # fmt: skip
-            if number < horizon:
-                ids |= _ids(self._lake.log.at(number))
-        return frozenset(ids)
+    def reached(self, horizon: int) -> frozenset[str]:
+        """Return what the snapshots from `horizon` on need, and the kept ones before it.
+
+        Where it is asked again, `horizon` is no lower: what older ones need is read once.
+        """
+        beyond = [number for number in self._kept if number > self._head.number]
+        if beyond:
+            raise Corrupt(f"snapshot {min(beyond)} of {self._lake.name}, named by a tag or a pin",
+                          expected=f"at most {self._head.number}", found="no such commit",
+                          hint='nothing was deleted; run "lakefeed fsck"')  # fmt: skip
+        older = {number for number in self._kept if number < horizon} - self._older
+        self._older_ids.update(*map(_ids, self._lake.log.states(older)))
+        self._older |= older
+        return self._from(horizon) | self._older_ids
 
 
 def _names(volume: Volume, *, everything: bool) -> Iterator[tuple[GarbageKind, str, str]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from lakefeed.errors import Conflict, Corrupt, Invalid, LakefeedError, NotFound, VolumeFailed
@@ -127,6 +127,17 @@ class Log:
         while state.number < number:
             state = apply(state, self.read(state.number + 1))
         return state
+
+    def states(self, numbers: Iterable[int]) -> Iterator[State]:
+        """Yield the states after these commits, ascending; those near each other read each commit
+        between them once."""
+        state: State | None = None
+        for number in sorted(set(numbers)):
+            if state is None or number - state.number > CHECKPOINT_EVERY:
+                state = self.at(number)
+            while state.number < number:
+                state = apply(state, self.read(state.number + 1))
+            yield state
 
     def read(self, number: int) -> Commit:
         """Return one commit; NotFound when there is none of that number."""

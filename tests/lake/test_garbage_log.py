@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from unittest.mock import patch
 
 from lakefeed.lake import layout
@@ -91,3 +92,20 @@ def test_orphans_are_what_no_commit_names_with_their_bytes() -> None:
                            (layout.segment_path(layout.new_id()), 20)):  # fmt: skip
             write_file(lake.volume, path, bytes(size))
         assert orphans_of(lake) == Orphans(2, 30)
+
+
+def test_what_many_tags_keep_is_told_by_reading_each_commit_a_few_times() -> None:
+    with new_lake() as lake:
+        for number in range(1, 31):
+            write(lake, {"a": b"%d" % number})
+            lake.tag(f"t{number}", number)
+        opened: Counter[str] = Counter()
+        look = lake.volume.open
+
+        def opening(path: str) -> object:
+            opened[path] += 1
+            return look(path)
+
+        with patch.object(lake.volume, "open", opening):
+            assert not collect(lake, AT_ONCE).plan.files
+        assert max(opened[layout.commit_path(number)] for number in range(1, 31)) < 10
