@@ -384,10 +384,13 @@ def number_of(view: View) -> int | None:
 
 
 def snapshot_of(lake: Lake, at: str | None) -> Snapshot:
-    """Return the snapshot that a number, a tag, a time or '2h ago' names; a tag comes first."""
+    """Return the snapshot that a number, a tag, a time or '2h ago' names; a tag comes first.
+
+    Commits carry the file server's time, so that is what "ago" counts from.
+    """
     if at is None or at.isdecimal():
         return lake.snapshot(at)
-    time_ns = parse_time(at)
+    time_ns = parse_time(at, lake.refs.about_now_ns)
     if time_ns is None or at in lake.refs.names():
         return lake.snapshot(at)
     return lake.snapshot(time_ns=time_ns)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -57,14 +58,17 @@ def parse_duration(text: str) -> float | None:
     return seconds if seconds <= DURATION_MAX_SECONDS else None
 
 
-def parse_time(text: str) -> int | None:
-    """Return nanoseconds since the epoch from a time or '2h ago', or None for anything else."""
+def parse_time(text: str, now_ns: Callable[[], int] = time.time_ns) -> int | None:
+    """Return nanoseconds since the epoch from a time or '2h ago', or None for anything else.
+
+    `now_ns` is asked for the second only.
+    """
     text = text.strip()
     if epoch := _EPOCH.fullmatch(text):
         return int(epoch[1]) * 10**9
     if text.endswith("ago"):
         ago = parse_duration(text[: -len("ago")])
-        return None if ago is None else time.time_ns() - int(ago * 1e9)
+        return None if ago is None else now_ns() - int(ago * 1e9)
     try:
         when = datetime.fromisoformat(text.replace("Z", "+00:00"))
         return math.floor(when.timestamp()) * 10**9 + when.microsecond * 1000

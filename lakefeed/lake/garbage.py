@@ -282,7 +282,7 @@ def _kept(lake: Lake, pins: list[Pin]) -> set[int]:
 
 
 class _History:
-    """What each snapshot since the horizon needs, and the `kept` ones before; reads commits once."""
+    """What each snapshot since the horizon needs, and the `kept` ones; reads commits since once."""
 
     def __init__(self, lake: Lake, head: State, kept: set[int]) -> None:
         self._lake = lake

@@ -72,6 +72,14 @@ def test_at_looks_at_a_number_a_tag_or_a_time(run: Run, lake: Path) -> None:
     assert run("ls", lake, "--at", f"@{first.time_ns // 10**9 + 7200}").out == run("ls", lake).out
 
 
+def test_ago_counts_from_the_time_of_the_file_server_not_of_this_machine(
+    run: Run, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_ns = time.time_ns() + 3 * 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: fast_ns)
+    assert run("ls", lake, "--at", "1h ago").out == ""
+
+
 def test_a_tag_that_looks_like_a_date_wins(run: Run, lake: Path) -> None:
     assert run("tag", lake, "2020-01-01").code == 0
     assert "top.csv" in run("ls", lake, "--at", "2020-01-01").out
