@@ -38,6 +38,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -132,12 +133,12 @@ def complete_path(ctx: typer.Context, incomplete: str) -> list[str]:
     settings.set(Settings(timeout_seconds=COMPLETION_SECONDS))
     try:
         with open_view(lake, ctx.params.get("at")) as snapshot:
-            rows = snapshot.ls(directory)
+            rows = snapshot.children(directory)
     except (LakefeedError, OSError):
         # Nobody can read a message while pressing a key; the command itself will tell.
         return []
     names = (row.path + ("/" if row.kind.name == "DIR" else "") for row in rows)
-    return [name for name in names if name.startswith(incomplete)][:COMPLETIONS_MAX]
+    return [*islice((name for name in names if name.startswith(incomplete)), COMPLETIONS_MAX)]
 
 
 LakeArgument = Annotated[

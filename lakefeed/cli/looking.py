@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -77,20 +78,20 @@ def ls(
                 print_line(shown(name))
 
 
-def _children(snapshot: View, path: str) -> list[tuple[Row, str]]:
-    """Return a directory's rows with the names to show, or a file's own row."""
+def _children(snapshot: View, path: str) -> Iterator[tuple[Row, str]]:
+    """Yield a directory's rows with the names to show, or a file's own row."""
     from lakefeed.errors import Invalid
     from lakefeed.format.rows import Kind
 
     try:
-        rows = snapshot.ls(path)
+        rows = snapshot.children(path)
     except Invalid:
         if path.endswith("/"):
             raise
-        return [(snapshot.stat(path), path)]
-    return [
-        (row, row.path.rpartition("/")[2] + ("/" if row.kind is Kind.DIR else "")) for row in rows
-    ]
+        yield snapshot.stat(path), path
+        return
+    for row in rows:
+        yield row, row.path.rpartition("/")[2] + ("/" if row.kind is Kind.DIR else "")
 
 
 @commands.command("stat", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))

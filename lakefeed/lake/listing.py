@@ -8,7 +8,11 @@ hold tombstones below a child, the child's range is scanned up to its first live
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,26 +24,45 @@ from lakefeed.format.rows import Codec, Kind, Row, empty_table, rows_from_table
 from lakefeed.lake.catalogue import Catalogue, Source, live, lower_bound
 from lakefeed.lake.scan import merge, scan
 
+# Some megabytes as values, which take four times as much as a table's rows.
+_STEP_ROWS = 16384
+
 
 def children(
     catalogue: Catalogue, sources: list[Source], directory: str, time_ns: int
-) -> list[Row]:
-    """Return the rows directly below `directory`, sorted by path.
+) -> Iterator[Row]:
+    """Return the rows directly below `directory`, sorted by path, made as they are taken.
 
     Directories that exist only because files lie below them appear as rows of mode 0755, without a
-    pack, stamped `time_ns`. An empty list means that there is nothing below `directory`.
+    pack, stamped `time_ns`. None at all means that there is nothing below `directory`.
     """
+    stored, implied = listed(catalogue, sources, directory)
+    steps = (stored.slice(at, _STEP_ROWS) for at in range(0, len(stored), _STEP_ROWS))
+    rows = chain.from_iterable(map(rows_from_table, steps))
+    made = [implied_directory(child, time_ns) for child in implied]
+    return heapq.merge(rows, made, key=attrgetter("path"))
+
+
+def listed(
+    catalogue: Catalogue, sources: list[Source], directory: str
+) -> tuple[pa.Table, list[str]]:
+    """Return the stored rows directly below `directory`, sorted, and the paths of the directories
+    there that exist only because files lie below them, sorted, too."""
     low, high = subtree_range(directory)
     seen = _Seen(directory)
     for source in sources:
         if source.overlaps(low, high):
             _collect(catalogue, source, (low, high), seen)
-    rows = rows_from_table(live(merge(seen.direct))) if seen.direct else []
-    named = {row.path for row in rows if row.kind is not Kind.TOMBSTONE}
-    for child in seen.below - named:
-        if child not in seen.doubtful or _has_live(catalogue, sources, child):
-            rows.append(implied_directory(child, time_ns))
-    return sorted(rows, key=lambda row: row.path)
+    stored = live(merge(seen.direct)) if seen.direct else empty_table()
+    seen.direct.clear()
+    below = pa.array(sorted(seen.below), pa.string())
+    if len(below):
+        below = below.filter(pc.invert(pc.is_in(below, stored["path"])))
+    implied = below.to_pylist()
+    doubtful = seen.doubtful
+    return stored, [
+        path for path in implied if path not in doubtful or _has_live(catalogue, sources, path)
+    ]
 
 
 def implied_directory(path: str, time_ns: int) -> Row:

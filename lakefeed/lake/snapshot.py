@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -31,7 +32,7 @@ from lakefeed.format.rows import (
     table_from_rows,
 )
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
-from lakefeed.lake.listing import children, implied_directory
+from lakefeed.lake.listing import children, implied_directory, listed
 from lakefeed.lake.lookup import EXTENT_COLUMNS, below, locate, may_have_below
 from lakefeed.lake.query import Query, mask
 from lakefeed.lake.reader import Extents, Reader, check_bounds, extents_of
@@ -146,14 +147,27 @@ class Snapshot:
 
         NotFound when nothing of that name exists; Invalid when it is a file.
         """
+        return [*self.children(directory)]
+
+    def children(self, directory: str = "") -> Iterator[Row]:
+        """Return what `ls` does, each row made as it is taken: for directories of millions."""
         directory = check_prefix(directory)
         with self._expiring():
             rows = children(self._shared.catalogue, self.sources, directory, self.time_ns)
-        if not rows and directory:
+        first = next(rows, None)
+        if first is not None:
+            return chain((first,), rows)
+        if directory:
             row = self.stat(directory)
             if row.kind is not Kind.DIR:
                 raise Invalid(f"{directory!r}", expected="a directory", found=row.kind.name.lower())
         return rows
+
+    def listed(self, directory: str) -> tuple[pa.Table, builtins.list[str]]:
+        """Return the stored rows directly below a directory, sorted, and the paths of those that
+        exist only because files lie below them."""
+        with self._expiring():
+            return listed(self._shared.catalogue, self.sources, check_prefix(directory))
 
     def scan(self, prefix: str = "") -> Iterator[pa.Table]:
         """Yield all rows below a directory prefix (or the file of that name), sorted by path."""

@@ -41,6 +41,9 @@ class View(Protocol):
     def ls(self, directory: str = "") -> builtins.list[Row]:
         """Return the rows directly below a directory."""
 
+    def children(self, directory: str = "") -> Iterator[Row]:
+        """Return what `ls` does, each row made as it is taken."""
+
     def scan(self, prefix: str = "") -> Iterator[pa.Table]:
         """Yield all rows in and below a prefix, sorted."""
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
-from lakefeed.adapters.fuse import blocks, nodes, reading  # noqa: E402
+from lakefeed.adapters.fuse import blocks, nodes, reading, view  # noqa: E402
 from lakefeed.adapters.fuse.ahead import (  # noqa: E402
     CREDIT_BYTES,
     EARNED_BYTES,
@@ -132,6 +133,22 @@ def test_a_name_is_found_or_not(snapshot: Any) -> None:
     assert {child.name for child in load(snapshot, "d3").children} == {
         f"{number:04d}" for number in range(3, 3000, 30)
     }
+
+
+def test_a_directory_of_a_big_subtree_shows_what_that_of_a_small_one_does() -> None:
+    with Lake.create(MemoryVolume()) as lake:
+        with lake.writer() as writer:
+            writer.mkdir("d/made", 0o700)
+            for name in ("d/made/x", "d/implied/x", "d/file", "d/å", "e"):
+                writer.put(name, name.encode())
+        found = []
+        for most in (view.STRETCH_ROWS, 1):
+            with mock.patch.object(view, "STRETCH_ROWS", most):
+                children = load(lake.snapshot(), "d").children
+            rows = {c.name: c.columns and c.columns.row(c.at) for c in children}
+            found.append(rows)
+        assert found[0] == found[1]
+        assert sorted(found[1]) == ["file", "implied", "made", "å"]
 
 
 # -- cache -----------------------------------------------------------------------------------------

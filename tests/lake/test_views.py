@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.format import columns
 from lakefeed.format.columns import ColumnsReader
-from lakefeed.format.rows import COLUMNS, Kind, rows_from_table
+from lakefeed.format.rows import COLUMNS, Kind, Row, rows_from_table
+from lakefeed.lake import listing
 from lakefeed.lake.check import check
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.query import Query, glob_to_regex
@@ -204,6 +205,24 @@ def test_a_deep_chain_and_a_flat_directory_list_their_children() -> None:
         assert [row.path for row in snapshot.ls()] == ["d0", "flat"]
         assert [row.path for row in snapshot.ls("d0/d1/d2")] == ["d0/d1/d2/d3"]
         assert [row.path for row in snapshot.ls("flat")] == sorted(files)[1:]
+
+
+def test_the_children_of_a_directory_become_values_a_few_at_a_time() -> None:
+    files = {f"{number:02d}/below" if number % 3 else f"{number:02d}": b"" for number in range(20)}
+    made: list[int] = []
+
+    def counting(table: pa.Table) -> list[Row]:
+        made.append(len(table))
+        return rows_from_table(table)
+
+    with new_lake() as lake, patch.object(listing, "_STEP_ROWS", 2):
+        write(lake, files)
+        with patch.object(listing, "rows_from_table", counting):
+            rows = lake.snapshot().children()
+            first = next(rows)
+            assert made == [2]
+            assert [first, *rows] == lake.snapshot().ls()
+        assert [row.path for row in lake.snapshot().ls()] == [f"{n:02d}" for n in range(20)]
 
 
 def test_a_directory_of_deleted_files_is_gone_in_every_layout() -> None:

@@ -3,7 +3,7 @@
 `Columns` keeps rows as sorted paths and plain arrays: 60 bytes a row and the path. A directory's
 children come out of a *stretch*, the columns of a whole subtree of at most `STRETCH_ROWS` rows,
 where they are found by bisection; so `find` over thousands of small directories decodes the index
-once. Bigger subtrees are listed one directory at a time (`Snapshot.ls`).
+once. Bigger subtrees are listed one directory at a time (`Snapshot.listed`).
 
 A path that is a file and has files below it (two writers at one moment can make one; `fsck` calls
 it shadowed) is shown as a directory, so that most files can be reached.
@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from lakefeed.format import bridge
 from lakefeed.format.paths import subtree_range
-from lakefeed.format.rows import Codec, Kind, Row, table_from_rows
+from lakefeed.format.rows import Codec, Kind, Row
 from lakefeed.lake.snapshot import Snapshot
 
 # Decoding so many rows takes some 60 ms, and about 30 MB until the stretch is evicted.
@@ -144,13 +144,12 @@ def load(snapshot: Snapshot, directory: str) -> Loaded:
 
 
 def _list(snapshot: Snapshot, directory: str) -> list[Child]:
-    rows = snapshot.ls(directory)
+    table, implied = snapshot.listed(directory)
     skip = len(directory) + 1 if directory else 0
-    implied = [Child(row.path[skip:], None, 0) for row in rows if not row.pack]
-    columns = Columns(table_from_rows([row for row in rows if row.pack]))
-    below = {child.name for child in implied}
-    stored = enumerate(columns.paths)
-    return implied + [Child(p[skip:], columns, at) for at, p in stored if p[skip:] not in below]
+    columns = Columns(table)
+    found = [Child(path[skip:], None, 0) for path in implied]
+    found += (Child(path[skip:], columns, at) for at, path in enumerate(columns.paths))
+    return found
 
 
 def _children(columns: Columns, directory: str) -> Iterator[Child]:
