@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lakefeed.lake.lake import Lake
     from lakefeed.lake.snapshot import Snapshot
     from lakefeed.service.options import InboxOptions
-    from lakefeed.service.waiting import Candidate
+    from lakefeed.service.waiting import Bad, Candidate
 
 commands = typer.Typer()
 
@@ -134,10 +134,19 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
     from lakefeed.service.threads import Guard
 
     before = _look(options)
-    outcomes: list[Outcome] = []
+    done: dict[str, Any] = {"files": 0, "bytes": 0, "snapshot": None}
+    refused: list[Bad] = []
+
+    def count(outcome: Outcome) -> None:
+        # Not kept: it names each file of its batch.
+        done["files"] += outcome.files
+        done["bytes"] += outcome.bytes
+        done["snapshot"] = outcome.snapshot or done["snapshot"]
+        refused.extend(outcome.refused)
+
     guard = Guard()
     guard.allow(True)
-    inbox = Inbox(lake, replace(options, names_max=sys.maxsize), guard, outcomes.append)
+    inbox = Inbox(lake, replace(options, names_max=sys.maxsize), guard, count)
 
     async def drain() -> None:
         while await inbox.run(everything=True):
@@ -147,20 +156,12 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
         asyncio.run(drain())
     finally:
         inbox.close()
-    refused = [bad for one in outcomes for bad in one.refused]
     gone = [
         bad
         for bad in before["rejected"] + refused
         if not os.path.lexists(os.path.join(options.directory, bad.path))
     ]
-    return {
-        "files": sum(one.files for one in outcomes),
-        "bytes": sum(one.bytes for one in outcomes),
-        "early": inbox.backlog.early,
-        "rejected": gone,
-        "left": inbox.left,
-        "snapshot": max((one.snapshot for one in outcomes if one.snapshot), default=None),
-    }
+    return {**done, "early": inbox.backlog.early, "rejected": gone, "left": inbox.left}
 
 
 def _reported(path: str, reason: str) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from lakefeed.service import taking
+from lakefeed.service.ingest import Ingest, Outcome
+from lakefeed.service.taking import Taken
 from lakefeed.service.waiting import Candidate
 from tests.cli.conftest import Run
 from tests.service.tools import drop, waiting
@@ -140,3 +143,23 @@ def test_what_cannot_be_read_or_removed_is_left_and_not_unfinished(
     facts = run("inbox", lake, box, "--inbox-quiet", "1h", "--json").json
     assert (facts["files"], facts["early"]) == (0, 1)
     assert [one["path"] for one in facts["left"]] == ["locked", "shut", "stuck"]
+
+
+def test_what_became_of_a_batch_is_not_kept_once_it_is_counted(
+    run: Run, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = tmp_path / "drop"
+    for number in range(6):
+        drop(box, f"{number}.jpg", b"123")
+    held: list[int] = []
+    commit = Ingest.commit
+
+    def counting(self: Ingest, taken: Sequence[Taken]) -> Outcome:
+        held.append(sum(isinstance(one, Outcome) for one in gc.get_objects()))
+        return commit(self, taken)
+
+    monkeypatch.setattr(Ingest, "commit", counting)
+    monkeypatch.setenv("LAKEFEED_PACK_FILES", "1")
+    assert run("inbox", lake, f"{box}=cams", "--json").json["files"] == 6
+    assert len(held) == 6
+    assert max(held) <= 2
