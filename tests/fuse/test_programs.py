@@ -71,11 +71,12 @@ def test_rsync_there_and_back_and_nothing_the_second_time(rw: Mounted, tmp_path:
     source, back = tmp_path / "source", tmp_path / "back"
     shutil.copytree(ROOT / "tests", source, symlinks=True)
     os.symlink("nowhere", source / "broken")
-    do("rsync", "-a", f"{source}/", f"{rw.path}/copy/")
-    assert do("rsync", "-ai", f"{source}/", f"{rw.path}/copy/") == ""
+    do("rsync", "-aX", f"{source}/", f"{rw.path}/copy/")
+    assert do("rsync", "-aXi", f"{source}/", f"{rw.path}/copy/") == ""
     rw.sync()
-    assert do("rsync", "-ai", f"{source}/", f"{rw.path}/copy/") == ""
-    do("rsync", "-a", f"{rw.path}/copy/", f"{back}/")
+    assert do("rsync", "-aXi", f"{source}/", f"{rw.path}/copy/") == ""
+    do("rsync", "-aX", f"{rw.path}/copy/", f"{rw.path}/again/")
+    do("rsync", "-aX", f"{rw.path}/copy/", f"{back}/")
     assert do("rsync", "-aic", f"{source}/", f"{back}/") == ""
 
 

@@ -107,7 +107,9 @@ def test_extended_attributes_tell_where_a_file_is(full: Path, tmp_path: Path) ->
         assert attribute("extent") == f"{row.pack}:{row.offset}:{row.length}"
         assert attribute("crc32c") == f"{row.crc32c:08x}"
         assert attribute("attrs.label") == "1"
-        assert "user.lakefeed.attrs.label" in os.listxattr(path)
+        assert os.listxattr(path) == ["user.lakefeed.attrs.label"]  # what can be copied
+        assert os.listxattr(here.path) == os.listxattr(here.path / "train") == []
+        assert os.listxattr(here.path / "link", follow_symlinks=False) == []
         root = os.getxattr(here.path, "user.lakefeed.snapshot")
         assert int(root) == opened.snapshot().number
         pack, offset, length = attribute("extent").split(":")

@@ -183,12 +183,23 @@ def attrs_of(node: Node) -> dict[str, str]:
     return {} if row is None or row.attrs is None else row.attrs
 
 
-def xattrs_of(node: Node) -> dict[str, str]:
-    """Return everything that `getfattr` shows of a node, as the lake keeps it."""
-    shown = {
+def listed_xattrs_of(node: Node) -> dict[str, str]:
+    """Return what `getfattr -d` shows of a node: the attributes that it was given.
+
+    Facts are told by name only: programs that copy attributes would set and remove them. The kernel
+    lets nobody ask for a symbolic link's, so none is listed.
+    """
+    if node.kind == Kind.SYMLINK:
+        return {}
+    return {
         key if key.startswith("user.") else f"{ATTRS_PREFIX}{key}": value
         for key, value in attrs_of(node).items()
     }
+
+
+def xattrs_of(node: Node) -> dict[str, str]:
+    """Return everything that can be asked of a node by name, as the lake keeps it."""
+    shown = listed_xattrs_of(node)
     row = None if node.dirty else node.row
     if row is not None and row.kind is not Kind.DIR:
         shown |= {

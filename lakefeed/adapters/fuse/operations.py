@@ -19,6 +19,7 @@ from lakefeed.adapters.fuse.answers import (
     TYPES,
     XATTR_PREFIX,
     Answers,
+    listed_xattrs_of,
     to_bytes,
     walled,
     xattrs_of,
@@ -310,8 +311,8 @@ class ReadOperations(Answers, pyfuse3.Operations):
 
     @walled
     async def listxattr(self, ino: int, ctx: object) -> list[bytes]:
-        """Return the names of a node's extended attributes."""
-        return [name.encode() for name in sorted(xattrs_of(self.node(ino)))]
+        """Return the names of the attributes that a node was given."""
+        return [name.encode() for name in sorted(listed_xattrs_of(self.node(ino)))]
 
     @walled
     async def access(self, ino: int, mode: int, ctx: object) -> bool:
