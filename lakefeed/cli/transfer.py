@@ -123,7 +123,8 @@ def import_command(
 
     Modes, times, symlinks and empty directories are kept; LAKE itself, where it lies in SOURCE, is
     left out. Stop it at any time and run it again to continue. Files that cannot be read are named
-    at the end, and the exit code is then 1.
+    at the end, and the exit code is then 1. It adds and replaces: what left SOURCE stays in the
+    lake, and what is replaced keeps the attributes that it has there.
 
     \b
     lakefeed import photos/ /mnt/lake --prefix train --exclude '*.tmp'

@@ -125,11 +125,12 @@ def rows_from_table(table: pa.Table) -> list[Row]:
     pack = table["pack"].unify_dictionaries().combine_chunks()
     names = pack.dictionary.to_pylist()
     columns["pack"] = [names[code] for code in bridge.to_numpy(pack.indices).tolist()]
-    columns["attrs"] = _attrs_of(table["attrs"])
+    columns["attrs"] = attrs_from_column(table["attrs"])
     return list(map(Row, *(columns[name] for name in COLUMNS)))
 
 
-def _attrs_of(attrs: pa.ChunkedArray) -> list[dict[str, str] | None]:
+def attrs_from_column(attrs: pa.ChunkedArray) -> list[dict[str, str] | None]:
+    """Return the attributes of each row of a table's column."""
     if attrs.null_count == len(attrs):
         return [None] * len(attrs)
     return [None if pairs is None else dict(pairs) for pairs in attrs.to_pylist()]

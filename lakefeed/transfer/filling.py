@@ -112,7 +112,7 @@ class Filling:
         writer.add_all(
             paths,
             [item.payload for item in items if item.payload is not None],
-            [Meta(item.mtime_ns, item.mode) for item in items],
+            [Meta(item.mtime_ns, item.mode, item.attrs) for item in items],
             [item.kind for item in items],
         )
         self._names_bytes += sum(map(len, paths))
@@ -122,7 +122,8 @@ class Filling:
         path = self._path(item)
         self._names_bytes += len(path)
         if item.payload is not None:
-            writer.add(path, item.payload, Meta(item.mtime_ns, item.mode), item.kind)
+            meta = Meta(item.mtime_ns, item.mode, item.attrs)
+            writer.add(path, item.payload, meta, item.kind)
             self._counts.add((item,))
             return
         for last_try in (False, True):
@@ -141,7 +142,7 @@ class Filling:
         full = f"{self._reading.root}/{item.path}"
         with SourceStream(full, self._reading.flags, self._streams) as stream:
             facts = stream.open()
-            meta = Meta(facts.mtime_ns, facts.mode)
+            meta = Meta(facts.mtime_ns, facts.mode, item.attrs)
             if self._reading.codec is Codec.NONE or facts.size > COMPRESS_BYTES_MAX:
                 writer.add_stream(path, stream.pieces(facts), meta)
             else:

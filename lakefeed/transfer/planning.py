@@ -1,9 +1,10 @@
 """What of a walked source has to be looked at: paths joined with what the lake knows of them.
 
 The lake is asked for PLAN_PATHS paths at once. A path that it knows comes with the size, time, mode
-and kind it had, so that the reader can leave it alone when nothing changed. A file whose name is a
-directory in the lake is refused here, because everything below that name would be orphaned; the
-other way round the source's directory takes the place of the lake's file.
+and kind it had, so that the reader can leave it alone when nothing changed, and with its
+attributes, of which the source knows nothing: they stay. A file whose name is a directory in the
+lake is refused here, because everything below that name would be orphaned; the other way round the
+source's directory takes the place of the lake's file.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from itertools import islice
 from lakefeed.errors import Invalid
 from lakefeed.forking import Lazy
 from lakefeed.format.paths import PATH_BYTES_MAX, check_path, parents, subtree_range
-from lakefeed.format.rows import Kind
+from lakefeed.format.rows import Kind, attrs_from_column
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.transfer.problems import Problems
 from lakefeed.transfer.reading import Known, Wanted
@@ -106,12 +107,14 @@ class Planner:
         known = [
             None if values[0] is None else Known(*values) for values in zip(*columns, strict=True)
         ]
+        attrs = attrs_from_column(table["attrs"])
         refused = self._directories(chunk, known)
         for at, (one, there) in enumerate(zip(chunk, known, strict=True)):
             if at in refused:
                 self._problems.add(one.path, "in the lake this is a directory with files below it")
             else:
-                yield Wanted(one.path, one.kind, there)
+                same_kind = there is not None and there.kind == one.kind
+                yield Wanted(one.path, one.kind, there, attrs[at] if same_kind else None)
 
     def _directories(self, chunk: Sequence[Found], known: Sequence[Known | None]) -> set[int]:
         """Return which files of a chunk have the name of a directory in the lake."""

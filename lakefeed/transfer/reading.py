@@ -58,11 +58,12 @@ class Known(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A path to look at; left alone when it still is what the lake knows."""
+    """A path to look at; left alone when it still is what the lake knows. It keeps `attrs`."""
 
     path: str
     kind: Kind
     known: Known | None
+    attrs: dict[str, str] | None = None
 
 
 class Item(NamedTuple):
@@ -74,6 +75,7 @@ class Item(NamedTuple):
     mtime_ns: int
     mode: int
     payload: Payload | None
+    attrs: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def read_block(block: Block, options: ReadOptions, problems: Problems) -> None:
         if item.mtime_ns not in TIMES_NS:
             problems.add(wanted.path, "its time cannot be kept: it is not between 1677 and 2262")
             continue
-        block.items.append(item)
+        block.items.append(item._replace(attrs=wanted.attrs) if wanted.attrs else item)
         if item.kind is Kind.FILE and item.payload is not None:
             block.bytes += item.size
     block.seconds = time.perf_counter() - began
@@ -150,7 +152,7 @@ def _reason(error: OSError) -> OSError | str:
 
 def _look(wanted: Wanted, options: ReadOptions, room: memoryview) -> Item | None:
     """Return what a path holds now, None if the lake knows it already."""
-    path, kind, known = wanted
+    path, kind, known, _ = wanted
     full = f"{options.root}/{path}" if path else options.root
     if known is not None or kind is not Kind.FILE or options.dry_run:
         info = os.stat(full, follow_symlinks=options.follow_symlinks)
@@ -174,7 +176,7 @@ def _size(info: os.stat_result, kind: Kind) -> int:
 
 def _plain(full: str, wanted: Wanted, info: os.stat_result, *, dry_run: bool) -> Item:
     """Return a directory or a symlink, or what a dry run would import."""
-    path, kind, _ = wanted
+    path, kind, *_ = wanted
     data = b""
     if kind is Kind.SYMLINK and not dry_run:
         data = os.fsencode(os.readlink(full))

@@ -75,6 +75,21 @@ def test_what_left_the_source_stays_in_the_lake(lake: Lake, tree: Path) -> None:
     assert lake.snapshot().get("a.txt") == b"hello\n"
 
 
+def test_what_is_imported_again_keeps_its_attributes(lake: Lake, tree: Path) -> None:
+    import_tree(lake, tree)
+    with lake.writer() as writer:
+        for path in ("a/b.txt", "a.txt", "big", "dangling"):
+            writer.put(path, b"labelled", attrs={"label": path})
+    (tree / "dangling").unlink()
+    (tree / "dangling").mkdir()
+    assert import_tree(lake, tree).files == 3
+    snapshot = lake.snapshot()
+    for path in ("a/b.txt", "a.txt", "big"):
+        assert snapshot.get(path) == (tree / path).read_bytes()
+        assert snapshot.stat(path).attrs == {"label": path}
+    assert snapshot.stat("dangling").attrs is None  # another thing of that name
+
+
 def test_a_dry_run_counts_and_changes_nothing(lake: Lake, tree: Path) -> None:
     plan = import_tree(lake, tree, ImportOptions(dry_run=True))
     assert lake.snapshot().number == 0
