@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 _WORKERS_MAX = 4
 # Fewer names are imported before workers would be ready.
 _WORKERS_FROM = 8192
+# Whoever asks for such a file does not want a directory of that name, or a tar that is none.
+_COMPRESSED = frozenset(
+    (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".lz4", ".zip", ".7z")
+)
 
 commands = typer.Typer()
 
@@ -197,7 +201,8 @@ def export_command(
     A directory export skips files that are there with the same size, time and mode. A tar keeps
     names of any length, links and exact times, and never parts the files of one sample. A TFRecord
     holds one tf.train.Example for each file, with the features "path" and "data". An archive takes
-    the place of one that is there; shards take the place of all shards of that name.
+    the place of one that is there; shards take the place of all shards of that name. Attributes are
+    not exported: "lakefeed sql LAKE 'select path, attrs from files' --csv" writes them down.
 
     \b
     lakefeed export /mnt/lake out/ --prefix train --at v1
@@ -208,7 +213,7 @@ def export_command(
     """
     from lakefeed.transfer.exporting import ExportOptions, export
 
-    chosen = form or _format_of(target)
+    chosen = _format_of(target, form)
     sink = _target(target, chosen, shard_size)
     to_stdout = target == "-"
     if to_stdout and as_json:
@@ -221,8 +226,18 @@ def export_command(
     _finish(report, as_json=as_json, text=None if to_stdout else _export_text(report))
 
 
-def _format_of(target: str) -> Format:
-    ending = os.path.splitext(target)[1]
+def _format_of(target: str, form: Format | None) -> Format:
+    ending = os.path.splitext(target)[1].lower()
+    if ending in _COMPRESSED and form is not Format.directory:
+        raise Invalid(
+            f"target {target!r}",
+            expected="a directory, .tar or .tfrecord file",
+            found=f"a name that ends in {ending}, which is not written",
+            hint='compress what "-" writes, as in "lakefeed export LAKE - | gzip > out.tar.gz"; '
+            '"--format directory" makes a directory of that name',
+        )
+    if form is not None:
+        return form
     if target == "-" or ending == ".tar":
         return Format.tar
     return Format.tfrecord if ending in (".tfrecord", ".tfrecords") else Format.directory

@@ -190,7 +190,8 @@ def _check_source(root: str) -> None:
     except OSError as error:
         if error.errno == errno.ENOTDIR and os.path.exists(root):
             raise Invalid(f"source {root}", expected="a directory", found="a file",
-                          hint='store it with "lakefeed put"') from error  # fmt: skip
+                          hint='unpack an archive first, into a directory or a "lakefeed mount '
+                          '--rw"; "lakefeed put" stores one file as it is') from error  # fmt: skip
         raise from_local_error(error, f"source {root}") from error
 
 

@@ -78,6 +78,29 @@ def test_the_ending_says_the_format(run: Any, where: Path, source: Path, tmp_pat
     assert tarfile.is_tarfile(tmp_path / "y")
 
 
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.ZIP", "shards.tar.zst"])
+def test_no_directory_is_made_for_who_wants_a_compressed_archive(
+    run: Run, where: Path, source: Path, tmp_path: Path, name: str
+) -> None:
+    assert run("import", str(source), str(where)).code == 0
+    for words in ([], ["--format", "tar"]):
+        done = run("export", str(where), str(tmp_path / name), *words)
+        assert done.code == 2
+        assert name in done.err
+        assert not (tmp_path / name).exists()
+    assert run("export", str(where), str(tmp_path / name), "--format", "directory").code == 0
+    assert (tmp_path / name / "a/b.txt").read_bytes() == b"hello"
+
+
+def test_the_ending_of_an_archive_may_be_written_in_capitals(
+    run: Run, where: Path, source: Path, tmp_path: Path
+) -> None:
+    assert run("import", str(source), str(where)).code == 0
+    assert run("export", str(where), str(tmp_path / "X.TAR")).code == 0
+    with tarfile.open(tmp_path / "X.TAR") as tar:
+        assert "a/b.txt" in tar.getnames()
+
+
 def test_a_tag_may_be_exported(run: Any, where: Path, source: Path, tmp_path: Path) -> None:
     run("import", str(source), str(where))
     with Lake.open(where) as lake:
