@@ -153,20 +153,26 @@ class Loader(Closing):
         self._epoch, self._state, self._resuming = int(state["epoch"]), dict(state), True
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the next epoch, or what is left of a restored one; ends an earlier iteration."""
+        """Yield the next epoch, or what is left of a restored one; ends an earlier iteration.
+
+        One that is never asked for a batch was none: frameworks make one only to see if they can.
+        """
         self.close()
+        self._running = running = ExitStack()
+        return self._batches(running)
+
+    def _begin(self) -> None:
         if not self._resuming:
             self._epoch, self._state = self._next_epoch, None
         self._resuming = False
         self._next_epoch = self._epoch + 1
-        self._running = running = ExitStack()
-        return self._batches(running)
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
         end = ending(running)
         try:
             if self._running is not running:
                 return
+            self._begin()
             feed = self._feed(running, self._epoch)
             feed.restore(self._state or {**feed.state(), "epoch": self._epoch})
             placed = Conveyor(_stamped(feed), feed.close, self._placed, 0, self.options.prefetch)

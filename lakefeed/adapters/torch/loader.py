@@ -153,21 +153,27 @@ class Loader(Closing):
     # -- batches ---------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the next epoch, or what is left of a restored one; ends an earlier iteration."""
+        """Yield the next epoch, or what is left of a restored one; ends an earlier iteration.
+
+        One that is never asked for a batch was none: frameworks make one only to see if they can.
+        """
         self._stop()
+        self._running = running = ExitStack()
+        return self._batches(running)
+
+    def _begin(self) -> None:
         if not self._resuming:
             self._epoch, self._state = self._next_epoch, None
         self._resuming = False
         self._next_epoch = self._epoch + 1
-        self._running = running = ExitStack()
-        return self._batches(running)
+        self._set_dataset()
 
     def _batches(self, running: ExitStack) -> Iterator[Any]:
         end = ending(running)
         try:
             if self._running is not running:
                 return  # a newer iteration has begun before this one was asked for anything
-            self._set_dataset()
+            self._begin()
             stage, finish = self._pipeline(running)
             for state, value in stage.items:
                 if self._running is not running:

@@ -183,6 +183,18 @@ def test_leaving_the_loop_and_iterating_again(lake: Lake) -> None:
         assert Counter(second) == Counter(FILES.values())
 
 
+def test_an_iteration_that_is_asked_for_nothing_takes_no_restored_epoch(lake: Lake) -> None:
+    with Loader(lake, "train", OPTIONS) as loader:
+        whole = samples(loader)
+        first = len(samples([next(iter(loader))]))
+        state = loader.state()
+        iter(loader)
+        assert loader.state() == state
+        loader.restore(state)
+        iter(loader)
+        assert len(samples(loader)) == len(whole) - first
+
+
 LEAVING = """
 import sys
 import lakefeed.jax
