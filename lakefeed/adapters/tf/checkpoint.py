@@ -68,6 +68,13 @@ class FeedCheckpoint(keras.callbacks.Callback):
             raise Invalid("every", expected='"epoch" or steps from 1', found=repr(every))
         if keep < 1:
             raise Invalid("keep", expected="at least 1", found=keep)
+        if keras.backend.backend() != "tensorflow":
+            raise Invalid(
+                "Keras's backend",
+                expected="tensorflow",
+                found=keras.backend.backend(),
+                hint="save the state of a PyTorch or JAX Loader in a loop of your own",
+            )
         self.batches_per_step = 1
         self.counted: int | None = None  # steps of an epoch as Keras counts them (`distributed`)
         self._directory = Path(directory)

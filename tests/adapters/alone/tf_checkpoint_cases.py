@@ -280,6 +280,14 @@ def test_weights_that_another_callback_loads_are_refused(lake: Path, tmp_path: P
         fit(lake, tmp_path, backup())
 
 
+def test_a_backend_that_it_could_not_go_on_with_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(Invalid, match="torch"):
+        lakefeed.tf.FeedCheckpoint(tmp_path)
+
+
 def test_a_damaged_checkpoint_is_named(lake: Path, tmp_path: Path) -> None:
     fit(lake, tmp_path, epochs=1, every="epoch")
     (position,) = tmp_path.glob("*.position.json")
