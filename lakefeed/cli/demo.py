@@ -67,6 +67,9 @@ def demo(
     lakefeed demo --images cats_and_dogs/ --epochs 10 --keep
     """
     _require_libraries()
+    from lakefeed.demo import refusing
+
+    refusing.check(directory, images)
     # TensorFlow's C++ side reports its CPU features and missing GPUs as if they were news.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from rich.console import Console

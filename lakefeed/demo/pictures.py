@@ -14,7 +14,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from lakefeed.format.checksum import crc32c
 
@@ -33,6 +32,8 @@ class Picture:
 
 def write_digits(directory: Path) -> int:
     """Write the digits as PNG files into one folder for each class; return how many."""
+    from sklearn.datasets import load_digits  # a second, which who brings pictures need not wait
+
     bunch = load_digits()
     for number, (pixels, digit) in enumerate(zip(bunch.images, bunch.target, strict=True)):
         folder = directory / str(digit)

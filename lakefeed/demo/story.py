@@ -26,10 +26,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from lakefeed import __version__
-from lakefeed.demo import accelerators, page, plots, training
+from lakefeed.demo import accelerators, page, plots, refusing, training
 from lakefeed.demo.pictures import HELD_OUT_OF, Picture, arrange, thumbnail, write_digits
 from lakefeed.demo.training import Epoch, Recipe
-from lakefeed.errors import Conflict, Invalid
+from lakefeed.errors import Invalid
 from lakefeed.format.columns import MAGIC
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
@@ -79,13 +79,9 @@ def run(options: Options, say: Say) -> dict[str, Any]:
     Conflict when the directory holds an earlier run; Invalid for a tree without two classes.
     """
     began = time.perf_counter()
+    refusing.check(options.workdir, options.images)
     options.workdir.mkdir(parents=True, exist_ok=True)
     lake_directory, images = options.workdir / "lake", options.workdir / "images"
-    for directory in (lake_directory, images):
-        if directory.exists():
-            raise Conflict(
-                str(directory), found="an earlier run", hint="remove it or choose another --dir"
-            )
     tf.config.experimental.enable_op_determinism()
     story = Story(options, say)
     try:
