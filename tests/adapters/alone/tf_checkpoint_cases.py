@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
+import itertools
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,8 @@ import tensorflow as tf
 import lakefeed.tf
 from lakefeed.adapters.tf import checkpoint
 from lakefeed.errors import Corrupt, Invalid, NotFound
+from tests.adapters.alone import tf_trainer
+from tests.adapters.alone.preloaded import Preloaded
 from tests.adapters.alone.tf_trainer import SAMPLES, make_lake, make_model, numbers, seen
 
 pytestmark = [
@@ -85,32 +85,26 @@ def fit(lake: Path, where: Path, *more: Any, epochs: int = 2, every: Any = 5) ->
     return model, saved
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(540)
 def test_kill_9_in_the_middle_of_fit_repeats_and_misses_no_sample(
     lake: Path, tmp_path: Path
 ) -> None:
     """Real processes: each is killed at some step, the last one trains to the end."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.adapters.alone.tf_trainer",
-        str(lake),
-        str(tmp_path),
-        "3",
-    ]
-    for victim, strike in enumerate((11, 17)):
-        with subprocess.Popen([*command, "3"], stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("step"):
-                    strike -= 1
-                if not strike:
-                    process.kill()
-                    break
-        assert process.returncode == -signal.SIGKILL
-        assert len(list(tmp_path.glob("*.position.json"))) in (1, 2), victim
-    done = subprocess.run([*command, "3"], stdout=subprocess.PIPE, text=True, check=True)
-    facts = json.loads(done.stdout.splitlines()[-1])
+
+    def begin(name: str) -> Preloaded:
+        arguments = (str(lake), str(tmp_path / "checkpoints"), 3, 3)
+        return Preloaded.begin(tf_trainer.main, *arguments, log=tmp_path / name)
+
+    for victim, strike in (("first", 11), ("second", 17)):
+        trainer = begin(victim)
+        steps = itertools.islice(trainer.sayings(), strike)
+        assert [*steps] == ["step"] * strike
+        trainer.kill()
+        assert trainer.process.exitcode == -signal.SIGKILL
+        assert len(list(tmp_path.glob("checkpoints/*.position.json"))) in (1, 2), victim
+    trainer = begin("last")
+    *_, facts = trainer.sayings()
+    assert trainer.process.exitcode == 0
     assert facts["begun"]["step"] >= 9 + 15
     assert facts["begun"]["epoch"] == 1
     assert facts["seen"] == [3] * SAMPLES

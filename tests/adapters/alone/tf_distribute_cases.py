@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lakefeed.tf
+from tests.adapters.alone import tf_worker
+from tests.adapters.alone.preloaded import Preloaded
 from tests.adapters.alone.tf_trainer import SAMPLES, make_lake
 from tests.adapters.alone.tf_worker import BATCH
 
@@ -33,58 +31,45 @@ def free_ports(count: int) -> list[int]:
 
 
 def train(where: Path, *, workers: int, replicas: int, strike: bool = False) -> list[Any]:
-    """Run the workers of one training; return what each printed, or its exit status."""
+    """Run the workers of one training; return what each said, or its exit status."""
     ports = free_ports(workers)
     processes = []
     for rank in range(workers):
-        environment = dict(os.environ)
+        environment = {}
         if workers > 1:
             cluster = {"worker": [f"localhost:{port}" for port in ports]}
             task = {"type": "worker", "index": rank}
             environment["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
-        command = [sys.executable, "-m", "tests.adapters.alone.tf_worker"]
-        command += [str(where / "lake"), str(where / "checkpoints"), str(replicas), "2"]
-        command += ["strike"] if strike else []
-        log = (where / f"log-{rank}").open("w")
+        arguments = (str(where / "lake"), str(where / "checkpoints"), replicas, strike)
+        log = where / f"log-{rank}"
         processes.append(
-            subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
-            )
+            Preloaded.begin(tf_worker.main, *arguments, log=log, environment=environment)
         )
-        log.close()
     results: list[Any] = []
-    if strike:
-        # The survivor would wait half a minute for the dead one's heart.
-        first_death(processes)
     try:
-        for rank, process in enumerate(processes):
-            said, _ = process.communicate(timeout=150)
-            whole = process.returncode == 0
-            results.append(json.loads(said.splitlines()[-1]) if whole else process.returncode)
-            assert whole or strike, (where / f"log-{rank}").read_text()[-3000:]
+        if strike:
+            # The survivor would wait half a minute for the dead one's heart.
+            connection.wait([each.process.sentinel for each in processes], timeout=150)
+            for each in processes:
+                each.kill()
+        for each in processes:
+            said = [*each.sayings()]
+            whole = each.process.exitcode == 0
+            results.append(said[-1] if whole else each.process.exitcode)
+            assert whole or strike, each.log.read_text()[-3000:]
     finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        for each in processes:
+            each.kill()
     return results
 
 
-def first_death(processes: list[subprocess.Popen[str]]) -> None:
-    for at in itertools.cycle(range(len(processes))):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            processes[at].wait(0.2)
-            break
-    for process in processes:
-        process.kill()
-
-
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(540)
 def test_two_workers_killed_and_begun_again_share_every_epoch(tmp_path: Path) -> None:
     make_lake(tmp_path / "lake")
     killed = train(tmp_path, workers=2, replicas=1, strike=True)
     assert -signal.SIGKILL in killed
     first, second = train(tmp_path, workers=2, replicas=1)
-    assert (first["place"], second["place"]) == ([0, 2], [1, 2])
+    assert (first["place"], second["place"]) == ((0, 2), (1, 2))
     for facts in (first, second):
         assert facts["replicas"] == 2
         assert facts["begun"] == STEPS  # the checkpoint of the epoch's end
@@ -94,11 +79,11 @@ def test_two_workers_killed_and_begun_again_share_every_epoch(tmp_path: Path) ->
     assert first["weight"] == second["weight"]
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_keras_fit_with_two_replicas_in_one_process(tmp_path: Path) -> None:
     make_lake(tmp_path / "lake")
     (facts,) = train(tmp_path, workers=1, replicas=2)
-    assert (facts["place"], facts["replicas"]) == ([0, 1], 2)
+    assert (facts["place"], facts["replicas"]) == ((0, 1), 2)
     assert facts["seen"] == [2] * SAMPLES
     assert facts["step"] == facts["iterations"] == 2 * STEPS
     assert (facts["state"]["epoch"], facts["state"]["position"]) == (2, 0)

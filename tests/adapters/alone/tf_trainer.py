@@ -1,4 +1,4 @@
-"""A training that counts in its own weights which samples it took; run as a program to be killed.
+"""A training that counts in its own weights which samples it took; run as a process to be killed.
 
 The counts are saved and restored with the weights, so a repeated or missing sample after a restart
 shows in them, whatever the processes before had done.
@@ -6,8 +6,7 @@ shows in them, whatever the processes before had done.
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +70,19 @@ def seen(model: Any) -> list[int]:
 
 
 class Telling(keras.callbacks.Callback):  # type: ignore[misc]
-    """Prints each step, so that a parent knows when to strike."""
+    """Tells of each step, so that a parent knows when to strike."""
+
+    def __init__(self, say: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._say = say
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        print(f"step {batch}", flush=True)
+        self._say("step")
 
 
-def main(lake: str, checkpoints: str, epochs: str, every: str) -> None:
-    """Train to the end, from whatever checkpoint there is."""
-    saved = lakefeed.tf.FeedCheckpoint(checkpoints, every=int(every))
+def main(lake: str, checkpoints: str, epochs: int, every: int, say: Callable[[Any], None]) -> None:
+    """Train to the end, from whatever checkpoint there is, and say what it came to."""
+    saved = lakefeed.tf.FeedCheckpoint(checkpoints, every=every)
     train = (
         lakefeed.tf.dataset(lake, "train/**", batch_size=4, seed=3, checkpoint=saved)
         .map(numbers, num_parallel_calls=2)
@@ -89,15 +92,10 @@ def main(lake: str, checkpoints: str, epochs: str, every: str) -> None:
     begun = {"epoch": saved.epoch, "step": saved.step}
     model.fit(
         train,
-        epochs=int(epochs),
+        epochs=epochs,
         initial_epoch=saved.epoch,
-        callbacks=[saved, Telling()],
+        callbacks=[saved, Telling(say)],
         shuffle=False,
         verbose=0,
     )
-    facts = {"begun": begun, "step": saved.step, "seen": seen(model), "state": dict(saved.state)}
-    print(json.dumps(facts), flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    say({"begun": begun, "step": saved.step, "seen": seen(model), "state": dict(saved.state)})

@@ -1,14 +1,10 @@
-"""One worker of a distributed training; run as a program. TF_CONFIG says which one it is.
-
-python -m tests.adapters.alone.tf_worker LAKE CHECKPOINTS REPLICAS EPOCHS [strike]
-"""
+"""One worker of a distributed training; run as a process. TF_CONFIG says which one it is."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -17,12 +13,15 @@ import lakefeed.tf
 from tests.adapters.alone.tf_trainer import make_model, numbers, seen
 
 BATCH = 12
+EPOCHS = 2
 STRIKE = 10  # the step at which a worker that was told to dies
 
 
-def main(lake: str, checkpoints: str, replicas: str, epochs: str) -> None:
-    """Train for some epochs in whatever strategy the surroundings ask for."""
-    strategy = make_strategy(int(replicas))
+def main(
+    lake: str, checkpoints: str, replicas: int, strike: bool, say: Callable[[Any], None]
+) -> None:
+    """Train for two epochs in whatever strategy the surroundings ask for, or up to the strike."""
+    strategy = make_strategy(replicas)
     saved = lakefeed.tf.FeedCheckpoint(checkpoints, every=4)
 
     def make(**share: Any) -> Any:
@@ -32,11 +31,11 @@ def main(lake: str, checkpoints: str, replicas: str, epochs: str) -> None:
     with strategy.scope():
         model = make_model()
     begun = saved.step
-    if int(replicas) > 1:
-        fit = {"epochs": int(epochs), "initial_epoch": saved.epoch, "callbacks": [saved]}
+    if replicas > 1:
+        fit = {"epochs": EPOCHS, "initial_epoch": saved.epoch, "callbacks": [saved]}
         model.fit(train, shuffle=False, verbose=0, **fit)
     else:
-        by_hand(strategy, model, train, saved, int(epochs))
+        by_hand(strategy, model, train, saved, strike)
     facts = {
         "place": lakefeed.tf.place(),
         "replicas": strategy.num_replicas_in_sync,
@@ -48,7 +47,7 @@ def main(lake: str, checkpoints: str, replicas: str, epochs: str) -> None:
         "state": dict(saved.state),
         "weight": model.layers[1].kernel.numpy().tolist(),
     }
-    print(json.dumps(facts), flush=True)
+    say(facts)
 
 
 def make_strategy(replicas: int) -> Any:
@@ -61,7 +60,7 @@ def make_strategy(replicas: int) -> Any:
     return tf.distribute.MirroredStrategy([f"/cpu:{number}" for number in range(replicas)])
 
 
-def by_hand(strategy: Any, model: Any, train: Any, saved: Any, epochs: int) -> None:
+def by_hand(strategy: Any, model: Any, train: Any, saved: Any, strike: bool) -> None:
     """A training loop for several workers, because `fit` of Keras 3 does not begin with them."""
 
     def replica(number: Any, target: Any) -> None:
@@ -76,15 +75,10 @@ def by_hand(strategy: Any, model: Any, train: Any, saved: Any, epochs: int) -> N
         strategy.run(replica, args=batch)
 
     saved.restore(model)
-    while saved.state["epoch"] < epochs:
+    while saved.state["epoch"] < EPOCHS:
         for batch in train:
             step(batch)
             saved.advance()
-            if saved.step == STRIKE and "strike" in sys.argv:
-                sys.stdout.flush()
+            if saved.step == STRIKE and strike:
                 os.kill(os.getpid(), signal.SIGKILL)
         saved.save(model)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:5])
