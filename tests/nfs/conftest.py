@@ -11,6 +11,9 @@ import pytest
 from tests.nfs import rig
 
 Boot = Callable[..., rig.Result]
+Facts = dict[str, Any]
+# The last one restarts the server.
+CHECKS = ["conformance", "visible", "moved", "service", "crowd", "fed", "lost_commits"]
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +40,20 @@ def uml(_user_mode_linux: None, tmp_path_factory: pytest.TempPathFactory) -> Boo
         return result
 
     return boot
+
+
+@pytest.fixture(scope="session", params=["3", "4.2"])
+def vers(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def facts(uml: Boot, vers: str) -> Facts:
+    """What all the checks found that go with the usual mounts, in one boot for each version."""
+    return dict(uml("checks", CHECKS, vers=vers, timeout_seconds=600).value)
+
+
+def of(facts: Facts, check: str) -> Facts:
+    """Return what a check found; what it raised in the guest fails the test here."""
+    assert facts[check]["failure"] is None, facts[check]["failure"]
+    return dict(facts[check]["value"])

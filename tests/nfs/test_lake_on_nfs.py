@@ -5,37 +5,16 @@ One boot for each version runs all the checks (tests/nfs/guest), each test here 
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.nfs.conftest import Boot
+from tests.nfs.conftest import Boot, Facts, of
 
-pytestmark = [pytest.mark.nfs, pytest.mark.slow]
-
-Facts = dict[str, Any]
-CHECKS = ["conformance", "visible", "moved", "crowd", "fed", "lost_commits"]
-
-
-@pytest.fixture(scope="module", params=["3", "4.2"])
-def vers(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def facts(uml: Boot, vers: str) -> Facts:
-    return dict(uml("checks", CHECKS, vers=vers, timeout_seconds=240).value)
+pytestmark = [pytest.mark.nfs, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def after_power_cuts(uml: Boot, vers: str) -> Facts:
     return dict(uml("checks", ["power"], vers=vers, export="ext4", timeout_seconds=240).value)
-
-
-def of(facts: Facts, check: str) -> Facts:
-    """Return what a check found; what it raised in the guest fails the test here."""
-    assert facts[check]["failure"] is None, facts[check]["failure"]
-    return dict(facts[check]["value"])
 
 
 def assert_whole(lake: Facts) -> None:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.nfs.conftest import Boot
+from tests.nfs.conftest import Facts, of
 
-pytestmark = [pytest.mark.nfs, pytest.mark.slow]
-
-Facts = dict[str, Any]
+pytestmark = [pytest.mark.nfs, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-@pytest.fixture(scope="module", params=["3", "4.2"])
-def facts(uml: Boot, request: pytest.FixtureRequest) -> Facts:
-    return dict(uml("service", vers=str(request.param), timeout_seconds=240).value)
+@pytest.fixture
+def service(facts: Facts) -> Facts:
+    return of(facts, "service")
 
 
 def test_i3_a_held_snapshot_stays_whole_while_the_other_client_rewrites_and_collects(
-    facts: Facts,
+    service: Facts,
 ) -> None:
-    found = facts["held"]
+    found = service["held"]
     assert found["rewritten"][0] > 0
     assert found["held"] == found["held, nothing open"] == found["newest"] == "right"
     assert found["deleted afterwards"] > 0
@@ -29,17 +25,17 @@ def test_i3_a_held_snapshot_stays_whole_while_the_other_client_rewrites_and_coll
 
 
 def test_i7_a_reader_whose_packs_were_compacted_and_collected_reads_the_same_bytes(
-    facts: Facts,
+    service: Facts,
 ) -> None:
-    found = facts["moved"]
+    found = service["moved"]
     assert found["rewritten"][0] > 0
     assert found["rewritten"][1] > 0
     assert found["before"] == found["moved"] == "right"
 
 
 @pytest.mark.parametrize("way", ["ahead", "behind"])
-def test_a_client_whose_clock_is_hours_off_does_no_harm(facts: Facts, way: str) -> None:
-    found = facts["skew"][way]
+def test_a_client_whose_clock_is_hours_off_does_no_harm(service: Facts, way: str) -> None:
+    found = service["skew"][way]
     assert found["lease"] == "held"
     assert found["young orphan"] == "kept"
     assert (found["deleted"], found["horizon"]) == (0, 0)
@@ -47,8 +43,8 @@ def test_a_client_whose_clock_is_hours_off_does_no_harm(facts: Facts, way: str) 
     assert abs(found["commit is off by"]) < 600
 
 
-def test_an_inbox_that_two_clients_take_in_at_once_is_taken_in_once(facts: Facts) -> None:
-    found = facts["replicas"]
+def test_an_inbox_that_two_clients_take_in_at_once_is_taken_in_once(service: Facts) -> None:
+    found = service["replicas"]
     assert found["wrong"] == []
     assert found["left"] == []
     assert found["committed"] == found["dropped"] >= 120

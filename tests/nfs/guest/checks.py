@@ -17,7 +17,7 @@ from world import World
 
 from lakefeed.lake.lake import Lake
 
-CHECK_SECONDS_MAX = 90.0
+CHECK_SECONDS_MAX = 150.0
 
 
 def warm_up() -> None:

@@ -195,6 +195,11 @@ def authors(root: Path) -> set[str]:
         return {commit.author for commit in lake.history() if commit.operation == "inbox"}
 
 
+def waiting(inbox: Path) -> list[str]:
+    """Return the files that are still in an inbox."""
+    return [name for name in os.listdir(inbox) if not name.startswith(".")]
+
+
 def replicas(near: Path, far: Path, near_inbox: Path, far_inbox: Path) -> dict[str, Any]:
     """One inbox taken in by both clients at once."""
     Lake.create(near).close()
@@ -215,8 +220,13 @@ def replicas(near: Path, far: Path, near_inbox: Path, far_inbox: Path) -> dict[s
     over.touch()
     took = [child.value() for child in children]
     # Whatever the last one left when it was over.
-    end = time.monotonic() + 3 * LEASE_SECONDS
-    took.append(take_in(near, near_inbox, "last", 0.0, lambda: time.monotonic() > end))
+    end = time.monotonic() + DROPPING_SECONDS_MAX
+    took.append(
+        take_in(
+            near, near_inbox, "last", 0.0,
+            lambda: not waiting(near_inbox) or time.monotonic() > end,
+        )
+    )  # fmt: skip
     with Lake.open(near) as lake:
         commits = [commit for commit in lake.history() if commit.operation == "inbox"]
         snapshot = lake.snapshot()
@@ -225,7 +235,7 @@ def replicas(near: Path, far: Path, near_inbox: Path, far_inbox: Path) -> dict[s
             for number in range(dropped)
             if snapshot.get(f"in/{number}") != content(f"{number}", "dropped")
         ]
-    left = [name for name in os.listdir(near_inbox) if not name.startswith(".")]
+    left = waiting(near_inbox)
     rows = sum(pack.rows for commit in commits for pack in commit.changes.add_packs)
     return {"took": took, "wrong": wrong, "left": left, "dropped": dropped, "committed": rows,
             "authors": len(authors(near))}  # fmt: skip
