@@ -39,9 +39,9 @@ class Scheduler:
         self._numbers = random.Random(seed)
         self._patience = self._numbers.choice(PATIENCE)
         self._last = ""
-        self._changed = threading.Condition()
-        self._parked: dict[str, list[object]] = {}
-        self._granted: set[object] = set()
+        self._changed = threading.Condition()  # what `run` waits for
+        # Who waits, each at a lock of his own: woken all together they would wait for each other.
+        self._parked: dict[str, list[threading.Lock]] = {}
         self._errors: list[BaseException] = []
         self.steps = 0
 
@@ -50,11 +50,11 @@ class Scheduler:
         with self._changed:
             if actor not in self._parked:
                 return
-            ticket = object()
-            self._parked[actor].append(ticket)
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: ticket in self._granted, STUCK_SECONDS)
-            self._granted.remove(ticket)
+            turn = threading.Lock()
+            turn.acquire()
+            self._parked[actor].append(turn)
+            self._changed.notify()
+        assert turn.acquire(timeout=STUCK_SECONDS), f"stuck: nobody let {actor} go on"
 
     def run(self, actors: dict[str, Callable[[], object]]) -> None:
         """Run all actors to their ends, and raise what the first of them to fail raised."""
@@ -80,7 +80,7 @@ class Scheduler:
         finally:
             with self._changed:
                 del self._parked[name]
-                self._changed.notify_all()
+                self._changed.notify()
 
     def _let_one_go(self) -> bool:
         with self._changed:
@@ -94,8 +94,7 @@ class Scheduler:
                 return False
             chosen = self._choose()
             self.steps += 1
-            self._granted.add(self._parked[chosen].pop(0))
-            self._changed.notify_all()
+            self._parked[chosen].pop(0).release()
             return True
 
     def _choose(self) -> str:
