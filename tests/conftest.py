@@ -51,3 +51,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("nfs"))
         if item.get_closest_marker("root") and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root (loop devices, mounts)"))
+    # Minutes each: begun last, one of them would keep the run waiting when all else is done.
+    items.sort(key=lambda item: item.path.name != "test_alone.py")
