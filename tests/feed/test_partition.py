@@ -126,8 +126,8 @@ def test_a_change_of_world_size_repeats_and_misses_nothing(
     assert sorted(seen) == sorted([*range(count), *range(count)])
 
 
-@given(st.integers(1, 150), st.integers(1, 9), st.integers(2, 40), st.integers(1, 3),
-       st.integers(1, 100))  # fmt: skip
+@given(st.integers(1, 80), st.integers(1, 9), st.integers(2, 20), st.integers(1, 3),
+       st.integers(1, 50))  # fmt: skip
 def test_a_draft_holds_windows_of_the_order_whole_if_it_holds_several(
     count: int, batch_size: int, window: int, world_size: int, samples: int
 ) -> None:
