@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lakefeed.errors import Corrupt, NotFound, VolumeFailed
+from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
+from lakefeed.format.commit import SegmentInfo
 from lakefeed.lake import layout, repair
 from lakefeed.lake.check import check
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.repair import rebuild_index, rebuild_log
+from lakefeed.lake.segments import write_segments
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import (
     QUIET,
@@ -82,6 +86,26 @@ def test_a_new_index_stays_where_only_the_answer_to_its_commit_was_lost() -> Non
                 assert contents(left.snapshot()) == {"a": b"1", "b": b"2"}
             count += volume.fired
         assert count > 2
+
+
+@pytest.mark.parametrize("others", [Lake.merge_index, compact])
+def test_a_new_index_that_others_overtake_is_given_up_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, others: Callable[[Lake], object]
+) -> None:
+    def overtaken(*args: Any) -> Iterator[SegmentInfo]:
+        yield from write_segments(*args)
+        write(lake, {"c": b"3"})
+        others(lake)
+
+    with new_lake() as lake:
+        for path in ("a", "b"):
+            write(lake, {path: b"1"})
+        with monkeypatch.context() as patched, pytest.raises(Conflict, match="repeat"):
+            patched.setattr(repair, "write_segments", overtaken)
+            rebuild_index(lake)
+        assert contents(lake.snapshot()) == {"a": b"1", "b": b"1", "c": b"3"}
+        clean(lake)
+        assert len(list(lake.volume.list(layout.INDEX))) == len(lake.snapshot().state.segments)
 
 
 def test_a_pack_that_is_damaged_is_named_and_nothing_is_left_behind() -> None:

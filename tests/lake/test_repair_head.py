@@ -10,9 +10,10 @@ import pytest
 from lakefeed.errors import Conflict, Corrupt
 from lakefeed.lake import layout, repair
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.log import Log
+from lakefeed.lake.log import CHECKPOINT_EVERY, Log
 from lakefeed.lake.repair import damaged_head, quarantine_head
 from lakefeed.volume.base import Volume
+from lakefeed.volume.memory import MemoryVolume
 from tests.lake.test_repair import clean
 from tests.lake.tools import contents, new_lake, put_bytes, write
 
@@ -82,3 +83,18 @@ def test_who_saw_a_commit_that_a_repair_moved_away_sees_those_that_came_instead(
 
         monkeypatch.setattr(Log, "_exists", late)
         assert log.head().number == 3
+
+
+def test_a_damaged_newest_commit_stays_away_after_a_power_cut_and_its_checkpoint_with_it() -> None:
+    with new_lake() as lake:
+        for number in range(CHECKPOINT_EVERY):
+            write(lake, {f"{number}": b"1"})
+        put_bytes(lake.volume, layout.commit_path(CHECKPOINT_EVERY), b"\0" * 100)
+        lake.volume.sync_directory(layout.LOG)
+        moved = quarantine_head(lake.volume, CHECKPOINT_EVERY)
+        assert isinstance(lake.volume, MemoryVolume)
+        left = lake.volume.power_cut()
+    assert left.stat(moved).size == 100
+    names = {entry.name for entry in left.list(layout.LOG)}
+    for path in (layout.commit_path(CHECKPOINT_EVERY), layout.checkpoint_path(CHECKPOINT_EVERY)):
+        assert path.rpartition("/")[2] not in names
