@@ -11,13 +11,14 @@ import fsspec
 import numpy as np
 import pytest
 
-from lakefeed import Lake, NotFound
+from lakefeed import Corrupt, Lake, NotFound
 from lakefeed.adapters.fsspec import LakeFileSystem
 from lakefeed.adapters.fsspec.ranges import Wanted, bounds, plan_ranges
 from lakefeed.format.payload import encode
 from lakefeed.format.rows import Codec, Kind, Row
+from lakefeed.lake import layout
 from lakefeed.lake.batch import Put
-from tests.lake.tools import compact
+from tests.lake.tools import compact, damage
 
 BIG = bytes(range(256)) * (5 << 12)  # 5 MiB: above what is read whole
 
@@ -201,6 +202,17 @@ def test_a_range_that_cannot_be_read_is_returned_as_its_error(
     assert isinstance(found[2], IsADirectoryError)
     with pytest.raises(FileNotFoundError):
         fs.cat_ranges([f"{root}/gone"], 0, 2, on_error="raise")
+
+
+def test_a_damaged_file_among_many_is_returned_as_its_error(root: str, fs: LakeFileSystem) -> None:
+    with Lake.open(root) as lake:
+        row = lake.snapshot().stat("a/two.txt")
+        damage(lake.volume, layout.pack_path(row.pack), row.offset)
+    names = [f"{root}/a/{name}.txt" for name in ("one", "two", "b/three")]
+    before, damaged, behind = fs.cat_ranges(names, 0, 2)
+    assert (before, type(damaged), behind) == (b"on", Corrupt, b"th")
+    with pytest.raises(Corrupt, match=row.path):
+        fs.cat_ranges(names, 0, 2, on_error="raise")
 
 
 def test_cat_of_many_says_what_failed(root: str, fs: LakeFileSystem) -> None:

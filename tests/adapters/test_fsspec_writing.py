@@ -317,6 +317,25 @@ def test_trees_come_and_go_with_names_bytes_and_times(fs: LakeFileSystem, tmp_pa
     assert (tmp_path / "nine").read_bytes() == b"9" * 9
 
 
+def test_files_before_and_behind_a_big_one_come_to_their_own_places(
+    fs: LakeFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "HELD_BYTES", 10)
+    files = {"a": b"1", "big": b"2" * 11, "c": b"3", "d": b"4" * 10}
+    fs.pipe(files)
+    fs.get([*files], [f"{tmp_path}/{name}" for name in files])
+    assert {name: (tmp_path / name).read_bytes() for name in files} == files
+    with open(tmp_path / "open", "wb") as file:
+        fs.get_file("big", file)
+    assert (tmp_path / "open").read_bytes() == files["big"]
+
+
+def test_a_get_of_what_is_not_there_says_so(fs: LakeFileSystem, tmp_path: Path) -> None:
+    fs.pipe_file("a", b"1")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        fs.get(["a", "gone"], [f"{tmp_path}/a", f"{tmp_path}/gone"])
+
+
 def test_threads_that_write_one_file_each_all_succeed(fs: LakeFileSystem) -> None:
     gate = threading.Barrier(8)
 
