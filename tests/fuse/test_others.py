@@ -18,6 +18,10 @@ from lakefeed.adapters.fuse import tree  # noqa: E402
 from lakefeed.adapters.fuse.nodes import ROOT, Directory  # noqa: E402
 from lakefeed.adapters.fuse.session import Mount, MountOptions  # noqa: E402
 from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
+from lakefeed.format.rows import Row  # noqa: E402
+from lakefeed.lake.compactor import compact  # noqa: E402
+from lakefeed.lake.lake import Lake  # noqa: E402
+from lakefeed.lake.snapshot import Snapshot  # noqa: E402
 from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
 
 FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
@@ -68,6 +72,34 @@ def test_bytes_of_another_writer_in_a_renamed_directory_are_shown_as_they_are() 
         await here.rename("d", "e")
         assert await here.read("e/f") == NEWS
         assert await here.read("e/g") == NEWS
+
+    played(scene)
+
+
+@pytest.mark.parametrize("change", [chmod, rename])
+@pytest.mark.parametrize("gone", [False, True])
+def test_bytes_that_another_writer_deleted_under_a_change_of_ours_stay_while_there_are_any(
+    change: Callable[[Here], Awaitable[str]], gone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(_: Snapshot, row: Row) -> bytes:
+        raise NotFound(f"pack {row.pack}")
+
+    async def scene(here: Here) -> None:
+        path = await change(here)
+        await here.write("beside", b"new")
+        with Lake.open(here.lake.volume) as other:
+            with other.writer() as writer:
+                writer.delete("a")
+            compact(other)
+        with monkeypatch.context() as patched:
+            if gone:
+                patched.setattr(Snapshot, "read_row", missing)
+            await here.pending.commit()
+        assert here.lake.snapshot().get("beside") == b"new"
+        if gone:
+            assert await here.find(path) == 0
+        else:
+            assert await here.read(path) == here.lake.snapshot().get(path) == b"bytes of a"
 
     played(scene)
 

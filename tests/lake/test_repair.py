@@ -154,17 +154,20 @@ def test_a_lost_log_names_what_mends_it(lake_path: Path) -> None:
         lake.snapshot()
 
 
-@pytest.mark.parametrize("segments", [True, False])
+@pytest.mark.parametrize("segments", ["sound", "damaged", "lost"])
 @pytest.mark.parametrize("collected", [True, False])
 def test_a_lake_whose_log_was_lost_shows_what_it_showed(
-    lake_path: Path, segments: bool, collected: bool
+    lake_path: Path, segments: str, collected: bool
 ) -> None:
     with Lake.open(lake_path) as lake:
         if collected:
             collect(lake, Retention(0, 0))
         files = contents(lake.snapshot())
     lose_log(lake_path)
-    if not segments:
+    if segments == "damaged":
+        for path in (lake_path / "index").iterdir():
+            path.write_bytes(path.read_bytes()[:-1])
+    elif segments == "lost":
         shutil.rmtree(lake_path / "index")
         (lake_path / "index").mkdir()
     rebuilt, place = rebuild_log(PosixVolume(lake_path))
@@ -179,12 +182,17 @@ def test_a_lake_whose_log_was_lost_shows_what_it_showed(
         assert contents(lake.snapshot()) == {**files, "after": b"1", "same": b"after"}
 
 
-def test_a_log_damaged_in_the_middle_is_mended_from_its_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("newest", [b"torn", None])
+def test_a_log_damaged_in_the_middle_is_mended_from_its_checkpoint(
+    tmp_path: Path, newest: bytes | None
+) -> None:
     with Lake.create(tmp_path / "lake") as lake:
         for number in range(40):
             write(lake, {f"{number % 10}": b"%d" % number})
         lake.merge_index()
         files, rows = contents(lake.snapshot()), all_rows(lake.snapshot())
+    if newest is not None:
+        (tmp_path / "lake" / layout.checkpoint_path(64)).write_bytes(newest)
     (tmp_path / "lake" / layout.commit_path(7)).write_bytes(b"torn")
     (tmp_path / "lake" / layout.HEAD_HINT).unlink()
     rebuilt, _ = rebuild_log(PosixVolume(tmp_path / "lake"))
