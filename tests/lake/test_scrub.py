@@ -17,7 +17,7 @@ from lakefeed.lake.lake import Lake
 from lakefeed.lake.scrub import Damaged, ScrubOptions, known_damage, read_state, scrub
 from lakefeed.lake.throttle import Throttle
 from lakefeed.volume.base import read_file
-from tests.lake.tools import damage, new_lake, write
+from tests.lake.tools import damage, new_lake, small_groups, write
 from tests.support.faulty import FaultyVolume
 
 SOON = ScrubOptions(max_seconds=0)
@@ -211,6 +211,19 @@ def test_a_pack_that_is_no_pack_is_a_finding() -> None:
         damage(lake.volume, layout.pack_path(pack), -1)
         (found,) = scrub(lake).damaged
         assert found.path == layout.pack_path(pack)
+
+
+def test_damaged_rows_of_a_pack_are_a_finding_and_its_other_rows_are_verified() -> None:
+    with small_groups(), new_lake() as lake:
+        write(lake, {f"{number}": b"x" for number in range(10)})
+        spoil(lake, "9")
+        ((pack, info),) = lake.snapshot().state.packs.items()
+        path = layout.pack_path(pack)
+        damage(lake.volume, path, info.sealed.payload_end + 8)
+    with Lake.open(lake.volume) as lake:
+        found = scrub(lake).damaged
+        assert named(found) == ["9", f"{path}, row group 0"]
+        assert known_damage(lake) == found
 
 
 def test_a_volume_that_fails_is_no_damage() -> None:

@@ -19,6 +19,7 @@ from lakefeed import Lake
 from lakefeed.errors import Corrupt, Invalid, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.transfer.archives import TarTarget, TfrecordTarget, masked_crc32c, sample_key
+from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import ExportOptions, export
 from lakefeed.transfer.importing import import_tree
 from lakefeed.transfer.shards import Shards
@@ -152,6 +153,20 @@ def test_a_damaged_big_file_never_completes_an_archive(
             with pytest.raises(Corrupt, match="big"):
                 export(fresh.snapshot(), target(Shards(str(tmp_path / "out.x"))))
     assert os.listdir(tmp_path) == ["lake"]
+
+
+def test_a_damaged_big_file_is_left_out_of_a_directory_and_named(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakefeed.transfer.exporting.READ_BYTES", 1 << 20)
+    with lake.writer() as writer:
+        writer.put("big", bytes(5_000_000))
+        writer.put("small", b"sound")
+    damage(lake, "big")
+    with Lake.open(lake.name) as fresh:
+        report = export(fresh.snapshot(), DirectoryTarget(tmp_path / "out"))
+    assert [problem.path for problem in report.problems] == ["big"]
+    assert os.listdir(tmp_path / "out") == ["small"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

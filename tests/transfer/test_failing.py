@@ -15,6 +15,7 @@ import pytest
 from lakefeed import Lake
 from lakefeed.errors import LakefeedError, SnapshotExpired, VolumeFailed
 from lakefeed.format.pack import Meta
+from lakefeed.format.paths import PATH_BYTES_MAX
 from lakefeed.format.payload import encode
 from lakefeed.format.rows import Row
 from lakefeed.lake.log import Draft
@@ -28,6 +29,7 @@ from lakefeed.transfer.problems import KEPT_MAX, Problems
 from lakefeed.transfer.reading import Blocks, ReadOptions, Wanted, read_block
 from lakefeed.transfer.shards import Shards
 from lakefeed.transfer.walk import Walk, WalkOptions
+from tests.lake.tools import contents
 from tests.transfer.trees import facts
 
 
@@ -42,6 +44,17 @@ def test_what_cannot_be_imported_is_named(lake: Lake, tree: Path) -> None:
     assert "UTF-8" in reasons[repr(b"bad\xff")]
     assert report.errors == 3
     assert import_tree(lake, tree, ImportOptions(skip_special=True)).errors == 1
+
+
+def test_a_path_that_is_too_long_behind_the_prefix_is_named(lake: Lake, tmp_path: Path) -> None:
+    source, long = tmp_path / "source", "b" * 200
+    source.mkdir()
+    for name in ("a", long, "c"):
+        (source / name).write_bytes(b"1")
+    prefix = "/".join(["p" * 99] * (PATH_BYTES_MAX // 100))[: PATH_BYTES_MAX - 100]
+    report = import_tree(lake, source, ImportOptions(prefix=prefix))
+    assert [problem.path for problem in report.problems] == [long]
+    assert contents(lake.snapshot()) == {f"{prefix}/a": b"1", f"{prefix}/c": b"1"}
 
 
 def test_a_file_that_cannot_be_read_is_named(lake: Lake, tmp_path: Path) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from lakefeed import Lake
-from lakefeed.errors import Invalid, NotFound
+from lakefeed.errors import Conflict, Invalid, NotFound
 from lakefeed.format.rows import Codec, Kind
 from lakefeed.lake.check import check
+from lakefeed.transfer import importing
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import ExportOptions, export
 from lakefeed.transfer.importing import ImportOptions, Progress, import_tree
+from tests.lake.tools import unmerged
 from tests.transfer.trees import facts
 
 OPTIONS = [
@@ -88,6 +91,18 @@ def test_what_is_imported_again_keeps_its_attributes(lake: Lake, tree: Path) -> 
         assert snapshot.get(path) == (tree / path).read_bytes()
         assert snapshot.stat(path).attrs == {"label": path}
     assert snapshot.stat("dangling").attrs is None  # another thing of that name
+
+
+@pytest.mark.parametrize("error", [None, Conflict("commit")])
+def test_an_import_merges_its_packs_unless_somebody_else_does(
+    lake: Lake, tree: Path, monkeypatch: pytest.MonkeyPatch, error: Conflict | None
+) -> None:
+    monkeypatch.setattr(importing, "_MERGE_AFTER", 1)
+    if error is not None:
+        monkeypatch.setattr(lake, "merge_index", Mock(side_effect=error))
+    report = import_tree(lake, tree)
+    assert unmerged(lake.snapshot()) == (0 if error is None else report.packs)
+    assert lake.snapshot().get("a.txt") == b"hello\n"
 
 
 def test_a_dry_run_counts_and_changes_nothing(lake: Lake, tree: Path) -> None:
