@@ -74,12 +74,13 @@ def test_what_a_tag_kept_goes_by_the_log_alone_once_the_tag_is_gone() -> None:
         done = collect(lake, AT_ONCE, orphans=False)
         assert [file.path for file in done.plan.files] == [second]
         assert collect(lake, AT_ONCE, orphans=False).deleted == 0
+        write(lake, {"b": b"1"})  # the note of what the tag kept is found behind it
         lake.refs.delete("v1")
         done = collect(lake, AT_ONCE, orphans=False)
         assert [file.path for file in done.plan.files] == [first]
         assert done.deleted == 1
         assert collect(lake, AT_ONCE, orphans=False).plan.files == ()
-        assert contents(lake.snapshot()) == {"a": b"3"}
+        assert contents(lake.snapshot()) == {"a": b"3", "b": b"1"}
         assert check(lake, deep=True).clean
 
 
