@@ -166,6 +166,25 @@ def test_a_file_never_takes_the_place_of_a_directory_of_the_lake(lake: Lake, tre
     assert not check(lake, deep=True).findings
 
 
+def test_an_export_puts_right_what_differs_and_leaves_the_rest(lake: Lake, tmp_path: Path) -> None:
+    out, names = tmp_path / "out", ["bytes", "kind", "mode", "same", "time"]
+    with lake.writer() as writer:
+        for name in names:
+            writer.put(name, b"as it was")
+    export(lake.snapshot(), DirectoryTarget(out))
+    before = facts(out)
+    stamp_ns = (out / "kind").stat().st_mtime_ns
+    (out / "bytes").write_bytes(b"longer than it was")
+    (out / "mode").chmod(0o600)
+    os.utime(out / "time", ns=(0, 0))
+    (out / "kind").unlink()
+    (out / "kind").symlink_to("same/size")
+    os.utime(out / "kind", ns=(stamp_ns, stamp_ns), follow_symlinks=False)
+    report = export(lake.snapshot(), DirectoryTarget(out))
+    assert (report.files, report.skipped, report.errors) == (4, 1, 0)
+    assert facts(out) == before
+
+
 def test_a_source_that_is_not_there_is_not_found(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="source"):
         import_tree(lake, tmp_path / "nowhere")
