@@ -76,7 +76,7 @@ def damaged_head(volume: Volume) -> int | None:
         log.read(head.number + 1)
     except NotFound:
         return None
-    except (Corrupt, Invalid):
+    except Corrupt:
         return head.number + 1
     return None
 
@@ -135,10 +135,10 @@ def _is_sound(volume: Volume, path: str) -> bool:
     """Tell whether a commit is sound, or was moved away already."""
     try:
         decode_commit(read_file(volume, path), path)
-    except (Corrupt, Invalid):
+    except Corrupt:
         return False
-    except NotFound:
-        pass  # another repair was faster
+    except (NotFound, Invalid):
+        pass  # another repair was faster, or a version that this program does not know, and whole
     return True
 
 

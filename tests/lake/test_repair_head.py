@@ -8,11 +8,12 @@ from contextlib import contextmanager
 import pytest
 
 from lakefeed.errors import Conflict, Corrupt
+from lakefeed.format.envelope import seal
 from lakefeed.lake import layout, repair
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import CHECKPOINT_EVERY, Log
 from lakefeed.lake.repair import damaged_head, quarantine_head
-from lakefeed.volume.base import Volume
+from lakefeed.volume.base import Volume, read_file
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.test_repair import clean
 from tests.lake.tools import contents, new_lake, put_bytes, write
@@ -98,3 +99,14 @@ def test_a_damaged_newest_commit_stays_away_after_a_power_cut_and_its_checkpoint
     names = {entry.name for entry in left.list(layout.LOG)}
     for path in (layout.commit_path(CHECKPOINT_EVERY), layout.checkpoint_path(CHECKPOINT_EVERY)):
         assert path.rpartition("/")[2] not in names
+
+
+def test_a_commit_of_a_newer_version_is_never_moved_away() -> None:
+    path = layout.commit_path(1)
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        newer = seal({"type": "commit"}, version=2)
+        put_bytes(lake.volume, path, newer)
+        with pytest.raises(Conflict, match="sound"):
+            quarantine_head(lake.volume, 1)
+        assert read_file(lake.volume, path) == newer
