@@ -76,6 +76,22 @@ def test_bytes_of_another_writer_in_a_renamed_directory_are_shown_as_they_are() 
     played(scene)
 
 
+def test_a_commit_of_ours_shows_what_others_committed_before_it() -> None:
+    async def scene(here: Here) -> None:
+        for name in ("a", "b"):
+            await here.find(name)
+        await here.write("mine", b"1")
+        here.other("a", NEWS)
+        with here.lake.writer() as writer:
+            writer.delete("b")
+        await here.pending.commit()
+        assert {(ROOT, b"a"), (ROOT, b"b")} <= set(here.tree.stale)
+        assert await here.read("a") == NEWS
+        assert await here.find("b") == 0
+
+    played(scene)
+
+
 @pytest.mark.parametrize("change", [chmod, rename])
 @pytest.mark.parametrize("gone", [False, True])
 def test_bytes_that_another_writer_deleted_under_a_change_of_ours_stay_while_there_are_any(
