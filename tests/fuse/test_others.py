@@ -17,7 +17,7 @@ pytest.importorskip("trio.testing")
 from lakefeed.adapters.fuse import tree  # noqa: E402
 from lakefeed.adapters.fuse.nodes import ROOT, Directory  # noqa: E402
 from lakefeed.adapters.fuse.session import Mount, MountOptions  # noqa: E402
-from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
+from lakefeed.errors import Corrupt, NotFound, VolumeFailed  # noqa: E402
 from lakefeed.format.rows import Row  # noqa: E402
 from lakefeed.lake.compactor import compact  # noqa: E402
 from lakefeed.lake.lake import Lake  # noqa: E402
@@ -74,6 +74,27 @@ def test_bytes_of_another_writer_in_a_renamed_directory_are_shown_as_they_are() 
         assert await here.read("e/g") == NEWS
 
     played(scene)
+
+
+def test_a_big_file_that_is_damaged_when_its_bytes_are_taken_is_not_stored_as_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def spoiled(_: Snapshot, row: Row, offset: int, length: int) -> bytes:
+        return b"?" * min(length, row.size - offset)
+
+    async def scene(here: Here) -> None:
+        await rename(here)
+        with here.lake.writer() as writer:
+            writer.delete("a")
+        compact(here.lake)
+        with monkeypatch.context() as patched, pytest.raises(Corrupt, match="checksum"):
+            patched.setattr(Snapshot, "read_row_range", spoiled)
+            await here.pending.commit()
+        assert not here.lake.snapshot().exists("c")
+        await here.pending.commit()
+        assert here.lake.snapshot().get("c") == b"bytes of a"
+
+    played(scene, big_bytes=1)
 
 
 def test_a_commit_of_ours_shows_what_others_committed_before_it() -> None:
