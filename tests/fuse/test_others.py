@@ -17,11 +17,7 @@ pytest.importorskip("trio.testing")
 from lakefeed.adapters.fuse import tree  # noqa: E402
 from lakefeed.adapters.fuse.nodes import ROOT, Directory  # noqa: E402
 from lakefeed.adapters.fuse.session import Mount, MountOptions  # noqa: E402
-from lakefeed.errors import Corrupt, NotFound, VolumeFailed  # noqa: E402
-from lakefeed.format.rows import Row  # noqa: E402
-from lakefeed.lake.compactor import compact  # noqa: E402
-from lakefeed.lake.lake import Lake  # noqa: E402
-from lakefeed.lake.snapshot import Snapshot  # noqa: E402
+from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
 from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
 
 FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
@@ -72,71 +68,6 @@ def test_bytes_of_another_writer_in_a_renamed_directory_are_shown_as_they_are() 
         await here.rename("d", "e")
         assert await here.read("e/f") == NEWS
         assert await here.read("e/g") == NEWS
-
-    played(scene)
-
-
-def test_a_big_file_that_is_damaged_when_its_bytes_are_taken_is_not_stored_as_sound(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def spoiled(_: Snapshot, row: Row, offset: int, length: int) -> bytes:
-        return b"?" * min(length, row.size - offset)
-
-    async def scene(here: Here) -> None:
-        await rename(here)
-        with here.lake.writer() as writer:
-            writer.delete("a")
-        compact(here.lake)
-        with monkeypatch.context() as patched, pytest.raises(Corrupt, match="checksum"):
-            patched.setattr(Snapshot, "read_row_range", spoiled)
-            await here.pending.commit()
-        assert not here.lake.snapshot().exists("c")
-        await here.pending.commit()
-        assert here.lake.snapshot().get("c") == b"bytes of a"
-
-    played(scene, big_bytes=1)
-
-
-def test_a_commit_of_ours_shows_what_others_committed_before_it() -> None:
-    async def scene(here: Here) -> None:
-        for name in ("a", "b"):
-            await here.find(name)
-        await here.write("mine", b"1")
-        here.other("a", NEWS)
-        with here.lake.writer() as writer:
-            writer.delete("b")
-        await here.pending.commit()
-        assert {(ROOT, b"a"), (ROOT, b"b")} <= set(here.tree.stale)
-        assert await here.read("a") == NEWS
-        assert await here.find("b") == 0
-
-    played(scene)
-
-
-@pytest.mark.parametrize("change", [chmod, rename])
-@pytest.mark.parametrize("gone", [False, True])
-def test_bytes_that_another_writer_deleted_under_a_change_of_ours_stay_while_there_are_any(
-    change: Callable[[Here], Awaitable[str]], gone: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def missing(_: Snapshot, row: Row) -> bytes:
-        raise NotFound(f"pack {row.pack}")
-
-    async def scene(here: Here) -> None:
-        path = await change(here)
-        await here.write("beside", b"new")
-        with Lake.open(here.lake.volume) as other:
-            with other.writer() as writer:
-                writer.delete("a")
-            compact(other)
-        with monkeypatch.context() as patched:
-            if gone:
-                patched.setattr(Snapshot, "read_row", missing)
-            await here.pending.commit()
-        assert here.lake.snapshot().get("beside") == b"new"
-        if gone:
-            assert await here.find(path) == 0
-        else:
-            assert await here.read(path) == here.lake.snapshot().get(path) == b"bytes of a"
 
     played(scene)
 

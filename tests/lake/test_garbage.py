@@ -24,7 +24,7 @@ from lakefeed.lake.garbage import (
 )
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
-from lakefeed.volume.base import FileStat, write_file
+from lakefeed.volume.base import FileStat
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import contents, damage, new_lake, write
 from tests.support.faulty import FaultyVolume
@@ -156,18 +156,6 @@ def test_an_orphan_goes_only_after_the_grace() -> None:
         clock.pass_days(0.2)
         assert {file.path for file in collect(lake).plan.files} == set(orphans)
         assert contents(lake.snapshot()) == {"a": b"1"}
-
-
-def test_what_is_no_pack_segment_or_expired_pin_is_never_planned() -> None:
-    lake, clock = timed_lake()
-    with lake:
-        write(lake, {"a": b"1"})
-        (pack,) = on_volume(lake)
-        for path in (f"{pack.rpartition('/')[0]}/README", f"{layout.INDEX}/README"):
-            write_file(lake.volume, path, b"somebody's")
-        lake.pin(1, holder="test", lifetime_seconds=10 * 24 * 3600)
-        clock.pass_days(5)
-        assert not collect(lake, AT_ONCE, dry_run=True).plan.files
 
 
 def test_what_goes_away_between_listing_and_looking_is_passed_over(

@@ -11,7 +11,7 @@ from lakefeed.lake.garbage import Orphans, Retention, collect, orphans_of
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.packing import new_pack
 from lakefeed.volume.base import write_file
-from tests.lake.test_garbage import AT_ONCE, drop_pack, on_volume
+from tests.lake.test_garbage import AT_ONCE, drop_pack, on_volume, timed_lake
 from tests.lake.tools import contents, new_lake, write
 
 
@@ -82,6 +82,18 @@ def test_what_a_tag_kept_goes_by_the_log_alone_once_the_tag_is_gone() -> None:
         assert collect(lake, AT_ONCE, orphans=False).plan.files == ()
         assert contents(lake.snapshot()) == {"a": b"3", "b": b"1"}
         assert check(lake, deep=True).clean
+
+
+def test_what_is_no_pack_segment_or_expired_pin_is_never_planned() -> None:
+    lake, clock = timed_lake()
+    with lake:
+        write(lake, {"a": b"1"})
+        (pack,) = on_volume(lake)
+        for path in (f"{pack.rpartition('/')[0]}/README", f"{layout.INDEX}/README"):
+            write_file(lake.volume, path, b"somebody's")
+        lake.pin(1, holder="test", lifetime_seconds=10 * 24 * 3600)
+        clock.pass_days(5)
+        assert not collect(lake, AT_ONCE, dry_run=True).plan.files
 
 
 def test_orphans_are_what_no_commit_names_with_their_bytes() -> None:
