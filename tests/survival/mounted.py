@@ -17,7 +17,7 @@ import trio.testing
 
 from lakefeed import Lake
 from lakefeed.adapters.fuse.nodes import ROOT
-from lakefeed.errors import LakefeedError, NotFound, VolumeFailed
+from lakefeed.errors import LakefeedError, VolumeFailed
 from tests.fuse.scenes import Here, serving
 from tests.survival.world import DIRECTORIES, NAMES, ROUNDS, World
 
@@ -79,14 +79,3 @@ async def _write(scene: Here, name: str, data: bytes) -> None:
         await scene.operations.release(number)
     else:
         await scene.write(name, data)
-
-
-def check_promised(here: World, lake: Lake) -> None:
-    """Each name of the mount's own shows what was durable last, or something written since."""
-    snapshot = lake.snapshot()
-    for name, told in here.promised.items():
-        try:
-            found: bytes | None = snapshot.get(name)
-        except NotFound:
-            found = None
-        assert found in told, f"{name}: found {found!r}, told {told}"
