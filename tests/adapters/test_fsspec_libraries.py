@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,10 +119,28 @@ def test_hugging_face_datasets_read_an_image_folder(root: str, datasets: Any) ->
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_page_runs_as_printed(root: str, datasets: Any) -> None:
+def test_the_page_runs_as_printed(root: str, datasets: Any, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "train-000000.tar.gz", "w:gz") as tar:
+        for name, data in (
+            ("d/1.cls", b"7"),
+            ("d/1.jpg", b"one"),
+            ("2.jpg", b"two"),
+            ("2.cls", b"0"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     page = (Path(__file__).parents[2] / "docs/FSSPEC.md").read_text(encoding="utf-8")
+    page = page.replace("/mnt/lake", root).replace("/data/shards", str(shards))
     names: dict[str, Any] = {}
     for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(compile(text.replace("/mnt/lake", root), "docs/FSSPEC.md", "exec"), names)
+        exec(compile(text, "docs/FSSPEC.md", "exec"), names)
     assert list(names["labels"]["label"]) == ["cat"]
     assert sorted(names["pictures"]) == ["train/cat/1.jpg", "train/dog/1.jpg"]
+    with Lake.open(root) as lake:
+        snapshot = lake.snapshot()
+        assert snapshot.get_many(["shards/d/1.jpg", "shards/2.jpg"]) == [b"one", b"two"]
+        assert snapshot.stat("shards/d/1.jpg").attrs == {"label": "7"}
+        assert snapshot.stat("shards/2.jpg").attrs == {"label": "0"}
