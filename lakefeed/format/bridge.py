@@ -83,6 +83,17 @@ def strings(values: Sequence[str]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
+def letters(words: pa.Array, width: int) -> np.ndarray | None:
+    """Return the bytes of strings that have `width` of them each; None if one has not."""
+    _, offsets, data = words.buffers()
+    if not len(words):
+        return np.empty(0, np.uint8)
+    ends = np.frombuffer(offsets, np.int32)[words.offset : words.offset + len(words) + 1]
+    if (np.diff(ends) != width).any():
+        return None
+    return np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]
+
+
 def repeated(value: str | np.generic, count: int) -> pa.Array:
     """Return an array of one value repeated; a string becomes a dictionary of one."""
     if isinstance(value, str):

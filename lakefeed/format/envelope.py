@@ -71,8 +71,8 @@ def unseal(data: bytes, kind: str, subject: str) -> Fields:
     return fields
 
 
-ID_PATTERN = "[0-9a-f]{32}"
-_ID = re.compile(ID_PATTERN)
+ID_LENGTH = 32
+_ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
 
 
 def is_id(text: object) -> bool:
