@@ -48,7 +48,9 @@ def print_line(text: str = "") -> None:
 
 def shown(path: str) -> str:
     """Return a path as it may be printed: a terminal gets no control characters."""
-    return printable(path) if sys.stdout.isatty() else path
+    if path.isprintable() or not sys.stdout.isatty():  # asking the kernel costs most of a line
+        return path
+    return printable(path)
 
 
 def shown_lines(text: str, stream: TextIO) -> str:

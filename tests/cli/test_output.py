@@ -71,6 +71,14 @@ def test_a_pipe_gets_paths_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
     assert shown("a\n\x1b[31m") == "a\n\x1b[31m"
 
 
+def test_a_path_of_usual_letters_asks_for_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> bool:
+        raise AssertionError("a call to the kernel for each line of a listing")
+
+    monkeypatch.setattr(sys.stdout, "isatty", asked)
+    assert shown("späße/1.jpg") == "späße/1.jpg"
+
+
 def test_a_terminal_gets_no_control_characters_of_what_volumes_and_names_say(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
