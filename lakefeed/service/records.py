@@ -45,6 +45,8 @@ _MOMENT_NS = 3600 * 10**9
 # Kept inboxes: from so many records on, they are written anew as one.
 _RECORDS_MAX = 32
 
+# What opening says of a name that is gone, a link, a socket, or a device that nobody serves.
+_NO_FILE = (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENODEV)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 _logger = logging.getLogger(__name__)
@@ -272,15 +274,19 @@ def _content(home: int, name: str) -> bytes | None:
     """
     for again in (True, False):
         try:
-            with os.fdopen(os.open(name, FILE, dir_fd=home), "rb") as file:
-                info = os.fstat(file.fileno())
+            fd = os.open(name, FILE, dir_fd=home)
+            try:
+                info = os.fstat(fd)
                 if not stat.S_ISREG(info.st_mode):
                     break
                 if info.st_size > SMALL_FILE_BYTES_MAX:
                     raise Corrupt(name, expected="a record", found=f"{info.st_size} bytes")
-                return file.read()
+                with open(fd, "rb", closefd=False) as file:
+                    return file.read()
+            finally:
+                os.close(fd)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.EISDIR):
+            if error.errno in _NO_FILE:
                 break
             if error.errno != errno.ESTALE or not again:
                 raise

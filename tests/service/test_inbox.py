@@ -21,6 +21,7 @@ from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Bad, Candidate
 from lakefeed.volume.base import SMALL_FILE_BYTES_MAX
 from tests.service.tools import LONG_AGO_NS, drop, run_once, service, waiting
+from tests.support.descriptors import open_below
 
 
 def test_files_are_committed_and_then_removed(tmp_path: Path) -> None:
@@ -289,6 +290,14 @@ def pipe(place: Path, target: Path) -> None:
     os.mkfifo(place)
 
 
+def bound(place: Path, target: Path) -> None:
+    place.parent.mkdir(exist_ok=True)
+    home = os.open(place.parent, os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"/proc/self/fd/{home}/{place.name}")  # the path itself may be too long
+    os.close(home)
+
+
 @pytest.mark.parametrize("make", [link_to, pipe])
 @pytest.mark.parametrize("name", [".lakefeed/id", ".lakefeed", ".lakefeed/claims"])
 def test_what_an_inbox_keeps_is_not_where_a_link_of_somebody_leads(
@@ -317,14 +326,17 @@ def test_an_inbox_whose_id_is_none_says_so(tmp_path: Path, id_: bytes) -> None:
             made.take()
 
 
-@pytest.mark.parametrize("make", [link_to, pipe, lambda place, _: place.mkdir(parents=True)])
-def test_a_record_that_is_no_file_is_none(
+@pytest.mark.parametrize(
+    "make", [link_to, pipe, bound, lambda place, _: place.mkdir(parents=True)]
+)
+def test_a_record_that_is_no_file_is_none_and_stays_open_nowhere(
     tmp_path: Path, make: Callable[[Path, Path], None]
 ) -> None:
     with service(tmp_path) as made:
         drop(made.root, "a", b"1")
         make(made.root / RECORD, Path("/dev/zero"))
         assert made.take() == 1
+        assert open_below(made.root) == []
 
 
 def test_a_record_bigger_than_any_is_dropped(tmp_path: Path) -> None:
