@@ -96,9 +96,12 @@ def made_directory(root_fd: int, path: str) -> Iterator[int]:
     try:
         for name in path.split("/"):
             with named_below(above):
-                with suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=fd)
-                below = os.open(name, _DIRECTORY, dir_fd=fd)
+                try:
+                    below = os.open(name, _DIRECTORY, dir_fd=fd)
+                except FileNotFoundError:
+                    with suppress(FileExistsError):
+                        os.mkdir(name, dir_fd=fd)
+                    below = os.open(name, _DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd, above = below, os.path.join(above, name)
         yield fd

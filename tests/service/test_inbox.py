@@ -317,6 +317,23 @@ def test_what_an_inbox_keeps_is_not_where_a_link_of_somebody_leads(
     assert not secret.is_dir() or not [*secret.iterdir()]
 
 
+def test_directories_of_ours_that_are_there_need_no_right_to_make_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = os.mkdir
+
+    def refused(path: str, *mode: int, **where: int) -> None:
+        if where:  # as an NFS server does, where a name that is there is EEXIST on a disk
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        mkdir(path, *mode)
+
+    with service(tmp_path, keep=True) as made:
+        drop(made.root, "a", b"1")
+        (made.root / ".lakefeed/claims").mkdir(parents=True)
+        monkeypatch.setattr(os, "mkdir", refused)
+        assert made.take() == 1
+
+
 @pytest.mark.parametrize("id_", [b"", b"\xff\xfe", b"a" * 33, b"A" * 32])
 def test_an_inbox_whose_id_is_none_says_so(tmp_path: Path, id_: bytes) -> None:
     with service(tmp_path) as made:
