@@ -108,8 +108,10 @@ class Leases:
             if current is not None and now_ns < current.expires_ns:
                 if current.holder == holder:
                     return self.renew(current, lifetime_seconds)
+                left_seconds = (current.expires_ns - now_ns) / 1e9
                 raise Conflict(f"lease {name} of {self._volume.name}", expected="nobody",
-                               found=f"{current.holder} has it", hint="wait")  # fmt: skip
+                               found=f"{current.holder} has it",
+                               hint=f"wait; it runs out in {left_seconds:.0f} s")  # fmt: skip
             token = current.token + 1 if current is not None else 1
             lease = Lease(name, holder, token, expiry_ns(now_ns, lifetime_seconds))
             if self._claim(lease):

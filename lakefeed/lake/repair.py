@@ -16,6 +16,7 @@ What is out of the way is in `quarantine/<id>/` and never read again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -105,7 +106,9 @@ def quarantine_head(volume: Volume, number: int) -> str:
 def _alone(volume: Volume) -> Iterator[None]:
     """Be the only repair of the log while the block runs; Conflict names the one that is."""
     leases = Leases(volume, Refs(volume).server_time_ns)
-    lease = leases.acquire("repair", layout.new_id(), ALONE_SECONDS)
+    # The name is for people; the id keeps threads of one process apart.
+    holder = f"{os.uname().nodename}/{os.getpid()}/{layout.new_id()}"
+    lease = leases.acquire("repair", holder, ALONE_SECONDS)
     try:
         yield
     finally:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from lakefeed.errors import Conflict, Corrupt
+from lakefeed.errors import Conflict, Corrupt, VolumeFailed
 from lakefeed.format.envelope import seal
 from lakefeed.lake import layout, repair
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.leases import Leases
 from lakefeed.lake.log import CHECKPOINT_EVERY, Log
 from lakefeed.lake.repair import damaged_head, quarantine_head
 from lakefeed.volume.base import Volume, read_file
@@ -67,6 +69,24 @@ def test_of_two_repairs_one_moves_the_damaged_commit_and_the_other_nothing(
         quarantine_head(lake.volume, 2)
         assert write(lake, {"c": b"3"}) == 2
         clean(lake)
+
+
+def test_who_waits_for_a_repair_that_was_killed_is_told_whose_it_was_and_how_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with torn_lake() as lake:
+        with monkeypatch.context() as patched, pytest.raises(VolumeFailed):
+            patched.setattr(Leases, "release", lambda *_: None)
+            patched.setattr(repair, "_is_sound", failing)
+            quarantine_head(lake.volume, 2)
+        who = f"{os.uname().nodename}/{os.getpid()}/[0-9a-f]{{32}}"
+        with pytest.raises(Conflict, match=f"{who} has it; wait; it runs out in [0-9]+ s"):
+            quarantine_head(lake.volume, 2)
+        assert damaged_head(lake.volume) == 2
+
+
+def failing(volume: Volume, path: str) -> bool:
+    raise VolumeFailed(f"read of {path}")
 
 
 def test_who_saw_a_commit_that_a_repair_moved_away_sees_those_that_came_instead(
