@@ -1,8 +1,9 @@
-"""What a mount's commit makes of bytes and names that others changed before it; without a mount."""
+"""What a mount's commit makes of others' changes, and what fsync waits for; without a mount."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -82,3 +83,42 @@ def test_bytes_that_another_writer_deleted_under_a_change_of_ours_stay_while_the
             assert await here.read(path) == here.lake.snapshot().get(path) == b"bytes of a"
 
     played(scene)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_fsync_of_a_file_without_a_name_has_nothing_to_wait_for(how: str) -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.create("new", b"written")
+        if how == "removed":
+            await here.operations.unlink(ROOT, b"new", None)
+        else:
+            await here.rename("a", "new")
+        await here.operations.write(handle, 0, b"WRITTEN")
+        await here.operations.fsync(handle, False)
+        assert here.pending.commits == 0
+        await here.pending.commit()
+
+    lake = played(scene)
+    assert lake.snapshot().exists("new") == (how == "replaced")
+
+
+def test_fsync_does_not_wait_for_what_is_written_after_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.create("log", b"0")
+        elsewhere = here.tree.pace.elsewhere
+
+        async def busy(*arguments: Any) -> Any:
+            # Whoever writes it goes on: at the end of each commit there is more.
+            await here.operations.write(handle, here.pending.commits + 1, b"+")
+            return await elsewhere(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(here.tree.pace, "elsewhere", busy)
+            await here.operations.fsync(handle, False)
+        assert here.pending.commits == 1
+        assert here.lake.snapshot().get("log") == b"0"
+        await here.operations.fsync(handle, False)
+
+    assert played(scene).snapshot().get("log") == b"0+"
