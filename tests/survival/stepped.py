@@ -54,7 +54,11 @@ class Scheduler:
             turn.acquire()
             self._parked[actor].append(turn)
             self._changed.notify()
-        assert turn.acquire(timeout=STUCK_SECONDS), f"stuck: nobody let {actor} go on"
+        seen = -1
+        while not turn.acquire(timeout=STUCK_SECONDS):
+            # On a busy machine a turn may be long in coming: as long as others have theirs.
+            assert self.steps != seen, f"stuck: nobody let {actor} go on"
+            seen = self.steps
 
     def run(self, actors: dict[str, Callable[[], object]]) -> None:
         """Run all actors to their ends, and raise what the first of them to fail raised."""
