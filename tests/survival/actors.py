@@ -1,4 +1,4 @@
-"""Whoever works on one lake at a time, each on a volume of its own: see `stepped`, `oracle`.
+"""Whoever works on one lake at a time, each on a volume of its own: see `stepped`, `world`.
 
 A seed decides who takes part, what each does, whose calls fail and who dies. An actor may end by
 what the lake says of others (Conflict, SnapshotExpired), by a volume that failed, and by its death;
@@ -153,16 +153,19 @@ def fill_inbox(here: World) -> None:
 
 
 def clear(here: World, actor: str) -> None:
-    """Delete what came through the inbox: it must not come again."""
+    """Delete what came through the inbox, which must not come again, and other files; then merge
+    all, so that not even a tombstone is left of them."""
     numbers = here.dice(actor)
     for _ in range(ROUNDS):
         with here.open(actor) as lake, lake.writer(MANUAL) as writer:
             snapshot = lake.snapshot()
-            for path in snapshot.directories(["in/0"]):
-                for row in snapshot.ls(path):
-                    if numbers.random() < 0.5:
-                        writer.delete(row.path)
+            rows = [row for above in snapshot.directories(["in/0"]) for row in snapshot.ls(above)]
+            for name in (*(row.path for row in rows), *numbers.sample(NAMES, 2)):
+                if numbers.random() < 0.5:
+                    with suppress(NotFound):
+                        writer.delete(name)
             _flush(writer)
+            _unless_others(lambda: lake.merge_index(everything=True))
 
 
 # -- maintenance -----------------------------------------------------------------------------------

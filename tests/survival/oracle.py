@@ -1,8 +1,8 @@
 """What a lake must show, replayed from its log on a dictionary.
 
 `Told` is the other side of the log: what each batch of each writer began to do, told before its
-commit and found again by a token in it, and which batches were acknowledged or refused. `verify`
-then replays the commits in their order. Every snapshot that is kept must show exactly that: each
+commit and found again by a token in it, and which batches were acknowledged or refused. `replayed`
+then does the commits in their order. Every snapshot that is kept must show exactly that: each
 path with its content, mode, attributes and version (I1, I4, I5, I7).
 """
 
