@@ -10,8 +10,9 @@ from facts about the volume:
    notes which older snapshots tags and pins kept then; once they let go, these are garbage, too.
 2. Old temporary files, and pins that expired longer ago than `grace_seconds`, are removed.
 3. With `orphans`, a slower pass lists all packs and segments: files that no commit names (what
-   failed or killed writers and an interrupted collection leave) are garbage once they are older
-   than the grace; a younger one may be about to be committed.
+   failed or killed writers leave, an interrupted collection, or one that spared them for a pin
+   behind its note) are garbage once they are older than the grace; a younger one may be about to
+   be committed.
 
 `collect` does: commit the new horizon; read head, tags and pins *again*, until the tags rested
 meanwhile; make durable what was read; delete what is still unreached, segments before packs. A tag

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 from unittest.mock import patch
 
+import pytest
+
+from lakefeed.format.commit import State
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import Orphans, Retention, collect, orphans_of
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.packing import new_pack
+from lakefeed.lake.refs import Pin
 from lakefeed.volume.base import write_file
 from tests.lake.test_garbage import AT_ONCE, drop_pack, on_volume, timed_lake
 from tests.lake.tools import contents, new_lake, write
@@ -82,6 +87,31 @@ def test_what_a_tag_kept_goes_by_the_log_alone_once_the_tag_is_gone() -> None:
         assert collect(lake, AT_ONCE, orphans=False).plan.files == ()
         assert contents(lake.snapshot()) == {"a": b"3", "b": b"1"}
         assert check(lake, deep=True).clean
+
+
+def test_what_a_pin_of_that_very_moment_kept_goes_with_the_orphans(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        write(lake, {"a": b"2"})
+        path, commit = drop_pack(lake, 1), lake.log.commit
+        pins: list[Pin] = []
+
+        def late(*arguments: Any) -> State:
+            # Behind the note of what is kept, and before the horizon passes it.
+            pins.append(lake.pin(1, holder="reader", lifetime_seconds=3600))
+            return commit(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(lake.log, "commit", late)
+            assert collect(lake, AT_ONCE, orphans=False).spared == 1
+        assert contents(lake.snapshot(1)) == {"a": b"1"}
+        lake.refs.unpin(pins[0])
+        assert collect(lake, AT_ONCE, orphans=False).deleted == 0
+        done = collect(lake, AT_ONCE)
+        assert [file.path for file in done.plan.files] == [path]
+        assert done.deleted == 1
 
 
 def test_what_is_no_pack_segment_or_expired_pin_is_never_planned() -> None:
