@@ -44,8 +44,10 @@ class Scheduler:
         self._parked: dict[str, list[threading.Lock]] = {}
         self._errors: list[BaseException] = []
         self.steps = 0
+        # Who called what, in order.
+        self.calls: list[tuple[str, str, str]] = []
 
-    def step(self, actor: str) -> None:
+    def step(self, actor: str, verb: str, path: str) -> None:
         """Return when this actor may make its next call; at once where nothing is scheduled."""
         with self._changed:
             if actor not in self._parked:
@@ -59,6 +61,7 @@ class Scheduler:
             # On a busy machine a turn may be long in coming: as long as others have theirs.
             assert self.steps != seen, f"stuck: nobody let {actor} go on"
             seen = self.steps
+        self.calls.append((actor, verb, path))
 
     def run(self, actors: dict[str, Callable[[], object]]) -> None:
         """Run all actors to their ends, and raise what the first of them to fail raised."""
@@ -124,7 +127,7 @@ class SteppedVolume(FaultyVolume):
         half: Callable[[], object] | None = None,
     ) -> T:
         """Wait for this actor's turn, then make the call."""
-        self._scheduler.step(self._actor)
+        self._scheduler.step(self._actor, verb, path)
         return effect()
 
     def list(self, directory: str) -> Iterator[Listed]:
@@ -175,7 +178,7 @@ class MortalVolume(SteppedVolume):
         half: Callable[[], object] | None = None,
     ) -> T:
         """Wait for this actor's turn, then make the call, or let happen what is due."""
-        self._scheduler.step(self._actor)
+        self._scheduler.step(self._actor, verb, path)
         self._made += 1
         ends_at = self._fate.ends_at
         self.is_dead = self.is_dead or (ends_at is not None and self._scheduler.steps >= ends_at)

@@ -140,7 +140,8 @@ def _damage(here: World, name: str) -> None:
 
 
 class Inline:
-    """An executor without threads: the scheduler knows one for each actor."""
+    """An executor without threads: the scheduler knows one for each actor, and a reader takes more
+    where the volume is slow, as it is for whoever waits for a turn."""
 
     def __init__(self, *_: object) -> None:
         pass
