@@ -187,6 +187,19 @@ def test_any_state_of_the_past_can_be_had() -> None:
             Log(volume).at(count + 1)
 
 
+def test_many_states_of_the_past_take_no_commit_that_one_alone_would_not() -> None:
+    count = CHECKPOINT_EVERY * 2 + 5
+    volume = history_of(count)
+    numbers = [CHECKPOINT_EVERY - 2, CHECKPOINT_EVERY + 5, CHECKPOINT_EVERY + 9, count]
+    wanted = [Log(volume).at(number) for number in numbers]
+    damage(volume, layout.commit_path(CHECKPOINT_EVERY - 1), 30)  # a checkpoint stands behind it
+    assert list(Log(volume).states(reversed(numbers))) == wanted
+    volume.unlink(layout.checkpoint_path(CHECKPOINT_EVERY * 2))
+    watched = FaultyVolume(volume)
+    assert list(Log(watched).states(numbers[1:])) == wanted[1:]
+    assert watched.count("open") < count
+
+
 def test_before_finds_the_last_commit_at_or_before_a_time() -> None:
     volume = history_of(7)
     log = Log(volume)
