@@ -262,19 +262,18 @@ class Lake(Closing):
         """
         number = pin.snapshot
         below = number < self.log.head().horizon
-        tagged = below and self.refs.is_tagged(number)
+        tagged = not below or self.refs.is_tagged(number)
         pin = self.refs.renew(pin, lifetime_seconds)
-        confirmed = passed = False
+        confirmed = False
         try:
             head = self.log.head()
-            passed = not below and number < head.horizon  # meanwhile: now the tags count
-            confirmed = passed or number >= head.horizon or (tagged and self.refs.is_tagged(number))
+            confirmed = number >= head.horizon or (tagged and self.refs.is_tagged(number))
         finally:
             if not confirmed:
                 self.refs.unpin(pin)
         if not confirmed:
             raise self._expired(number, head)
-        return self._claimed(pin, lifetime_seconds) if passed else pin
+        return pin
 
     def _expired(self, number: int, head: State) -> SnapshotExpired:
         return SnapshotExpired(

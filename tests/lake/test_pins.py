@@ -136,3 +136,25 @@ def test_a_tagged_snapshot_can_be_pinned_while_collection_gives_up_its_age(
         pin = lake.pin(1, holder="test", lifetime_seconds=60)
         assert lake.snapshot().state.horizon == 2
         assert lake.refs.pins() == [pin]
+
+
+def test_a_pin_that_could_not_be_confirmed_while_collection_began_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1"})
+        write(lake, {"a": b"2"})
+        renew = lake.refs.renew
+
+        def collect_then_renew(*args: object) -> pins.Pin:
+            lake.log.commit(Draft("gc"), lambda state: Changes(horizon=state.number))
+            return renew(*args)  # type: ignore[arg-type]
+
+        def sick(number: int) -> bool:
+            raise VolumeFailed("refs", hint=f"of {number}")
+
+        monkeypatch.setattr(lake.refs, "renew", collect_then_renew)
+        monkeypatch.setattr(lake.refs, "is_tagged", sick)
+        with pytest.raises(VolumeFailed):
+            lake.pin(1, holder="test", lifetime_seconds=60)
+        assert lake.refs.pins() == []
