@@ -33,6 +33,9 @@ XATTR_PREFIX = "user.lakefeed."
 ATTRS_PREFIX = "user.lakefeed.attrs."
 # Values that are no text are kept as text; real values that look like it are too.
 _BINARY = "base64:"
+# What Linux passes on (XATTR_NAME_MAX, XATTR_SIZE_MAX).
+_NAME_BYTES_MAX = 255
+_VALUE_BYTES_MAX = 1 << 16
 
 TYPES = {
     int(Kind.FILE): stat.S_IFREG,
@@ -183,14 +186,26 @@ def attrs_of(node: Node) -> dict[str, str]:
     return {} if row is None or row.attrs is None else row.attrs
 
 
-def listed_xattrs_of(node: Node) -> dict[str, str]:
-    """Return what `getfattr -d` shows of a node: the attributes that it was given.
+def listed_xattrs_of(node: Node) -> list[str]:
+    """Return the names that `getfattr -d` shows of a node: attributes that can be copied.
 
     Facts are told by name only: programs that copy attributes would set and remove them. The kernel
-    lets nobody ask for a symbolic link's, so none is listed.
+    lets nobody ask for a symbolic link's, so none is listed; nor is what it cannot pass on, at
+    which programs end.
     """
     if node.kind == Kind.SYMLINK:
-        return {}
+        return []
+    return sorted(
+        name
+        for name, value in _given(node).items()
+        if attr_key(name) is not None
+        and "\0" not in name
+        and len(name.encode()) <= _NAME_BYTES_MAX
+        and len(to_bytes(value)) <= _VALUE_BYTES_MAX
+    )
+
+
+def _given(node: Node) -> dict[str, str]:
     return {
         key if key.startswith("user.") else f"{ATTRS_PREFIX}{key}": value
         for key, value in attrs_of(node).items()
@@ -199,7 +214,7 @@ def listed_xattrs_of(node: Node) -> dict[str, str]:
 
 def xattrs_of(node: Node) -> dict[str, str]:
     """Return everything that can be asked of a node by name, as the lake keeps it."""
-    shown = listed_xattrs_of(node)
+    shown = _given(node)
     row = None if node.dirty else node.row
     if row is not None and row.kind is not Kind.DIR:
         shown |= {

@@ -312,7 +312,7 @@ class ReadOperations(Answers, pyfuse3.Operations):
     @walled
     async def listxattr(self, ino: int, ctx: object) -> list[bytes]:
         """Return the names of the attributes that a node was given."""
-        return [name.encode() for name in sorted(listed_xattrs_of(self.node(ino)))]
+        return [name.encode() for name in listed_xattrs_of(self.node(ino))]
 
     @walled
     async def access(self, ino: int, mode: int, ctx: object) -> bool:
