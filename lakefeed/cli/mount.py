@@ -36,6 +36,7 @@ from lakefeed.errors import (
     EXIT_NOT_FOUND,
     Invalid,
     LakefeedError,
+    VolumeFailed,
     from_os_error,
 )
 from lakefeed.service.logs import TextFormatter
@@ -274,7 +275,12 @@ def _end(found: kernel.Mounted, *, lazy: bool) -> None:
     try:
         kernel.unmount(found.path)
         if handle is not None:
-            select.select([handle], [], [], STOP_SECONDS)
+            ended, *_ = select.select([handle], [], [], STOP_SECONDS)
+            if not ended:
+                raise VolumeFailed(f"mount at {found.path}", expected="its daemon to finish",
+                                   found=f"process {pid} at work after {STOP_SECONDS:g} s",
+                                   hint="it is unmounted; the log of the daemon tells what becomes "
+                                   "of its last changes", errno=errno.ETIMEDOUT)  # fmt: skip
     finally:
         if handle is not None:
             os.close(handle)

@@ -1,0 +1,26 @@
+"""umount: what it says of a daemon that it waits for."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lakefeed.adapters.fuse import kernel
+from lakefeed.cli import mount
+from lakefeed.errors import EXIT_VOLUME
+from tests.cli.conftest import Run
+
+
+def test_a_daemon_that_does_not_end_is_told_by_who_unmounts(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = kernel.Mounted(1, 1, "/somewhere", kernel.FUSE_TYPE, "lake")
+    monkeypatch.setattr(kernel, "mounted_at", lambda path: found)
+    monkeypatch.setattr(kernel, "is_dead", lambda found: False)
+    monkeypatch.setattr(kernel, "unmount", lambda path: None)
+    monkeypatch.setattr(mount, "_commit", lambda path, way: os.getpid())
+    monkeypatch.setattr(mount, "STOP_SECONDS", 0)
+    done = run("umount", "/somewhere")
+    assert done.code == EXIT_VOLUME
+    assert f"process {os.getpid()} at work" in done.err
