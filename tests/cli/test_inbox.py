@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,18 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     assert "would take in 1 files, 3 B; 1 are not complete yet" in done.out
     assert sorted(box.rglob("*")) == before
     assert run("inbox", lake, tmp_path / "none", "--dry-run").code == 3
+
+
+def test_a_dry_run_goes_by_the_time_of_the_file_server(
+    run: Run, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = tmp_path / "drop"
+    box.mkdir()
+    (box / "fresh").write_bytes(b"x")
+    fast_ns = time.time_ns() + 3 * 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: fast_ns)
+    done = run("inbox", lake, f"{box}=cams", "--inbox-quiet", "1h", "--dry-run", "--json").json
+    assert (done["files"], done["early"]) == (0, 1)
 
 
 def test_a_dry_run_names_what_the_lake_has_no_place_for(
