@@ -198,11 +198,12 @@ def export_command(
 ) -> None:
     """Export files to a directory, to tar (WebDataset) or to TFRecord, verified and streamed.
 
-    A directory export skips files that are there with the same size, time and mode. A tar keeps
-    names of any length, links and exact times, and never parts the files of one sample. A TFRecord
-    holds one tf.train.Example for each file, with the features "path" and "data". An archive takes
-    the place of one that is there; shards take the place of all shards of that name. Attributes are
-    not exported: "lakefeed sql LAKE 'select path, attrs from files' --csv" writes them down.
+    A directory export skips files that are there with the same size, time and mode, and removes
+    nothing: what left the lake stays there. A tar keeps names of any length, links and exact times,
+    and never parts the files of one sample. A TFRecord holds one tf.train.Example for each file,
+    with the features "path" and "data". An archive takes the place of one that is there; shards
+    take the place of all shards of that name. Attributes are not exported: "lakefeed sql LAKE
+    'select path, attrs from files' --csv" writes them down.
 
     \b
     lakefeed export /mnt/lake out/ --prefix train --at v1
