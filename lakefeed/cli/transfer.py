@@ -229,6 +229,8 @@ def export_command(
 
 def _format_of(target: str, form: Format | None) -> Format:
     ending = os.path.splitext(target)[1].lower()
+    if form is None and ending in _COMPRESSED and os.path.isdir(target):
+        return Format.directory  # of such a name, and there already
     if ending in _COMPRESSED and form is not Format.directory:
         raise Invalid(
             f"target {target!r}",

@@ -90,6 +90,8 @@ def test_no_directory_is_made_for_who_wants_a_compressed_archive(
         assert not (tmp_path / name).exists()
     assert run("export", str(where), str(tmp_path / name), "--format", "directory").code == 0
     assert (tmp_path / name / "a/b.txt").read_bytes() == b"hello"
+    assert run("export", str(where), str(tmp_path / name)).code == 0  # where it is one already
+    assert run("export", str(where), str(tmp_path / name), "--format", "tar").code == 2
 
 
 def test_the_ending_of_an_archive_may_be_written_in_capitals(
