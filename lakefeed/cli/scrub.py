@@ -58,8 +58,9 @@ def scrub(
     """Verify the payloads of a lake in the background, oldest packs first.
 
     Where a run stands and what it found is kept on the volume, so runs on any machine go on where
-    the last one ended. The exit code is 5 while any payload is known to be damaged, found in this
-    run or earlier. A damaged file: restore it and put it again, or delete it. Ctrl-C loses nothing.
+    the last one ended. The exit code is 5 while a payload is known to be damaged, found in this run
+    or earlier, that the newest snapshot, a tag or a pin still reaches. A damaged file: restore it
+    and put it again, or delete it. Ctrl-C loses nothing.
 
     JSON keys: round, complete, packs, payloads, verified_bytes, seconds, damaged (pack, path,
     expected, found, time_ns).

@@ -8,6 +8,9 @@
    on whichever machine. A run ends at its time limit.
 4. What is damaged is noted in `scrub/<pack>.json` and stays noted until that pack is found sound,
    or has left the lake. A note that cannot be read is damage of its own until then.
+5. Told is what is noted and hurts somebody: what the newest snapshot, a tag or a pin still reaches
+   (`reaching`). A payload that was put anew or deleted may lie for years in a pack that is not
+   worth rewriting. A note that is full (`FINDINGS_MAX`) is told whole, until its pack is rewritten.
 
 Re-verifies I7; changes no pack. A volume that cannot be read ends the run (VolumeFailed): that is
 no damage. Two runs at once only do work twice; the notes of the later one stand.
@@ -35,6 +38,7 @@ from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import FINDINGS_MAX, Collector, Finding
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.placing import place_over
+from lakefeed.lake.reaching import reaching
 from lakefeed.lake.throttle import SharedThrottle
 from lakefeed.volume.base import Volume, read_file
 
@@ -80,7 +84,8 @@ class ScrubOptions:
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """What a run did, and everything that is known to be damaged. `complete`: the round ended."""
+    """What a run did, and what is known to be damaged and is still needed. `complete`: the round
+    ended."""
 
     state: ScrubState
     complete: bool
@@ -324,12 +329,26 @@ def write_damage(volume: Volume, pack: str, found: list[Damaged]) -> None:
 
 
 def known_damage(lake: Lake) -> tuple[Damaged, ...]:
-    """Return every damaged payload that was noted, by pack and path."""
-    packs = lake.log.head().packs
+    """Return every damaged payload that was noted and is still reached, by pack and path."""
+    head = lake.log.head()
     found = [
-        one for pack in _noted(lake.volume) if pack in packs for one in _told(lake.volume, pack)
+        one
+        for pack in _noted(lake.volume)
+        if pack in head.packs
+        for one in _needed(lake, head, pack)
     ]
     return tuple(sorted(found, key=lambda one: (one.pack, one.path)))
+
+
+def _needed(lake: Lake, head: State, pack: str) -> list[Damaged]:
+    """Return what is noted of a pack and still reached, under the path that reaches it."""
+    noted = _told(lake.volume, pack)
+    if len(noted) >= FINDINGS_MAX:
+        return noted  # what it had no room for may be needed
+    reached = reaching(lake, head, pack, [one.path for one in noted])
+    needed = [replace(one, path=reached[one.path]) for one in noted if one.path in reached]
+    # Two paths of one payload may both be reached under a third.
+    return list({one.path: one for one in needed}.values())
 
 
 def _told(volume: Volume, pack: str) -> list[Damaged]:

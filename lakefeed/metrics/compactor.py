@@ -48,7 +48,7 @@ class CompactorMetrics:
         self.vacuum_deleted = counter("lakefeed_vacuum_deleted_bytes_total",
                                       "Bytes that garbage collection deleted.")  # fmt: skip
         self.scrub_corrupt = gauge("lakefeed_scrub_corrupt_payloads",
-                                   "Damaged payloads that verification knows of.")  # fmt: skip
+                                   "Known damaged payloads that are still needed.")  # fmt: skip
         self.scrub_verified = counter("lakefeed_scrub_verified_bytes_total",
                                       "Payload bytes that verification has read.")  # fmt: skip
         self.index_entries = gauge("lakefeed_index_entries", "Rows of the offset index.")

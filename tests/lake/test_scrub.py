@@ -11,13 +11,14 @@ import pytest
 from lakefeed.errors import VolumeFailed
 from lakefeed.format import columns
 from lakefeed.lake import check_payloads, layout
+from lakefeed.lake import scrub as scrub_module
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.scrub import Damaged, ScrubOptions, known_damage, read_state, scrub
 from lakefeed.lake.throttle import Throttle
 from lakefeed.volume.base import read_file
-from tests.lake.tools import damage, new_lake, small_groups, write
+from tests.lake.tools import QUIET, damage, new_lake, small_groups, write
 from tests.support.faulty import FaultyVolume
 
 SOON = ScrubOptions(max_seconds=0)
@@ -195,13 +196,80 @@ def test_a_damaged_note_is_damage_while_its_pack_is_looked_at(
         assert found == [[note], [note], ["08", note], ["08"]]
 
 
-def test_payloads_that_only_older_snapshots_show_are_verified_too() -> None:
+def test_payloads_that_only_a_tag_or_a_pin_reaches_are_verified_too() -> None:
     with new_lake() as lake:
         write(lake, {"a": b"1" * 50})
         pack = spoil(lake, "a")
         write(lake, {"a": b"2"})
-        (found,) = scrub(lake).damaged
+        assert scrub(lake).damaged == ()  # it is only young
+        lake.tag("kept", at=1)
+        (found,) = known_damage(lake)
         assert (found.pack, found.path) == (pack, "a")
+        lake.refs.delete("kept")
+        assert known_damage(lake) == ()
+        with lake.hold(at=1, holder="reader"):
+            assert named(known_damage(lake)) == ["a"]
+
+
+def test_damage_that_was_put_anew_or_deleted_is_known_no_more() -> None:
+    """Its pack is mostly live, so it is never rewritten."""
+    with new_lake() as lake:
+        write(lake, {"a": b"1" * 50, "b": b"2" * 50, "live": b"3" * 5000})
+        pack = spoil(lake, "a")
+        spoil(lake, "b")
+        assert named(scrub(lake).damaged) == ["a", "b"]
+        write(lake, {"a": b"1" * 50})
+        assert named(known_damage(lake)) == ["b"]
+        write(lake, {}, delete=["b"])
+        collect(lake, Retention(0, 0))
+        assert pack in lake.snapshot().state.packs
+        assert known_damage(lake) == ()
+        assert scrub(lake).damaged == ()
+        lake.merge_index(everything=True)
+        assert known_damage(lake) == ()
+
+
+def test_damage_is_known_under_the_path_that_still_has_it() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1" * 50, "b": b"2" * 50, "live": b"3" * 5000})
+        for path in ("a", "b"):
+            spoil(lake, path)
+        with lake.writer(QUIET) as writer:
+            writer.rename("a", "renamed")
+            writer.copy("b", "copied")
+            writer.copy("b", "again")
+        assert named(scrub(lake).damaged) == ["b", "renamed"]
+        write(lake, {"b": b"new", "again": b"new"})
+        assert named(known_damage(lake)) == ["copied", "renamed"]
+        lake.merge_index(everything=True)
+        assert named(known_damage(lake)) == ["copied", "renamed"]
+        write(lake, {}, delete=["copied", "renamed"])
+        assert known_damage(lake) == ()
+
+
+def test_damage_stays_known_where_nobody_can_tell_who_needs_it() -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1" * 50, "live": b"3" * 5000})
+        spoil(lake, "a")
+        assert named(scrub(lake).damaged) == ["a"]
+        write(lake, {"a": b"new"})
+        (segment,) = lake.merge_index(everything=True).state.segments
+        assert known_damage(lake) == ()
+        damage(lake.volume, layout.segment_path(segment), -1)
+        with Lake.open(lake.volume) as other:
+            assert named(known_damage(other)) == ["a"]
+
+
+def test_a_full_note_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had no room for is nowhere."""
+    monkeypatch.setattr(scrub_module, "FINDINGS_MAX", 2)
+    with new_lake() as lake:
+        write(lake, {**{name: name.encode() * 50 for name in "abc"}, "live": b"3" * 5000})
+        for path in "abc":
+            spoil(lake, path)
+        assert named(scrub(lake).damaged) == ["a", "b"]
+        write(lake, {"a": b"new", "b": b"new"})
+        assert named(known_damage(lake)) == ["a", "b"]
 
 
 def test_a_pack_that_is_no_pack_is_a_finding() -> None:
