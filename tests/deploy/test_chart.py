@@ -215,6 +215,33 @@ def test_mounts_run_as_any_user_with_its_groups(tmp_path: Path) -> None:
     assert line in users[mount["subPath"]].splitlines()
 
 
+def test_what_waits_in_a_writable_mount_evicts_nobody(tmp_path: Path) -> None:
+    """A pod that puts more into an emptyDir than its sizeLimit is evicted, its mounts with it."""
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        "mount: {enabled: true, mounts: [{name: seen, lake: main, port: 9470},"
+        " {name: work, lake: main, port: 9471, readWrite: true},"
+        " {name: more, lake: main, port: 9472, readWrite: true, spool: 64GiB}]}\n"
+    )
+    documents = rendered(values)
+    assert refused(documents) == []
+    pod = pod_of(of_kind(documents, "DaemonSet")[0]) or {}
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    spools = {}
+    for container in pod["containers"]:
+        places = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+        for word in container["args"]:
+            if word.startswith("--spool="):
+                spools[container["name"]] = volumes[places[word.removeprefix("--spool=")]]
+    assert spools == {
+        "work": {"name": "spool-work", "emptyDir": {}},
+        "more": {"name": "spool-more", "emptyDir": {}},
+    }
+    assert [word for c in pod["containers"] for word in c["args"] if "spool-size" in word] == [
+        "--spool-size=64GiB"
+    ]
+
+
 def test_words_that_look_like_something_else_stay_words(tmp_path: Path) -> None:
     """A lake of 2024: to YAML that is a number, `on` a truth, and what is in brackets a list."""
     values = tmp_path / "values.yaml"
