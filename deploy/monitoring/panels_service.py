@@ -106,7 +106,8 @@ ROWS = (
                         LAKE_NAME,
                     ),
                 ),
-                "How often a byte is written over its life; at most 2.5.",
+                "Bytes written for each byte taken in, since the daemon started; what it rewrites "
+                "first came in before. At most 2.5 in the long run.",
             ),
             Panel(
                 "Orphans",

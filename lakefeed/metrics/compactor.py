@@ -24,6 +24,8 @@ class CompactorMetrics:
                             "result")  # fmt: skip
         self.files_packed = counter("lakefeed_compactor_files_packed_total",
                                     "Files taken from inboxes and committed.")  # fmt: skip
+        self.ingested = counter("lakefeed_compactor_ingested_bytes_total",
+                                "Bytes taken from inboxes and committed.")  # fmt: skip
         self.bytes = counter("lakefeed_compactor_bytes_total",
                              "Bytes read from and written to the volume by inbox and compaction.",
                              "direction")  # fmt: skip

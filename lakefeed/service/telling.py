@@ -151,6 +151,7 @@ class Teller:
         self.status.files_packed += outcome.files
         self.status.bytes_ingested += outcome.bytes
         self._metrics.files_packed.labels(self._path).inc(outcome.files)
+        self._metrics.ingested.labels(self._path).inc(outcome.bytes)
         self.moved(outcome.bytes, outcome.written_bytes)
         if outcome.files:
             text = f"{outcome.files} files, {outcome.bytes} bytes in snapshot {outcome.snapshot}"

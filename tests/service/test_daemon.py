@@ -52,6 +52,7 @@ def test_it_takes_files_in_says_so_and_ends_well_on_sigterm(tmp_path: Path) -> N
         metrics = daemon.get("/metrics")[1]
         for line in (
             f'lakefeed_compactor_files_packed_total{{lake="{lake}"}} 20.0',
+            f'lakefeed_compactor_ingested_bytes_total{{lake="{lake}"}} 2000.0',
             f'lakefeed_compactor_leader{{lake="{lake}"}} 1.0',
             f'lakefeed_index_entries{{lake="{lake}"}} 20.0',
             f'lakefeed_compactor_backlog_files{{lake="{lake}"}} 0.0',
