@@ -72,6 +72,13 @@ def chart(values: str = "", *settings: str) -> tuple[Document, ...]:
     return tuple(document for document in yaml.safe_load_all(done.stdout) if document)
 
 
+def rendered(values: Path, release: str = "demo") -> tuple[Document, ...]:
+    """The objects that the chart makes of a file of values."""
+    done = helm("template", release, str(CHART), "-f", str(values))
+    assert done.returncode == 0, done.stderr
+    return tuple(document for document in yaml.safe_load_all(done.stdout) if document)
+
+
 @functools.cache
 def kustomize(directory: str) -> tuple[Document, ...]:
     """The objects that kubectl builds of a kustomization."""
