@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from lakefeed.errors import Corrupt, Invalid, NotFound
+from lakefeed.errors import Corrupt, Invalid, NotFound, VolumeFailed
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.rows import Kind
 from lakefeed.lake.catalogue import Catalogue, pack_source, sources_of
@@ -42,7 +42,8 @@ def reaching(lake: Lake, head: State, pack: str, paths: Sequence[str]) -> dict[s
             if not left:
                 break
             found |= _reached(lake.catalogue, state, pack, left)
-    except (Corrupt, Invalid, NotFound):
+    except (Corrupt, Invalid, NotFound, VolumeFailed):
+        # A disk that damages one payload often cannot read the next: what is known is still told.
         return everything
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from lakefeed.errors import VolumeFailed
 from lakefeed.format import columns
-from lakefeed.lake import check_payloads, layout
+from lakefeed.lake import check_payloads, layout, reaching
 from lakefeed.lake import scrub as scrub_module
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
@@ -258,6 +259,19 @@ def test_damage_stays_known_where_nobody_can_tell_who_needs_it() -> None:
         damage(lake.volume, layout.segment_path(segment), -1)
         with Lake.open(lake.volume) as other:
             assert named(known_damage(other)) == ["a"]
+
+
+def test_damage_is_told_where_its_pack_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with new_lake() as lake:
+        write(lake, {"a": b"1" * 50})
+        spoil(lake, "a")
+        assert named(scrub(lake).damaged) == ["a"]
+
+        def fails(*args: object) -> None:
+            raise VolumeFailed("read of a pack", errno=errno.EIO)
+
+        monkeypatch.setattr(reaching, "locate", fails)
+        assert named(known_damage(lake)) == ["a"]
 
 
 def test_a_full_note_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
