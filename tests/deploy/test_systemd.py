@@ -133,6 +133,8 @@ def test_the_manual_makes_lake_and_inbox_as_their_owner_before_the_service_start
     assert f"runuser -u lakefeed -- mkdir -p {inbox}" in block[:begin]
     assert f"{AS_OWNER}lakefeed create /mnt/lakes/main" in block[:begin]
     assert not [line for line in block if line.startswith("lakefeed ")]
+    (owner,) = re.findall(r"^u lakefeed (\d+)", (UNITS / "lakefeed.sysusers").read_text(), re.M)
+    assert any(f"chown {owner}:{owner} /export/lakes" in line for line in block[:begin])
 
 
 def test_every_line_of_the_fstab_example_is_complete() -> None:
