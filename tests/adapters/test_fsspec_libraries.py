@@ -122,16 +122,17 @@ def test_hugging_face_datasets_read_an_image_folder(root: str, datasets: Any) ->
 def test_the_page_runs_as_printed(root: str, datasets: Any, tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()
-    with tarfile.open(shards / "train-000000.tar.gz", "w:gz") as tar:
-        for name, data in (
-            ("d/1.cls", b"7"),
-            ("d/1.jpg", b"one"),
-            ("2.jpg", b"two"),
-            ("2.cls", b"0"),
-        ):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+    for shard, data in ("train-000000.tar.gz", b"one"), ("train-000001.tar", b"two"):
+        with tarfile.open(shards / shard, "w:gz" if shard.endswith("gz") else "w") as tar:
+            for name, part in (
+                ("./d/1.cls", data[:1]),
+                ("./d/1.jpg", data),
+                ("2.jpg", b""),
+                ("2.cls", b"0"),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(part)
+                tar.addfile(member, io.BytesIO(part))
     page = (Path(__file__).parents[2] / "docs/FSSPEC.md").read_text(encoding="utf-8")
     page = page.replace("/mnt/lake", root).replace("/data/shards", str(shards))
     names: dict[str, Any] = {}
@@ -141,6 +142,10 @@ def test_the_page_runs_as_printed(root: str, datasets: Any, tmp_path: Path) -> N
     assert sorted(names["pictures"]) == ["train/cat/1.jpg", "train/dog/1.jpg"]
     with Lake.open(root) as lake:
         snapshot = lake.snapshot()
-        assert snapshot.get_many(["shards/d/1.jpg", "shards/2.jpg"]) == [b"one", b"two"]
-        assert snapshot.stat("shards/d/1.jpg").attrs == {"label": "7"}
-        assert snapshot.stat("shards/2.jpg").attrs == {"label": "0"}
+        one, two = (f"shards/train-00000{number}/d/1.jpg" for number in (0, 1))
+        assert snapshot.get_many([one, two]) == [b"one", b"two"]
+        assert [snapshot.stat(path).attrs for path in (one, two)] == [
+            {"label": "o"},
+            {"label": "t"},
+        ]
+        assert snapshot.stat("shards/train-000001/2.jpg").attrs == {"label": "0"}
