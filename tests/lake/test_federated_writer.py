@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lakefeed.errors import Invalid, NotFound
+from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Kind
 from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
@@ -24,6 +26,27 @@ def lakes() -> Iterator[Federation]:
     mounts = checked([Mount("one", "/one"), Mount("far/two", "/two")])
     with Federation("all", mounts, "/", volumes.__getitem__) as federation:
         yield federation
+
+
+def test_what_comes_with_a_file_or_directory_comes_to_its_lake(
+    lakes: Federation, tmp_path: Path
+) -> None:
+    local = tmp_path / "local"
+    local.write_bytes(b"file")
+    with lakes.writer(QUIET) as writer:
+        writer.put("one/put", b"put", mtime_ns=5, mode=0o600, attrs={"label": "x"})
+        writer.put_file("far/two/file", local, meta=Meta(6, 0o640, {"label": "y"}))
+        writer.mkdir("one/directory", 0o700, mtime_ns=7)
+        writer.delete_tree("one/cat")
+    snapshot = lakes.snapshot()
+    found = {path: snapshot.stat(path) for path in ("one/put", "far/two/file", "one/directory")}
+    assert {path: (row.mtime_ns, row.mode, row.attrs) for path, row in found.items()} == {
+        "one/put": (5, 0o600, {"label": "x"}),
+        "far/two/file": (6, 0o640, {"label": "y"}),
+        "one/directory": (7, 0o700, None),
+    }
+    assert not snapshot.exists("one/cat")
+    assert snapshot.exists("far/two/cat/1")
 
 
 @pytest.mark.parametrize("how", ["closed", "left"])

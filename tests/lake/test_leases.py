@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -88,19 +90,20 @@ def test_the_same_holder_gets_its_lease_again(lake: Lake) -> None:
     assert lake.leases.acquire("work", "a", 30).token == 1
 
 
-def test_a_claim_whose_maker_died_before_its_entry_counts(lake: Lake, clock: Clock) -> None:
+def test_claims_whose_makers_died_before_their_entries_count(lake: Lake, clock: Clock) -> None:
     lake.leases.acquire("work", "a", 30)
+    for token, holder in (2, "b"), (3, "c"):
+        clock.now_ns += 30 * 10**9
+        dies = patch.object(type(lake.leases), "_write", side_effect=KeyboardInterrupt)
+        with dies, pytest.raises(KeyboardInterrupt):
+            lake.leases.acquire("work", holder, 30)
+        found = lake.leases.read("work")
+        assert found is not None
+        assert (found.token, found.holder) == (token, holder)
+        with pytest.raises(Conflict):
+            lake.leases.acquire("work", "d", 30)
     clock.now_ns += 30 * 10**9
-    dies = patch.object(type(lake.leases), "_write", side_effect=KeyboardInterrupt)
-    with dies, pytest.raises(KeyboardInterrupt):
-        lake.leases.acquire("work", "b", 30)
-    found = lake.leases.read("work")
-    assert found is not None
-    assert (found.token, found.holder) == (2, "b")
-    with pytest.raises(Conflict):
-        lake.leases.acquire("work", "c", 30)
-    clock.now_ns += 30 * 10**9
-    assert lake.leases.acquire("work", "c", 30).token == 3
+    assert lake.leases.acquire("work", "d", 30).token == 4
 
 
 def test_claims_of_holders_that_died_are_removed_by_the_next_one(lake: Lake, clock: Clock) -> None:
@@ -205,6 +208,26 @@ def test_the_clock_of_the_client_does_not_matter(lake: Lake) -> None:
         lake.leases.acquire("work", "b", 30)
 
 
+def test_a_token_of_somebody_else_is_not_held(lake: Lake) -> None:
+    held = lake.leases.acquire("work", "a", 30)
+    other = replace(held, holder="b")  # as a lake that was restored makes them
+    with pytest.raises(Conflict):
+        lake.leases.renew(other, 30)
+    lake.leases.release(other)
+    assert lake.leases.read("work") == held
+
+
+def test_leases_are_listed_and_taken_where_a_copy_left_their_empty_directory_out(
+    tmp_path: Path,
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        (tmp_path / "lake" / layout.LEASES).rmdir()
+        assert lake.leases.names() == []
+        for name in ("work", "play", "play"):
+            lake.leases.acquire(name, "a", 0)
+        assert lake.leases.names() == ["play", "work"]
+
+
 def test_bad_names_are_reported(lake: Lake) -> None:
     with pytest.raises(Invalid):
         lake.leases.acquire("../work", "a", 30)
@@ -216,7 +239,8 @@ def test_a_damaged_lease_is_its_holders_by_its_claim_and_mended_by_the_next_one(
 ) -> None:
     lake.leases.acquire("work", "a", 0)
     held = lake.leases.acquire("work", "b", 30)
-    lake.leases.acquire("workshop", "c", 0)  # another one
+    for _ in range(3):
+        lake.leases.acquire("workshop", "c", 0)  # another one, with a higher token
     clock.now_ns += 10**9
     damage(lake.volume, layout.lease_path("work"), 60)
     if claim_too:
