@@ -343,9 +343,7 @@ def test_an_inbox_whose_id_is_none_says_so(tmp_path: Path, id_: bytes) -> None:
             made.take()
 
 
-@pytest.mark.parametrize(
-    "make", [link_to, pipe, bound, lambda place, _: place.mkdir(parents=True)]
-)
+@pytest.mark.parametrize("make", [link_to, pipe, bound, lambda place, _: place.mkdir(parents=True)])
 def test_a_record_that_is_no_file_is_none_and_stays_open_nowhere(
     tmp_path: Path, make: Callable[[Path, Path], None]
 ) -> None:
