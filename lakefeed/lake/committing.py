@@ -175,13 +175,20 @@ def read_up_to(stream: BinaryIO, size: int) -> Buffer:
     A raw stream gives what has come so far, and a buffered one, too, over one that does not block.
     """
     first = _part(stream, size)
-    if len(first) == size or (isinstance(stream, BufferedIOBase) and stream.isatty()):
+    if len(first) == size or _is_terminal(stream):
         return first  # a person at a terminal would have to end the file once more
     parts, have = [first], len(first)
     while have < size and (part := _part(stream, min(size - have, _PART_BYTES))):
         parts.append(part)
         have += len(part)
     return b"".join(parts)
+
+
+def _is_terminal(stream: BinaryIO) -> bool:
+    try:
+        return isinstance(stream, BufferedIOBase) and stream.isatty()
+    except AttributeError:
+        return False  # a buffer over a reader that has only what it needs, as `tarfile` gives out
 
 
 def _part(stream: BinaryIO, size: int) -> Buffer:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
+import tarfile
+from typing import BinaryIO, cast
 
 import pytest
 
 from lakefeed.errors import Conflict, VolumeFailed
 from lakefeed.format.commit import Changes
 from lakefeed.lake import layout
+from lakefeed.lake.committing import read_up_to
 from lakefeed.lake.garbage import Retention, collect, stored_files
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
@@ -66,3 +70,15 @@ def test_a_rename_outlives_the_snapshot_that_it_is_looked_up_in() -> None:
         collect(other, Retention(keep_seconds=0, grace_seconds=0))
         writer.flush()
         assert contents(lake.snapshot()) == {"0": b"2", "b": b"1", "z": b"3"}
+
+
+def test_a_member_as_tarfile_gives_it_out_is_read_up_to_its_end() -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        info = tarfile.TarInfo("a")
+        info.size = 1000
+        tar.addfile(info, io.BytesIO(b"x" * 1000))
+    with tarfile.open(fileobj=io.BytesIO(made.getvalue())) as tar:
+        stream = tar.extractfile("a")
+        assert stream is not None
+        assert read_up_to(cast("BinaryIO", stream), 5000) == b"x" * 1000
