@@ -1,4 +1,4 @@
-"""Commands that move whole trees: import from a directory, export to a directory or archives.
+"""Commands that move whole trees: import from and export to a directory or archives.
 
 Both report files that were left out on stderr, one line each, and end with exit code 1 when there
 were any; the rest has been done by then. Running either again does only what is still to do.
@@ -7,6 +7,7 @@ were any; the rest has been done by then. Running either again does only what is
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import asdict
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated
@@ -37,9 +38,11 @@ from lakefeed.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lakefeed.lake.lake import Lake
     from lakefeed.transfer.exporting import ExportReport, Target
-    from lakefeed.transfer.importing import ImportReport, Progress
+    from lakefeed.transfer.importing import ImportOptions, ImportReport, Progress
     from lakefeed.transfer.problems import Problem
+    from lakefeed.transfer.recruiting import Recruits
 
 # More would want more memory, and rarely find a volume that takes it.
 _WORKERS_MAX = 4
@@ -68,6 +71,14 @@ class Format(str, Enum):
     tfrecord = "tfrecord"
 
 
+SourcesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        help="Directory to import, or tar archives, one after the other.",
+        show_default=False,
+    ),
+]
 ExcludeOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,9 +110,7 @@ WorkersOption = Annotated[
 
 @commands.command("import", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT))
 def import_command(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Directory to import.", show_default=False)
-    ],
+    sources: SourcesArgument,
     lake: LakeArgument,
     prefix: Annotated[
         str,
@@ -123,28 +132,32 @@ def import_command(
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Import a directory tree; files already in with the same size, time and mode are skipped.
+    """Import a directory tree or tar archives; what is in already is skipped.
 
-    Modes, times, symlinks and empty directories are kept; LAKE itself, where it lies in SOURCE, is
-    left out. Stop it at any time and run it again to continue. Files that cannot be read are named
-    at the end, and the exit code is then 1. It adds and replaces: what left SOURCE stays in the
-    lake, and what is replaced keeps the attributes that it has there.
+    A file is in already if the lake has it with the same size, time and mode. Modes, times,
+    symlinks and empty directories are kept; LAKE itself, where it lies in SOURCE, is left out.
+    Stop it at any time and run it again to continue. Files that cannot be read are named at the
+    end, and the exit code is then 1. It adds and replaces: what left SOURCE stays in the lake, and
+    what is replaced keeps the attributes that it has there.
+
+    Archives (.tar, also by gzip, bzip2, xz or zstd) are read once, by one process, and committed
+    every 128 MiB. Of files of one name the last stands, as with tar: shards that share names want a
+    --prefix each. Hard links become files; devices, absolute names and '..' are left out. Of a
+    damaged archive comes in what lies before the damage, which is named.
 
     \b
     lakefeed import photos/ /mnt/lake --prefix train --exclude '*.tmp'
+    lakefeed import shards/*.tar /mnt/lake --prefix train
 
     JSON keys: files, directories, bytes, skipped, excluded, errors, problems (path, reason), packs,
     snapshot, seconds, dry_run.
     """
-    from lakefeed.transfer.recruiting import Recruits, looks_big
-
     count = workers or min(len(os.sched_getaffinity(0)), _WORKERS_MAX)
-    with Recruits() as recruits:
-        if count > 1 and looks_big(source, _WORKERS_FROM):
-            recruits.start(count)
+    with ExitStack() as started:
+        recruits = _recruits(sources, count, started)
         # What takes its time to load is loaded here and in the workers at once.
         from lakefeed.format.rows import Codec
-        from lakefeed.transfer.importing import ImportOptions, import_tree
+        from lakefeed.transfer.importing import ImportOptions
 
         options = ImportOptions(
             prefix=prefix,
@@ -158,8 +171,40 @@ def import_command(
             workers_from=_WORKERS_FROM,
         )
         with open_lake(lake) as opened, metering("importing", quiet=quiet or as_json) as meter:
-            report = import_tree(opened, source, options, _advance(meter), recruits)
+            report = _import(opened, sources, options, _advance(meter), recruits)
     _finish(report, as_json=as_json, text=_import_text(report))
+
+
+def _recruits(sources: list[str], count: int, started: ExitStack) -> Recruits | None:
+    """Return the workers for a directory, started already where it looks big; None for archives."""
+    from lakefeed.transfer.recruiting import Recruits, looks_big
+
+    directories = [source for source in sources if os.path.isdir(source)]
+    if not directories:
+        return None
+    if len(sources) > 1:
+        raise Invalid("SOURCE", expected="one directory, or tar archives",
+                      found=f"directory {directories[0]!r} and others",
+                      hint="import each directory by itself")  # fmt: skip
+    recruits = started.enter_context(Recruits())
+    if count > 1 and looks_big(sources[0], _WORKERS_FROM):
+        recruits.start(count)
+    return recruits
+
+
+def _import(
+    lake: Lake,
+    sources: list[str],
+    options: ImportOptions,
+    advance: Callable[[Progress], None],
+    recruits: Recruits | None,
+) -> ImportReport:
+    from lakefeed.transfer.importing import import_tree
+    from lakefeed.transfer.unpacking import import_archives
+
+    if recruits is None:
+        return import_archives(lake, sources, options, advance)
+    return import_tree(lake, sources[0], options, advance, recruits)
 
 
 @commands.command("export", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))

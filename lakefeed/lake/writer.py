@@ -69,14 +69,9 @@ class Writer:
     # -- changes ---------------------------------------------------------------------------------
 
     def put(
-        self,
-        path: str,
-        data: Buffer,
-        *,
-        mtime_ns: int | None = None,
-        mode: int = 0o644,
+        self, path: str, data: Buffer, *, mtime_ns: int | None = None, mode: int = 0o644,
         attrs: dict[str, str] | None = None,
-    ) -> PutHandle:
+    ) -> PutHandle:  # fmt: skip
         """Store bytes under a path, replacing what is there. `data` must not change until durable.
 
         Invalid for a path, time, mode or attribute that a lake cannot hold, or a path below a file.
@@ -110,18 +105,23 @@ class Writer:
         base, chunks = self._newest().number, after_head(head, stream)
         return self._add(path, streamed(self._publisher.volume, base, path, chunks, meta))
 
-    def symlink(self, path: str, target: str) -> PutHandle:
+    def symlink(self, path: str, target: str, *, meta: Meta | None = None) -> PutHandle:
         """Store a symbolic link; its target is kept as it is and never followed by the lake."""
         self._names.check_file(path)
         stored = payload_format.encode(text_bytes(f"target of {path!r}", target))
-        return self._add(path, Put(stored, Kind.SYMLINK, None, 0o777, None))
+        mtime_ns, mode, attrs = meta or (None, 0o777, None)
+        mode = check_facts(path, Meta(mtime_ns or 0, mode, attrs))
+        return self._add(path, Put(stored, Kind.SYMLINK, mtime_ns, mode, attrs))
 
-    def mkdir(self, path: str, mode: int = 0o755, *, mtime_ns: int | None = None) -> PutHandle:
+    def mkdir(
+        self, path: str, mode: int = 0o755, *, mtime_ns: int | None = None,
+        attrs: dict[str, str] | None = None,
+    ) -> PutHandle:  # fmt: skip
         """Store a directory, so that it exists while nothing lies below it, or for its mode."""
         self._names.check_directory(path)
-        mode = check_facts(path, Meta(mtime_ns or 0, mode))
+        mode = check_facts(path, Meta(mtime_ns or 0, mode, attrs))
         stored = payload_format.encode(b"")
-        return self._add(path, Put(stored, Kind.DIR, mtime_ns, mode, None))
+        return self._add(path, Put(stored, Kind.DIR, mtime_ns, mode, attrs))
 
     def delete(self, path: str) -> PutHandle:
         """Remove a file, a symlink or an empty stored directory. NotFound if it is not there."""

@@ -113,7 +113,7 @@ def import_tree(
     out after the packs at hand are committed. Whatever fails on the lake's own volume is raised,
     and what was committed before stays.
     """
-    options = _checked(options or ImportOptions())
+    options = checked(options or ImportOptions())
     began = time.monotonic()
     root = os.path.abspath(os.fspath(source))
     _check_source(root)
@@ -176,7 +176,8 @@ class _Run:
         return crew.run(found, tell)
 
 
-def _checked(options: ImportOptions) -> ImportOptions:
+def checked(options: ImportOptions) -> ImportOptions:
+    """Return options with a clean prefix; Invalid where one of them makes no sense."""
     for name in ("pack_bytes", "pack_rows", "workers", "workers_from"):
         value = getattr(options, name)
         if value < 1:
@@ -190,8 +191,8 @@ def _check_source(root: str) -> None:
     except OSError as error:
         if error.errno == errno.ENOTDIR and os.path.exists(root):
             raise Invalid(f"source {root}", expected="a directory", found="a file",
-                          hint='unpack an archive first, into a directory or a "lakefeed mount '
-                          '--rw"; "lakefeed put" stores one file as it is') from error  # fmt: skip
+                          hint='`import_archives` takes tar archives; "lakefeed put" stores one '
+                          'file as it is') from error  # fmt: skip
         raise from_local_error(error, f"source {root}") from error
 
 

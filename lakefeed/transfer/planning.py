@@ -86,6 +86,14 @@ class Planner:
         while chunk := list(islice(found, PLAN_PATHS)):
             yield from self._join(chunk)
 
+    def known(self, paths: list[str]) -> tuple[list[Known | None], list[dict[str, str] | None]]:
+        """Return what the lake has of paths, and with which attributes."""
+        table = self._snapshot.locate(paths)
+        columns = [table[name].to_pylist() for name in ("kind", "size", "mtime_ns", "mode")]
+        rows = zip(*columns, strict=True)
+        known = [None if values[0] is None else Known(*values) for values in rows]
+        return known, attrs_from_column(table["attrs"])
+
     def _fitting(self, found: Iterable[Found]) -> Iterator[Found]:
         """Drop what is too long together with the prefix; the walk has checked the rest."""
         room = (PATH_BYTES_MAX - len(self._above.encode())) // 4
@@ -102,12 +110,7 @@ class Planner:
         return self._above + path if path else self._prefix
 
     def _join(self, chunk: Sequence[Found]) -> Iterator[Wanted]:
-        table = self._snapshot.locate([self._name(one.path) for one in chunk])
-        columns = [table[name].to_pylist() for name in ("kind", "size", "mtime_ns", "mode")]
-        known = [
-            None if values[0] is None else Known(*values) for values in zip(*columns, strict=True)
-        ]
-        attrs = attrs_from_column(table["attrs"])
+        known, attrs = self.known([self._name(one.path) for one in chunk])
         refused = self._directories(chunk, known)
         for at, (one, there) in enumerate(zip(chunk, known, strict=True)):
             if at in refused:

@@ -41,6 +41,25 @@ def test_import_and_export(run: Any, where: Path, source: Path, tmp_path: Path) 
     assert os.listdir(tmp_path / "out") == ["a"]
 
 
+def test_archives_come_in_one_after_the_other(
+    run: Any, where: Path, source: Path, tmp_path: Path
+) -> None:
+    shards = [str(tmp_path / name) for name in ("1.tar", "2.tar.gz", "bad.tar")]
+    for shard in shards[:2]:
+        with tarfile.open(shard, "w:gz" if shard.endswith("gz") else "w") as tar:
+            tar.add(source / "a", os.path.basename(shard)[0])
+    Path(shards[2]).write_bytes(b"no tar" * 999)
+    done = run("import", *shards[:2], str(where), "--prefix", "p", "--dry-run", "--json")
+    assert (done.code, done.json["files"], done.json["snapshot"]) == (0, 2, 0)
+    done = run("import", *shards, str(where), "--prefix", "p")
+    assert done.code == 1
+    assert done.out.startswith("imported 2 files and 2 directories, 10 B in ")
+    assert done.err.startswith(f"left out: {shards[2]}: not a tar archive")
+    assert "4 skipped" in run("import", *shards[:2], str(where), "--prefix", "p").out
+    with Lake.open(where) as lake:
+        assert lake.snapshot().get("p/2/b.txt") == b"hello"
+
+
 def test_people_get_one_line(run: Any, where: Path, source: Path) -> None:
     done = run("import", str(source), str(where))
     assert done.code == 0
@@ -136,6 +155,8 @@ def test_an_export_of_a_prefix_that_is_not_there_replaces_nothing(
         (["import", "{}/source", "{}/lake", "--prefix", "../up"], 2),
         (["import", "{}/source", "{}/lake", "--pack-size", "big"], 2),
         (["import", "{}/source", "{}/lake", "--exclude", "!x"], 2),
+        (["import", "{}/source", "{}/source", "{}/lake"], 2),
+        (["import", "{}/source/c.tmp", "{}/lake", "--follow-symlinks"], 2),
         (["export", "{}/lake", "{}/out", "--shard-size", "1MiB"], 2),
         (["export", "{}/lake", "-", "--json"], 2),
         (["export", "{}/lake", "{}/out", "--at", "v9"], 3),
@@ -153,7 +174,7 @@ def test_wrong_requests_say_so(
 def test_what_cannot_be_imported_says_so_of_the_source(run: Any, where: Path, source: Path) -> None:
     done = run("import", source / "c.tmp", where)
     assert done.code == 2
-    assert f"source {source}/c.tmp, expected a directory, found a file" in done.err
+    assert f"source {source}/c.tmp, expected a directory or a tar archive, found" in done.err
     assert '"lakefeed put"' in done.err
     for missing in (source / "no", source / "c.tmp/no"):
         done = run("import", missing, where)
