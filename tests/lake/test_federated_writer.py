@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lakefeed.errors import Invalid, NotFound
+from lakefeed.errors import Invalid, NotFound, VolumeFailed
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Kind
 from lakefeed.lake.federation import Federation
@@ -47,6 +47,25 @@ def test_what_comes_with_a_file_or_directory_comes_to_its_lake(
     }
     assert not snapshot.exists("one/cat")
     assert snapshot.exists("far/two/cat/1")
+
+
+@pytest.mark.parametrize("failing", ["one", "far/two"])
+def test_a_lake_that_fails_as_a_writer_is_closed_keeps_no_other_from_its_commit(
+    lakes: Federation, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise VolumeFailed("link", found="no answer")
+
+    prefixes = {"one", "far/two"}
+    writer = lakes.writer(QUIET)
+    for prefix in sorted(prefixes):
+        writer.put(f"{prefix}/new", b"1")
+    lake = lakes.lake(failing)
+    with monkeypatch.context() as patched, pytest.raises(VolumeFailed):
+        patched.setattr(lake.volume, "link", fails)
+        writer.close()
+    shown = lakes.snapshot()
+    assert {prefix for prefix in prefixes if shown.exists(f"{prefix}/new")} == prefixes - {failing}
 
 
 @pytest.mark.parametrize("how", ["closed", "left"])

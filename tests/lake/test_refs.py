@@ -56,6 +56,20 @@ def test_tags_are_listed_by_name_and_deleted() -> None:
             action("b")
 
 
+def test_a_removal_that_was_sent_twice_removed_the_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, volume = refs()
+    found.set(Tag("v1", 1))
+    unlink = volume.unlink
+
+    def sent_twice(path: str) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(volume, "unlink", sent_twice)
+    assert found.delete("v1") == Tag("v1", 1)
+    assert found.tags() == []
+
+
 def test_a_damaged_tag_is_corrupt() -> None:
     found, volume = refs()
     found.set(Tag("v1", 3))

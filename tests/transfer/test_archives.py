@@ -47,6 +47,22 @@ def test_a_tar_holds_the_whole_tree(lake: Lake, tree: Path, tmp_path: Path) -> N
                 assert os.fsencode(member.linkname) == data
 
 
+def test_a_tar_keeps_times_before_1970_and_targets_that_are_no_text(
+    lake: Lake, tmp_path: Path
+) -> None:
+    source, goal = tmp_path / "source", b"goal-\xff"
+    source.mkdir()
+    os.symlink(goal, os.fsencode(source / "link"))
+    (source / "old").write_bytes(b"1")
+    os.utime(source / "old", ns=(0, -1_500_000_000))
+    import_tree(lake, source)
+    out = tmp_path / "out.tar"
+    export(lake.snapshot(), TarTarget(Shards(str(out))))
+    with tarfile.open(out) as tar:
+        assert tar.getmember("old").mtime == -1.5
+        assert os.fsencode(tar.getmember("link").linkname) == goal
+
+
 def test_gnu_tar_restores_the_tree(lake: Lake, tree: Path, tmp_path: Path) -> None:
     import_tree(lake, tree)
     export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "out.tar"))))
