@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,15 @@ COMPARED = (
     ("read_amplification", "amplification"),
     ("cpu_per_thousand_samples", "CPU s / 1000 samples"),
 )
+# What the tables show of each run, and of one that had accelerators.
+_FIGURES = (
+    "samples_per_second",
+    "bytes_per_second",
+    "read_amplification",
+    "cpu_per_thousand_samples",
+    "peak_rss_bytes",
+)
+_FIGURES_OF_RUNS = ("accelerators", "stall_share", "read_bytes")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -26,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise NotFound(f"report {path}", hint="name the .json that --report wrote") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON, or no bounds
         raise Invalid(f"report {path}", expected="JSON", found=str(error)) from error
     schema = report.get("schema") if isinstance(report, dict) else None
     if schema != SCHEMA:
@@ -38,7 +47,52 @@ def read(path: Path) -> dict[str, Any]:
         )
     if not isinstance(report.get("environment"), dict):
         raise Invalid(f"report {path}", expected="a whole report", found="no environment")
+    strange = next(_strange(report), None)
+    if strange is not None:
+        found = f"something else as {strange}"
+        raise Invalid(f"report {path}", expected="what lakefeed bench writes", found=found)
     return dict(report)
+
+
+def _strange(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what of a report nobody could compare or show: such a file was written by others."""
+    mount = report["environment"].get("mount")
+    if mount is not None and not (
+        isinstance(mount, dict) and {"type", "source", "point"} <= {*mount}
+    ):
+        yield "environment.mount"
+    for key in ("workload", "real"):
+        if not isinstance(report.get(key), dict | None):
+            yield key
+    for key in ("runs", "feeds"):
+        rows = report.get(key)
+        if not isinstance(rows, list | None):
+            yield key
+            continue
+        for at, row in enumerate(rows or ()):
+            name = f"{key}[{at}]"
+            yield from _strange_run(name, row) if isinstance(row, dict) else (name,)
+
+
+def _strange_run(name: str, run: Mapping[str, Any]) -> Iterator[str]:
+    whole = "accelerators" in run
+    if not isinstance(run.get("source") or run.get("name"), str):
+        yield f"{name}.source"
+    for key in (*_FIGURES, *(_FIGURES_OF_RUNS if whole else ())):
+        if not _is_number(run.get(key)):
+            yield f"{name}.{key}"
+    waits = run.get("wait_seconds")
+    if not isinstance(waits, dict) or not all(_is_number(waits.get(p)) for p in ("p50", "p99")):
+        yield f"{name}.wait_seconds"
+    if whole and "utilisation" not in run:  # None where nobody can tell
+        yield f"{name}.utilisation"
+    for key in ("utilisation", "stall_share"):
+        if run.get(key) is not None and not _is_number(run[key]):
+            yield f"{name}.{key}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:

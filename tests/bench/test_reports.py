@@ -135,6 +135,49 @@ def test_a_comparison_names_other_volumes_kinds_and_numbers() -> None:
     ]
 
 
+def without(key: str) -> dict[str, Any]:
+    return {name: value for name, value in run("lake", 1).items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ({"environment": {**ENVIRONMENT, "mount": {"type": "nfs4"}}}, "environment.mount"),
+        ({"workload": "w"}, "workload"),
+        ({"real": [1]}, "real"),
+        ({"runs": 7}, "runs"),
+        ({"feeds": {"a": 1}}, "feeds"),
+        ({"runs": [run("lake", 1), 7]}, "runs[1]"),
+        ({"runs": [{**run("lake", 1), "source": []}]}, "runs[0].source"),
+        ({"runs": [{**run("lake", 1), "samples_per_second": "7"}]}, "runs[0].samples_per_second"),
+        ({"runs": [{**run("lake", 1), "bytes_per_second": 10**400}]}, "runs[0].bytes_per_second"),
+        ({"runs": [{**run("lake", 1), "accelerators": {}}]}, "runs[0].accelerators"),
+        ({"runs": [{**run("lake", 1), "wait_seconds": {"p50": 1}}]}, "runs[0].wait_seconds"),
+        ({"runs": [{**run("lake", 1), "utilisation": "high"}]}, "runs[0].utilisation"),
+        ({"runs": [without("utilisation")]}, "runs[0].utilisation"),
+        ({"runs": [], "feeds": [without("peak_rss_bytes")]}, "feeds[0].peak_rss_bytes"),
+    ],
+)
+def test_a_report_that_others_wrote_is_invalid_and_says_where(
+    tmp_path: Path, more: dict[str, Any], where: str
+) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(report(**more)))
+    with pytest.raises(Invalid) as caught:
+        reports.read(tmp_path / "r.json")
+    assert caught.value.found == f"something else as {where}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "1" * 10_000, "\ufeff{}", "{"],
+    ids=["deep", "long", "marked", "cut"],
+)
+def test_what_no_json_reader_takes_is_invalid(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(Invalid):
+        reports.read(tmp_path / "r.json")
+
+
 def test_one_report_cannot_be_compared() -> None:
     volume = report(runs=[], kind="volume")
     for others in ([], [("volume", volume)]):
