@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import datetime, timezone
+from typing import Any
 
 _ADDED = (
     "lake",
@@ -53,6 +54,10 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line."""
         return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """Return a traceback, indented: a name in its error may hold line ends, too."""
+        return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 def printable(text: str) -> str:

@@ -157,10 +157,11 @@ def test_a_replica_that_lost_its_lease_says_no_more_how_the_lake_is() -> None:
 def test_a_line_of_text_is_one_whatever_a_name_holds() -> None:
     facts = {"levelname": "WARNING", "msg": "damaged: %s", "args": ("a\nINFO \x1b[2J\udcff",)}
     try:
-        raise OSError("of ours")
+        raise OSError("of ours\nINFO \x1b[2J")
     except OSError as error:
         facts["exc_info"] = (type(error), error, error.__traceback__)
     record = logging.makeLogRecord(facts)
     lines = TextFormatter("%(levelname)s %(message)s").format(record).splitlines()
     assert lines[0] == r"WARNING damaged: a\nINFO \x1b[2J\udcff"
-    assert (lines[1], lines[-1]) == ("Traceback (most recent call last):", "OSError: of ours")
+    assert lines[1] == "  Traceback (most recent call last):"
+    assert lines[-2:] == ["  OSError: of ours", r"  INFO \x1b[2J"]
