@@ -72,9 +72,8 @@ class World:
     # Tags that were made or deleted, None, and those of which nobody knows.
     tagged: dict[str, int | None] = field(default_factory=dict)
     in_doubt: set[str] = field(default_factory=set)
-    # The payload that is damaged, and the path it was put under.
+    # The payload that is damaged.
     damaged: frozenset[Damage] = frozenset()
-    damaged_path: str = ""
     # What a mount was told is durable under its own names, and what it wrote since, in order.
     promised: dict[str, list[bytes | None]] = field(default_factory=dict)
 
@@ -136,7 +135,7 @@ def _damage(here: World, name: str) -> None:
         row = lake.snapshot().stat(name)
     damage(here.volume, layout.pack_path(row.pack), row.offset)
     here.volume.sync_directory(layout.pack_directory(row.pack))
-    here.damaged, here.damaged_path = frozenset({(row.size, row.crc32c)}), name
+    here.damaged = frozenset({(row.size, row.crc32c)})
 
 
 class Inline:
