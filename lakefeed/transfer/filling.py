@@ -28,6 +28,7 @@ class Counts:
     bytes: int = 0
     skipped: int = 0
     packs: int = 0
+    excluded: int = 0
 
     def add(self, items: Sequence[Item]) -> None:
         """Count items that are in the lake now, or would be."""

@@ -35,7 +35,7 @@ from lakefeed.transfer.behind import BehindFile
 from lakefeed.transfer.crew import Crew, can_travel
 from lakefeed.transfer.filling import Counts, Filling, Full
 from lakefeed.transfer.planning import Planner
-from lakefeed.transfer.problems import Problem, Problems, printable
+from lakefeed.transfer.problems import Problem, Problems, decodable
 from lakefeed.transfer.reading import THREADS_MAX, Block, Blocks, ReadOptions
 from lakefeed.transfer.recruiting import Recruits
 from lakefeed.transfer.walk import Found, Walk, WalkOptions
@@ -97,6 +97,25 @@ class ImportReport:
     seconds: float
     dry_run: bool
 
+    @classmethod
+    def of(
+        cls, lake: Lake, options: ImportOptions, counts: Counts, problems: Problems, began: float
+    ) -> ImportReport:
+        """Return the report of an import that has ended now; `began` is of `time.monotonic`."""
+        return cls(
+            files=counts.files,
+            directories=counts.directories,
+            bytes=counts.bytes,
+            skipped=counts.skipped,
+            excluded=counts.excluded,
+            errors=problems.count,
+            problems=problems.first(),
+            packs=counts.packs,
+            snapshot=lake.log.head().number,
+            seconds=time.monotonic() - began,
+            dry_run=options.dry_run,
+        )
+
 
 def import_tree(
     lake: Lake,
@@ -125,19 +144,8 @@ def import_tree(
                 lake, Task(root, options), problems, progress or (lambda _: None), recruits or own
             )
             counts = run.run(walk)
-    return ImportReport(
-        files=counts.files,
-        directories=counts.directories,
-        bytes=counts.bytes,
-        skipped=counts.skipped,
-        excluded=walk.excluded,
-        errors=problems.count,
-        problems=problems.first(),
-        packs=counts.packs,
-        snapshot=lake.log.head().number,
-        seconds=time.monotonic() - began,
-        dry_run=options.dry_run,
-    )
+    counts.excluded = walk.excluded
+    return ImportReport.of(lake, options, counts, problems, began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +241,7 @@ class Importer:
         self._blocks: Blocks
         self._source: Iterator[Block]
         self._left: Block | None = None
-        self._draft = Draft("import", f"from {printable(task.root)}")
+        self._draft = Draft("import", f"from {decodable(task.root)}")
         names_bytes = _NAMES_BYTES_MAX // options.workers
         full = Full(options.pack_bytes, options.pack_rows, names_bytes)
         self._filling = Filling(options.prefix, full, self._reading, self.counts, problems)

@@ -35,7 +35,7 @@ class Problems:
 
     def add(self, path: str, reason: str | OSError | LakefeedError) -> None:
         """Count a file that was left out."""
-        problem = Problem(printable(path), _text(reason))
+        problem = Problem(decodable(path), _text(reason))
         with self._lock:
             self._count += 1
             if len(self._kept) < KEPT_MAX:
@@ -71,8 +71,8 @@ def _text(reason: str | OSError | LakefeedError) -> str:
     return os.strerror(reason.errno).lower() if reason.errno else str(reason)
 
 
-def printable(path: str) -> str:
-    """Return a path as it is, or its repr where it cannot be printed (undecodable bytes)."""
+def decodable(path: str) -> str:
+    """Return a path as it is, or its repr where its bytes are no text."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -30,7 +30,7 @@ from lakefeed.transfer.filling import Counts
 from lakefeed.transfer.importing import ImportOptions, ImportReport, Progress, checked
 from lakefeed.transfer.members import Archive, Damaged, Member, Unfit, member_of
 from lakefeed.transfer.planning import Planner
-from lakefeed.transfer.problems import Problems, printable
+from lakefeed.transfer.problems import Problems, decodable
 from lakefeed.transfer.reading import STREAM_BYTES, Known
 
 # A writer holds one group while the one before is written, each with a file more than that.
@@ -79,20 +79,7 @@ def import_archives(
             raise
         writer.flush()
         unpacking.settle()
-    counts = unpacking.counts
-    return ImportReport(
-        files=counts.files,
-        directories=counts.directories,
-        bytes=counts.bytes,
-        skipped=counts.skipped,
-        excluded=unpacking.excluded,
-        errors=problems.count,
-        problems=problems.first(),
-        packs=counts.packs,
-        snapshot=lake.log.head().number,
-        seconds=time.monotonic() - began,
-        dry_run=options.dry_run,
-    )
+    return ImportReport.of(lake, options, unpacking.counts, problems, began)
 
 
 def _check_source(name: str) -> None:
@@ -117,7 +104,7 @@ def _grouping(options: ImportOptions) -> WriterOptions:
 
 def _message(names: Sequence[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"from {printable(names[0])}{more}" if names else "from nothing"
+    return f"from {decodable(names[0])}{more}" if names else "from nothing"
 
 
 class Unpacking:
@@ -144,7 +131,6 @@ class Unpacking:
         self._settled = 0
         self._replaced = bytearray(_MARKS)
         self.counts = Counts()
-        self.excluded = 0
 
     def run(self, name: str, *, alone: bool) -> None:
         """Put what one archive holds; damage ends it, and is a problem; Invalid for none at all."""
@@ -180,7 +166,7 @@ class Unpacking:
                 return member._replace(path=self._options.prefix) if self._above else None
             check_path(member.path)
             if self._is_excluded(member):
-                self.excluded += 1
+                self.counts.excluded += 1
                 return None
             path = check_path(self._above + member.path)
             if member.linked is None:
