@@ -97,7 +97,7 @@ class Archive(Closing):
                 fileobj=cast("IO[bytes]", self), mode="r|", tarinfo=_Info, bufsize=_READ_BYTES,
                 encoding="utf-8", errors="surrogateescape",
             )  # fmt: skip
-        while True:
+        while tar.offset:  # else there is no member, and Python 3.10 would seek back to look again
             with self._damage(tar.offset):
                 info = tar.next()  # the first one was read by `open`
             if info is None:

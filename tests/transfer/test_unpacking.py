@@ -96,6 +96,11 @@ def test_what_was_exported_comes_in_again(
         assert once_more.snapshot == report.snapshot
 
 
+def test_an_archive_may_be_empty(lake: Lake, tmp_path: Path) -> None:
+    report = take(lake, tmp_path, archive())
+    assert (report.files, report.errors) == (0, 0)
+
+
 @pytest.mark.parametrize(
     "pack",
     [bytes, gzip.compress, bz2.compress, lzma.compress,
