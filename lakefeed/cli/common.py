@@ -63,7 +63,7 @@ from lakefeed.errors import (
     VolumeFailed,
     from_local_error,
 )
-from lakefeed.service.logs import TextFormatter
+from lakefeed.service.logs import TextFormatter, log_to_stderr
 
 if TYPE_CHECKING:
     from lakefeed.lake.federation import Federation
@@ -301,9 +301,7 @@ def start_logging() -> None:
     logging.addLevelName(logging.WARNING, "warning")
     logging.addLevelName(logging.ERROR, "error")
     level = logging.DEBUG if debugging() else logging.WARNING
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextFormatter("%(levelname)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=level)
+    log_to_stderr(TextFormatter("%(levelname)s: %(message)s"), level)
 
 
 def drop_stdout() -> None:

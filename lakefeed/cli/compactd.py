@@ -176,13 +176,11 @@ def compactd(
 
 
 def _start_logging(log_format: str) -> None:
-    from lakefeed.service.logs import JsonFormatter, TextFormatter
+    from lakefeed.service.logs import JsonFormatter, TextFormatter, log_to_stderr
 
-    handler = logging.StreamHandler(sys.stderr)
     text = TextFormatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     level = logging.DEBUG if debugging() else logging.INFO
-    logging.basicConfig(handlers=[handler], level=level, force=True)
+    log_to_stderr(JsonFormatter() if log_format == "json" else text, level, anew=True)
 
 
 def _tell(ran: Ran, *, once: bool, as_json: bool) -> int:

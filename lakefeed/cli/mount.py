@@ -39,7 +39,7 @@ from lakefeed.errors import (
     VolumeFailed,
     from_os_error,
 )
-from lakefeed.service.logs import TextFormatter
+from lakefeed.service.logs import TextFormatter, log_to_stderr
 
 if TYPE_CHECKING:
     from lakefeed.adapters.fuse import kernel
@@ -314,9 +314,7 @@ def _commit(path: str, way: str) -> int | None:
 def _start_log(level: Level) -> None:
     wanted = logging.DEBUG if settings.get().debug else level.value.upper()
     form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextFormatter(form))
-    logging.basicConfig(handlers=[handler], level=wanted, force=True)
+    log_to_stderr(TextFormatter(form), wanted, anew=True)
     logging.getLogger("pyfuse3").setLevel(max(logging.INFO, logging.getLogger().level))
 
 

@@ -123,10 +123,7 @@ class Log:
         known = self.known()
         if known is not None and known.number == number:
             return known
-        state = self._nearest(number)
-        while state.number < number:
-            state = apply(state, self.read(state.number + 1))
-        return state
+        return next(self.states([number]))
 
     def states(self, numbers: Iterable[int]) -> Iterator[State]:
         """Yield the states after these commits, ascending; those near each other read each commit

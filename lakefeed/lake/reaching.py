@@ -18,7 +18,7 @@ import pyarrow as pa
 from lakefeed.errors import Corrupt, Invalid, NotFound, VolumeFailed
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.rows import Kind
-from lakefeed.lake.catalogue import Catalogue, pack_source, sources_of
+from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.lookup import locate
 from lakefeed.lake.scan import scan
@@ -35,7 +35,7 @@ def reaching(lake: Lake, head: State, pack: str, paths: Sequence[str]) -> dict[s
     info = head.packs[pack]
     everything = {path: path for path in paths}
     try:
-        own = _extents(lake.catalogue, [info], pack, sorted(everything))
+        own = _extents(lake.catalogue, [pack_source(info)], pack, sorted(everything))
         found = {path: path for path in paths if path not in own}
         for state in _kept(lake, head, info):
             left = {path: extent for path, extent in own.items() if path not in found}
@@ -60,13 +60,14 @@ def _reached(
 ) -> dict[str, str]:
     if pack not in state.packs:
         return {}
-    shown = _shown(catalogue, state, pack, sorted(wanted))
+    sources = sources_of(state)
+    shown = _extents(catalogue, sources, pack, sorted(wanted))
     found = {path: path for path, extent in wanted.items() if shown.get(path) == extent}
     extents = {extent for path, extent in wanted.items() if path not in found}
     others: dict[_Extent, str] = {}
     if extents:
         paths = sorted(set(_pointing(catalogue, state, pack, extents)))
-        for path, extent in sorted(_shown(catalogue, state, pack, paths).items()):
+        for path, extent in sorted(_extents(catalogue, sources, pack, paths).items()):
             others.setdefault(extent, path)
     for path, extent in wanted.items():
         if path not in found and extent in others:
@@ -86,14 +87,11 @@ def _pointing(
                     yield path
 
 
-def _shown(catalogue: Catalogue, state: State, pack: str, paths: list[str]) -> dict[str, _Extent]:
-    return dict(_of(locate(catalogue, sources_of(state), paths), pack))
-
-
 def _extents(
-    catalogue: Catalogue, infos: list[PackInfo], pack: str, paths: list[str]
+    catalogue: Catalogue, sources: list[Source], pack: str, paths: list[str]
 ) -> dict[str, _Extent]:
-    return dict(_of(locate(catalogue, [pack_source(info) for info in infos], paths), pack))
+    """Return where those of some paths whose payload lies in a pack have it, by these sources."""
+    return dict(_of(locate(catalogue, sources, paths), pack))
 
 
 def _of(table: pa.Table, pack: str) -> Iterator[tuple[str, _Extent]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from datetime import datetime, timezone
 from typing import Any
 
@@ -25,6 +26,13 @@ _ADDED = (
     "bytes",
     "snapshot",
 )
+
+
+def log_to_stderr(formatter: logging.Formatter, level: int | str, *, anew: bool = False) -> None:
+    """Send what is logged to stderr; where that was arranged before, only if it is to be `anew`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(handlers=[handler], level=level, force=anew)
 
 
 class JsonFormatter(logging.Formatter):

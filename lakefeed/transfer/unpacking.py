@@ -39,9 +39,9 @@ _GROUP_FILES_MAX = 50_000
 _BIG_BYTES = 32 << 20
 # Some milliseconds of look-up for each block.
 _BLOCK_MEMBERS = 512
+_BLOCK_BYTES = 8 << 20
 # What was replaced, by the names' hashes: another one of the same costs a look-up.
 _MARKS = 1 << 20
-_BLOCK_BYTES = 8 << 20
 
 _Held = tuple[Member, bytes | BinaryIO]
 
