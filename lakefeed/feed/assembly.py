@@ -38,8 +38,10 @@ _BIN = np.zeros(16 << 10, np.uint8)
 # small windows that does not matter, and the first batch comes sooner.
 _SMALL_BYTES = 512 << 10
 _WORTH_BYTES = 4 << 20
-# Parts of a batch that are verified at once; in one that is wrong every sample is looked at.
-_STRETCH_BYTES = 1 << 20
+# Parts of a batch that are verified at once, each a turn at the interpreter's lock for them too; in
+# one that is wrong every sample is looked at.
+_STRETCH_BYTES = 8 << 20
+_SAMPLE_BYTES_MAX = 1 << 20
 
 Numbers = NDArray[np.int64]
 Splits = NDArray[np.int64]
@@ -81,7 +83,7 @@ class Places:
         self.by_batch = (
             not self._any_packed
             and _WORTH_BYTES <= int(length.sum()) <= _SMALL_BYTES * len(length)
-            and int(length.max()) <= _STRETCH_BYTES
+            and int(length.max()) <= _SAMPLE_BYTES_MAX
         )
         self._which = self._start = np.zeros(0, np.int64)  # where each sample is in `_memory`
         self._memory: list[memoryview] = []  # of the batches, then of compressed samples

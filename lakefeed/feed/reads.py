@@ -38,10 +38,16 @@ class Reads:
 
     def ranges(self, start: int, end: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
         """Yield packs with the offset and length of their reads among [start, end)."""
+        for first, last in self.by_pack(start, end):
+            places = zip(self.offset[first:last], self.length[first:last], strict=True)
+            yield self.pack[first], list(places)
+
+    def by_pack(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield where those of one pack begin and end among reads [start, end)."""
         while start < end:
-            pack = self.pack[start]
-            stop = bisect.bisect_right(self.pack, pack, start, end)  # reads are in packs' order
-            yield pack, list(zip(self.offset[start:stop], self.length[start:stop], strict=True))
+            # Reads are in packs' order.
+            stop = bisect.bisect_right(self.pack, self.pack[start], start, end)
+            yield start, stop
             start = stop
 
 

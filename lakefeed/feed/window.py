@@ -15,7 +15,8 @@ import bisect
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -26,15 +27,15 @@ from lakefeed.feed.assembly import NOTHING, Places
 from lakefeed.feed.batch import Batch, Names
 from lakefeed.feed.buffers import Pool
 from lakefeed.feed.fetching import Patience
-from lakefeed.feed.labels import NO_LABEL, Labels
+from lakefeed.feed.filling import labels_of, rows_of
 from lakefeed.feed.moved import read_moved
 from lakefeed.feed.planning import EMPTY, Draft
 from lakefeed.feed.reads import plan_reads
 from lakefeed.feed.selection import Selection
 from lakefeed.feed.stats import Recorder
-from lakefeed.feed.table import Rows
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import ReadableFile
+from lakefeed.volume.lists import QUEUES
 
 # So long packs are opened to announce reads in them, one after the other. What takes longer is
 # better done by threads, side by side, each for a read; once open, they are open to announcements.
@@ -105,7 +106,7 @@ class Window:
     def __init__(self, means: Means, draft: Draft, tuning: Tuning) -> None:
         self.means = means
         self.draft = draft
-        self.rows = means.patience.run(lambda: _rows_of(means.selection, draft))
+        self.rows = means.patience.run(lambda: rows_of(means.selection, draft.numbers))
         self.reads = plan_reads(self.rows, tuning.gap_bytes, tuning.read_bytes)
         self.hedged = tuning.hedged
         self.batch_bytes = [
@@ -194,21 +195,42 @@ class Window:
         """
         seconds: list[float] = []
         cpu = time.thread_time()
-        position = start
-        while position < end:
-            pack = self.reads.pack[position]
-            stop = position + 1
-            while stop < end and self.reads.pack[stop] == pack:
-                stop += 1
-            if not self._read_pack(position, stop, _How(claim, second), seconds):
+        done = start
+        if claim is None:
+            done = self.means.patience.run(lambda: self._read_together(start, end, seconds))
+        for first, last in self.reads.by_pack(done, end):
+            if not self._read_pack(first, last, _How(claim, second), seconds):
                 return False
-            position = stop
         read_bytes = sum(self.reads.length[start:end])
         now = time.thread_time()
         self.means.recorder.fetched(seconds, read_bytes, max(0.0, sum(seconds) - (now - cpu)))
         if not self._places.by_batch:
             self._verify(lambda: self._places.damaged(start, end))
         return True
+
+    def _read_together(self, start: int, end: int, seconds: list[float]) -> int:
+        """Do reads of several packs with as few calls as if it were one; return how far that went.
+
+        Whatever is in the way, the reads of each pack by themselves will meet and tell.
+        """
+        snapshot, reads = self.means.snapshot, self._places.read_list
+        packs = [(self._pack_of(first), first, last)
+                 for first, last in self.reads.by_pack(start, end)]  # fmt: skip
+        if len(packs) < 2 or not all(snapshot.has_open(pack) for pack, _, _ in packs):
+            return start
+        began = time.perf_counter()
+        try:
+            with ExitStack() as lent:
+                for pack, first, last in packs:
+                    descriptor = lent.enter_context(snapshot.use_pack(pack)).descriptor
+                    if descriptor is None:
+                        return start
+                    reads.aim(descriptor, first, last)
+                done = QUEUES.read(reads, start, end)
+        except (NotFound, VolumeFailed):
+            return start
+        seconds.extend([(time.perf_counter() - began) / max(done, 1)] * done)
+        return start + done
 
     def _read_pack(self, start: int, end: int, how: _How, seconds: list[float]) -> bool:
         """Do reads of one pack; those of a missing pack are left for `settle`."""
@@ -347,7 +369,7 @@ class Window:
             numbers = draft.numbers[chosen]
             real -= sum(at - start < real for at in bad)
         data, splits = self._places.gather(number, chosen)
-        labels = _labels(selection, numbers)
+        labels = labels_of(selection, numbers)
         names = tuple(self._name(at) for at in bad)
         paths = Names(self.means.patience.beyond_closing(selection.paths), numbers)
         return Batch(labels, data, splits, draft.cursors[number], draft.epoch, draft.low[number],
@@ -364,34 +386,3 @@ def _distrust(file: ReadableFile, offset: int, length: int) -> bool:
 
 def _read(file: ReadableFile, offset: int, length: int) -> bytes:
     return file.read_at(offset, length)
-
-
-def _labels(selection: Selection, numbers: np.ndarray) -> Labels | None:
-    there = numbers != EMPTY
-    if there.all():
-        return selection.labels(numbers)
-    found = selection.labels(numbers[there])
-    if found is None:
-        return None
-    labels = np.full(len(numbers), NO_LABEL, np.int32)
-    labels[there] = found
-    return labels
-
-
-def _rows_of(selection: Selection, draft: Draft) -> Rows:
-    """Return the rows of a draft's samples; empty samples have rows without bytes."""
-    there = draft.numbers != EMPTY
-    if there.all():
-        return selection.rows(draft.numbers)
-    rows = selection.rows(draft.numbers[there])
-    if not len(rows):
-        return _nothing(rows, len(draft.numbers))
-    wide = rows.take(np.maximum(np.cumsum(there) - 1, 0))
-    length, size = np.where(there, wide.length, 0), np.where(there, wide.size, 0)
-    return replace(wide, length=length, size=size, packed=wide.packed & there)
-
-
-def _nothing(rows: Rows, count: int) -> Rows:
-    zeros = np.zeros(count, np.int64)
-    return Rows(rows.packs, zeros, zeros, zeros, zeros, zeros.astype(np.uint32),
-                zeros.astype(np.bool_))  # fmt: skip

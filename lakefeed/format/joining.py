@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 Words = NDArray[np.uint32]
 
 _BITS = 7
-# Three digits of seven bits: stretches of up to two mebibytes.
-_LEVELS = 3
+# Four digits of seven bits: stretches of up to 256 MiB.
+_LEVELS = 4
 DISTANCE_MAX = (1 << (_BITS * _LEVELS)) - 1
 _POLYNOMIAL = np.uint32(0x82F63B78)  # of CRC-32C, reflected
 

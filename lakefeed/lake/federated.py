@@ -13,7 +13,7 @@ import errno
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -288,10 +288,17 @@ class FederatedSnapshot:
 
     def read_pack(self, pack: str, action: Callable[[ReadableFile], _Result]) -> _Result:
         """Return what `action` reads from a pack, whichever lake has it; NotFound if none has."""
+        return self._owner(pack).read_pack(pack, action)
+
+    def use_pack(self, pack: str) -> AbstractContextManager[ReadableFile]:
+        """Lend a pack's open file, whichever lake has it; NotFound if none has."""
+        return self._owner(pack).use_pack(pack)
+
+    def _owner(self, pack: str) -> Snapshot:
         for part in self.parts:
             snapshot = part.once.peek()
             if snapshot is not None and pack in snapshot.state.packs:
-                return snapshot.read_pack(pack, action)
+                return snapshot
         raise NotFound(f"pack {pack} of {self.name}")
 
     def has_open(self, pack: str) -> bool:

@@ -15,6 +15,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -161,6 +162,10 @@ class Reader:
         `action` runs again from its start when the file's handle went stale.
         """
         return self._files.read(layout.pack_path(pack), action)
+
+    def use_pack(self, pack: str) -> AbstractContextManager[ReadableFile]:
+        """Lend a pack's open file for the time of a block; NotFound if the pack is gone."""
+        return self._files.use(layout.pack_path(pack))
 
     def is_open(self, pack: str) -> bool:
         """Tell whether reading a pack would not have to open it."""

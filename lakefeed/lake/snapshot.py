@@ -9,7 +9,7 @@ bytes (I7). Thread-safe: all state is in the lake's caches.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
@@ -265,6 +265,13 @@ class Snapshot:
     def has_open(self, pack: str) -> bool:
         """Tell whether `read_pack` would not have to open the pack."""
         return self._shared.reader.is_open(pack)
+
+    def use_pack(self, pack: str) -> AbstractContextManager[ReadableFile]:
+        """Lend a pack's open file for the time of a block; NotFound if the pack is gone.
+
+        A handle that went stale is not opened anew, as it is by `read_pack`.
+        """
+        return self._shared.reader.use_pack(pack)
 
     def _read(self, table: pa.Table, name: Callable[[int], str]) -> builtins.list[bytes]:
         results, gone = self._shared.reader.read(extents_of(table), name, self.state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pyarrow as pa
@@ -73,3 +74,6 @@ class View(Protocol):
 
     def has_open(self, pack: str) -> bool:
         """Tell whether `read_pack` would not have to open the pack."""
+
+    def use_pack(self, pack: str) -> AbstractContextManager[ReadableFile]:
+        """Lend a pack's open file for the time of a block."""

@@ -119,6 +119,11 @@ class ReadableFile(Protocol):
         """Do reads [start, end) of a list, each wholly (V6); after an error, any of them."""
 
     @property
+    def descriptor(self) -> int | None:
+        """By which the kernel reads these bytes together with those of other files (`lists`), as
+        long as the file is open; None where something else has to see each read."""
+
+    @property
     def counted(self) -> bool:
         """Whether the kernel counts what it fetches for a thread: `ru_inblock` of getrusage(2)."""
 

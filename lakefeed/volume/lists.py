@@ -1,4 +1,4 @@
-"""Lists of reads: many places of one file, brought with a few calls instead of one for each.
+"""Lists of reads: many places of a file or more, brought with a few calls, not with one for each.
 
 The interpreter takes longer to make a call than the kernel does to read a small sample out of its
 page cache, and each call gives up the interpreter's lock and has to wait for it again. Linux takes
@@ -63,7 +63,7 @@ class ReadList:
         self._offset = offset
         # The bytes of each read.
         self.size = pieces.bytes_between(edges)
-        # The kernel's control blocks of all reads; `fd` is for whoever submits to set.
+        # The kernel's control blocks of all reads; `aim` sets their file.
         self.controls = np.zeros(len(offset), _CONTROL)
         self.controls["data"] = np.arange(len(offset))
         self.controls["opcode"] = _PREADV
@@ -77,6 +77,10 @@ class ReadList:
     def __len__(self) -> int:
         return len(self._offset)
 
+    def aim(self, descriptor: int, start: int, end: int) -> None:
+        """Have the kernel take reads [start, end) from this file."""
+        self.controls["fd"][start:end] = descriptor
+
     def one(self, read: int) -> tuple[int, Sequence[memoryview]]:
         """Return where a read begins, and what it fills."""
         first, end = self._edges[read : read + 2].tolist()
@@ -88,6 +92,10 @@ class ReadList:
 class PlainReads:
     """What a file does that knows no better: one call after the other, nothing of the kernel, no
     copies."""
+
+    @property
+    def descriptor(self) -> None:
+        """It is not the kernel alone that reads."""
 
     @property
     def counted(self) -> bool:
@@ -122,10 +130,9 @@ class _Queue:
         # At exit the kernel does it by itself.
         weakref.finalize(self, _destroy, number, os.getpid()).atexit = False
 
-    def read(self, fd: int, reads: ReadList, start: int, end: int) -> int:
+    def read(self, reads: ReadList, start: int, end: int) -> int:
         """Do as many of reads [start, end) as fit; return how many, from the first on, are done."""
         end = min(end, start + _QUEUED_MAX)
-        reads.controls["fd"][start:end] = fd
         pointers = reads.pointers.ctypes.data + start * _POINTER_BYTES
         count = _syscall(
             _SUBMIT, self._number, ctypes.c_long(end - start), ctypes.c_void_p(pointers)
@@ -163,8 +170,9 @@ class Queues:
         self._free: deque[_Queue] = deque()
         self._unmade = deque(range(_QUEUES_MAX))
 
-    def read(self, fd: int, reads: ReadList, start: int, end: int) -> int:
-        """Do reads [start, end) of a file; return how many, from the first on, are wholly done.
+    def read(self, reads: ReadList, start: int, end: int) -> int:
+        """Do reads [start, end), each from the file that it was aimed at; return how many, from the
+        first on, are wholly done.
 
         What is wrong with the next one says whoever does it by itself.
         """
@@ -173,7 +181,7 @@ class Queues:
             return 0
         done = start
         while done < end:
-            came = queue.read(fd, reads, done, end)
+            came = queue.read(reads, done, end)
             done += came
             if not came:
                 break

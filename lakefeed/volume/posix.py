@@ -107,11 +107,17 @@ class PosixReadableFile(Descriptor):
 
     def read_list(self, reads: ReadList, start: int, end: int) -> None:
         """Do reads [start, end), each wholly, many of them with one call."""
+        reads.aim(self._fd, start, end)
         while start < end:
-            start += QUEUES.read(self._fd, reads, start, end)
+            start += QUEUES.read(reads, start, end)
             if start < end:
                 self.read_into(*reads.one(start))
                 start += 1
+
+    @property
+    def descriptor(self) -> int:
+        """The kernel alone reads; -1 once closed."""
+        return self._fd
 
     @property
     def counted(self) -> bool:

@@ -24,12 +24,19 @@ def test_a_stretch_of_payloads_has_the_checksum_of_its_bytes(stretches: list[lis
 
 def test_distances_up_to_the_largest_stretch() -> None:
     data = b"some payload"
-    distances = [0, 1, 127, 128, 16383, 16384, 1 << 20, DISTANCE_MAX]
+    distances = [0, 1, 127, 128, 16383, 16384, 1 << 20, (1 << 21) - 1, 1 << 21, 9 << 20]
     checksums = np.full(len(distances), crc32c(data), np.uint32)
     found = shift(checksums, np.array(distances))
     for distance, word in zip(distances, found.tolist(), strict=True):
         zeros = bytes(distance)
         assert word ^ crc32c(zeros) == crc32c(data + zeros)
+
+
+def test_the_furthest_is_as_far_as_two_halves() -> None:
+    checksums = np.array([crc32c(b"some payload")], np.uint32)
+    halves = shift(shift(checksums, np.array([DISTANCE_MAX // 2])), np.array([DISTANCE_MAX // 2]))
+    whole = shift(checksums, np.array([DISTANCE_MAX // 2 * 2]))
+    assert halves.tolist() == whole.tolist()
 
 
 def test_a_flipped_bit_changes_the_checksum_of_its_stretch() -> None:

@@ -87,6 +87,30 @@ def test_no_read_needs_a_call_of_its_own(root: Path, one_by_one: list[int]) -> N
     assert memory.tobytes() == b"".join(DATA[7 * n : 7 * n + 100] for n in range(1000))
 
 
+def test_reads_of_several_files_need_no_call_each(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(DATA[::-1])
+    memory, reads = listed([(7 * number, [90, 10]) for number in range(1000)])
+    with PosixVolume(root).open("a") as a, PosixVolume(tmp_path).open("b") as b:
+        for first in range(0, 1000, 50):
+            file = b if first % 100 else a
+            reads.aim(file.descriptor, first, first + 50)
+        assert Queues().read(reads, 0, 1000) == 1000
+    expected = [(DATA[::-1] if n // 50 % 2 else DATA)[7 * n : 7 * n + 100] for n in range(1000)]
+    assert memory.tobytes() == b"".join(expected)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 130, 199])
+def test_a_closed_file_among_several_ends_what_is_done(root: Path, bad: int) -> None:
+    memory, reads = listed([(7 * number, [50]) for number in range(200)])
+    closed = PosixVolume(root).open("a")
+    closed.close()
+    with PosixVolume(root).open("a") as file:
+        reads.aim(file.descriptor, 0, 200)
+        reads.aim(closed.descriptor, bad, bad + 1)
+        assert Queues().read(reads, 0, 200) == bad
+    assert memory[: 50 * bad].tobytes() == b"".join(DATA[7 * n : 7 * n + 50] for n in range(bad))
+
+
 def test_what_one_call_cannot_do_is_done_by_itself(root: Path, one_by_one: list[int]) -> None:
     """A read into more buffers than the kernel takes."""
     memory, reads = listed([(1, [5]), (50, [1] * 3000), (9000, [5])])
@@ -177,7 +201,8 @@ def test_a_queue_with_reads_under_way_is_not_lent_again(
     queues = Queues()
     _, reads = listed([(0, [10])])
     with (root / "a").open("rb") as file:
-        assert queues.read(file.fileno(), reads, 0, 1) == 1
+        reads.aim(file.fileno(), 0, 1)
+        assert queues.read(reads, 0, 1) == 1
         before = contexts()
 
         def torn(queue: object, count: int) -> None:
@@ -186,9 +211,9 @@ def test_a_queue_with_reads_under_way_is_not_lent_again(
         with monkeypatch.context() as patched:
             patched.setattr(lists._Queue, "_wait_for", torn)
             with pytest.raises(KeyboardInterrupt):
-                queues.read(file.fileno(), reads, 0, 1)
+                queues.read(reads, 0, 1)
         assert contexts() == before - 1
-        assert queues.read(file.fileno(), reads, 0, 1) == 1
+        assert queues.read(reads, 0, 1) == 1
 
 
 FORKING = """
