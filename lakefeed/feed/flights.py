@@ -112,17 +112,17 @@ class Flight:
 
     def tasks(self, workers: int, *, one_by_one: bool) -> list[Task]:
         """Cut the reads into what one of so many workers does at a time."""
-        reads, hedged = self.window.reads, self.window.hedged
-        share_bytes = sum(reads.length) // (_TASKS_A_WORKER * workers)
+        ends, hedged = self._ends, self.window.hedged
+        share_bytes = (ends[-1] if ends else 0) // (_TASKS_A_WORKER * workers)
         task_bytes = max(_TASK_BYTES_MIN, min(share_bytes, _TASK_BYTES_MAX))
-        tasks = []
-        start = held_bytes = 0
-        for read, length in enumerate(reads.length, 1):
-            held_bytes += length
-            full = held_bytes >= task_bytes or read - start >= _TASK_READS
-            if full or hedged or one_by_one or read == len(reads):
-                tasks.append(Task(self, start, read, Claim() if hedged else None))
-                start, held_bytes = read, 0
+        tasks: list[Task] = []
+        start = before_bytes = 0
+        while start < len(ends):
+            full = bisect.bisect_left(ends, before_bytes + task_bytes, start) + 1
+            most = 1 if hedged or one_by_one else _TASK_READS
+            end = min(full, start + most, len(ends))
+            tasks.append(Task(self, start, end, Claim() if hedged else None))
+            start, before_bytes = end, ends[end - 1]
         return tasks
 
 
