@@ -8,7 +8,10 @@ object each (2 µs), so `bytes` should reach half of `buffer`.
 Contestants run in processes of their own, in turns; the first epoch is a warm-up that checks the
 bytes. The page cache is warm. Samples per second are medians; TFRecord reads in file order,
 lakefeed shuffles pictures globally and tiny files in runs of 8, plain files are shuffled by name.
-Several epochs are run through, so the start of each one is counted (lakefeed opens the lake anew).
+Several epochs are run through, so the start of each one is counted, by one iterator that repeats:
+whoever drops an iterator waits, now and then, for TensorFlow's tuning thread, which misses the
+signal to stop and sleeps on for as long as the iteration has lasted (docs/TENSORFLOW.md). That hits
+all contestants at random, and the quickest hardest.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +146,7 @@ def run(name: str, where: Path, kind: Kind, seconds: float) -> dict[str, float]:
     if found != expected:
         raise SystemExit(f"{name}: {found} bytes, expected {expected}")
     samples, begun, used = 0, time.perf_counter(), time.process_time()
-    for element in endless(data):
+    for element in data.repeat():
         samples += len(element["row_splits"]) - 1 if isinstance(element, dict) else len(element)
         if time.perf_counter() - begun > seconds:
             break
@@ -156,11 +159,6 @@ def peak_mb() -> float:
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert peak is not None
     return int(peak[1]) / 1024
-
-
-def endless(data: Any) -> Iterator[Any]:
-    while True:
-        yield from data
 
 
 def size_of(tf: Any, element: Any) -> int:
