@@ -16,7 +16,7 @@ from lakefeed.feed.window import Claim, Window
 # for many of them (`volume.lists`). Between two tasks a worker waits for its turn at the
 # interpreter's lock, behind the consumer's Python, so there should be few; but every worker should
 # find some in a window.
-_TASK_BYTES_MIN, _TASK_BYTES_MAX = 2 << 20, 8 << 20
+_TASK_BYTES_MIN, _TASK_BYTES_MAX = 2 << 20, 16 << 20
 _TASK_READS = 1024
 _TASKS_A_WORKER = 2
 # So much is announced before it is read: two milliseconds of a filer that gives 10 GB/s. More would

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from lakefeed.feed.stats import Recorder
 
 # A window's size where reads are quick: enough samples that planning them together is cheap, and
-# still in reach of the second-level caches of the machine's memory controller.
-_WINDOW_BYTES = 20 << 20
+# that every worker finds a few tasks of the best size in it (`flights`).
+_WINDOW_BYTES = 40 << 20
 # What the order mixes in one window is read at once, up to this size: each part of it would read
 # the same stretches.
 _MIXED_BYTES_MAX = 80 << 20
-_AHEAD_WINDOWS = 3
+_AHEAD_WINDOWS = 2
 _SLOW_AHEAD_WINDOWS = 4
 # Where reads are slow, neighbours that can share one are worth a quarter of the budget: small ones
 # always, big ones where the whole of a window that the order is mixed in (`order`) fits into it.

@@ -178,7 +178,7 @@ def test_announcing_what_is_in_memory_takes_no_time(
     assert flights.were_in_memory(lengths, seconds) == there
 
 
-@pytest.mark.parametrize(("workers", "megabytes"), [(1, 8), (2, 8), (4, 8), (8, 7), (64, 2)])
+@pytest.mark.parametrize(("workers", "megabytes"), [(1, 16), (2, 16), (4, 13), (8, 7), (64, 2)])
 def test_tasks_are_few_but_every_worker_finds_some(workers: int, megabytes: int) -> None:
     fake: Any = FakeWindow(100)
     tasks = Flight(fake).tasks(workers, one_by_one=False)

@@ -32,18 +32,18 @@ def test_the_first_window_is_one_batch() -> None:
 
 @pytest.mark.parametrize("sample_bytes", [4096, 110_000, 3_000_000])
 def test_quick_reads_have_windows_of_some_megabytes(sample_bytes: int) -> None:
-    assert 16 << 20 <= grown(sample_bytes).samples() * sample_bytes <= 24 << 20
+    assert 32 << 20 <= grown(sample_bytes).samples() * sample_bytes <= 40 << 20
 
 
-@pytest.mark.parametrize("mixed", [4096, 8192, 16384])
+@pytest.mark.parametrize("mixed", [8192, 16384])
 def test_small_samples_that_are_mixed_together_are_read_together(mixed: int) -> None:
     assert mixed <= grown(4500, mixed=mixed).samples() < 2 * mixed
 
 
 def test_but_not_if_they_take_more_than_the_budget_or_a_cache_of_memory_has() -> None:
     assert grown(4096, mixed=16384, memory_bytes=64 << 20).samples() * 4096 <= 16 << 20
-    assert grown(4096, mixed=10**6).samples() * 4096 <= 24 << 20
-    assert grown(110_000, mixed=512).samples() * 110_000 <= 24 << 20
+    assert grown(4096, mixed=10**6).samples() * 4096 <= 40 << 20
+    assert grown(110_000, mixed=512).samples() * 110_000 <= 40 << 20
 
 
 @pytest.mark.parametrize(("count", "samples"), [(60_000, 30_000), (125_000, 62_500)])
