@@ -75,6 +75,7 @@ class FederatedSnapshot:
         self.mounts = mounts
         self.parts = tuple(parts)
         self._parts = {part.mount.prefix: part for part in parts}
+        self._owners: dict[str, Snapshot] = {}  # by pack, of those that somebody asked for
 
     @property
     def number(self) -> int:
@@ -294,17 +295,23 @@ class FederatedSnapshot:
         """Lend a pack's open file, whichever lake has it; NotFound if none has."""
         return self._owner(pack).use_pack(pack)
 
-    def _owner(self, pack: str) -> Snapshot:
-        for part in self.parts:
-            snapshot = part.once.peek()
-            if snapshot is not None and pack in snapshot.state.packs:
-                return snapshot
-        raise NotFound(f"pack {pack} of {self.name}")
-
     def has_open(self, pack: str) -> bool:
         """Tell whether `read_pack` would not have to open the pack."""
-        snapshots = (part.once.peek() for part in self.parts)
-        return any(snapshot is not None and snapshot.has_open(pack) for snapshot in snapshots)
+        try:
+            return self._owner(pack).has_open(pack)
+        except NotFound:
+            return False
+
+    def _owner(self, pack: str) -> Snapshot:
+        owner = self._owners.get(pack)
+        if owner is None:
+            opened = (part.once.peek() for part in self.parts)
+            having = (one for one in opened if one is not None and pack in one.state.packs)
+            owner = next(having, None)
+            if owner is None:
+                raise NotFound(f"pack {pack} of {self.name}")
+            self._owners[pack] = owner
+        return owner
 
     # -- errors ----------------------------------------------------------------------------------
 
