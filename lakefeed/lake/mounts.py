@@ -21,9 +21,8 @@ from itertools import pairwise
 
 from lakefeed.errors import Conflict, Invalid, NotFound
 from lakefeed.format.paths import check_prefix
-from lakefeed.lake.layout import new_id
-from lakefeed.lake.placing import discard_tmp
-from lakefeed.volume.base import Volume, read_file, write_file
+from lakefeed.lake.placing import place_over
+from lakefeed.volume.base import Volume, read_file
 
 VERSION = 1
 # Thousands of lakes with the longest names; more than this is another file.
@@ -153,13 +152,7 @@ def load(volume: Volume, name: str) -> Mounts:
 
 def save(volume: Volume, name: str, mounts: Mounts) -> None:
     """Write the file, whole or not at all."""
-    tmp = f".{name[:100]}.{new_id()}"
-    try:
-        write_file(volume, tmp, render(mounts))
-        volume.replace(tmp, name)
-    except BaseException:
-        discard_tmp(volume, tmp)
-        raise
+    place_over(volume, render(mounts), name, lambda id_: f".{name[:100]}.{id_}")
     volume.sync_directory("")
 
 

@@ -11,6 +11,7 @@ Keeps I1 for new names. Commits have rules of their own (`lake.log`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.lake import layout
@@ -42,11 +43,16 @@ def _has_second_name(volume: Volume, tmp: str) -> bool:
         return file.stat().links > 1
 
 
-def place_over(volume: Volume, data: bytes, path: str) -> None:
-    """Publish `data` under a name, replacing what is there. The parent is left to sync."""
+def place_over(
+    volume: Volume, data: bytes, path: str, tmp_path: Callable[[str], str] = layout.tmp_path
+) -> None:
+    """Publish `data` under a name, replacing what is there. The parent is left to sync.
+
+    `tmp_path` says where the temporary file of an id lies.
+    """
     missing: NotFound | None = None
     for _ in range(REPLACE_TRIES_MAX):
-        tmp = layout.tmp_path(layout.new_id())
+        tmp = tmp_path(layout.new_id())
         try:
             write_file(volume, tmp, data)
             volume.replace(tmp, path)

@@ -15,6 +15,7 @@ import pytest
 from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.mounts import Mount, Mounts, load, save
 from lakefeed.lake.placing import place_new, place_over
 from lakefeed.lake.refs import Refs
 from lakefeed.volume.base import Volume, read_file, write_file
@@ -69,6 +70,13 @@ def test_a_file_is_replaced_although_the_answer_says_there_is_none(twice: TwiceV
     place_over(twice, b"new", "name")
     assert read_file(twice, "name") == b"new"
     assert left_in_tmp(twice) == []
+
+
+def test_a_federation_is_written_although_the_answer_says_there_is_none(twice: TwiceVolume) -> None:
+    mounts = Mounts((Mount("a", "../lake"),))
+    save(twice, "all.json", mounts)
+    assert load(twice, "all.json") == mounts
+    assert [entry.name for entry in twice.list("") if entry.name.startswith(".")] == []
 
 
 def test_replacing_in_a_directory_that_is_not_there_is_not_found() -> None:
