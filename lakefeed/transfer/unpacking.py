@@ -171,7 +171,6 @@ class Unpacking:
             path = check_path(self._above + member.path)
             if member.linked is None:
                 return member._replace(path=path)
-            check_path(member.linked)
             return member._replace(path=path, linked=check_path(self._above + member.linked))
         except Unfit as unfit:
             if not (unfit.special and self._options.skip_special):
