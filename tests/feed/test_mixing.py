@@ -53,6 +53,7 @@ def test_components_are_served_by_weight_and_each_goes_through_all_of_its_own(la
     names = ("class0", "class1", "class2")
     options = FeedOptions(9, epochs=4, labels="parent", class_names=names)
     with Feed(lake, MIX, options) as feed:
+        assert feed.class_names == names
         paths = []
         for batch in feed:
             assert batch.bytes() == [FILES[path] for path in batch.paths]

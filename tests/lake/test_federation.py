@@ -123,6 +123,20 @@ def test_rows_and_bytes_come_from_the_lake_that_holds_the_path(lakes: Federation
     for directory in ("cameras", "train"):
         with pytest.raises(Invalid):
             snapshot.get(directory)
+    for directory in ("cameras", "cameras/line1/day"):
+        with pytest.raises(Invalid, match=f"'{directory}'"):
+            snapshot.read_range(directory, 0, 1)
+
+
+def test_a_pack_is_read_from_the_lake_that_has_it(lakes: Federation) -> None:
+    snapshot = lakes.snapshot()
+    for path, data in ALL.items():
+        row = snapshot.stat(path)
+        at = row.offset, row.length
+        assert snapshot.read_pack(row.pack, lambda file, at=at: file.read_at(*at)) == data
+        assert snapshot.has_open(row.pack)
+    with pytest.raises(NotFound, match="all"):
+        snapshot.read_pack(layout.new_id(), lambda file: file.size)
 
 
 def test_many_paths_are_located_at_once_in_the_order_asked(lakes: Federation) -> None:
@@ -325,11 +339,15 @@ def test_tags_times_and_fixed_mounts_choose_the_snapshots(world: World, lakes: F
 
 
 def test_numbers_stand_for_the_snapshots_of_all_lakes(lakes: Federation) -> None:
-    first = lakes.snapshot().number
+    view = lakes.snapshot()
+    first = view.number
     assert lakes.snapshot().number == first
+    assert view.at(first) is view
     with lakes.writer(QUIET) as writer:
         writer.put("train/new", b"1")
     assert lakes.snapshot().number != first
+    with pytest.raises(NotFound, match="stands for"):
+        lakes.snapshot().at(first)
 
 
 def test_a_feed_serves_the_files_of_all_lakes_in_one_order(lakes: Federation) -> None:

@@ -15,6 +15,7 @@ from lakefeed.errors import Conflict, Invalid
 from lakefeed.lake import layout, leases
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.leases import Lease
+from lakefeed.volume.base import Volume
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import damage
 
@@ -171,6 +172,18 @@ def test_who_claims_in_the_same_moment_and_comes_second_does_not_hold_it(
     with pytest.raises(Conflict) as told:
         lake.leases.acquire("work", "slower", 30)
     assert told.value.found == "faster has it"
+
+
+def test_who_is_beaten_each_time_does_not_hold_it(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken(volume: Volume, data: bytes, path: str) -> None:
+        raise Conflict(path)
+
+    monkeypatch.setattr(leases, "place_new", taken)
+    with pytest.raises(Conflict) as told:
+        lake.leases.acquire("work", "slow", 30)
+    assert told.value.found == f"{leases.ROUNDS_MAX} others were faster"
 
 
 def test_a_claim_that_somebody_removed_already_is_no_failure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -17,6 +18,7 @@ from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import ExportOptions, export
 from lakefeed.transfer.importing import ImportOptions, Progress, import_tree
 from tests.lake.tools import unmerged
+from tests.support.descriptors import open_below
 from tests.transfer.trees import facts
 
 OPTIONS = [
@@ -183,6 +185,21 @@ def test_an_export_puts_right_what_differs_and_leaves_the_rest(lake: Lake, tmp_p
     report = export(lake.snapshot(), DirectoryTarget(out))
     assert (report.files, report.skipped, report.errors) == (4, 1, 0)
     assert facts(out) == before
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_export_leaves_no_directory_open(lake: Lake, tmp_path: Path, fails: bool) -> None:
+    with lake.writer() as writer:
+        writer.put("a/b/c", b"1")
+
+    def advance(progress: Progress) -> None:
+        assert open_below(tmp_path / "out")
+        if fails:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        export(lake.snapshot(), DirectoryTarget(tmp_path / "out"), progress=advance)
+    assert open_below(tmp_path / "out") == []
 
 
 def test_a_source_that_is_not_there_is_not_found(lake: Lake, tmp_path: Path) -> None:

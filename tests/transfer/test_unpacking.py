@@ -167,6 +167,15 @@ def test_hard_links_show_the_file_they_lead_to(lake: Lake, tmp_path: Path, data:
     assert take(lake, tmp_path, both, prefix="p").skipped == 3
 
 
+def test_each_pack_is_counted_once(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpacking, "_BIG_BYTES", 2 << 20)
+    big = bytes(3 << 20)
+    report = take(lake, tmp_path, archive(member("a", big), member("b", b"b"), member("c", big)))
+    assert report.packs == len(lake.snapshot().state.packs) == 3
+
+
 def test_of_one_name_the_last_stands_also_when_run_again(lake: Lake, tmp_path: Path) -> None:
     twice = archive(member("a", b"first"), member("b", b"b"), member("a", b"last", mtime=5))
     for _ in range(3):
@@ -193,6 +202,7 @@ def test_a_name_is_a_file_or_a_directory(lake: Lake, tmp_path: Path) -> None:
         ),
     )
     assert reasons(report).keys() == {"there", "file/below", "new/below"}
+    assert (report.files, report.directories, report.bytes) == (2, 1, 2)
     assert contents(lake.snapshot()) == {"there/x": b"x", "file": b"5", "new": b"3"}
     assert [lake.snapshot().stat(path).attrs for path in ("file", "dir")] == [
         {"label": "1"}, {"label": "2"},
