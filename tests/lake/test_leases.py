@@ -230,6 +230,16 @@ def test_a_token_of_somebody_else_is_not_held(lake: Lake) -> None:
     assert lake.leases.read("work") == held
 
 
+def test_a_lease_that_a_restored_lake_knows_nothing_of_is_held_on_to(lake: Lake) -> None:
+    held = lake.leases.acquire("work", "a", 30)
+    for entry in [*lake.volume.list(layout.LEASES)]:
+        lake.volume.unlink(f"{layout.LEASES}/{entry.name}")
+    assert lake.leases.read("work") is None
+    lake.leases.release(held)
+    assert lake.leases.read("work") is None
+    assert lake.leases.renew(held, 60) == lake.leases.read("work")
+
+
 def test_leases_are_listed_and_taken_where_a_copy_left_their_empty_directory_out(
     tmp_path: Path,
 ) -> None:

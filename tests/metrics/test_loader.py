@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lakefeed.errors import Conflict, Invalid, VolumeFailed
@@ -57,6 +57,22 @@ def test_what_a_feed_did_is_on_the_page(tmp_path: Path) -> None:
     assert found["lakefeed_loader_stage_seconds_count"] > 0
     assert found["lakefeed_loader_epoch"] == 1, "of the last batch"
     assert found["lakefeed_loader_queue_depth"] == found["lakefeed_loader_inflight_reads"] == 0
+
+
+def test_gauges_show_what_they_were_told_last() -> None:
+    registry = CollectorRegistry()
+    metrics = LoaderMetrics(registry)
+    for wait_seconds, ready, epoch in ((9.0, 3, 0), (1.0, 2, 1)):
+        metrics.step(wait_seconds, 5.0)
+        metrics.queue(ready, ready + 2)
+        metrics.reads([0.1], 60)
+        metrics.delivered(2, 40, epoch)
+    found = values(generate_latest(registry).decode())
+    assert found["lakefeed_loader_queue_depth"] == 2
+    assert found["lakefeed_loader_inflight_reads"] == 4
+    assert found["lakefeed_loader_epoch"] == 1
+    assert found["lakefeed_loader_stall_ratio"] == 0.5
+    assert found["lakefeed_io_read_amplification_ratio"] == 1.5
 
 
 def test_of_a_feed_that_was_closed_nothing_is_ready_or_under_way() -> None:
