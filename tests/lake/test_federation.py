@@ -112,7 +112,8 @@ def test_rows_and_bytes_come_from_the_lake_that_holds_the_path(lakes: Federation
     assert snapshot.stat("cameras/line1/day/3.jpg").size == 5000
     assert snapshot.stat("cameras/line1/day/3.jpg").path == "cameras/line1/day/3.jpg"
     for directory in ("", "cameras", "cameras/line1", "cameras/line1/day"):
-        assert snapshot.stat(directory).kind is Kind.DIR
+        row = snapshot.stat(directory)
+        assert (row.path, row.kind) == (directory, Kind.DIR)
         assert snapshot.exists(directory)
     assert not snapshot.exists("train/no")
     assert not snapshot.exists("no")
