@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +17,7 @@ from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.mounts import Mount, Mounts, load, save
-from lakefeed.lake.placing import place_new, place_over
+from lakefeed.lake.placing import move_over, place_new, place_over
 from lakefeed.lake.refs import Refs
 from lakefeed.volume.base import Volume, read_file, write_file
 from lakefeed.volume.memory import MemoryVolume
@@ -70,6 +71,28 @@ def test_a_file_is_replaced_although_the_answer_says_there_is_none(twice: TwiceV
     place_over(twice, b"new", "name")
     assert read_file(twice, "name") == b"new"
     assert left_in_tmp(twice) == []
+
+
+def test_a_file_is_moved_although_the_answer_says_there_is_none(twice: TwiceVolume) -> None:
+    write_file(twice, "tmp/mine", b"new")
+    write_file(twice, "name", b"was there")
+    move_over(twice, "tmp/mine", "name")
+    assert read_file(twice, "name") == b"new"
+    assert left_in_tmp(twice) == []
+
+
+def test_a_file_that_somebody_took_away_is_not_moved() -> None:
+    volume = MemoryVolume()
+    write_file(volume, "name", b"was there")
+    with pytest.raises(NotFound):
+        move_over(volume, "mine", "name")
+    write_file(volume, "mine", b"new")
+    taken = Mock(wraps=volume)
+    taken.replace.side_effect = NotFound("mine")
+    for target in ("name", "nothing"):
+        with pytest.raises(NotFound):
+            move_over(taken, "mine", target)
+    assert read_file(volume, "name") == b"was there"
 
 
 def test_a_federation_is_written_although_the_answer_says_there_is_none(twice: TwiceVolume) -> None:

@@ -33,7 +33,7 @@ import keras
 
 from lakefeed.adapters.tf.source import Consumed, Source, State, number
 from lakefeed.errors import Corrupt, Invalid, NotFound, from_os_error
-from lakefeed.volume.base import write_file
+from lakefeed.lake.placing import move_over, place_over
 from lakefeed.volume.posix import PosixVolume
 
 FORMAT = 1
@@ -325,9 +325,10 @@ def _publish(directory: Path, written: Path, document: dict[str, Any]) -> None:
     except OSError as error:
         raise from_os_error(error, str(written)) from error
     scratch = written.parent.name
-    volume.replace(f"{scratch}/{written.name}", weights)
-    write_file(volume, f"{scratch}/position", json.dumps(document, indent=1).encode())
-    volume.replace(f"{scratch}/position", f"{weights.removesuffix(_WEIGHTS)}{_SUFFIX}")
+    move_over(volume, f"{scratch}/{written.name}", weights)
+    position = f"{weights.removesuffix(_WEIGHTS)}{_SUFFIX}"
+    place_over(volume, json.dumps(document, indent=1).encode(), position,
+               lambda id_: f"{scratch}/{id_}")  # fmt: skip
     volume.sync_directory("")
 
 
@@ -388,8 +389,8 @@ def _tidy(directory: Path, keep: int) -> None:
     """Remove all but the newest checkpoints, positions first, and what crashes left half-way."""
     positions = _positions(directory)
     for path in positions[:-keep]:
-        path.unlink()
+        path.unlink(missing_ok=True)
     kept = {path.name.removesuffix(_SUFFIX) for path in positions[-keep:]}
     for path in directory.glob(f"{_STEP}{_WEIGHTS}"):
         if path.name.removesuffix(_WEIGHTS) not in kept:
-            path.unlink()
+            path.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import tensorflow as tf
 import lakefeed.tf
 from lakefeed.adapters.tf import checkpoint
 from lakefeed.errors import Corrupt, Invalid, NotFound
+from lakefeed.volume.posix import PosixVolume
 from tests.adapters.alone import tf_trainer
 from tests.adapters.alone.preloaded import Preloaded
 from tests.adapters.alone.tf_trainer import SAMPLES, make_lake, make_model, numbers, seen
@@ -156,6 +157,27 @@ def test_an_epoch_that_was_stopped_is_not_over(lake: Path, tmp_path: Path, every
     model, saved = fit(lake, tmp_path, every=every)
     assert seen(model) == [2] * SAMPLES
     assert (saved.epoch, saved.step) == (2, 2 * STEPS)
+
+
+def test_answers_that_are_lost_do_not_end_a_training(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, unlink = PosixVolume.replace, Path.unlink
+
+    def replace_twice(volume: PosixVolume, source: str, target: str) -> None:
+        replace(volume, source, target)
+        replace(volume, source, target)
+
+    def unlink_twice(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(PosixVolume, "replace", replace_twice)
+    monkeypatch.setattr(Path, "unlink", unlink_twice)
+    fit(lake, tmp_path)
+    again = lakefeed.tf.FeedCheckpoint(tmp_path)
+    assert (again.step, again.epoch) == (2 * STEPS, 2)
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_files_of_others_in_the_directory_are_left_alone(lake: Path, tmp_path: Path) -> None:
