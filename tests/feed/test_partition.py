@@ -180,6 +180,7 @@ def test_a_rank_that_would_wait_for_ever_is_refused() -> None:
         with pytest.raises(Invalid, match="at least one batch"):
             partition.check(count)
     Partition(32, 3, 4, "repeat").check(3)
+    Partition(1, 3, 4, "keep").check(4)
 
 
 @pytest.mark.parametrize(("batch", "rank", "world"), [(0, 0, 1), (1, 1, 1), (1, -1, 2), (1, 0, 0)])

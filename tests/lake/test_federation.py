@@ -13,12 +13,13 @@ import pytest
 
 from lakefeed import Cache, Feed, FeedOptions
 from lakefeed.errors import Corrupt, Invalid, NotFound, VolumeFailed
-from lakefeed.format.rows import Kind, rows_from_table
+from lakefeed.format.rows import Kind, rows_from_table, table_from_rows
 from lakefeed.lake import layout
 from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.mounts import Mount, Mounts, checked, save
 from lakefeed.lake.query import Query
+from lakefeed.lake.reader import extents_of
 from lakefeed.lake.usage import usage_by_directory
 from lakefeed.volume.base import Volume
 from lakefeed.volume.memory import MemoryVolume
@@ -138,6 +139,16 @@ def test_a_pack_is_read_from_the_lake_that_has_it(lakes: Federation) -> None:
         assert snapshot.has_open(row.pack)
     with pytest.raises(NotFound, match="all"):
         snapshot.read_pack(layout.new_id(), lambda file: file.size)
+
+
+def test_an_extent_behind_its_pack_is_corrupt_whichever_lake_has_it(lakes: Federation) -> None:
+    snapshot = lakes.snapshot()
+    sound = [snapshot.stat(path) for path in ALL]
+    snapshot.check_extents(extents_of(table_from_rows(sound)), str)
+    for at, row in enumerate(sound):
+        rows = [*sound[:at], row._replace(length=1 << 40), *sound[at + 1 :]]
+        with pytest.raises(Corrupt, match=f"file {at}"):
+            snapshot.check_extents(extents_of(table_from_rows(rows)), lambda at: f"file {at}")
 
 
 def test_many_paths_are_located_at_once_in_the_order_asked(lakes: Federation) -> None:

@@ -176,6 +176,17 @@ def test_each_pack_is_counted_once(
     assert report.packs == len(lake.snapshot().state.packs) == 3
 
 
+def test_progress_ends_with_the_sum(lake: Lake, tmp_path: Path) -> None:
+    take(lake, tmp_path, archive(member("there", b"12")))
+    (tmp_path / "x.tar").write_bytes(
+        archive(member("there", b"12"), member("new", b"345"), member("../out", b""))
+    )
+    told: list[Progress] = []
+    report = import_archives(lake, [tmp_path / "x.tar"], progress=told.append)
+    assert told[-1] == Progress(report.files, report.bytes, report.skipped, report.errors)
+    assert told[-1] == Progress(files=1, bytes=3, skipped=1, errors=1)
+
+
 def test_of_one_name_the_last_stands_also_when_run_again(lake: Lake, tmp_path: Path) -> None:
     twice = archive(member("a", b"first"), member("b", b"b"), member("a", b"last", mtime=5))
     for _ in range(3):
