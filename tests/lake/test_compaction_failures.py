@@ -119,6 +119,26 @@ def test_a_big_damaged_payload_is_found_while_streaming(monkeypatch: pytest.Monk
         assert lake.snapshot().get("other") == bytes(5000)
 
 
+@pytest.mark.parametrize("stream_bytes", [1000, 1 << 20])
+def test_a_payload_that_ends_behind_its_pack_is_named_and_stays(
+    lake: OpenLake, stream_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(writer: PackWriter, now_ns: int) -> None:
+        writer.add("dead", encode(bytes(9000)), Meta(now_ns))
+        writer.add("sound", encode(bytes(2000)), Meta(now_ns))
+        writer.add_row(Row("out", Kind.FILE, writer.id, 4, 50_000, 50_000, Codec.NONE, 0, 0, 0,
+                           None, 0))  # fmt: skip
+
+    monkeypatch.setattr(copying, "STREAM_BYTES", stream_bytes)
+    pack = new_pack(lake.volume, 0, fill)
+    lake.append([pack], Draft("another program"))
+    write(lake, {}, delete=["dead"])
+    done = compact(lake, CompactionOptions(target_bytes=1 << 20))
+    assert [(damage.path, damage.pack) for damage in done.damages] == [("out", pack.id)]
+    assert lake.snapshot().stat("sound").pack != pack.id
+    assert lake.snapshot().get("sound") == bytes(2000)
+
+
 def test_a_damaged_segment_aborts_and_leaves_nothing(lake: OpenLake) -> None:
     (segment,) = lake.snapshot().state.segments
     damage(lake.volume, layout.segment_path(segment), 20)

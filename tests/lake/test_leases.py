@@ -15,7 +15,7 @@ from lakefeed.errors import Conflict, Invalid
 from lakefeed.lake import layout, leases
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.leases import Lease
-from lakefeed.volume.base import Volume
+from lakefeed.volume.base import Volume, write_file
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import damage
 
@@ -249,6 +249,17 @@ def test_leases_are_listed_and_taken_where_a_copy_left_their_empty_directory_out
         for name in ("work", "play", "play"):
             lake.leases.acquire(name, "a", 0)
         assert lake.leases.names() == ["play", "work"]
+
+
+def test_foreign_files_beside_leases_are_left_alone(lake: Lake, clock: Clock) -> None:
+    foreign = {f"{layout.LEASES}/{name}" for name in ("README", ".hidden", "work.old.json")}
+    for path in foreign:
+        write_file(lake.volume, path, b"mine")
+    for token in (1, 2):
+        assert lake.leases.acquire("work", "a", 30).token == token
+        clock.now_ns += 30 * 10**9
+    there = {f"{layout.LEASES}/{entry.name}" for entry in lake.volume.list(layout.LEASES)}
+    assert there >= foreign
 
 
 def test_bad_names_are_reported(lake: Lake) -> None:
