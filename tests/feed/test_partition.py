@@ -171,6 +171,15 @@ def test_drafting_many_batches_at_once_changes_nothing(
     assert served(one, START, samples) == served(one, START, 1)
 
 
+def test_a_state_holds_any_seed_and_other_numbers_only_below_2_62() -> None:
+    for name, end in (("seed", 1 << 64), ("epoch", 1 << 62), ("position", 1 << 62)):
+        state = {**START.state(), name: end - 1}
+        assert Cursor.of(state).state() == state
+        for number in (end, -1, 1.0, True):
+            with pytest.raises(Invalid, match=name):
+                Cursor.of({**state, name: number})
+
+
 def test_a_rank_that_would_wait_for_ever_is_refused() -> None:
     for partition, count in (
         (Partition(32, last="drop"), 10),
