@@ -253,52 +253,6 @@ def test_a_big_file_is_not_written_while_a_commit_reads_it(monkeypatch: pytest.M
     played(scene)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_what_is_removed_while_it_is_committed_is_held_no_longer(
-    fails: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish, entered, leave = Publishing.publish, threading.Event(), threading.Event()
-
-    def held(*args: Any) -> Any:
-        entered.set()
-        assert leave.wait(60)
-        return _fail() if fails else publish(*args)
-
-    async def scene(here: Here) -> None:
-        await here.write("short", b"lived")
-        with monkeypatch.context() as patched:
-            patched.setattr(Publishing, "publish", held)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(here.commit_or_fail)
-                assert await trio.to_thread.run_sync(entered.wait, 60)
-                await here.operations.unlink(ROOT, b"short", None)
-                leave.set()
-        assert here.pending.held_bytes == 0
-        await here.pending.commit()
-        assert here.pending.count == 0
-
-    with pytest.raises(NotFound):
-        played(scene).snapshot().get("short")
-
-
-def test_a_file_that_finds_no_lake_to_go_to_is_kept_and_committed_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    data = bytes(range(256)) * 8192
-
-    def nowhere(*_: object) -> None:
-        raise NotFound("tmp/")
-
-    async def scene(here: Here) -> None:
-        await here.write("big", data)
-        with monkeypatch.context() as patched, pytest.raises(NotFound):
-            patched.setattr(publishing, "streamed", nowhere)
-            await here.pending.commit()
-        await here.pending.commit()
-
-    assert played(scene, big_bytes=100_000).snapshot().get("big") == data
-
-
 def _fail(*_: object) -> None:
     raise VolumeFailed("read of a segment")
 

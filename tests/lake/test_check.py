@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from lakefeed.errors import Corrupt, VolumeFailed
+from lakefeed.errors import VolumeFailed
 from lakefeed.format.columns import MAGIC, ColumnsWriter
 from lakefeed.format.commit import Changes, SegmentInfo
 from lakefeed.format.rows import Codec, Kind, Row, table_from_rows, to_file
@@ -381,16 +381,6 @@ def test_orphans_are_counted_and_no_damage() -> None:
 def put_bytes_new(volume: MemoryVolume, path: str) -> None:
     with volume.create(path) as file:
         file.write([b"rest of a failed writer"])
-
-
-def test_a_finding_of_an_error_says_what_was_expected_and_found() -> None:
-    found = Collector()
-    found.add_error("payload", Corrupt("a", expected="2 bytes", found="1"))
-    found.add_error("payload", VolumeFailed("b"), "look at the disk")
-    assert [str(finding) for finding in found.report(1, deep=True).findings] == [
-        "payload: a: expected 2 bytes, found 1",
-        "payload: b: expected to be readable, found VolumeFailed; look at the disk",
-    ]
 
 
 def test_findings_are_bounded_and_all_of_them_counted() -> None:

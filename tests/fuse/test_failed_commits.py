@@ -1,0 +1,66 @@
+"""Commits of a mount that fail: what was removed meanwhile goes, all else stays."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyfuse3")
+trio = pytest.importorskip("trio")
+pytest.importorskip("trio.testing")
+
+from lakefeed.adapters.fuse import publishing  # noqa: E402
+from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
+from lakefeed.adapters.fuse.publishing import Publishing  # noqa: E402
+from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
+from tests.fuse.scenes import Here, played  # noqa: E402
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_removed_while_it_is_committed_is_held_no_longer(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, entered, leave = Publishing.publish, threading.Event(), threading.Event()
+
+    def held(*args: Any) -> Any:
+        entered.set()
+        assert leave.wait(60)
+        if fails:
+            raise VolumeFailed("read of a segment")
+        return publish(*args)
+
+    async def scene(here: Here) -> None:
+        await here.write("short", b"lived")
+        with monkeypatch.context() as patched:
+            patched.setattr(Publishing, "publish", held)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(here.commit_or_fail)
+                assert await trio.to_thread.run_sync(entered.wait, 60)
+                await here.operations.unlink(ROOT, b"short", None)
+                leave.set()
+        assert here.pending.held_bytes == 0
+        await here.pending.commit()
+        assert here.pending.count == 0
+
+    with pytest.raises(NotFound):
+        played(scene).snapshot().get("short")
+
+
+def test_a_file_that_finds_no_lake_to_go_to_is_kept_and_committed_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = bytes(range(256)) * 8192
+
+    def nowhere(*_: object) -> None:
+        raise NotFound("tmp/")
+
+    async def scene(here: Here) -> None:
+        await here.write("big", data)
+        with monkeypatch.context() as patched, pytest.raises(NotFound):
+            patched.setattr(publishing, "streamed", nowhere)
+            await here.pending.commit()
+        await here.pending.commit()
+
+    assert played(scene, big_bytes=100_000).snapshot().get("big") == data
