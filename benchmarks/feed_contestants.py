@@ -9,10 +9,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
+from lakefeed.bench.emulation import KNOWN, Pace, SlowVolume, shared_state
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.order import Shuffle
 from lakefeed.feed.selection import resolve
@@ -20,7 +22,6 @@ from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.volume.base import Volume
 from lakefeed.volume.posix import PosixVolume
-from lakefeed.volume.slow import FAR, NAS, SlowVolume
 
 WINDOW_BYTES = 128 << 20
 READ_BYTES = 2 << 20
@@ -33,7 +34,9 @@ Batches = Iterator[tuple[int, int]]
 def opened(where: str, state: str) -> Volume:
     """Return the volume of a cell."""
     volume = PosixVolume(where)
-    return SlowVolume(volume, FAR if state == "far" else NAS) if state in ("far", "nas") else volume
+    if state not in KNOWN:
+        return volume
+    return SlowVolume(volume, Pace(KNOWN[state], shared_state(get_context())))
 
 
 def feed(volume: Volume, shuffle: str, batch: int, facts: dict[str, float]) -> Batches:

@@ -11,7 +11,7 @@ places are known, reads of up to 2 MiB of neighbours in place order inside a win
 views of the samples, no checksum, nothing resumable. Every row gives both, their ratio, processor
 seconds for a million samples and the peak of resident memory; each runs in a process of its own, in
 turns. `far` (1 ms added to every open and read) and `nas` (1 ms a call, at most 5,000 calls/s and
-1 GB/s) are simulated by `lakefeed.volume.slow`; cold means that the page cache was dropped.
+1 GB/s) are simulated by `lakefeed.bench.emulation`; cold means that the page cache was dropped.
 
     python -m benchmarks.feed_core [--small] [--seconds 3] [--repeats 3] [--dir DIR] [--only tiny]
 """

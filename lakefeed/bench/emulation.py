@@ -16,22 +16,18 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, TypeVar
 
 from lakefeed.closing import Closing
-from lakefeed.volume.base import (
-    FileStat,
-    Listed,
-    ReadableFile,
-    Space,
-    Volume,
-    WritableFile,
-)
+from lakefeed.volume.around import AroundVolume
+from lakefeed.volume.base import FileStat, ReadableFile, Volume
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import total_bytes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,69 +135,18 @@ class SlowReadableFile(PlainReads, Closing):
         self._inner.close()
 
 
-class SlowVolume:
+class SlowVolume(AroundVolume):
     """Any volume, with the waits of a model. Writing waits as well, once for each call."""
 
     def __init__(self, inner: Volume, pace: Pace) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._pace = pace
 
-    @property
-    def name(self) -> str:
-        """The inner volume's name."""
-        return self._inner.name
-
-    def create(self, path: str) -> WritableFile:
-        """Create a new file."""
+    def run(self, verb: str, path: str, work: Callable[[], T]) -> T:
+        """Wait, then make the call."""
         self._pace.call()
-        return self._inner.create(path)
+        return work()
 
     def open(self, path: str) -> SlowReadableFile:
         """Open a file for reading."""
-        self._pace.call()
-        return SlowReadableFile(self._inner.open(path), self._pace)
-
-    def stat(self, path: str) -> FileStat:
-        """Return the facts of a file."""
-        self._pace.call()
-        return self._inner.stat(path)
-
-    def link(self, source: str, target: str) -> None:
-        """Give `source` the additional name `target`."""
-        self._pace.call()
-        self._inner.link(source, target)
-
-    def replace(self, source: str, target: str) -> None:
-        """Rename over the target."""
-        self._pace.call()
-        self._inner.replace(source, target)
-
-    def unlink(self, path: str) -> None:
-        """Remove a name."""
-        self._pace.call()
-        self._inner.unlink(path)
-
-    def list(self, directory: str) -> Iterator[Listed]:
-        """Yield the names in a directory."""
-        self._pace.call()
-        yield from self._inner.list(directory)
-
-    def make_directory(self, path: str) -> None:
-        """Make a directory and its parents."""
-        self._pace.call()
-        self._inner.make_directory(path)
-
-    def sync_directory(self, path: str) -> None:
-        """Make the names in a directory durable."""
-        self._pace.call()
-        self._inner.sync_directory(path)
-
-    def refresh(self, directory: str) -> None:
-        """Forget cached misses below a directory."""
-        self._pace.call()
-        self._inner.refresh(directory)
-
-    def space(self) -> Space:
-        """Return the room left."""
-        self._pace.call()
-        return self._inner.space()
+        return SlowReadableFile(super().open(path), self._pace)

@@ -29,7 +29,8 @@ from itertools import groupby
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.forking import new_lock
-from lakefeed.volume.base import FileStat, Listed, ReadableFile, Space, Volume, WritableFile
+from lakefeed.volume.around import AroundVolume
+from lakefeed.volume.base import FileStat, ReadableFile, Volume
 from lakefeed.volume.fetches import Fetches
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import deal_out, total_bytes
@@ -333,60 +334,15 @@ class CachedFile(PlainReads, Closing):
         self._inner.close()
 
 
-class CachedVolume:
-    """`inner`, of whose `chosen` files the blocks are kept in `cache`."""
+class CachedVolume(AroundVolume):
+    """`inner`, of whose `chosen` files the blocks are kept in `cache` as they are read."""
 
     def __init__(self, inner: Volume, cache: BlockCache, chosen: Callable[[str], bool]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._cache = cache
         self._chosen = chosen
 
-    @property
-    def name(self) -> str:
-        """The inner volume's name."""
-        return self._inner.name
-
     def open(self, path: str) -> ReadableFile:
         """Open a file for reading, revalidated with the server."""
-        file = self._inner.open(path)
+        file = self.inner.open(path)
         return CachedFile(file, path, self._cache) if self._chosen(path) else file
-
-    def create(self, path: str) -> WritableFile:
-        """Create a new file; the cache learns of it when it is read."""
-        return self._inner.create(path)
-
-    def stat(self, path: str) -> FileStat:
-        """Return the facts of a file."""
-        return self._inner.stat(path)
-
-    def link(self, source: str, target: str) -> None:
-        """Give `source` the additional name `target`."""
-        self._inner.link(source, target)
-
-    def replace(self, source: str, target: str) -> None:
-        """Rename over the target."""
-        self._inner.replace(source, target)
-
-    def unlink(self, path: str) -> None:
-        """Remove a name; its blocks go when their turn comes."""
-        self._inner.unlink(path)
-
-    def list(self, directory: str) -> Iterator[Listed]:
-        """Yield the names in a directory."""
-        return self._inner.list(directory)
-
-    def make_directory(self, path: str) -> None:
-        """Make a directory and its parents durably."""
-        self._inner.make_directory(path)
-
-    def sync_directory(self, path: str) -> None:
-        """Make the names in a directory durable."""
-        self._inner.sync_directory(path)
-
-    def refresh(self, directory: str) -> None:
-        """Forget cached misses below a directory."""
-        self._inner.refresh(directory)
-
-    def space(self) -> Space:
-        """Return the room left on the inner volume."""
-        return self._inner.space()

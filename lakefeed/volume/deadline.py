@@ -28,15 +28,8 @@ from typing import Any, Generic, TypeVar
 
 from lakefeed.closing import Closing
 from lakefeed.errors import VolumeFailed
-from lakefeed.volume.base import (
-    Buffer,
-    FileStat,
-    Listed,
-    ReadableFile,
-    Space,
-    Volume,
-    WritableFile,
-)
+from lakefeed.volume.around import AroundVolume
+from lakefeed.volume.base import Buffer, FileStat, Listed, ReadableFile, Volume, WritableFile
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import deal_out, total_bytes
 
@@ -44,6 +37,14 @@ from lakefeed.volume.pieces import deal_out, total_bytes
 THREADS_MAX = 64
 # Long enough to serve a burst with warm threads, short enough not to be seen as a leak.
 IDLE_SECONDS = 2.0
+
+# What messages call a verb, as `posix` does: by the system's call.
+_CALLS = {
+    "replace": "rename",
+    "make_directory": "mkdir",
+    "sync_directory": "fsync",
+    "space": "statvfs",
+}
 
 T = TypeVar("T")
 F = TypeVar("F", bound=WritableFile | ReadableFile)
@@ -278,11 +279,11 @@ class DeadlineReadableFile(_DeadlineFile[ReadableFile], PlainReads):
         return self._volume.run("distrust", self._path, drop)
 
 
-class DeadlineVolume:
+class DeadlineVolume(AroundVolume):
     """`inner`, whose every call answers within `seconds` or raises VolumeFailed(ETIMEDOUT)."""
 
     def __init__(self, inner: Volume, seconds: float, threads_max: int = THREADS_MAX) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._seconds = seconds
         self._threads_max = threads_max
         # By process id: threads do not survive a fork. One atomic step makes a pool, so no lock.
@@ -290,18 +291,13 @@ class DeadlineVolume:
 
     def __reduce__(self) -> tuple[type[DeadlineVolume], tuple[Volume, float, int]]:
         # Another process makes pools of its own.
-        return DeadlineVolume, (self._inner, self._seconds, self._threads_max)
-
-    @property
-    def inner(self) -> Volume:
-        """The volume that is called."""
-        return self._inner
+        return DeadlineVolume, (self.inner, self._seconds, self._threads_max)
 
     def run(self, verb: str, path: str, work: Callable[[], T], *, owed: bool = False) -> T:
         """Return what `work` gives within the deadline; `owed`: it is done later if not in time."""
         pid = os.getpid()
         pool = self._pools.get(pid) or self._pools.setdefault(pid, _Pool(self._threads_max))
-        call = _Call(f"{verb} of {self.name}/{path}", work, owed=owed)
+        call = _Call(f"{_CALLS.get(verb, verb)} of {self.name}/{path}", work, owed=owed)
         return pool.run(call, self._seconds)
 
     def close(self) -> None:
@@ -310,53 +306,16 @@ class DeadlineVolume:
         if pool is not None:
             pool.dismiss()
 
-    @property
-    def name(self) -> str:
-        """The inner volume's name."""
-        return self._inner.name
-
     def create(self, path: str) -> DeadlineWritableFile:
         """Create a new file; one that appears after the deadline is closed and left empty."""
-        opened = self.run("create", path, lambda: _Opened(self._inner.create(path)))
+        opened = self.run("create", path, lambda: _Opened(self.inner.create(path)))
         return DeadlineWritableFile(opened.file, self, path)
 
     def open(self, path: str) -> DeadlineReadableFile:
         """Open a file for reading."""
-        opened = self.run("open", path, lambda: _Opened(self._inner.open(path)))
+        opened = self.run("open", path, lambda: _Opened(self.inner.open(path)))
         return DeadlineReadableFile(opened.file, self, path)
-
-    def stat(self, path: str) -> FileStat:
-        """Return the facts of a file."""
-        return self.run("stat", path, lambda: self._inner.stat(path))
-
-    def link(self, source: str, target: str) -> None:
-        """Give `source` the additional name `target`."""
-        self.run("link", target, lambda: self._inner.link(source, target))
-
-    def replace(self, source: str, target: str) -> None:
-        """Rename over the target."""
-        self.run("rename", target, lambda: self._inner.replace(source, target))
-
-    def unlink(self, path: str) -> None:
-        """Remove a name."""
-        self.run("unlink", path, lambda: self._inner.unlink(path))
 
     def list(self, directory: str) -> Iterator[Listed]:
         """Yield the names in a directory, read whole within the deadline."""
-        yield from self.run("list", directory, lambda: [*self._inner.list(directory)])
-
-    def make_directory(self, path: str) -> None:
-        """Make a directory and its parents."""
-        self.run("mkdir", path, lambda: self._inner.make_directory(path))
-
-    def sync_directory(self, path: str) -> None:
-        """Make the names in a directory durable."""
-        self.run("fsync", path, lambda: self._inner.sync_directory(path))
-
-    def refresh(self, directory: str) -> None:
-        """Forget cached misses below a directory."""
-        self.run("refresh", directory, lambda: self._inner.refresh(directory))
-
-    def space(self) -> Space:
-        """Return the room left."""
-        return self.run("statvfs", "", self._inner.space)
+        yield from self.run("list", directory, lambda: [*self.inner.list(directory)])

@@ -8,23 +8,19 @@ Only volume calls are timed, not the work between them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lakefeed.closing import Closing
 from lakefeed.forking import new_lock
-from lakefeed.volume.base import (
-    Buffer,
-    FileStat,
-    Listed,
-    ReadableFile,
-    Space,
-    Volume,
-    WritableFile,
-)
+from lakefeed.volume.around import AroundVolume
+from lakefeed.volume.base import Buffer, FileStat, Listed, ReadableFile, Volume, WritableFile
 from lakefeed.volume.lists import ReadList
 from lakefeed.volume.pieces import total_bytes
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,70 +158,26 @@ class MeteredReadableFile(Closing):
             self._inner.close()
 
 
-class MeteredVolume:
+class MeteredVolume(AroundVolume):
     """Any volume, counted by `meter`."""
 
     def __init__(self, inner: Volume, meter: Meter) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.meter = meter
 
-    @property
-    def name(self) -> str:
-        """The inner volume's name."""
-        return self._inner.name
+    def run(self, verb: str, path: str, work: Callable[[], T]) -> T:
+        """Make a call, and count it."""
+        with self.meter.call(verb):
+            return work()
 
     def create(self, path: str) -> MeteredWritableFile:
         """Create a new file."""
-        with self.meter.call("create"):
-            return MeteredWritableFile(self._inner.create(path), self.meter)
+        return MeteredWritableFile(super().create(path), self.meter)
 
     def open(self, path: str) -> MeteredReadableFile:
         """Open a file for reading."""
-        with self.meter.call("open"):
-            return MeteredReadableFile(self._inner.open(path), self.meter)
-
-    def stat(self, path: str) -> FileStat:
-        """Return the facts of a file."""
-        with self.meter.call("stat"):
-            return self._inner.stat(path)
-
-    def link(self, source: str, target: str) -> None:
-        """Give `source` the additional name `target`."""
-        with self.meter.call("link"):
-            self._inner.link(source, target)
-
-    def replace(self, source: str, target: str) -> None:
-        """Rename over the target."""
-        with self.meter.call("replace"):
-            self._inner.replace(source, target)
-
-    def unlink(self, path: str) -> None:
-        """Remove a name."""
-        with self.meter.call("unlink"):
-            self._inner.unlink(path)
+        return MeteredReadableFile(super().open(path), self.meter)
 
     def list(self, directory: str) -> Iterator[Listed]:
         """Yield the names in a directory, counted as one call."""
-        with self.meter.call("list"):
-            names = list(self._inner.list(directory))
-        yield from names
-
-    def make_directory(self, path: str) -> None:
-        """Make a directory and its parents."""
-        with self.meter.call("make_directory"):
-            self._inner.make_directory(path)
-
-    def sync_directory(self, path: str) -> None:
-        """Make the names in a directory durable."""
-        with self.meter.call("sync_directory"):
-            self._inner.sync_directory(path)
-
-    def refresh(self, directory: str) -> None:
-        """Forget cached misses below a directory."""
-        with self.meter.call("refresh"):
-            self._inner.refresh(directory)
-
-    def space(self) -> Space:
-        """Return the room left."""
-        with self.meter.call("space"):
-            return self._inner.space()
+        yield from self.run("list", directory, lambda: [*self.inner.list(directory)])

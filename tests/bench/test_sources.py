@@ -12,7 +12,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.bench import preparing
-from lakefeed.bench.emulation import Delays, Pace, shared_state
+from lakefeed.bench.emulation import Delays, shared_state
 from lakefeed.bench.opening import opened
 from lakefeed.bench.preparing import Contents
 from lakefeed.bench.reading_archives import ArchiveSource
@@ -202,26 +202,6 @@ def test_what_cannot_be_shared_is_refused(copies: dict[str, Path], tmp_path: Pat
             pass
     with pytest.raises(Invalid, match="tfrecord"), opened(spec("nonsense", tmp_path), 0):
         pass
-
-
-def test_all_ranks_share_one_servers_calls_and_bytes() -> None:
-    shared = shared_state(multiprocessing.get_context("spawn"))
-    delays = Delays("test", 0.0, calls_per_second=1e6, bytes_per_second=1e12)
-    one, other = Pace(delays, shared), Pace(delays, shared)
-    one.call(3 << 20)
-    first = list(shared)
-    other.call(1 << 20)
-    # The other's call begins where the first one's three ended, unless that is past already.
-    assert shared[0] >= first[0] + 1e-6
-    assert shared[1] >= first[1] + (1 << 20) / 1e12
-
-
-def test_a_call_is_due_after_its_latency_and_its_bytes() -> None:
-    shared = shared_state(multiprocessing.get_context("spawn"))
-    pace = Pace(Delays("test", 5.0, bytes_per_second=100.0), shared)
-    dues = [pace._due(0), pace._due(1000), pace._due(1000)]
-    assert dues[1] - dues[0] == pytest.approx(5.0, abs=1.0)
-    assert dues[2] - dues[1] == pytest.approx(10.0, abs=1.0)
 
 
 def test_a_lake_on_a_slow_volume_is_the_same_lake(lake: Path, truth: list[bytes]) -> None:

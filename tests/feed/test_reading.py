@@ -24,9 +24,8 @@ from lakefeed.format.checksum import crc32c
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.volume.memory import MemoryVolume
-from lakefeed.volume.slow import Profile, SlowVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
-from tests.feed.volumes import Failing, TroubledVolume
+from tests.feed.volumes import Failing, TroubledVolume, slow_volume
 from tests.lake.tools import compact
 from tests.support.faulty import FaultyVolume
 from tests.support.threads import Threads
@@ -193,7 +192,7 @@ def test_big_neighbours_share_reads_where_a_mixed_window_fits_into_the_budget() 
     with Lake.create(volume) as lake, lake.writer(QUIET) as writer:
         for at in range(1024):
             writer.put(f"train/{at:04d}", bytes([at % 251]) * 40_000)
-    slow = SlowVolume(volume, Profile(call_seconds=2e-3))
+    slow = slow_volume(volume, 2e-3)
     # 128 samples are 5 MB: a quarter of 64 MiB holds them.
     options = FeedOptions(16, "runs=32", window=128, memory_bytes="64MiB", epochs=2)
     with Lake.open(slow) as lake, Feed(lake, "train", options) as feed:
@@ -223,7 +222,7 @@ def test_a_straggler_is_overtaken(monkeypatch: pytest.MonkeyPatch, threads: Thre
         if mine:
             release.wait(60)
 
-    slow = SlowVolume(volume, Profile(call_seconds=2e-3))
+    slow = slow_volume(volume, 2e-3)
     options = FeedOptions(20, epochs=2)
     with Lake.open(TroubledVolume(slow, hang_once)) as lake, Feed(lake, "train", options) as feed:
         seen = Counter(path for batch in feed for path in batch.paths)

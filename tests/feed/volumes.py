@@ -5,14 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 
+from lakefeed.bench.emulation import Delays, Pace, SlowVolume, shared_state
 from lakefeed.errors import VolumeFailed
-from lakefeed.volume.base import ReadableFile
+from lakefeed.volume.base import ReadableFile, Volume
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.metered import Meter, MeteredVolume
 
 # Told a path and an offset before each read of a pack; may wait, or raise.
 Trouble = Callable[[str, int], None]
+
+
+def slow_volume(inner: Volume, call_seconds: float) -> SlowVolume:
+    """Return `inner`, each of whose calls takes so long."""
+    return SlowVolume(inner, Pace(Delays("test", call_seconds), shared_state(get_context())))
 
 
 class PackVolume(MeteredVolume):

@@ -60,7 +60,7 @@ def test_who_opens_many_files_closes_those_that_are_too_many(
 
     class Noted(MeteredVolume):
         def open(self, path: str) -> MeteredReadableFile:
-            return Noting(self._inner.open(path), self.meter)
+            return Noting(self.inner.open(path), self.meter)
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (40, 40))
     monkeypatch.setattr(files_module, "_everybody", weakref.WeakValueDictionary())
@@ -84,7 +84,7 @@ def test_a_volume_that_hangs_closes_its_files_in_nobodys_way(
 
     class Sick(MeteredVolume):
         def open(self, path: str) -> MeteredReadableFile:
-            return Hanging(self._inner.open(path), self.meter)
+            return Hanging(self.inner.open(path), self.meter)
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (6, 6))
     monkeypatch.setattr(files_module, "_everybody", weakref.WeakValueDictionary())
@@ -109,7 +109,7 @@ def test_an_idle_file_that_cannot_be_closed_fails_no_other_one() -> None:
 
     class Sick(MeteredVolume):
         def open(self, path: str) -> MeteredReadableFile:
-            return Stuck(self._inner.open(path), self.meter)
+            return Stuck(self.inner.open(path), self.meter)
 
     inner = MemoryVolume()
     names = [f"{number}" for number in range(4)]

@@ -26,15 +26,8 @@ from typing import Generic, Literal, TypeVar
 
 from lakefeed.closing import Closing
 from lakefeed.errors import VolumeFailed
-from lakefeed.volume.base import (
-    Buffer,
-    FileStat,
-    Listed,
-    ReadableFile,
-    Space,
-    Volume,
-    WritableFile,
-)
+from lakefeed.volume.around import AroundVolume
+from lakefeed.volume.base import Buffer, FileStat, Listed, ReadableFile, Volume, WritableFile
 from lakefeed.volume.lists import PlainReads
 
 Mode = Literal["before", "after", "torn"]
@@ -75,7 +68,7 @@ def every_fault(
     raise AssertionError(f"the operation still made {FAULTS_MAX} calls")
 
 
-class FaultyVolume:
+class FaultyVolume(AroundVolume):
     """`inner`, except for call `fail_at` (None: no call fails, all are recorded)."""
 
     def __init__(
@@ -89,7 +82,7 @@ class FaultyVolume:
     ) -> None:
         unknown = set(verbs or ()) - {*VOLUME_VERBS, *FILE_VERBS}
         assert not unknown, f"no such verbs: {unknown}"
-        self.inner = inner
+        super().__init__(inner)
         self.calls: list[Call] = []
         self.fired = False
         self.fail_at = fail_at
@@ -98,11 +91,6 @@ class FaultyVolume:
         self._dead = dead
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # guards calls, fired and the numbers
-
-    @property
-    def name(self) -> str:
-        """The inner volume's name."""
-        return self.inner.name
 
     def count(self, *verbs: str) -> int:
         """Return how many calls were made, of these verbs or of all."""
@@ -154,22 +142,6 @@ class FaultyVolume:
             self.run("open", path, lambda: kept.keep(self.inner.open(path)))
             return FaultyReadableFile(kept.release(), self, path)
 
-    def stat(self, path: str) -> FileStat:
-        """Return the facts of a file."""
-        return self.run("stat", path, lambda: self.inner.stat(path))
-
-    def link(self, source: str, target: str) -> None:
-        """Give `source` the additional name `target`."""
-        self.run("link", target, lambda: self.inner.link(source, target))
-
-    def replace(self, source: str, target: str) -> None:
-        """Rename over the target."""
-        self.run("replace", target, lambda: self.inner.replace(source, target))
-
-    def unlink(self, path: str) -> None:
-        """Remove a name."""
-        self.run("unlink", path, lambda: self.inner.unlink(path))
-
     def list(self, directory: str) -> Iterator[Listed]:
         """Yield the names in a directory; the call is counted when the first name is asked for."""
         mode = self._due("list", directory)
@@ -179,22 +151,6 @@ class FaultyVolume:
         yield from names
         if mode is not None:
             raise self._failure("list", directory)
-
-    def make_directory(self, path: str) -> None:
-        """Make a directory and its parents."""
-        self.run("make_directory", path, lambda: self.inner.make_directory(path))
-
-    def sync_directory(self, path: str) -> None:
-        """Make the names in a directory durable."""
-        self.run("sync_directory", path, lambda: self.inner.sync_directory(path))
-
-    def refresh(self, directory: str) -> None:
-        """Forget cached misses below a directory."""
-        self.run("refresh", directory, lambda: self.inner.refresh(directory))
-
-    def space(self) -> Space:
-        """Return the room left."""
-        return self.run("space", "", self.inner.space)
 
 
 F = TypeVar("F", WritableFile, ReadableFile)

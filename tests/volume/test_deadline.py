@@ -97,7 +97,7 @@ def blocked(volume: DeadlineVolume) -> int:
 
 def hasty(volume: DeadlineVolume) -> DeadlineVolume:
     """Return the same volume and threads for calls that are to be late."""
-    twin = DeadlineVolume(volume._inner, SHORT_SECONDS, volume._threads_max)
+    twin = DeadlineVolume(volume.inner, SHORT_SECONDS, volume._threads_max)
     twin._pools = volume._pools
     return twin
 
