@@ -24,8 +24,6 @@ from datetime import datetime
 
 from lakefeed.closing import Closing
 
-HARNESSES = ("dlio", "lean")
-
 # While a batch is taken, between the batch and compute, and behind the log's line: as much work as
 # DLIO 2.0.0 does there, 22, 40 and 75 microseconds with the line. Benchmark `accelerators` compares
 # the outcome with DLIO's own.

@@ -18,9 +18,9 @@ from lakefeed.bench.emulation import Delays
 from lakefeed.bench.lakes import open_lake
 from lakefeed.bench.preparing import contents
 from lakefeed.bench.ranks import TIMEOUT_SECONDS, Job, run_ranks
+from lakefeed.bench.reports import SCHEMA
 from lakefeed.bench.sources import Reading, Spec
 from lakefeed.bench.steps import Loop
-from lakefeed.bench.training import SCHEMA
 from lakefeed.errors import Invalid
 
 # More steps than any run reaches within its time.

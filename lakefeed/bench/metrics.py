@@ -2,8 +2,8 @@
 
 Pure functions of numbers: no clock, no file, no option. Each has a hand-computed test, so a figure
 in a report can be checked with pencil and paper. Ratios run from 0 to 1, times are seconds, sizes
-bytes. The definitions of accelerator utilisation are those of MLPerf Storage (the rule, section 4
-of its submission guidelines) and of DLIO (what its code computes, step by step).
+bytes. Accelerator utilisation is what DLIO's code, which measures for MLPerf Storage, computes step
+by step.
 """
 
 from __future__ import annotations
@@ -72,22 +72,14 @@ def accelerator_utilisation(
     return sum(compute_seconds[1:]) / measured_seconds
 
 
-def rule_utilisation(steps: int, computation_seconds: float, wall_seconds: float) -> float:
-    """Return AU by the written rule: nominal compute of all steps / running time.
-
-    `wall_seconds` leaves out the first step's read; the rule counts its compute.
-    """
-    return steps * computation_seconds / wall_seconds if wall_seconds > 0 else 0.0
-
-
 def mean(values: Sequence[float]) -> float:
     """Return the arithmetic mean; 0 of nothing. AU of a run: the mean over ranks and epochs."""
     return math.fsum(values) / len(values) if values else 0.0
 
 
-def throughput(steps: int, batch_size: int, wall_seconds: float) -> float:
-    """Return samples a second of one rank, the first step included (as the rule has it)."""
-    return steps * batch_size / wall_seconds if wall_seconds > 0 else 0.0
+def rate(amount: float, wall_seconds: float) -> float:
+    """Return how much came in a second, the first step's included (as the rule has it)."""
+    return amount / wall_seconds if wall_seconds > 0 else 0.0
 
 
 def demand(batch_size: int, computation_seconds: float, sample_bytes: float) -> Demand:
@@ -104,25 +96,6 @@ def samples_min(batch_size: int, accelerators: int, memory_bytes: int, sample_by
     for_steps = BATCHES_MIN * batch_size * accelerators
     for_memory = math.ceil(MEMORY_TIMES * memory_bytes / sample_bytes)
     return max(for_steps, for_memory)
-
-
-def most_accelerators(utilisations: Mapping[int, float], threshold: float) -> int:
-    """Return the most accelerators that stay at or above the threshold; 0 if not even one does.
-
-    A number counts only if all smaller ones that were measured pass as well: a lucky run above a
-    failed one is noise.
-    """
-    most = 0
-    for accelerators in sorted(utilisations):
-        if utilisations[accelerators] < threshold:
-            break
-        most = accelerators
-    return most
-
-
-def accelerators_fed(bytes_per_second: float, wanted: Demand, threshold: float) -> float:
-    """Return how many accelerators a bandwidth feeds at a threshold, as a fraction."""
-    return bytes_per_second / (wanted.bytes_per_second * threshold)
 
 
 # -- waiting ---------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from lakefeed.bench import environment, figures, gpu, metrics, pixels, verdict
+from lakefeed.bench import environment, figures, gpu, metrics, pixels, reports, verdict
 from lakefeed.bench.apart import Line, run_apart
 from lakefeed.bench.emulation import shared_state
 from lakefeed.bench.models import CLASSES, Ready, Trainer, check, trainer
@@ -35,7 +35,6 @@ from lakefeed.bench.ranks import Look
 from lakefeed.bench.sources import Delivered
 from lakefeed.bench.steps import Epoch, RankResult, peak_rss_bytes
 from lakefeed.bench.training import (
-    SCHEMA,
     Say,
     TrainOptions,
     Watch,
@@ -304,7 +303,7 @@ def _report(
     if probe.names and model.device == "cpu":
         notes.append("trained on the processor, though there is a GPU: see --device")
     return {
-        "schema": SCHEMA,
+        "schema": reports.SCHEMA,
         "kind": "train",
         "title": f"{model.name}, batches of {chosen.batch_size}",
         "workload": None,

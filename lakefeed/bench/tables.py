@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from lakefeed.bench import metrics
 from lakefeed.bench.plots import colour_of
 from lakefeed.bench.verdict import gpu_words, percent
 
@@ -87,7 +88,8 @@ def _run(report: Mapping[str, Any], number: int | None, run: Mapping[str, Any]) 
         reading = (f"{per_second / 1e6:,.0f}", f"{run['read_amplification']:.2f}")
     head = ""
     if ceiling and number is not None and run["samples_per_second"]:
-        head = f"{ceiling['samples_per_second'] / run['samples_per_second']:.2f}×"
+        rates = ceiling["samples_per_second"], run["samples_per_second"]
+        head = f"{metrics.headroom(*rates):.2f}×"
     return (
         key + name,
         escape(str(run["accelerators"])),

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lakefeed.bench import environment, figures, metrics, verdict
+from lakefeed.bench import environment, figures, metrics, reports, verdict
 from lakefeed.bench.apart import run_apart
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.lakes import open_lake
@@ -29,10 +29,8 @@ from lakefeed.bench.steps import Loop
 from lakefeed.bench.workloads import Workload
 from lakefeed.errors import Invalid
 
-SCHEMA = "lakefeed.bench/1"
 CEILING_STEPS_MIN, CEILING_STEPS_MAX = 50, 1600
 CEILING_SECONDS = 4.0
-SWEEP_MAX = 64
 # Sizes this far from the workload's own make a run another workload.
 SIZE_TOLERANCE = 0.1
 
@@ -354,7 +352,7 @@ def _report(
     for kind, sweep in measured["sweeps"].items():
         lines.append(verdict.sweep_line(kind, sweep, workload, simulated))
     return {
-        "schema": SCHEMA,
+        "schema": reports.SCHEMA,
         "kind": "train",
         "title": f"{workload.title} on emulated {workload.accelerator}",
         "workload": {**asdict(workload), **asdict(workload.demand)},

@@ -28,7 +28,6 @@ class Judgement:
     passed: bool
     verdict: str
     advice: str
-    caveats: tuple[str, ...] = ()
 
 
 def percent(share: float | None) -> str:

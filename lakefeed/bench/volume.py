@@ -30,7 +30,7 @@ from lakefeed.bench.apart import Line, run_apart
 from lakefeed.bench.lending import lent
 from lakefeed.bench.mounts import mount_of
 from lakefeed.bench.ranks import TIMEOUT_SECONDS
-from lakefeed.bench.training import SCHEMA
+from lakefeed.bench.reports import SCHEMA
 from lakefeed.errors import Invalid, from_os_error
 
 LARGEST_BYTES = 1 << 20

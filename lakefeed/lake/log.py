@@ -98,10 +98,6 @@ class Log:
         with self._lock:
             return self._state
 
-    def assume(self, state: State) -> None:
-        """Begin from a state that the caller has read by other means than this log."""
-        self._remember(state)
-
     def head(self) -> State:
         """Return the newest state of the lake, asking the volume for commits made since."""
         look_at_log(self._volume)

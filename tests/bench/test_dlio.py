@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lakefeed.bench import figures, metrics
+from lakefeed.bench import figures
 from lakefeed.bench.steps import Epoch, RankResult
 
 
@@ -31,7 +31,8 @@ def ranks(record: dict[str, Any]) -> list[RankResult]:
     for rank in (0, 1):
         steps = record[f"rank{rank}"]
         waits, spans = steps["load"]["block1"], steps["proc"]["block1"]
-        epoch = Epoch(start, end, wait_seconds=waits)
+        nothing = [0] * len(waits)
+        epoch = Epoch(start, end, [start] * len(waits), waits, sample_bytes=nothing)
         epoch.busy_seconds = [whole - wait for whole, wait in zip(spans, waits, strict=True)]
         results.append(RankResult(rank, [epoch]))
     return results
@@ -48,11 +49,7 @@ def test_our_utilisation_is_what_dlio_printed(record: dict[str, Any]) -> None:
 
 def test_our_throughput_is_what_dlio_printed(record: dict[str, Any]) -> None:
     printed = record["metric"]["train_throughput_mean_samples_per_second"]
-    ours = sum(
-        metrics.throughput(len(epoch.wait_seconds), 1, epoch.end - epoch.start)
-        for rank in ranks(record)
-        for epoch in rank.epochs
-    )
+    ours = figures.of_run(ranks(record), 1, 0.02)["samples_per_second"]
     assert ours == pytest.approx(printed, rel=0.002)
 
 

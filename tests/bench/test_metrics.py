@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lakefeed.bench import metrics
-from lakefeed.bench.metrics import Demand, Quantiles, Span
+from lakefeed.bench.metrics import Quantiles, Span
 
 
 def test_utilisation_leaves_the_first_step_out_above_and_below() -> None:
@@ -18,20 +18,14 @@ def test_utilisation_of_less_than_two_steps_is_nothing(steps: list[float]) -> No
     assert metrics.accelerator_utilisation(steps, 10, 2) == 0
 
 
-def test_the_rule_counts_every_steps_nominal_compute() -> None:
-    # 10 steps of 0.5 s in 8 s.
-    assert metrics.rule_utilisation(10, 0.5, 8) == 0.625
-    assert metrics.rule_utilisation(10, 0.5, 0) == 0
-
-
 def test_mean_of_nothing_is_nothing() -> None:
     assert metrics.mean([0.8, 0.9]) == pytest.approx(0.85)
     assert metrics.mean([]) == 0
 
 
-def test_throughput_counts_every_step() -> None:
-    assert metrics.throughput(10, 24, 8) == 30
-    assert metrics.throughput(10, 24, 0) == 0
+def test_a_rate_is_an_amount_over_the_wall_time() -> None:
+    assert metrics.rate(240, 8) == 30
+    assert metrics.rate(240, 0) == 0
 
 
 def test_demand_of_retinanet_on_b200() -> None:
@@ -46,17 +40,6 @@ def test_the_least_samples_are_the_larger_of_two_rules() -> None:
     assert metrics.samples_min(24, 2, 1 << 30, 322_957) == 24_000
     # Five times 24 GiB: 398,966.1, and a sample cannot be cut.
     assert metrics.samples_min(24, 2, 24 << 30, 322_957) == 398_967
-
-
-def test_most_accelerators_stops_at_the_first_failure() -> None:
-    assert metrics.most_accelerators({1: 0.98, 2: 0.91, 4: 0.84, 8: 0.9}, 0.85) == 2
-    assert metrics.most_accelerators({1: 0.5}, 0.85) == 0
-    assert metrics.most_accelerators({2: 0.85}, 0.85) == 2
-
-
-def test_accelerators_fed_by_a_bandwidth() -> None:
-    # 1,000 MB/s over 163 MB/s at 85 %.
-    assert metrics.accelerators_fed(1e9, Demand(504.7, 163e6), 0.85) == pytest.approx(7.2176, 1e-4)
 
 
 def test_stall_share() -> None:
