@@ -27,8 +27,8 @@ import jax
 import numpy as np
 
 from lakefeed.adapters._conveyor import Conveyor, Stamped
+from lakefeed.adapters._epochs import Epochs, Position
 from lakefeed.adapters._places import Place
-from lakefeed.closing import Closing, ending
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Feed, FeedOptions
@@ -99,7 +99,7 @@ class LoaderOptions:
             raise Invalid("sharding", expected="a transform whose arrays can be cut", found="none")
 
 
-class Loader(Closing):
+class Loader(Epochs):
     """Batches for JAX, an epoch an iteration. Use it in a `with` block, or call `close`."""
 
     def __init__(
@@ -109,6 +109,7 @@ class Loader(Closing):
         feed: FeedOptions | None = None,
         options: LoaderOptions | None = None,
     ) -> None:
+        super().__init__()
         self.options = options or LoaderOptions()
         self._place = Place.of(source)
         self._select = select
@@ -118,11 +119,6 @@ class Loader(Closing):
         if self._feed_options.epochs not in (1, None):
             raise Invalid("epochs", expected="none: one iteration is one epoch, without end",
                           found=self._feed_options.epochs)  # fmt: skip
-        self._state: dict[str, Any] | None = None
-        self._epoch = 0
-        self._next_epoch = 0
-        self._resuming = False
-        self._running: ExitStack | None = None
 
     def __len__(self) -> int:
         """Return how many batches this process gets in one epoch."""
@@ -137,10 +133,11 @@ class Loader(Closing):
 
     def state(self) -> dict[str, Any]:
         """Return where the loader stands behind the last batch handed out: JSON under 200 bytes."""
-        if self._state is not None:
-            return dict(self._state)
+        position = self._position
+        if position.state is not None:
+            return dict(position.state)
         with ExitStack() as resources:
-            return {**self._feed(resources, 0).state(), "epoch": self._epoch}
+            return {**self._feed(resources, 0).state(), "epoch": position.epoch}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on behind the batch that had this state.
@@ -150,40 +147,15 @@ class Loader(Closing):
         self.close()
         with ExitStack() as resources:
             self._feed(resources, 0).restore(state)
-        self._epoch, self._state, self._resuming = int(state["epoch"]), dict(state), True
+        self._stand_at(Position(int(state["epoch"]), dict(state)))
 
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the next epoch, or what is left of a restored one; ends an earlier iteration.
-
-        One that is never asked for a batch was none: frameworks make one only to see if they can.
-        """
-        self.close()
-        self._running = running = ExitStack()
-        return self._batches(running)
-
-    def _begin(self) -> None:
-        if not self._resuming:
-            self._epoch, self._state = self._next_epoch, None
-        self._resuming = False
-        self._next_epoch = self._epoch + 1
-
-    def _batches(self, running: ExitStack) -> Iterator[Any]:
-        end = ending(running)
-        try:
-            if self._running is not running:
-                return
-            self._begin()
-            feed = self._feed(running, self._epoch)
-            feed.restore(self._state or {**feed.state(), "epoch": self._epoch})
-            placed = Conveyor(_stamped(feed), feed.close, self._placed, 0, self.options.prefetch)
-            running.callback(placed.close)
-            for state, tree in placed:
-                if self._running is not running:
-                    return  # a newer iteration has taken over
-                self._state = state
-                yield tree
-        finally:
-            end()
+    def _items(self, running: ExitStack) -> Iterator[Stamped]:
+        epoch, state = self._position.epoch, self._position.state
+        feed = self._feed(running, epoch)
+        feed.restore(state or {**feed.state(), "epoch": epoch})
+        placed = Conveyor(_stamped(feed), feed.close, self._placed, 0, self.options.prefetch)
+        running.callback(placed.close)
+        return placed
 
     def _feed(self, resources: ExitStack, epoch: int) -> Feed:
         options = replace(self._feed_options, epochs=epoch + 1)
@@ -211,9 +183,7 @@ class Loader(Closing):
 
     def close(self) -> None:
         """Stop reading; no thread is left. Works twice."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.close()
+        self._stop()
 
 
 def over_all_devices() -> jax.sharding.NamedSharding:

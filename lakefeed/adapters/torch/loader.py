@@ -20,16 +20,17 @@ import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch.utils import data
 
 from lakefeed.adapters._conveyor import Conveyor, Stamped, applied
+from lakefeed.adapters._epochs import Epochs, Position
 from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transform
 from lakefeed.adapters.torch.device import Mover, page_locked, pinned
-from lakefeed.closing import Closing, ending
 from lakefeed.errors import Invalid
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.feed import FeedOptions
@@ -91,7 +92,7 @@ class LoaderOptions:
         return self.device is not None and torch.device(self.device).type == "cuda"
 
 
-class Loader(Closing):
+class Loader(Epochs):
     """Batches for PyTorch. Use it in a `with` block, or call `close`."""
 
     def __init__(
@@ -101,6 +102,7 @@ class Loader(Closing):
         feed: FeedOptions | None = None,
         options: LoaderOptions | None = None,
     ) -> None:
+        super().__init__()
         self.options = options or LoaderOptions()
         transform = self.options.transform if self.options.processes else None
         feed = feed or FeedOptions()
@@ -109,12 +111,7 @@ class Loader(Closing):
         if self.options.metrics_port is not None:
             feed = metered(feed, self.options.metrics_port)
         self.dataset = _Stamping(source, select, feed, transform, self.options.group)
-        self._state: dict[str, Any] | None = None
-        self._epoch = 0  # what `_state` None stands at the beginning of
-        self._next_epoch = 0
         self._dataset_epoch: int | None = 0  # what the dataset serves next from its start
-        self._resuming = False
-        self._running: ExitStack | None = None
         self._workers: data.DataLoader[Any] | None = None
         self._workers_of = 0  # the process that made them
 
@@ -131,7 +128,8 @@ class Loader(Closing):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the loader stands behind the last batch handed out: JSON under 200 bytes."""
-        return self.dataset.begin(self._epoch) if self._state is None else dict(self._state)
+        epoch, state = self._position.epoch, self._position.state
+        return self.dataset.begin(epoch) if state is None else dict(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Let the next iteration go on behind the batch that had this state.
@@ -141,50 +139,21 @@ class Loader(Closing):
         self._stop()
         Cursor.of(state)  # the dataset takes None, too
         self.dataset.resume(state)
-        self._epoch, self._state, self._resuming = int(state["epoch"]), dict(state), True
+        self._stand_at(Position(int(state["epoch"]), dict(state)))
         self._dataset_epoch = None
 
     def set_epoch(self, epoch: int) -> None:
         """Let the next iteration be this epoch, from its beginning."""
         self._stop()
-        self._epoch = self._next_epoch = epoch
-        self._state, self._resuming = None, False
+        self._stand_at(Position(epoch))
 
     # -- batches ---------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the next epoch, or what is left of a restored one; ends an earlier iteration.
-
-        One that is never asked for a batch was none: frameworks make one only to see if they can.
-        """
-        self._stop()
-        self._running = running = ExitStack()
-        return self._batches(running)
-
-    def _begin(self) -> None:
-        if not self._resuming:
-            self._epoch, self._state = self._next_epoch, None
-        self._resuming = False
-        self._next_epoch = self._epoch + 1
+    def _items(self, running: ExitStack) -> Iterator[Stamped]:
         self._set_dataset()
-
-    def _batches(self, running: ExitStack) -> Iterator[Any]:
-        end = ending(running)
-        try:
-            if self._running is not running:
-                return  # a newer iteration has begun before this one was asked for anything
-            self._begin()
-            stage, finish = self._pipeline(running)
-            for state, value in stage.items:
-                if self._running is not running:
-                    return  # a newer iteration has taken over
-                item = finish(value)
-                self._state = state
-                del value  # the consumer decides how long a batch lives
-                yield item
-                del item
-        finally:
-            end()
+        stage, finish = self._pipeline(running)
+        # A generator would keep each batch until the next one; the consumer decides how long.
+        return map(partial(_finished, finish), stage.items)
 
     def _set_dataset(self) -> None:
         """Let the dataset begin where this iteration begins, if that is not what comes anyway.
@@ -193,13 +162,14 @@ class Loader(Closing):
         so they are given up. Workers of one iteration alone may have been ended before they began
         it, so they are always told.
         """
-        if self._state is not None:
+        epoch, state = self._position.epoch, self._position.state
+        if state is not None:
             self._give_up_workers()
-            self.dataset.resume(self._state)
-        elif self._dataset_epoch != self._epoch or not self.options.persistent:
+            self.dataset.resume(state)
+        elif self._dataset_epoch != epoch or not self.options.persistent:
             self._give_up_workers()
-            self.dataset.set_epoch(self._epoch)
-        self._dataset_epoch = self._epoch + 1
+            self.dataset.set_epoch(epoch)
+        self._dataset_epoch = epoch + 1
 
     def _pipeline(self, running: ExitStack) -> tuple[_Stage, Callable[[Any], Any]]:
         options = self.options
@@ -251,11 +221,6 @@ class Loader(Closing):
         return _Stage(results, _nothing)
 
     # -- the end ---------------------------------------------------------------------------------
-
-    def _stop(self) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            running.close()
 
     def close(self) -> None:
         """Stop reading, and the processes; no thread is left. Works twice."""
@@ -347,6 +312,11 @@ class _StampingIteration(Iterator[Stamped]):
     def _next(self) -> Stamped:
         batch: Batch = self._iteration.next_batch()
         return batch.state, batch if self._transform is None else applied(self._transform, batch)
+
+
+def _finished(finish: Callable[[Any], Any], stamped: Stamped) -> Stamped:
+    state, value = stamped
+    return state, finish(value)
 
 
 def _same(value: Any) -> Any:
