@@ -68,6 +68,10 @@ class Moves:
 
     def _settle(self, node: Node, parent: Directory, name: bytes) -> None:
         """Give a node that has no name (any more) a place, and mark it."""
+        self._place(node, parent, name)
+        self._pending.mark(node)
+
+    def _place(self, node: Node, parent: Directory, name: bytes) -> None:
         inodes = self._tree.inodes
         # What the kernel knows and what is dirty each hold the place; both move with the node.
         holds = int(node.lookups > 0) + int(node.dirty)
@@ -77,9 +81,7 @@ class Moves:
         for _ in range(holds):
             inodes.hold(node)
         parent.children[name] = node
-        parent.mtime_ns = time.time_ns()
-        node.changed().ctime_ns = time.time_ns()
-        self._pending.mark(node)
+        parent.mtime_ns = node.changed().ctime_ns = time.time_ns()
 
     async def move(self, node: Node, parent: Directory, name: bytes, target: Node | None) -> None:
         """Rename a node, over `target` if there is one."""
@@ -167,21 +169,11 @@ class Moves:
         old = node.parent
         assert old is not None
         del old.children[node.name]
-        now_ns = time.time_ns()
-        old.mtime_ns = now_ns
+        old.mtime_ns = time.time_ns()
         if not old.stored and old.parent is not None:
             self._pending.mark(old)
-        inodes = self._tree.inodes
-        holds = int(node.lookups > 0) + int(node.dirty)
-        for _ in range(holds):
-            inodes.release(node)
-        node.parent, node.name = parent, name
-        for _ in range(holds):
-            inodes.hold(node)
-        parent.children[name] = node
-        parent.mtime_ns = now_ns
+        self._place(node, parent, name)
         parent.gone.discard(name)
-        node.changed().ctime_ns = now_ns
 
     def _publish(
         self, source: str, goal: str, paths: list[str], old: Snapshot, replaces: bool
