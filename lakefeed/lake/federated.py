@@ -28,7 +28,7 @@ from lakefeed.format.rows import COLUMNS, Kind, Row, empty_table, table_from_row
 from lakefeed.lake.listing import implied_directory
 from lakefeed.lake.mounts import Mount, Mounts
 from lakefeed.lake.once import Once
-from lakefeed.lake.query import Query, mask
+from lakefeed.lake.query import Query, selected
 from lakefeed.lake.reader import Extents
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import ReadableFile
@@ -194,12 +194,8 @@ class FederatedSnapshot:
             raise self._incomplete(failures)
 
     def find(self, query: Query | str = "") -> Iterator[pa.Table]:
-        """Yield the rows that a query (or a plain prefix) selects, sorted by path."""
-        query = Query(prefix=query) if isinstance(query, str) else query
-        for table in self.scan(query.directory):
-            chosen = table.filter(mask(table, query))
-            if len(chosen):
-                yield chosen
+        """Return the rows that a query (or a plain prefix) selects, sorted by path, in tables."""
+        return selected(self.scan, query)
 
     def locate(self, paths: Sequence[str] | pa.Array, columns: Sequence[str] = COLUMNS) -> pa.Table:
         """Return one row for each path in the order asked; all nulls where there is no such one."""

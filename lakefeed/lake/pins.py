@@ -12,9 +12,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol
 
+from lakefeed.closing import Closing
 from lakefeed.errors import LakefeedError, NotFound
 from lakefeed.lake.refs import Pin
 
@@ -32,7 +32,7 @@ class Pinning(Protocol):
         """Prolong a pin."""
 
 
-class Hold:
+class Hold(Closing):
     """A pinned snapshot, kept while the `with` block runs; made by `Lake.hold`."""
 
     def __init__(
@@ -85,11 +85,3 @@ class Hold:
         if self._started:
             self._thread.join()
         self._unpin(self._pin)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +85,16 @@ def _literal_directory(pattern: str) -> str:
     return "/".join(pieces[: min(count, len(pieces) - 1)])
 
 
-def mask(table: pa.Table, query: Query) -> pa.ChunkedArray:
+def selected(scan: Callable[[str], Iterator[pa.Table]], query: Query | str) -> Iterator[pa.Table]:
+    """Yield the rows that a query (or a plain prefix) selects of what a view's `scan` yields."""
+    query = Query(prefix=query) if isinstance(query, str) else query
+    for table in scan(query.directory):
+        chosen = table.filter(_mask(table, query))
+        if len(chosen):
+            yield chosen
+
+
+def _mask(table: pa.Table, query: Query) -> pa.ChunkedArray:
     """Return which rows of a memory table a query selects."""
     kinds = bridge.numbers(np.array([int(kind) for kind in query.kinds], np.int8))
     chosen = pc.is_in(table["kind"], value_set=kinds)

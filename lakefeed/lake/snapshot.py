@@ -34,7 +34,7 @@ from lakefeed.format.rows import (
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.listing import children, implied_directory, listed
 from lakefeed.lake.lookup import EXTENT_COLUMNS, below, locate, may_have_below
-from lakefeed.lake.query import Query, mask
+from lakefeed.lake.query import Query, selected
 from lakefeed.lake.reader import Extents, Reader, check_bounds, extents_of
 from lakefeed.lake.scan import scan
 from lakefeed.volume.base import ReadableFile, Volume
@@ -191,12 +191,8 @@ class Snapshot:
             yield from scan(self._shared.catalogue, sources, low, high, tombstones=True)
 
     def find(self, query: Query | str = "") -> Iterator[pa.Table]:
-        """Yield the rows that a query (or a plain prefix) selects, sorted by path."""
-        query = Query(prefix=query) if isinstance(query, str) else query
-        for table in self.scan(query.directory):
-            chosen = table.filter(mask(table, query))
-            if len(chosen):
-                yield chosen
+        """Return the rows that a query (or a plain prefix) selects, sorted by path, in tables."""
+        return selected(self.scan, query)
 
     @property
     def addresses_bytes(self) -> int:
