@@ -32,11 +32,12 @@ def _check_classes(images: Path) -> None:
         raise from_local_error(error, f"source {images}") from error
     classes = sum(map(_may_hold_pictures, folders))
     if classes < 2:
-        raise Invalid(
-            "pictures",
-            expected="two classes or more, in a folder each",
-            found=f"PNG or JPEG files in {'one' if classes else 'none'}",
-        )
+        raise too_few(f"PNG or JPEG files in {'one' if classes else 'none'}")
+
+
+def too_few(found: str) -> Invalid:
+    """Return the error for a tree in which there are not two classes of pictures."""
+    return Invalid("pictures", expected="two classes or more, in a folder each", found=found)
 
 
 def _may_hold_pictures(folder: str) -> bool:

@@ -141,11 +141,7 @@ def _split(story: Story, lake: Lake) -> list[Picture]:
     names = sorted({picture.class_name for picture in chosen})
     parts = Counter(picture.target.split("/", 1)[0] for picture in chosen)
     if len(names) < 2 or len(parts) < 2:
-        raise Invalid(
-            "pictures",
-            expected="two classes or more, in a folder each",
-            found=f"{len(chosen)} PNG or JPEG files in {len(names)} folders",
-        )
+        raise refusing.too_few(f"{len(chosen)} PNG or JPEG files in {len(names)} folders")
     before = _payload_bytes(snapshot)
     message = f"one picture in {HELD_OUT_OF} held out"
     with _step(story, "split by name: copies in train/ and val/ inside the lake") as seconds:
