@@ -11,11 +11,12 @@ from lakefeed.cli.common import (
     DryRunOption,
     JsonOption,
     LakeArgument,
+    QuietOption,
     exit_codes,
     open_lake,
     settings,
 )
-from lakefeed.cli.output import print_json, print_line, shown
+from lakefeed.cli.output import metering, print_json, print_line, shown
 from lakefeed.cli.units import human_count, human_size
 from lakefeed.errors import EXIT_CONFLICT, EXIT_NOT_FOUND, NotFound
 
@@ -44,6 +45,7 @@ def inbox(
         bool, typer.Option("--keep-inbox", help="Leave files there; remember what was taken.")
     ] = False,
     dry_run: DryRunOption = False,
+    quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take in, once, what is complete in an inbox, as compactd does all the time.
@@ -63,8 +65,9 @@ def inbox(
     # A table of inboxes in the environment is meant for compactd.
     alone = load(given, None).model_copy(update={"inboxes": {}})
     (found,) = alone.options(settings.get().timeout_seconds).lakes[0].inboxes
+    silent = quiet or as_json
     with open_lake(lake) as opened:
-        facts = _look(found, opened) if dry_run else _take(opened, found)
+        facts = _look(found, opened, quiet=silent) if dry_run else _take(opened, found, silent)
     for kind in ("rejected", "left"):
         facts[kind] = [_reported(*one) for one in facts[kind]]
     if as_json:
@@ -80,7 +83,9 @@ def inbox(
     print_line(f"{verb} {amount}; {human_count(facts['early'])} are not complete yet")
 
 
-def _look(options: InboxOptions, lake: Lake | None = None) -> dict[str, Any]:
+def _look(
+    options: InboxOptions, lake: Lake | None = None, *, quiet: bool = False
+) -> dict[str, Any]:
     """Return what a walk finds, changing nothing; with a lake also what it has no place for, and
     without what it was given before."""
     from lakefeed.service.records import Records, digest
@@ -97,22 +102,23 @@ def _look(options: InboxOptions, lake: Lake | None = None) -> dict[str, Any]:
     now_ns = time.time_ns() if lake is None else lake.refs.about_now_ns()
     rules = Rules(now_ns, int(options.quiet_seconds * 1e9), prefix, frozenset())
     walk = Walk(options.directory, rules, tidy=False)
-    facts: dict[str, Any] = {"files": 0, "bytes": 0, "early": 0, "rejected": [], "left": [],
-                             "snapshot": None}  # fmt: skip
+    facts: dict[str, Any] = {"early": 0, "rejected": [], "left": [], "snapshot": None}
     try:
-        while (seen := walk.next_slice()) is not None:
-            new = [file for file in seen.complete if not kept or digest(file) not in kept]
-            refused = {} if snapshot is None else _refused(snapshot, prefix, new)
-            taken = [file.size for file in new if prefix + file.path not in refused]
-            facts["files"] += len(taken)
-            facts["bytes"] += sum(taken)
-            facts["early"] += len(seen.early)
-            facts["rejected"] += seen.bad
-            facts["rejected"] += [(path.removeprefix(prefix), refused[path]) for path in refused]
-            facts["left"] += seen.left
+        with metering("looking", quiet=quiet) as meter:
+            while (seen := walk.next_slice()) is not None:
+                new = [file for file in seen.complete if not kept or digest(file) not in kept]
+                refused = {} if snapshot is None else _refused(snapshot, prefix, new)
+                taken = [file.size for file in new if prefix + file.path not in refused]
+                meter.add(len(taken), sum(taken))
+                facts["early"] += len(seen.early)
+                facts["rejected"] += seen.bad
+                facts["rejected"] += [
+                    (path.removeprefix(prefix), refused[path]) for path in refused
+                ]
+                facts["left"] += seen.left
     except FileNotFoundError as error:
         raise NotFound(f"inbox {options.directory}") from error
-    return facts
+    return {"files": meter.files, "bytes": meter.bytes, **facts}
 
 
 def _refused(snapshot: Snapshot, prefix: str, files: list[Candidate]) -> dict[str, str]:
@@ -124,7 +130,7 @@ def _refused(snapshot: Snapshot, prefix: str, files: list[Candidate]) -> dict[st
     return without_place(snapshot, paths, kinds)
 
 
-def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
+def _take(lake: Lake, options: InboxOptions, quiet: bool) -> dict[str, Any]:
     """Take in what is complete, and return what was done."""
     import asyncio
     import os
@@ -135,15 +141,15 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
     from lakefeed.service.ingest import Outcome
     from lakefeed.service.threads import Guard
 
-    before = _look(options)
-    done: dict[str, Any] = {"files": 0, "bytes": 0, "snapshot": None}
+    before = _look(options, quiet=quiet)
+    snapshot: int | None = None
     refused: list[Bad] = []
 
     def count(outcome: Outcome) -> None:
         # Not kept: it names each file of its batch.
-        done["files"] += outcome.files
-        done["bytes"] += outcome.bytes
-        done["snapshot"] = outcome.snapshot or done["snapshot"]
+        nonlocal snapshot
+        meter.add(outcome.files, outcome.bytes)
+        snapshot = outcome.snapshot or snapshot
         refused.extend(outcome.refused)
 
     guard = Guard()
@@ -155,7 +161,8 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
             guard.check()
 
     try:
-        asyncio.run(drain())
+        with metering("taking in", total_files=before["files"], quiet=quiet) as meter:
+            asyncio.run(drain())
     finally:
         inbox.close()
     gone = [
@@ -163,7 +170,8 @@ def _take(lake: Lake, options: InboxOptions) -> dict[str, Any]:
         for bad in before["rejected"] + refused
         if not os.path.lexists(os.path.join(options.directory, bad.path))
     ]
-    return {**done, "early": inbox.backlog.early, "rejected": gone, "left": inbox.left}
+    return {"files": meter.files, "bytes": meter.bytes, "snapshot": snapshot,
+            "early": inbox.backlog.early, "rejected": gone, "left": inbox.left}  # fmt: skip
 
 
 def _reported(path: str, reason: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lakefeed.cli.output import Meter
 from lakefeed.service import taking
 from lakefeed.service.ingest import Ingest, Outcome
 from lakefeed.service.taking import Taken
@@ -177,3 +178,29 @@ def test_what_became_of_a_batch_is_not_kept_once_it_is_counted(
     assert run("inbox", lake, f"{box}=cams", "--json").json["files"] == 6
     assert len(held) == 6
     assert max(held) <= 2
+
+
+def test_who_waits_sees_what_was_looked_at_and_taken_in(
+    run: Run, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = tmp_path / "drop"
+    box.mkdir()
+    for name in "123":
+        drop(box, name, b"12")
+    shown: list[tuple[str, int | None, bool, Meter]] = []
+
+    @contextmanager
+    def metering(
+        what: str, *, total_files: int | None = None, quiet: bool = False
+    ) -> Iterator[Meter]:
+        shown.append((what, total_files, quiet, Meter()))
+        yield shown[-1][-1]
+
+    monkeypatch.setattr("lakefeed.cli.inbox.metering", metering)
+    run("inbox", lake, box, "--inbox-quiet", "0s")
+    run("inbox", lake, box, "--inbox-quiet", "0s", "--dry-run", "--quiet")
+    assert [(*how, meter.files, meter.bytes) for *how, meter in shown] == [
+        ("looking", None, False, 3, 6),
+        ("taking in", 3, False, 3, 6),
+        ("looking", None, True, 0, 0),
+    ]
