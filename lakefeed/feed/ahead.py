@@ -59,7 +59,6 @@ class Ahead:
         self.pid = os.getpid()
         self._means = means
         self._plan = plan
-        self._limits = limits
         self._closed = closed
         self._tuner = Tuner(limits, means.recorder, plan.count, plan.shuffle.window)
         self._lock = threading.Lock()

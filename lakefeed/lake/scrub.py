@@ -135,7 +135,6 @@ class _Scrubber:
         self._catalogue = Catalogue(files, _CACHE_BYTES)
         self._throttle = SharedThrottle(options.rate_bytes)
         self._run = _Run()
-        self._found: list[Damaged] = []
 
     def run(self, progress: ScrubProgress) -> Scrubbed:
         """Go on until the round or the time is over."""
