@@ -6,47 +6,27 @@
 
 The position is that of the batches the model has *consumed*: what `prefetch` and `map` hold in
 between is served again after a restart. Weights (with the optimizer's) and position are one
-checkpoint: the weights are written first under a name of their own, then a JSON file that names
-them is published. A process killed in between leaves the checkpoint before; what it left half-way
-is removed by the next save. So no sample is repeated or missing in what the weights have seen (I8).
-Both are named after the step, in 12 digits; whatever else lies in the directory is left alone.
+checkpoint (`checkpoints`), so no sample is repeated or missing in what the weights have seen (I8).
 
-Only rank 0 keeps files, but every rank calls Keras to save: variables that replicas hold together
-are read together. All ranks read the same directory when they begin; from its first save on a rank
-above 0 knows by itself what was saved last, and only waits for rank 0 to publish it.
+All ranks read the same directory when they begin; from its first save on a rank above 0 knows by
+itself what was saved last, and only waits for rank 0 to publish it.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
-import threading
-import time
 import warnings
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import keras
 
+from lakefeed.adapters.tf.checkpoints import Checkpoints
 from lakefeed.adapters.tf.source import Consumed, Source, State, number
-from lakefeed.errors import Corrupt, Invalid, NotFound, from_os_error
-from lakefeed.lake.placing import move_over, place_over
-from lakefeed.volume.posix import PosixVolume
+from lakefeed.errors import Invalid
 
-FORMAT = 1
-_SUFFIX = ".position.json"
-_WEIGHTS = ".weights.h5"
-_DIGITS = 12
-_STEP = "[0-9]" * _DIGITS  # as a glob: a user's best.weights.h5 is none of ours
-_UNFINISHED = "unfinished-"
 # What Keras says at the end of the rest of an epoch, although training goes on.
 _SHORT_EPOCH = "Your input ran out of data"
-# All ranks save at the same step; rank 0 may take a minute to make big weights durable.
-_PUBLISH_SECONDS = 300.0
-_LOOK_SECONDS = 0.1
 _ENDLESS = -1  # tf.data's cardinality of a dataset that repeats
 
 
@@ -77,15 +57,14 @@ class FeedCheckpoint(keras.callbacks.Callback):
             )
         self.batches_per_step = 1
         self.counted: int | None = None  # steps of an epoch as Keras counts them (`distributed`)
-        self._directory = Path(directory)
-        self._every, self._keep = every, keep
-        self._saved = _newest(self._directory)
+        self._checkpoints = Checkpoints(directory, keep)
+        self._every = every
+        self._saved = self._checkpoints.newest()
         self._has_saved = False  # this process itself
         self._step = 0 if self._saved is None else int(self._saved["step"])
         self._consumed: Consumed | None = None
         self._source: Source | None = None
-        self._epoch = self.epoch
-        self._begun = False  # `fit` is past its first on_epoch_begin
+        self._epoch: int | None = None  # of `fit`, once it has begun its first one
         self._short = False  # this epoch of `fit` ends before Keras expects it
         self._goes_on = False  # the dataset repeats, so an epoch of `fit` is none of the feed
         self._seen = 0  # steps of this epoch of `fit`
@@ -129,7 +108,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
     def _position(self) -> Consumed:
         if self._consumed is None:
             raise Invalid(
-                f"FeedCheckpoint in {self._directory}",
+                f"FeedCheckpoint in {self._checkpoints.directory}",
                 expected="a dataset to follow",
                 found="none",
                 hint="give it to lakefeed.tf.dataset as checkpoint=",
@@ -141,31 +120,19 @@ class FeedCheckpoint(keras.callbacks.Callback):
     def save(self, model: Any) -> None:
         """Keep the model's weights and the position behind its last batch, as one checkpoint."""
         state, rank = dict(self._position().state), self._feed.rank
-        document = {
-            "format": FORMAT,
-            "step": self._step,
-            "epoch": self._fit_epoch(state),
-            "feed": state,
-            "weights": f"{self._step:0{_DIGITS}d}{_WEIGHTS}",
-        }
-        self._directory.mkdir(parents=True, exist_ok=True)
-        mine = f"{_UNFINISHED}{rank}-"
-        for stale in self._directory.glob(f"{mine}*"):
-            shutil.rmtree(stale)
-        with tempfile.TemporaryDirectory(prefix=mine, dir=self._directory) as scratch:
-            written = Path(scratch) / f"model{_WEIGHTS}"
-            model.save_weights(written)
-            if rank == 0:
-                _publish(self._directory, written, document)
-        self._saved, self._has_saved, self._unsaved = document, True, 0
+        epoch = self._fit_epoch(state)
+        self._saved = self._checkpoints.save(
+            model.save_weights, {"step": self._step, "epoch": epoch, "feed": state}, rank
+        )
+        self._has_saved, self._unsaved = True, 0
         if rank == 0:
-            _tidy(self._directory, self._keep)
+            self._checkpoints.tidy()
 
     def restore(self, model: Any) -> bool:
         """Go back to the newest checkpoint, weights and position; False when there is none."""
-        self._begun = False
+        self._epoch = None
         if self._feed.rank == 0 or not self._has_saved:
-            self._saved = _newest(self._directory)
+            self._saved = self._checkpoints.newest()
         if self._saved is None:
             self._position().begin()
             return False
@@ -176,8 +143,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
                 found="one that has seen no input",
                 hint="call model.build(...) or begin it with keras.Input",
             )
-        weights = self._directory / str(self._saved["weights"])
-        _await(weights)
+        weights = self._checkpoints.weights(self._saved)
         with model.distribute_strategy.scope():
             if model.optimizer is not None and not model.optimizer.built:
                 model.optimizer.build(model.trainable_variables)
@@ -198,7 +164,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         Behind an epoch it is the next one; an epoch that was stopped before its end goes on. A loop
         of one's own counts the feed's epochs.
         """
-        if not self._begun:
+        if self._epoch is None:
             return number(state, "epoch")
         return self._epoch + self._is_over(state)
 
@@ -230,9 +196,8 @@ class FeedCheckpoint(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Check that `fit` begins with the epoch and the weights that were saved."""
-        if not self._begun:
+        if self._epoch is None:
             self._check_begin(epoch)
-        self._begun = True
         self._epoch, self._seen = epoch, 0
         is_rest, is_shared = self.state["position"] != 0, self.batches_per_step > 1
         self._short = self._by_epochs() and (is_rest or is_shared)
@@ -289,7 +254,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         """Invalid where another callback, or the caller, has `fit` begin elsewhere."""
         if self._saved is not None and epoch != self.epoch:
             raise Invalid(
-                f"fit with the checkpoint in {self._directory}",
+                f"fit with the checkpoint in {self._checkpoints.directory}",
                 expected=f"initial_epoch={self.epoch}",
                 found=epoch,
                 hint="pass initial_epoch=saved.epoch, and no BackupAndRestore, which sets another",
@@ -297,7 +262,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         iterations = _iterations(self.model)
         if iterations != self._iterations:
             raise Invalid(
-                f"fit with the checkpoint in {self._directory}",
+                f"fit with the checkpoint in {self._checkpoints.directory}",
                 expected=f"the weights behind {self._iterations} iterations of the optimizer",
                 found=f"those behind {iterations}, loaded by another callback",
                 hint="leave BackupAndRestore and its like out: the position would not be theirs",
@@ -307,90 +272,3 @@ class FeedCheckpoint(keras.callbacks.Callback):
 def _iterations(model: Any) -> int:
     """Return how many steps a model's optimizer took; 0 of one that Keras does not know."""
     return 0 if model.optimizer is None else int(model.optimizer.iterations.value.numpy())
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def _publish(directory: Path, written: Path, document: dict[str, Any]) -> None:
-    """Make weights durable under a name of their own, then the JSON file that names them."""
-    weights = str(document["weights"])
-    volume = PosixVolume(directory)
-    try:
-        descriptor = os.open(written, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise from_os_error(error, str(written)) from error
-    scratch = written.parent.name
-    move_over(volume, f"{scratch}/{written.name}", weights)
-    position = f"{weights.removesuffix(_WEIGHTS)}{_SUFFIX}"
-    place_over(volume, json.dumps(document, indent=1).encode(), position,
-               lambda id_: f"{scratch}/{id_}")  # fmt: skip
-    volume.sync_directory("")
-
-
-def _await(weights: Path) -> None:
-    """Wait until rank 0 has published what this rank knows to be saved; NotFound when it does not.
-
-    Returns at once on rank 0, and wherever a directory was read.
-    """
-    until = time.monotonic() + _PUBLISH_SECONDS
-    pause = threading.Event()
-    while not weights.is_file():
-        if time.monotonic() > until:
-            raise NotFound(
-                f"checkpoint {weights}",
-                expected=f"rank 0 to publish it within {_PUBLISH_SECONDS:.0f} s",
-                found="no such file",
-                hint="let all ranks save at the same steps, into the same directory",
-            )
-        pause.wait(_LOOK_SECONDS)
-
-
-def _newest(directory: Path) -> dict[str, Any] | None:
-    """Return the newest checkpoint of a directory, or None; Corrupt if it cannot be read."""
-    positions = _positions(directory)
-    if not positions:
-        return None
-    try:
-        found = json.loads(positions[-1].read_bytes())
-        whole = (
-            found["format"] == FORMAT
-            and isinstance(found["step"], int)
-            and isinstance(found["epoch"], int)
-            and isinstance(found["feed"], dict)
-            and (directory / found["weights"]).is_file()
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(positions[-1]) from error
-    if not whole:
-        raise _unreadable(positions[-1])
-    return dict(found)
-
-
-def _positions(directory: Path) -> list[Path]:
-    """Return the checkpoints of a directory, the newest last."""
-    return sorted(directory.glob(f"{_STEP}{_SUFFIX}"))
-
-
-def _unreadable(path: Path) -> Corrupt:
-    return Corrupt(
-        f"checkpoint {path}",
-        expected=f"format {FORMAT} with its weights beside it",
-        found="something else",
-        hint="remove it to go on from the one before",
-    )
-
-
-def _tidy(directory: Path, keep: int) -> None:
-    """Remove all but the newest checkpoints, positions first, and what crashes left half-way."""
-    positions = _positions(directory)
-    for path in positions[:-keep]:
-        path.unlink(missing_ok=True)
-    kept = {path.name.removesuffix(_SUFFIX) for path in positions[-keep:]}
-    for path in directory.glob(f"{_STEP}{_WEIGHTS}"):
-        if path.name.removesuffix(_WEIGHTS) not in kept:
-            path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import lakefeed.tf
-from lakefeed.adapters.tf import checkpoint
+from lakefeed.adapters.tf import checkpoints
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.volume.posix import PosixVolume
 from tests.adapters.alone import tf_trainer
@@ -254,7 +254,7 @@ def test_a_rank_above_0_knows_what_was_saved(lake: Path, tmp_path: Path) -> None
 def test_a_rank_above_0_does_not_go_on_from_what_rank_0_never_wrote(
     lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_PUBLISH_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "_PUBLISH_SECONDS", 0.0)
     _, second = two_ranks(lake, tmp_path)
     second(1)
     with pytest.raises(NotFound, match="rank 0 to publish it"):
