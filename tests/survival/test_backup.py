@@ -17,7 +17,7 @@ from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.layout import REFS
+from lakefeed.lake.layout import LOG, REFS
 from lakefeed.lake.log import CHECKPOINT_EVERY
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md"
@@ -43,8 +43,13 @@ def back_up(lake: Path, copies: Path, between: Callable[[], object]) -> None:
     for step in steps(lake, copies):
         subprocess.run(step, shell=True, check=True, env={**os.environ, "PATH": path})
         between()
-    for tag in copies.glob(f"*/{REFS}/*"):
-        os.utime(tag, (0, 0))  # a night passes: rsync takes what is of one second for one file
+    a_night_passes(copies, REFS)
+
+
+def a_night_passes(copies: Path, directory: str) -> None:
+    """Rsync takes what is of one second, and as long, for one file."""
+    for file in copies.glob(f"*/{directory}/*"):
+        os.utime(file, (0, 0))
 
 
 class Busy:
@@ -92,6 +97,46 @@ def test_a_copy_made_while_everybody_works_is_whole(tmp_path: Path) -> None:
                 assert newest.number >= tagged.number
                 # Pruned, it goes on from a commit of its own, which the next run replaces.
                 collect(copy, Retention(0.0, 3600.0), orphans=True)
+
+
+def test_tags_are_copied_before_the_commits_that_they_name(tmp_path: Path) -> None:
+    # A long log takes its time: a tag copied behind it may name a commit that came too late.
+    busy, copies = Busy(tmp_path / "lake"), tmp_path / "copies"
+    seen: list[tuple[bool, bool]] = []
+
+    def look() -> None:
+        number = busy.lake.snapshot().number
+        busy.lake.tag(f"at{number}", number)
+        seen.append(tuple((copies / "main.next" / name).exists() for name in (REFS, LOG)))
+        busy.work()
+
+    with busy.lake:
+        busy.work()
+        back_up(tmp_path / "lake", copies, look)
+    assert (True, False) in seen
+    with Lake.open(copies / "main") as copy:
+        assert max(tag.snapshot for tag in copy.refs.tags()) <= copy.snapshot().number
+    assert findings(copies / "main") == []
+
+
+def test_a_copy_with_more_commits_of_its_own_than_came_meanwhile_is_whole(tmp_path: Path) -> None:
+    busy, copies = Busy(tmp_path / "lake"), tmp_path / "copies"
+    with busy.lake:
+        busy.work()
+        back_up(tmp_path / "lake", copies, lambda: None)
+        with Lake.open(copies / "main") as copy:
+            # As when it is pruned each night, and the lake is hardly written to.
+            for _ in range(3):
+                with copy.writer() as writer:
+                    writer.put("own", b"own")
+        a_night_passes(copies, LOG)
+        with busy.lake.writer() as writer:
+            writer.put("new", b"new")
+        back_up(tmp_path / "lake", copies, lambda: None)
+    assert findings(copies / "main") == []
+    with Lake.open(copies / "main") as copy:
+        assert copy.snapshot().get("new") == b"new"
+        assert "own" not in [row.path for row in copy.snapshot().ls("")]
 
 
 def test_what_was_copied_back_is_the_lake_and_can_be_written(tmp_path: Path) -> None:
