@@ -35,7 +35,8 @@ _INDEX = {"index", "order", "rows", "file", "missing"}
 class _Damage:
     """What repair can mend: the log, a newest commit, checkpoints, the index; and what it found.
 
-    Of the findings `lasting` are beyond it: what is not there, or not what was written.
+    Of the findings `lasting` are beyond it: what is not there, or not what was written. `lost` are
+    packs that only a new log can do without.
     """
 
     log: bool
@@ -44,6 +45,7 @@ class _Damage:
     findings: tuple[Finding, ...]
     checkpoints: tuple[str, ...] = ()
     lasting: int = 0
+    lost: frozenset[str] = frozenset()
 
 
 @commands.command("repair", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CONFLICT, EXIT_CORRUPT))
@@ -54,7 +56,10 @@ def repair(
     ] = False,
     log: Annotated[
         bool,
-        typer.Option("--log", help="Rebuild a lost or damaged log; nobody may use the lake."),
+        typer.Option(
+            "--log",
+            help="Rebuild a log: lost, damaged, or naming lost packs; nobody may use the lake.",
+        ),
     ] = False,
     dry_run: DryRunOption = False,
     quiet: QuietOption = False,
@@ -67,7 +72,8 @@ def repair(
     Segments are rebuilt from the packs alone, beside readers and writers. A log is rebuilt only on
     request: which of two overlapping writers came first may then be a guess (docs/SERVICE.md).
     Damaged payloads cannot be mended: see scrub. Findings that are beyond repair, such as a missing
-    pack, are exit code 5, as with fsck.
+    pack, are exit code 5, as with fsck. With --log the lake goes on without packs that are missing:
+    copy them back first if you can, for their files are gone then, and so are older snapshots.
 
     JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, gone, quarantine), head
     (number, quarantine), checkpoints (damaged, quarantine), index (needed, done, snapshot, rows,
@@ -80,7 +86,7 @@ def repair(
     spare_pandas()
     volume = volume_at(lake)
     with stages(quiet=quiet or as_json) as progress:
-        damage = _look(volume, progress)
+        damage = _look(volume, progress, without_lost=log)
         if damage.log and not log and not dry_run:
             raise Corrupt(f"log of {volume.name}", expected="commits without a gap",
                           found="some are missing or damaged",
@@ -100,12 +106,13 @@ def repair(
         raise typer.Exit(EXIT_CORRUPT)
 
 
-def _look(volume: Volume, progress: Progress) -> _Damage:
-    """Return what is wrong and can be mended."""
+def _look(volume: Volume, progress: Progress, *, without_lost: bool) -> _Damage:
+    """Return what is wrong and can be mended; lost packs, if the log may be written without."""
     from lakefeed.lake.check import check
     from lakefeed.lake.check_log import check_log
     from lakefeed.lake.findings import Collector
     from lakefeed.lake.lake import Lake
+    from lakefeed.lake.layout import pack_path
     from lakefeed.lake.repair import damaged_head, log_is_lost
 
     if log_is_lost(volume):
@@ -126,7 +133,12 @@ def _look(volume: Volume, progress: Progress) -> _Damage:
     checkpoints = tuple(f.subject for f in findings if f.kind == "checkpoint")
     others = [f for f in findings if f.kind not in {"log", "checkpoint"}]
     index = sum(f.kind in _INDEX and "packs/" not in f.subject for f in others)
-    return _Damage(False, head, index > 0, findings, checkpoints, len(others) - index)
+    missing = {f.subject for f in others if f.kind == "missing"}
+    lost = frozenset(missing & set(map(pack_path, state.packs if state else ())))
+    lasting = len(others) - index
+    if lost and without_lost:
+        return _Damage(True, head, True, findings, lasting=lasting - len(lost))
+    return _Damage(False, head, index > 0, findings, checkpoints, lasting, lost)
 
 
 def _mend_log(volume: Volume, needed: bool, only_look: bool, progress: Progress) -> dict[str, Any]:
@@ -211,6 +223,9 @@ def _print(facts: dict[str, Any], damage: _Damage) -> None:
     if damage.lasting:
         print_line(f"{human_count(damage.lasting)} findings are beyond repair: restore what is "
                    "missing or damaged, or delete what names it")  # fmt: skip
+        if damage.lost:
+            print_line("without a copy of a lost pack: repair --log goes on without its files, "
+                       "while nobody uses the lake")  # fmt: skip
     elif not (log["needed"] or head["number"] is not None or damage.checkpoints
               or index["needed"]):  # fmt: skip
         print_line("nothing to repair")

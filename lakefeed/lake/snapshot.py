@@ -336,11 +336,14 @@ class Snapshot:
         except NotFound as error:
             # Garbage collection says what it gives up before it deletes anything.
             if path is None and self._is_retained():
+                hint = 'open the newest snapshot, whose index "lakefeed repair" rebuilds'
+                if error.subject.endswith(".pack"):
+                    hint = 'copy it back, or go on without its files: "lakefeed repair --log"'
                 raise Corrupt(
                     f"the index of snapshot {self.number} of {self.name}",
                     expected=error.subject,
                     found="none",
-                    hint='open the newest snapshot, whose index "lakefeed repair" rebuilds',
+                    hint=hint,
                 ) from error
             raise self._expired(path or "the index") from error
 

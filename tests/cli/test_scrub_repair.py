@@ -88,6 +88,30 @@ def test_repair_says_that_a_missing_pack_is_beyond_it(run: Run, lake: Path) -> N
         assert "nothing to repair" not in done.out
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_lake_goes_on_without_a_lost_pack_only_on_request(
+    run: Run, lake: Path, merged: bool
+) -> None:
+    assert run("put", lake, "-", "new", stdin=b"x").code == 0
+    if merged:
+        assert run("merge", lake, "--all").code == 0
+    with Lake.open(lake) as opened:
+        pack = opened.snapshot().stat("a/b.txt").pack
+        assert pack is not None
+    (lake / layout.pack_path(pack)).unlink()
+    listing = run("find", lake)
+    # Where the rows are in the index as well, only reading the bytes shows it.
+    assert (listing.code == 0) == merged
+    assert merged or "repair --log" in listing.err
+    refused = run("repair", lake)
+    assert (refused.code, "repair --log" in refused.out) == (5, True)
+    done = run("repair", lake, "--log")
+    assert f"left out: {layout.pack_path(pack)} is gone" in done.out
+    assert done.code == run("fsck", lake, "--deep").code == 0
+    assert run("find", lake).out == "new\n"
+    assert run("put", lake, "-", "newer", stdin=b"y").code == 0
+
+
 def test_repair_moves_a_damaged_newest_commit_away(run: Run, lake: Path) -> None:
     torn = lake / layout.commit_path(2)
     torn.write_bytes(b"torn")
