@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import errno as _errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 EXIT_OK = 0
@@ -161,6 +163,16 @@ def from_os_error(error: OSError, subject: str) -> LakefeedError:
         return Conflict(subject, found="a file of that name already")
     hint = _HINTS.get(number)
     return VolumeFailed(subject, found=reason.lower(), hint=hint, errno=number)
+
+
+@contextmanager
+def needing(extra: str, module: str) -> Iterator[None]:
+    """Say which extra brings the libraries that a module does not find when it is imported."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        text = f'{error}; {module} needs: pip install "lakefeed[{extra}]"'
+        raise ModuleNotFoundError(text, name=error.name) from error
 
 
 def from_local_error(error: OSError, subject: str) -> LakefeedError:

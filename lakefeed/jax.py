@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from lakefeed.adapters.jax import Loader, LoaderOptions, flat, over_all_devices, rows
+from lakefeed.errors import needing
+
+with needing("jax", __name__):
+    from lakefeed.adapters.jax import Loader, LoaderOptions, flat, over_all_devices, rows
 
 __all__ = ["Loader", "LoaderOptions", "flat", "over_all_devices", "rows"]

@@ -14,12 +14,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-try:
+from lakefeed.errors import needing
+
+with needing("bench", __name__):
     from lakefeed.bench import page
     from lakefeed.bench.monitoring import Monitor, MonitorOptions, watch
-except ModuleNotFoundError as error:
-    hint = 'lakefeed.monitor needs: pip install "lakefeed[bench]"'
-    raise ModuleNotFoundError(f"{error}; {hint}", name=error.name) from error
 
 __all__ = ["Monitor", "MonitorOptions", "keras", "watch"]
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from lakefeed.adapters.tf import (
-    FeedCheckpoint,
-    dataset,
-    distributed,
-    keep_freed_memory,
-    place,
-    ragged,
-    strings,
-)
+from lakefeed.errors import needing
+
+with needing("tf", __name__):
+    from lakefeed.adapters.tf import (
+        FeedCheckpoint,
+        dataset,
+        distributed,
+        keep_freed_memory,
+        place,
+        ragged,
+        strings,
+    )
 
 __all__ = [
     "FeedCheckpoint",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from lakefeed.adapters.torch import Batch, IterableDataset, Loader, LoaderOptions, position
+from lakefeed.errors import needing
+
+with needing("torch", __name__):
+    from lakefeed.adapters.torch import Batch, IterableDataset, Loader, LoaderOptions, position
 
 __all__ = ["Batch", "IterableDataset", "Loader", "LoaderOptions", "position"]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from lakefeed.adapters.decode.geometry import Decode
 from lakefeed.adapters.decode.ordered import Ordered, Samples, mapped
-from lakefeed.adapters.decode.pictures import Pictures, decode, decoded
+from lakefeed.errors import needing
+
+with needing("decode", __name__):
+    from lakefeed.adapters.decode.pictures import Pictures, decode, decoded
 
 __all__ = ["Decode", "Ordered", "Pictures", "Samples", "decode", "decoded", "mapped"]
