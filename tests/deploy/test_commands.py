@@ -158,3 +158,12 @@ def test_flags_and_settings_files_make_sense_together(tmp_path: Path) -> None:
     assert by_place["helm everything-values.yaml"].gc_interval_seconds == 0
     assert by_place["helm existing-values.yaml"].gc_interval_seconds > 0
     assert by_place["lakefeed-compactd@.service"].rate_bytes == 100_000_000
+
+
+def test_the_source_archive_has_what_the_manual_copies_from() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (include,) = re.findall(r"targets\.sdist\]\n(?:#.*\n)*include = \[(.*?)\]", text, re.S)
+    names = re.findall(r'"(.*?)"', include)
+    # Without the slash each would be any folder of that name, wherever it lies.
+    assert {"/lakefeed", "/docs", "/deploy"} <= set(names)
+    assert all(name.startswith("/") and (ROOT / name[1:]).exists() for name in names)
