@@ -2,13 +2,15 @@
 
 Each file is written beside its place and renamed into it, so a name never shows half a file, and an
 export that was stopped is continued by running it again: what has the same size, time and mode is
-left alone. Directories are opened one component at a time without following symlinks, so whatever
+left alone. So a file gets its time only once its bytes are durable: a power cut may leave its size
+without them. Directories are opened one component at a time without following symlinks, so whatever
 links the target or the lake holds, nothing is written outside the target. Directories get their
 mode and time last, because filling them changes both.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -22,6 +24,11 @@ from lakefeed.transfer.exporting import Refuse, Refused, Rows
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# So many files are synced one by one: who brings a few need not wait for all that is to be written
+# on this disk. The others are together, at most so many or so big; they are what an export that is
+# killed repeats.
+_SINGLY = 16
+_TOGETHER_FILES, _TOGETHER_BYTES = 1000, 256 << 20
 # Errors of one name. Others (no space, read-only, a broken disk) would hit every file.
 _OF_ONE_NAME = {
     errno.EACCES: "permission denied",
@@ -44,6 +51,10 @@ class DirectoryTarget:
         self._root = os.path.abspath(os.fspath(root))
         self._open: list[tuple[str, int]] = []
         self._refused: set[str] = set()
+        self._synced = 0  # files, one by one
+        # Files that are not known to be durable: directory, name, and the time they are to get.
+        self._fresh: list[tuple[str, str, int]] = []
+        self._fresh_bytes = 0
 
     def wants(self, row: Row, name: str) -> bool:
         """Tell whether a file is not there yet as it is in the lake; directories are looked at."""
@@ -67,6 +78,8 @@ class DirectoryTarget:
 
     def put(self, row: Row, name: str, pieces: Iterable[bytes]) -> None:
         """Store one file, symlink or directory."""
+        if len(self._fresh) >= _TOGETHER_FILES or self._fresh_bytes >= _TOGETHER_BYTES:
+            self._settle()
         with self._failing(name):
             if row.kind is Kind.DIR:
                 self._refused.add(name)  # unless it can be entered
@@ -83,12 +96,36 @@ class DirectoryTarget:
                 if row.kind is Kind.SYMLINK:
                     _make_symlink(tmp, parent, row, b"".join(pieces))
                 else:
-                    _make_file(tmp, parent, row, pieces)
+                    _make_file(tmp, parent, row, pieces, is_synced=self._synced < _SINGLY)
                 os.rename(tmp, last, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException:
                 with suppress(FileNotFoundError):
                     os.unlink(tmp, dir_fd=parent)
                 raise
+            if row.kind is Kind.FILE:
+                self._note(row, directory, last)
+
+    def _note(self, row: Row, directory: str, last: str) -> None:
+        if self._synced < _SINGLY:
+            self._synced += 1
+        else:
+            self._fresh.append((directory, last, row.mtime_ns))
+            self._fresh_bytes += row.size
+
+    def _settle(self) -> None:
+        """Make all files durable, and give those their times that have none yet."""
+        # If it fails, they are never trusted: a second try would not be told of the loss.
+        fresh, self._fresh, self._fresh_bytes = self._fresh, [], 0
+        if not fresh:
+            return
+        with self._failing(""):
+            self._enter("")
+            _sync_all(self._open[0][1])
+        for directory, last, time_ns in fresh:
+            # What somebody else took away meanwhile needs no time.
+            with suppress(Refused), self._failing(last), suppress(FileNotFoundError):
+                parent = self._enter(directory)
+                os.utime(last, ns=(time_ns, time_ns), dir_fd=parent, follow_symlinks=False)
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
@@ -127,6 +164,7 @@ class DirectoryTarget:
 
     def finish(self, rows: Rows, refuse: Refuse) -> tuple[str, ...]:
         """Give directories their modes and times; those that lock us out come last."""
+        self._settle()
         locked = []
         for row, name in rows():
             # What could not be made was reported then.
@@ -154,6 +192,9 @@ class DirectoryTarget:
 
     def abandon(self) -> None:
         """Close what is open; complete files stay, others were never there."""
+        # Without its time a file is brought again, no more.
+        with suppress(LakefeedError, Refused):
+            self._settle()
         self._leave(0)
 
 
@@ -184,7 +225,10 @@ def _check_name(name: str, parent: int) -> None:
         raise Refused("there is a device, pipe or socket of that name")
 
 
-def _make_file(tmp: str, parent: int, row: Row, pieces: Iterable[bytes]) -> None:
+def _make_file(
+    tmp: str, parent: int, row: Row, pieces: Iterable[bytes], *, is_synced: bool
+) -> None:
+    """Write a file; one that is not synced has another time than it is to have in the end."""
     fd = os.open(tmp, _NEW_FILE, 0o600, dir_fd=parent)
     try:
         for piece in pieces:
@@ -192,9 +236,25 @@ def _make_file(tmp: str, parent: int, row: Row, pieces: Iterable[bytes]) -> None
             while view:
                 view = view[os.write(fd, view) :]
         os.fchmod(fd, stat.S_IMODE(row.mode))
+        if is_synced:
+            os.fsync(fd)
         os.utime(fd, ns=(row.mtime_ns, row.mtime_ns))
+        if not is_synced:
+            os.utime(fd)  # now; that it can have its own is known
     finally:
         os.close(fd)
+
+
+def _sync_all(directory: int) -> None:
+    """Make everything durable that was written to the file system of an open directory."""
+    try:
+        failed = ctypes.CDLL(None, use_errno=True).syncfs(directory)
+    except AttributeError:  # macOS
+        os.sync()
+        return
+    if failed:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _make_symlink(tmp: str, parent: int, row: Row, target: bytes) -> None:

@@ -20,7 +20,7 @@ from lakefeed.format.payload import encode
 from lakefeed.format.rows import Row
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
-from lakefeed.transfer import reading
+from lakefeed.transfer import directory, reading
 from lakefeed.transfer.archives import TarTarget
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
@@ -31,6 +31,8 @@ from lakefeed.transfer.shards import Shards
 from lakefeed.transfer.walk import Walk, WalkOptions
 from tests.lake.tools import contents
 from tests.transfer.trees import facts
+
+TIME_NS = 1_700_000_000_123_456_789
 
 
 def test_what_cannot_be_imported_is_named(lake: Lake, tree: Path) -> None:
@@ -312,6 +314,36 @@ def test_directories_that_were_locked_open_until_the_end(lake: Lake, tmp_path: P
 
     assert export(lake.snapshot(), Watched(root)).errors == 0
     assert (seen, stat.S_IMODE((root / "d").stat().st_mode)) == ([0o700], 0o500)
+
+
+def test_a_file_has_its_time_only_once_its_bytes_are_durable(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"d{number % 3}/{number}": b"%d bytes" % number for number in range(30)}
+    with lake.writer() as writer:
+        for path, data in files.items():
+            writer.put(path, data, mtime_ns=TIME_NS)
+    root = tmp_path / "out"
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(directory, "_sync_all", fails)
+        with pytest.raises(VolumeFailed, match="input/output error"):
+            export(lake.snapshot(), DirectoryTarget(root))
+    # A power cut takes the bytes of all that was not synced, and leaves names, sizes and times.
+    safe = {path for path in files if (root / path).stat().st_ino in synced}
+    for path in files.keys() - safe:
+        there = (root / path).stat()
+        (root / path).write_bytes(bytes(there.st_size))
+        os.utime(root / path, ns=(there.st_atime_ns, there.st_mtime_ns))
+    report = export(lake.snapshot(), DirectoryTarget(root))
+    assert {path: (root / path).read_bytes() for path in files} == files
+    assert {(root / path).stat().st_mtime_ns for path in files} == {TIME_NS}
+    assert (report.errors, report.skipped) == (0, len(safe))
 
 
 def test_a_directory_of_somebody_else_is_reported(
