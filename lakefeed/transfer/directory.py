@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
@@ -21,9 +22,11 @@ from contextlib import contextmanager, suppress
 from lakefeed.errors import Corrupt, LakefeedError, from_local_error
 from lakefeed.format.rows import Kind, Row
 from lakefeed.transfer.exporting import Refuse, Refused, Rows
+from lakefeed.transfer.leftovers import remove_leftovers
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNFINISHED = re.compile(r"\.lakefeed-[0-9a-f]{32}")
 # So many files are synced one by one: who brings a few need not wait for all that is to be written
 # on this disk. The others are together, at most so many or so big; they are what an export that is
 # killed repeats.
@@ -50,6 +53,7 @@ class DirectoryTarget:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._root = os.path.abspath(os.fspath(root))
         self._open: list[tuple[str, int]] = []
+        self._looked: set[int] = set()  # open directories without what killed exports left
         self._refused: set[str] = set()
         self._synced = 0  # files, one by one
         # Files that are not known to be durable: directory, name, and the time they are to get.
@@ -91,7 +95,7 @@ class DirectoryTarget:
             directory, _, last = name.rpartition("/")
             parent = self._enter(directory)
             _check_name(last, parent)
-            tmp = f".lakefeed-{uuid.uuid4().hex}"
+            tmp = f".lakefeed-{uuid.uuid4().hex}"  # as _UNFINISHED has it
             try:
                 if row.kind is Kind.SYMLINK:
                     _make_symlink(tmp, parent, row, b"".join(pieces))
@@ -104,6 +108,15 @@ class DirectoryTarget:
                 raise
             if row.kind is Kind.FILE:
                 self._note(row, directory, last)
+                self._remove_left(last, parent)
+
+    def _remove_left(self, last: str, parent: int) -> None:
+        """Remove from a directory, once, what exports that were killed have left there."""
+        if parent not in self._looked:
+            self._looked.add(parent)
+            with suppress(FileNotFoundError, PermissionError):
+                now_ns = os.stat(last, dir_fd=parent, follow_symlinks=False).st_ctime_ns
+                remove_leftovers(parent, _UNFINISHED, now_ns)
 
     def _note(self, row: Row, directory: str, last: str) -> None:
         if self._synced < _SINGLY:
@@ -160,7 +173,9 @@ class DirectoryTarget:
 
     def _leave(self, depth: int) -> None:
         while len(self._open) > depth:
-            os.close(self._open.pop()[1])
+            fd = self._open.pop()[1]
+            self._looked.discard(fd)
+            os.close(fd)
 
     def finish(self, rows: Rows, refuse: Refuse) -> tuple[str, ...]:
         """Give directories their modes and times; those that lock us out come last."""

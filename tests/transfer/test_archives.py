@@ -18,12 +18,13 @@ import pytest
 from lakefeed import Lake
 from lakefeed.errors import Corrupt, Invalid, VolumeFailed
 from lakefeed.lake import layout
+from lakefeed.transfer import leftovers
 from lakefeed.transfer.archives import TarTarget, TfrecordTarget, masked_crc32c, sample_key
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import ExportOptions, export
 from lakefeed.transfer.importing import import_tree
 from lakefeed.transfer.shards import Shards
-from tests.transfer.trees import facts
+from tests.transfer.trees import await_a_tick, facts
 
 
 def test_a_tar_holds_the_whole_tree(lake: Lake, tree: Path, tmp_path: Path) -> None:
@@ -220,14 +221,61 @@ def test_an_archive_that_cannot_be_completed_leaves_nothing(
 
 
 class _Full:
-    """A file whose last bytes find no room when it is closed."""
+    """A file whose last bytes find no room when it is complete."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
 
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
     def close(self) -> None:
         self._file.close()
-        raise OSError(errno.ENOSPC, "no room")
+
+
+def test_an_archive_has_its_name_only_once_it_is_durable(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lake.writer() as writer:
+        writer.put("a", b"some bytes")
+    synced: dict[int, int] = {}
+    named: list[bool] = []
+    replace = os.replace
+
+    def sync(fd: int) -> None:
+        synced[os.fstat(fd).st_ino] = os.fstat(fd).st_size
+
+    def name(source: str, target: str) -> None:
+        there = os.stat(source)
+        named.append(synced.get(there.st_ino) == there.st_size)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", name)
+    export(lake.snapshot(), TarTarget(Shards(str(tmp_path / "out.tar"))))
+    assert named == [True]
+
+
+@pytest.mark.parametrize("shard_bytes", [None, 1000])
+@pytest.mark.parametrize("age", ["old", "young"])
+def test_what_a_killed_export_left_goes_with_the_next_one_once_it_is_old(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_bytes: int | None, age: str
+) -> None:
+    with lake.writer() as writer:
+        writer.put("a", b"some bytes")
+    out = tmp_path / "out"
+    out.mkdir()
+    number = "" if shard_bytes is None else "-000003"
+    left = f"out{number}.tar.{'a' * 32}.tmp"
+    others = [f"out{number}.tar.tmp", f"x.tar.{'b' * 32}.tmp", f"out{number}.tar.{'b' * 31}.tmp"]
+    for name in (left, *others):
+        (out / name).write_bytes(b"half an archive")
+    if age == "old":
+        monkeypatch.setattr(leftovers, "LEFT_NS", 0)
+        await_a_tick(out / left)
+    done = export(lake.snapshot(), TarTarget(Shards(str(out / "out.tar"), shard_bytes)))
+    (made,) = map(os.path.basename, done.outputs)
+    assert sorted(os.listdir(out)) == sorted([made, *others, *([left] if age == "young" else [])])
 
 
 @pytest.mark.parametrize("there", [os.mkdir, os.mkfifo])

@@ -20,7 +20,7 @@ from lakefeed.format.payload import encode
 from lakefeed.format.rows import Row
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
-from lakefeed.transfer import directory, reading
+from lakefeed.transfer import directory, leftovers, reading
 from lakefeed.transfer.archives import TarTarget
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
@@ -30,7 +30,7 @@ from lakefeed.transfer.reading import Blocks, ReadOptions, Wanted, read_block
 from lakefeed.transfer.shards import Shards
 from lakefeed.transfer.walk import Walk, WalkOptions
 from tests.lake.tools import contents
-from tests.transfer.trees import facts
+from tests.transfer.trees import await_a_tick, facts
 
 TIME_NS = 1_700_000_000_123_456_789
 
@@ -344,6 +344,27 @@ def test_a_file_has_its_time_only_once_its_bytes_are_durable(
     assert {path: (root / path).read_bytes() for path in files} == files
     assert {(root / path).stat().st_mtime_ns for path in files} == {TIME_NS}
     assert (report.errors, report.skipped) == (0, len(safe))
+
+
+@pytest.mark.parametrize("age", ["old", "young"])
+def test_what_a_killed_export_left_goes_once_it_is_old(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: str
+) -> None:
+    with lake.writer() as writer:
+        writer.put("d/a", b"a")
+        writer.put("d/e/b", b"b")
+        writer.put("d/f", b"f")
+    left = tmp_path / "out/d" / f".lakefeed-{'a' * 32}"
+    left.parent.mkdir(parents=True)
+    other = left.with_name(".lakefeed-notes")
+    for file in (other, left):
+        file.write_bytes(b"half a file")
+    if age == "old":
+        monkeypatch.setattr(leftovers, "LEFT_NS", 0)
+        await_a_tick(left)
+    assert export(lake.snapshot(), DirectoryTarget(tmp_path / "out")).errors == 0
+    expected = {"a", "e", "f", other.name} | ({left.name} if age == "young" else set())
+    assert set(os.listdir(left.parent)) == expected
 
 
 def test_a_directory_of_somebody_else_is_reported(

@@ -64,3 +64,11 @@ def facts(root: Path) -> dict[str, Facts]:
             mode = stat.filemode(info.st_mode)
             found[str(path.relative_to(root))] = (mode, size, info.st_mtime_ns, data)
     return found
+
+
+def await_a_tick(file: Path) -> None:
+    """Return once a file made beside this one is later by the file system's clock."""
+    probe = file.with_name("probe")
+    while not probe.exists() or probe.stat().st_ctime_ns <= file.stat().st_ctime_ns:
+        probe.write_bytes(b"")
+    probe.unlink()
