@@ -368,7 +368,7 @@ class Inbox:
         )
         failed = {left.path: left.reason for part in parts for left in part}
         if not failed:
-            await self._call(self._records.forget, outcome.record)
+            await self._call(self._records.end, outcome.record)
             return
         for path, reason in failed.items():
             self._naming.name(path, f"{_STUCK}: {reason}")

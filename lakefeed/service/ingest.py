@@ -9,8 +9,8 @@
 3. The commit names inbox and batch. Its plan refuses (Conflict) when another replica committed a
    batch of this inbox since this one looked: then both may have read the same files, and the lease
    has most likely moved. So every file is in one commit, whoever is slow, stopped or cut off.
-4. The files are removed as far as they are still what was committed; the record goes last. It
-   stays where one of them cannot be removed, so that none of them is ever taken again.
+4. The files are removed as far as they are still what was committed; the record goes last, once
+   that is durable. It stays where one of them cannot be removed, so that none is ever taken again.
 
 `recover` finishes what anybody left at any of these steps. A commit that is found in the log, not
 made, is synced before its files are removed. Keeps I2 and I4. Blocking.
@@ -154,7 +154,7 @@ class Ingest:
         files = sorted_files(record.files)
         failed = {left.path for left in remove_files(root, files, CLAIMS, record.batch)}
         if not failed:
-            self._records.forget(record)
+            self._records.end(record)
         return [file for file in files if file.path in failed]
 
     # -- committing ------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ Below the inbox lies `.lakefeed/`:
     claims/<batch>-<inode>     a file on its way out: committed, being removed
     now.<id>, id.<id>, *.tmp   there for a moment only; `tidy` removes what a crash left of them
 
-A record is written and synced before its commit. Whatever dies afterwards, the next one reads the
-record, asks the log, and finishes the removal or forgets the record. Records are envelopes, so a
-torn one is noticed; the commit cannot have been made then. A lake goes by its own records: several
-may keep from one inbox, and one made anew gets all of it. Records of earlier versions name none and
-count for each. Blocking, used by one thread at a time.
+A record is written and synced before its commit, and goes once it is durable that its files went.
+Whatever dies in between, the next one reads the record, asks the log, and finishes the removal or
+forgets the record. Records are envelopes, so a torn one is noticed; the commit cannot have been
+made then. A lake goes by its own records: several may keep from one inbox, and one made anew gets
+all of it. Records of earlier versions name none and count for each. Blocking, used by one thread at
+a time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ from dataclasses import dataclass, replace
 from lakefeed.errors import Corrupt
 from lakefeed.format import envelope
 from lakefeed.lake import layout
-from lakefeed.service.taking import FILE, directory_of, made_directory, named_below, opened
+from lakefeed.service.taking import (
+    FILE,
+    directory_of,
+    made_directory,
+    named_below,
+    opened,
+    sync_removals,
+)
 from lakefeed.service.waiting import Candidate
 from lakefeed.volume.base import SMALL_FILE_BYTES_MAX
 
@@ -143,6 +151,12 @@ class Records:
             _write(home, tmp, _sealed(record))
             os.replace(tmp, name, src_dir_fd=home, dst_dir_fd=home)
             os.fsync(home)
+
+    def end(self, record: Record) -> None:
+        """Drop the note of a batch whose files are gone, once they are gone durably."""
+        if record.files:
+            sync_removals(self._root, record.files, CLAIMS)
+        self.forget(record)
 
     def forget(self, record: Record) -> None:
         """Drop the note of a batch: it was not committed, or its files are gone."""

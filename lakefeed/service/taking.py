@@ -287,6 +287,33 @@ def settle_claim(
     return False
 
 
+def sync_removals(root: str, files: Sequence[Candidate], claims: str) -> None:
+    """Let it outlive a power cut that files have left the inbox.
+
+    A record that goes is another directory's change, and a filesystem may keep it alone (btrfs):
+    then its files would come back, and be taken in again.
+    """
+    with opened(root) as root_fd:
+        # Claims last: one that went back has its own name first.
+        for directory in (*sorted({file.path.rpartition("/")[0] for file in files}), claims):
+            _sync_nearest(root_fd, directory)
+
+
+def _sync_nearest(root_fd: int, directory: str) -> None:
+    """Sync a directory, or what is left above it where it went away, too."""
+    while True:
+        try:
+            with directory_of(root_fd, f"{directory}/" if directory else "") as fd:
+                os.fsync(fd)
+            return
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOTSUP):
+                return  # names are synchronous there
+            if error.errno not in _MOVED or not directory:
+                raise
+        directory = directory.rpartition("/")[0]
+
+
 def _drop(claims_fd: int, claim: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(claim, dir_fd=claims_fd)

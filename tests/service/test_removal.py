@@ -15,9 +15,44 @@ import pytest
 from lakefeed.format.commit import Commit
 from lakefeed.lake.log import Log
 from lakefeed.service import inbox, taking
-from lakefeed.service.records import CLAIMS
+from lakefeed.service.ingest import Ingest
+from lakefeed.service.records import CLAIMS, Record, Records
 from lakefeed.service.waiting import Candidate
 from tests.service.tools import Died, drop, dying, refuse_to_open, run_once, service, waiting
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_it_is_durable_that_files_went_before_their_record_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    with service(tmp_path) as made:
+        files = {made.root / path for path in ("a", "d/b", "d/e/c")}
+        for file in files:
+            drop(file.parent, file.name, b"1")
+        synced: dict[int, list[str]] = {}
+        fsync, forget = os.fsync, Records.forget
+
+        def sync(fd: int) -> None:
+            fsync(fd)
+            if os.path.isdir(fd):
+                synced[os.fstat(fd).st_ino] = os.listdir(fd)
+
+        def forgets(self: Records, record: Record) -> None:
+            durable = {file: synced.get(file.parent.stat().st_ino, [file.name]) for file in files}
+            assert not [file for file, names in durable.items() if file.name in names]
+            assert synced[(made.root / CLAIMS).stat().st_ino] == []
+            forget(self, record)
+
+        monkeypatch.setattr(os, "fsync", sync)
+        if dies:
+            with monkeypatch.context() as patches:
+                dying(patches, Ingest, "_publish", after=True)
+                with pytest.raises(Died):
+                    made.take()
+        monkeypatch.setattr(Records, "forget", forgets)
+        made.take()
+        assert list((made.root / ".lakefeed").glob("*.open")) == []
+        assert made.commits() == 1
 
 
 def test_a_file_overwritten_in_the_moment_of_its_removal_is_put_back(
