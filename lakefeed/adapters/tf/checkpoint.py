@@ -126,7 +126,7 @@ class FeedCheckpoint(keras.callbacks.Callback):
         )
         self._has_saved, self._unsaved = True, 0
         if rank == 0:
-            self._checkpoints.tidy()
+            self._checkpoints.tidy(self._feed.world_size)
 
     def restore(self, model: Any) -> bool:
         """Go back to the newest checkpoint, weights and position; False when there is none."""

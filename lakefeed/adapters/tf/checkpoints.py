@@ -103,7 +103,7 @@ class Checkpoints:
                    lambda id_: f"{scratch}/{id_}")  # fmt: skip
         volume.sync_directory("")
 
-    def tidy(self) -> None:
+    def tidy(self, world_size: int) -> None:
         """Remove all but the newest, positions first, and what crashes left half-way."""
         positions = self._positions()
         for path in positions[: -self._keep]:
@@ -112,6 +112,10 @@ class Checkpoints:
         for path in self.directory.glob(f"{_STEP}{_WEIGHTS}"):
             if path.name.removesuffix(_WEIGHTS) not in kept:
                 path.unlink(missing_ok=True)
+        for path in self.directory.glob(f"{_UNFINISHED}*-*"):
+            rank = path.name.split("-")[1]
+            if rank.isdecimal() and int(rank) >= world_size:  # of a run with more ranks
+                shutil.rmtree(path)
 
     def weights(self, document: Document) -> Path:
         """Return the weights of a checkpoint once rank 0 has published them; NotFound when it does

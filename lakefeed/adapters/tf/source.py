@@ -48,7 +48,7 @@ class Source:
             opening.pop_all()
         self.kept = Kept()
         self.kept.keep(opened)
-        self.rank = options.rank
+        self.rank, self.world_size = options.rank, options.world_size
         self.labelled = options.labels is not None
         self._lock = threading.Lock()  # guards _next, _ended, _noting and _behind
         self._moved = threading.Condition(self._lock)  # _next has
