@@ -24,6 +24,10 @@ settings.load_profile("lakefeed")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Threads of OpenMP spin while they wait for each other, and here three processes share two
+# processors: half of torch's seconds went there. Read when a library is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Their threads do not survive a fork, and other tests fork (`tests/test_alone.py`).
 NEVER_FORKED = {"tensorflow", "jax"}
 
