@@ -18,7 +18,6 @@ from lakefeed import Lake
 from tests.deploy.tools import KUSTOMIZE, ROOT
 
 torch = pytest.importorskip("torch", reason="PyPI torch")
-datasets = pytest.importorskip("sklearn.datasets", reason="PyPI scikit-learn")
 image = pytest.importorskip("PIL.Image", reason="PyPI pillow")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -29,6 +28,8 @@ COUNT = 320
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A lake of handwritten digits, one directory a class."""
     where = tmp_path_factory.mktemp("training") / "lake"
+    # Here: it loads half of scipy, which each test process would do to collect this file.
+    datasets = pytest.importorskip("sklearn.datasets", reason="PyPI scikit-learn")
     digits = datasets.load_digits()
     with Lake.create(where) as made, made.writer() as writer:
         for number in range(COUNT):
