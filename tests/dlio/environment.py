@@ -38,7 +38,7 @@ def environment() -> Path:
 
 
 def _install() -> None:
-    _call(sys.executable, "-m", "venv", "--clear", str(WHERE))
+    _call(sys.executable, "-m", "venv", "--clear", "--without-pip", str(WHERE))
     (packages,) = WHERE.glob("lib/python*/site-packages")
     # Behind its own packages, so that those come first.
     (packages / "zz_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
