@@ -45,6 +45,9 @@ CHECKPOINT_EVERY = 32
 # The first is there, but for a writer that could not leave it. So many missing ones in a row say
 # that there are none for long, or that the number is beyond the log: then a listing tells more.
 CHECKPOINTS_GUESSED = 8
+# Who has been away for longer than this goes on from the newest checkpoint instead of replaying
+# what may be months. While checkpoints are made, nobody who has just opened the lake gets so far.
+CATCHING_UP_MAX = 2 * CHECKPOINT_EVERY
 # Each lost race means that somebody else committed, so this many in a row is not bad luck.
 RACES_MAX = 1000
 # An ambiguous link is repeated with waits from 10 ms up, 10 s in all; whether waiting longer makes
@@ -102,11 +105,15 @@ class Log:
         """Return the newest state of the lake, asking the volume for commits made since."""
         look_at_log(self._volume)
         state = self.known() or self._nearest(self._hint())
+        far = state.number + CATCHING_UP_MAX
         while True:
             commit = self._read_if_there(state.number + 1)
             if commit is None:
                 return self._remember(state)
             state = apply(state, commit)
+            if state.number == far:
+                nearest = self._nearest(self._hint())
+                state = nearest if nearest.number > far else state
 
     def _remember(self, state: State) -> State:
         with self._lock:

@@ -18,7 +18,13 @@ from lakefeed.format.commit import Changes, State, decode_checkpoint
 from lakefeed.lake import layout
 from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.log import CHECKPOINT_EVERY, CHECKPOINTS_GUESSED, Draft, Log
+from lakefeed.lake.log import (
+    CATCHING_UP_MAX,
+    CHECKPOINT_EVERY,
+    CHECKPOINTS_GUESSED,
+    Draft,
+    Log,
+)
 from lakefeed.lake.scrub import scrub
 from lakefeed.volume.base import read_file, write_file
 from lakefeed.volume.memory import MemoryVolume
@@ -79,6 +85,22 @@ def test_a_hint_that_lags_or_lies_ahead_only_costs_time() -> None:
     other = history_of(CHECKPOINT_EVERY * 3)
     put_bytes(volume, layout.HEAD_HINT, read_file(other, layout.HEAD_HINT))
     assert Log(volume).head() == wanted
+
+
+@pytest.mark.parametrize("lost", ["nothing", "hint", "checkpoints"])
+def test_a_reader_that_was_away_for_long_goes_on_from_a_checkpoint(lost: str) -> None:
+    volume = FaultyVolume(history_of(CHECKPOINT_EVERY * 10 + 5))
+    log = Log(volume)
+    log.assume(log.at(3))
+    if lost == "hint":
+        volume.unlink(layout.HEAD_HINT)
+    for number in range(10 if lost == "checkpoints" else 0):
+        volume.unlink(layout.checkpoint_path((number + 1) * CHECKPOINT_EVERY))
+    wanted = Log(volume).head()
+    before = volume.count("open")
+    assert log.head() == wanted
+    replayed = CATCHING_UP_MAX + 2 * CHECKPOINTS_GUESSED
+    assert (volume.count("open") - before < replayed) == (lost != "checkpoints")
 
 
 @pytest.mark.parametrize("number", [CHECKPOINT_EVERY * 1000, (1 << 63) - 1, 10**20 - 1])
