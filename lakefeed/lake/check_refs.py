@@ -7,8 +7,10 @@ beyond themselves: garbage collection deletes nothing while it cannot read one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from lakefeed.errors import Corrupt, Invalid, NotFound
-from lakefeed.format.commit import State
+from lakefeed.format.commit import PackInfo, SegmentInfo, State
 from lakefeed.lake import layout
 from lakefeed.lake.findings import Collector
 from lakefeed.lake.lake import Lake
@@ -30,8 +32,7 @@ def check_refs(lake: Lake, checked: State, found: Collector) -> None:
         if tag.snapshot > head:
             found.add("ref", f"tag {tag.name!r}", f"a snapshot up to {head}", tag.snapshot,
                       "delete the tag or restore the log")  # fmt: skip
-        else:
-            _check_files(lake, tag, seen, found)
+    _check_files(lake, [tag for tag in tags if tag.snapshot <= head], seen, found)
     for pin in pins:
         if pin.snapshot > head:
             found.add("ref", layout.pin_path(pin.id), f"a snapshot up to {head}", pin.snapshot,
@@ -60,23 +61,45 @@ def _pins(lake: Lake, found: Collector) -> list[Pin]:
     return [pin for pin in pins if pin is not None]
 
 
-def _check_files(lake: Lake, tag: Tag, seen: set[str], found: Collector) -> None:
-    """Check that what the tagged snapshot needs is there; `seen` is what needs no look."""
-    try:
-        state = lake.log.at(tag.snapshot)
-    except (Corrupt, NotFound) as error:
-        found.add_error("ref", error)
-        return
-    files = {id_: (layout.pack_path(id_), info.sealed.bytes) for id_, info in state.packs.items()}
-    files |= {id_: (layout.segment_path(id_), info.bytes) for id_, info in state.segments.items()}
-    for id_ in files.keys() - seen:
-        seen.add(id_)
-        path, size = files[id_]
-        expected = f"a file of {size} bytes, which tag {tag.name!r} keeps"
+def _check_files(lake: Lake, tags: list[Tag], seen: set[str], found: Collector) -> None:
+    """Check that what tagged snapshots need is there; `seen` is what needs no look."""
+    names: dict[int, str] = {}
+    for tag in tags:
+        names.setdefault(tag.snapshot, tag.name)
+    for state in _states(lake, sorted(names), found):
+        files: dict[str, PackInfo | SegmentInfo] = {**state.packs, **state.segments}
+        for id_ in files.keys() - seen:
+            seen.add(id_)
+            _check_file(lake, id_, files[id_], names[state.number], found)
+
+
+def _states(lake: Lake, numbers: list[int], found: Collector) -> Iterator[State]:
+    """Yield the states after these commits; what hides one goes to `found`."""
+    while numbers:
+        done = 0
         try:
-            there = lake.volume.stat(path).size
-        except NotFound:
-            found.add("missing", path, expected, "none", _HINT)
-            continue
-        if there != size:
-            found.add("file", path, expected, f"{there} bytes", _HINT)
+            for state in lake.log.states(numbers):
+                yield state
+                done += 1
+        except (Corrupt, NotFound) as error:
+            found.add_error("ref", error)
+            done += 1
+        numbers = numbers[done:]
+
+
+def _check_file(
+    lake: Lake, id_: str, info: PackInfo | SegmentInfo, tag: str, found: Collector
+) -> None:
+    """Check that a file is there, and as long as its commit says."""
+    if isinstance(info, PackInfo):
+        path, size = layout.pack_path(id_), info.sealed.bytes
+    else:
+        path, size = layout.segment_path(id_), info.bytes
+    expected = f"a file of {size} bytes, which tag {tag!r} keeps"
+    try:
+        there = lake.volume.stat(path).size
+    except NotFound:
+        found.add("missing", path, expected, "none", _HINT)
+        return
+    if there != size:
+        found.add("file", path, expected, f"{there} bytes", _HINT)
