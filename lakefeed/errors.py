@@ -146,11 +146,12 @@ _HINTS = {
     _errno.EROFS: "remount the volume read-write",
     _errno.EACCES: "run as the owner of the lake's directory",
     _errno.EPERM: "run as the owner of the lake's directory",
+    _errno.EMFILE: 'allow the process more open files ("ulimit -n"), then repeat',
     _errno.ETIMEDOUT: "check that the file server answers, then repeat",
     _errno.ESTALE: "reopen the snapshot, then repeat",
 }
 # Of these the hints hold for paths outside of a lake as well.
-_ANYWHERE = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EROFS, _errno.ETIMEDOUT})
+_ANYWHERE = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EROFS, _errno.EMFILE, _errno.ETIMEDOUT})
 
 
 def from_os_error(error: OSError, subject: str) -> LakefeedError:

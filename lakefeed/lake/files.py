@@ -7,11 +7,13 @@ too, NotFound says so and the caller looks for the same bytes in a newer snapsho
 
 All tables of a process together leave half of its descriptors free: the one with the most files
 gives up idle ones. Who has just opened one there closes them, so that opening is never faster than
-closing; those of another table are closed by a thread made for it, as its volume may hang.
+closing; those of another table are closed by a thread made for it, as its volume may hang. Where
+the process has none left all the same, because `ulimit -n` is low or others hold them, a table
+gives up what is idle, or waits for what is being closed, and opens the file then.
 
 After `close` a file is lent to whoever still asks, and closed behind them: a thread that a volume
-kept waiting meanwhile leaves nothing open. The lock guards the table and `_closed` only; opening
-and closing happen outside it.
+kept waiting meanwhile leaves nothing open. The lock guards the table, `_closed` and the counts;
+opening and closing happen outside it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ _LIMIT_SHARE = 16
 _ALL_SHARE = 2
 # More than have to go, so that a thread is made once for so many.
 _SPARE_FILES = 32
+# Closing what was only read takes a round trip at most; a volume that hangs may do so for ever.
+_ROOM_SECONDS = 10.0
 # Tables that nobody holds any more drop out by themselves.
 _everybody: weakref.WeakValueDictionary[int, OpenFiles] = weakref.WeakValueDictionary()
 
@@ -72,20 +76,21 @@ def _relieve(opener: OpenFiles) -> None:
     if not idle:
         return
     if most is opener:
-        _close_all(idle)
+        most.close_all(idle)
         return
-    closing = threading.Thread(target=_close_all, args=(idle,), name="lakefeed-close", daemon=True)
+    closing = threading.Thread(
+        target=most.close_all, args=(idle,), name="lakefeed-close", daemon=True
+    )
     try:
         closing.start()
     except RuntimeError:
-        _close_all(idle)
+        most.close_all(idle)
 
 
-def _close_all(slots: list[_Slot]) -> None:
-    for slot in slots:
-        # Nothing was written to it, and whoever had it open has what was read.
-        with suppress(VolumeFailed):
-            slot.file.close()
+def _close(slot: _Slot) -> None:
+    # Nothing was written to it, and whoever had it open has what was read.
+    with suppress(VolumeFailed):
+        slot.file.close()
 
 
 class OpenFiles:
@@ -97,6 +102,8 @@ class OpenFiles:
         self._lock = new_lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
         self._closed = False
+        self._leaving, self._gone = 0, 0  # given up and not closed yet, and closed
+        self._room = threading.Condition(self._lock)  # told when one of these is closed
         _everybody[id(self)] = self
 
     @property
@@ -137,7 +144,7 @@ class OpenFiles:
                 slot.users += 1
                 self._slots.move_to_end(path)
                 return slot
-        fresh = _Slot(self._volume.open(path), users=1)
+        fresh = _Slot(self._open(path), users=1)
         with self._lock:
             slot = self._slots.get(path)
             if self._closed:
@@ -147,18 +154,47 @@ class OpenFiles:
             else:
                 slot.users += 1
             surplus = len(self._slots) - self._limit
-        spare = [] if slot is fresh else [fresh]
+        if slot is not fresh:
+            _close(fresh)
         if surplus > 0:
-            spare += self.give_up(surplus)
-        _close_all(spare)
+            self.close_all(self.give_up(surplus))
         _relieve(self)
         return slot
 
+    def _open(self, path: str) -> ReadableFile:
+        """Open a file, with the descriptor of an idle one if there is no other."""
+        while True:
+            gone = self._gone
+            try:
+                return self._volume.open(path)
+            except VolumeFailed as error:
+                if error.errno != errno.EMFILE or not self._make_room(gone):
+                    raise
+
+    def _make_room(self, gone: int) -> bool:
+        """Return once more than `gone` files went; False if none is idle or about to go."""
+        self.close_all(self.give_up(_SPARE_FILES))
+        with self._room:
+            while self._gone == gone:
+                if not self._leaving or not self._room.wait(_ROOM_SECONDS):
+                    return False
+        return True
+
     def give_up(self, most: int) -> list[_Slot]:
-        """Return so many files for closing, or as many as are idle, the longest idle ones first."""
+        """Return so many files for `close_all`, or as many as are idle, the longest idle first."""
         with self._lock:
-            idle = [path for path, slot in self._slots.items() if not slot.users]
-            return [self._slots.pop(path) for path in idle[:most]]
+            idle = [path for path, slot in self._slots.items() if not slot.users][:most]
+            self._leaving += len(idle)
+            return [self._slots.pop(path) for path in idle]
+
+    def close_all(self, given_up: list[_Slot]) -> None:
+        """Close what this table gave up."""
+        for slot in given_up:
+            _close(slot)
+            with self._room:
+                self._leaving -= 1
+                self._gone += 1
+                self._room.notify_all()
 
     def _give_back(self, slot: _Slot) -> None:
         with self._lock:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import threading
 import weakref
 
 import pytest
 
-from lakefeed.errors import VolumeFailed
+from lakefeed.errors import VolumeFailed, from_os_error
 from lakefeed.lake import files as files_module
 from lakefeed.lake.files import OpenFiles, open_files_max
-from lakefeed.volume.base import write_file
+from lakefeed.volume.base import ReadableFile, write_file
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.metered import Meter, MeteredReadableFile, MeteredVolume
 from tests.support.threads import Threads
@@ -119,6 +120,77 @@ def test_an_idle_file_that_cannot_be_closed_fails_no_other_one() -> None:
     for name in names:
         assert files.read(name, lambda file: file.read_at(0, 1)) == name.encode()
         assert files.count == 1
+
+
+class Narrow(MeteredVolume):
+    """Opens so many files at a time and no more."""
+
+    def __init__(self, inner: MemoryVolume, most: int) -> None:
+        super().__init__(inner, Meter())
+        self.most, self.open_now = most, 0
+        self.refused, self.closing = threading.Event(), threading.Event()
+        self.lock = threading.Lock()
+        self.waits = False
+
+    def open(self, path: str) -> MeteredReadableFile:
+        with self.lock:
+            if self.open_now >= self.most:
+                self.refused.set()
+                raise from_os_error(OSError(errno.EMFILE, ""), path)
+            self.open_now += 1
+        return Narrowed(self._inner.open(path), self)
+
+
+class Narrowed(MeteredReadableFile):
+    def __init__(self, inner: ReadableFile, volume: Narrow) -> None:
+        super().__init__(inner, volume.meter)
+        self._volume = volume
+
+    def close(self) -> None:
+        if self._volume.waits:
+            self._volume.closing.set()
+            assert self._volume.refused.wait(60)
+        super().close()
+        with self._volume.lock:
+            self._volume.open_now -= 1
+
+
+def narrow(most: int, names: str) -> Narrow:
+    inner = MemoryVolume()
+    for name in names:
+        write_file(inner, name, name.encode())
+    return Narrow(inner, most)
+
+
+def test_idle_files_make_room_where_the_process_has_no_descriptor_left() -> None:
+    volume = narrow(3, "abcdefgh")
+    files = OpenFiles(volume)
+    for name in "abcdefgh" * 2:
+        assert files.read(name, lambda file: file.read_at(0, 1)) == name.encode()
+    with (
+        files.use("a"), files.use("b"), files.use("c"), pytest.raises(VolumeFailed) as failure,
+        files.use("d"),
+    ):  # fmt: skip
+        raise AssertionError
+    assert "ulimit -n" in str(failure.value)
+    files.close()
+    assert volume.open_now == 0
+
+
+def test_what_is_being_closed_makes_room_for_who_waits() -> None:
+    volume, threads = narrow(2, "abc"), Threads()
+    files = OpenFiles(volume, limit=1)
+    with files.use("a"):
+        pass
+    volume.waits = True  # whoever opens b closes a, but only when c was refused
+    opener = threading.Thread(target=lambda: files.read("b", lambda file: file.size))
+    opener.start()
+    assert volume.closing.wait(60)
+    assert files.read("c", lambda file: file.read_at(0, 1)) == b"c"
+    opener.join()
+    files.close()
+    assert volume.open_now == 0
+    assert threads.left() == []
 
 
 class SlowToOpen(MeteredVolume):
