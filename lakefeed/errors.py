@@ -141,7 +141,7 @@ _PASSING = frozenset(
 )
 
 _HINTS = {
-    _errno.ENOSPC: "free space on the volume, then repeat",
+    _errno.ENOSPC: 'free space on the volume, or inodes ("df -i"), then repeat',
     _errno.EDQUOT: "raise the quota or free space, then repeat",
     _errno.EROFS: "remount the volume read-write",
     _errno.EACCES: "run as the owner of the lake's directory",

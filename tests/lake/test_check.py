@@ -344,44 +344,6 @@ def test_a_tagged_snapshot_that_lacks_files_or_commits_is_found() -> None:
         assert kinds(check(lake)) == {"missing", "ref"}
 
 
-def test_tags_near_each_other_are_checked_by_reading_each_commit_once() -> None:
-    inner = MemoryVolume()
-    with lake_with_files(inner) as lake:
-        for _ in range(CHECKPOINT_EVERY):
-            lake.log.commit(Draft("test"), lambda state: Changes())
-        head = lake.log.head().number
-        without = calls_of_a_check(inner)
-        for number in range(1, head + 1):
-            lake.refs.set(Tag(f"v{number}", number))
-            lake.refs.set(Tag(f"w{number}", number))
-        assert calls_of_a_check(inner) - without < 4 * head
-
-
-def calls_of_a_check(inner: MemoryVolume) -> int:
-    volume = FaultyVolume(inner)
-    with Lake.open(volume) as lake:
-        assert check(lake).clean
-    return volume.count("open")
-
-
-def test_a_tagged_snapshot_that_damage_hides_hides_no_other_one() -> None:
-    volume = MemoryVolume()
-    with lake_with_files(volume) as lake:
-        lost = only_segment(lake)
-        count = 2 * CHECKPOINT_EVERY
-        while lake.log.head().number < count:
-            lake.merge_index(everything=True)
-            lake.log.commit(Draft("test"), lambda state: Changes())
-        for number in (2, 4, CHECKPOINT_EVERY + 1, count):
-            lake.refs.set(Tag(f"v{number}", number))
-        damage(volume, layout.commit_path(4), 30)
-        volume.unlink(lost)
-        found = check(lake).findings
-        assert [one.kind for one in found] == ["log", "missing", "ref"]
-        assert found[1].subject == lost
-        assert layout.commit_path(4) in found[2].subject
-
-
 @pytest.mark.parametrize("length", [0, -10])
 def test_a_tagged_snapshot_whose_files_are_cut_short_is_found(length: int) -> None:
     volume = MemoryVolume()
