@@ -74,6 +74,7 @@ def test_a_file_of_this_machine_is_not_the_lake_owners_business() -> None:
         "volume failed: /root/x, found permission denied; check the path and its permissions"
     )
     assert "free space" in from_local_error(OSError(errno.ENOSPC, ""), "/x").text
+    assert "inodes" in from_local_error(OSError(errno.ENOSPC, ""), "/x").text
 
 
 @pytest.mark.parametrize("words", [["log"], ["put"], ["ls", "-R"]])
