@@ -105,6 +105,12 @@ class Ahead:
             first = self._slots.first
             return first is not None and first.error is None
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What `next` raises from now on, because the batches end with it."""
+        with self._lock:
+            return self._slots.first.error if self._slots.first else None
+
     def _can_answer(self) -> bool:
         if self._closed.is_set() or self._slots.first is not None:
             return True
@@ -198,8 +204,8 @@ class Ahead:
     def _next_job(self, me: threading.Thread) -> Job | None:
         """Return what to do next, waiting for it; None when this worker is not needed any more."""
         while not self._closed.is_set():
-            if self._waiting is not None and self._fits(self._waiting):
-                self._admit(self._waiting)
+            if (new := self._waiting) and self._slots.fit(len(new.batch_bytes), new.needed_bytes):
+                self._admit(new)
             if self._urgent:
                 return self._urgent.popleft()
             target = self._pace.width.target
@@ -221,7 +227,8 @@ class Ahead:
                 return self._hedge(straggler, me)
             if self._planned_all() and not self._running and self._slots.all_ready:
                 return None
-            self._work_to_do.wait(self._patience(seconds))
+            # For a straggler: reads that begin meanwhile wake nobody.
+            self._work_to_do.wait(max(seconds, _STRAGGLER_LOOK_SECONDS) if self._running else None)
         return None
 
     def _try(self, action: Job, slots: list[Slot]) -> bool:
@@ -282,9 +289,6 @@ class Ahead:
             if self._planned_all():
                 self._wake_everybody()
         self._means.recorder.stage("index", time.perf_counter() - began)
-
-    def _fits(self, window: Window) -> bool:
-        return self._slots.fit(len(window.batch_bytes), window.needed_bytes)
 
     def _admit(self, window: Window) -> None:
         """Take the room for a window and queue its work; called under the lock."""
@@ -351,10 +355,6 @@ class Ahead:
         if not flight.reads_left:
             self._pace.note_window(flight)
             self._urgent.append(partial(self._settle, flight))
-
-    def _patience(self, seconds: float) -> float | None:
-        """Return how long to wait for a straggler: reads that begin meanwhile wake nobody."""
-        return None if not self._running else max(seconds, _STRAGGLER_LOOK_SECONDS)
 
     def _straggler(self) -> tuple[Task | None, float]:
         """Return the read that is due first to be done once more, and in how many seconds."""

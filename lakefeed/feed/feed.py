@@ -128,7 +128,21 @@ class Feed(Closing):
         return self
 
     def __next__(self) -> Batch:
-        """Return the next batch; raise what reading ahead ran into (Corrupt names the file)."""
+        """Return the next batch; raise what reading ahead ran into (Corrupt names the file).
+
+        Interrupted (Ctrl-C, an alarm's error) it reads anew from behind the last batch handed out:
+        one that was on its way here would be missing.
+        """
+        try:
+            return self._next()
+        except BaseException as error:
+            ahead = self._own_ahead
+            is_end = isinstance(error, StopIteration) or (ahead and ahead.failure is error)
+            if not is_end:
+                self._stop()
+            raise
+
+    def _next(self) -> Batch:
         asked = clock()
         batch = self._running().next()
         if batch is None:
@@ -138,8 +152,7 @@ class Feed(Closing):
         if self._options.cache is not None and self._options.observer is not None:
             new = self._sources.new_cache_counts()
             self._options.observer.cached(*new, self._options.cache.bytes_max)
-        self._cursor = batch.cursor
-        self._skip = self._every - 1
+        self._cursor, self._skip = batch.cursor, self._every - 1
         return batch
 
     @property
@@ -158,9 +171,10 @@ class Feed(Closing):
         self._refuse_closed()
         ahead = self._own_ahead
         if ahead is None:
-            ahead = self._ahead = self._start()
+            ahead = self._ahead = self._planned()
             self._watch = weakref.finalize(self, _stop_dropped, ahead)
             self._watch.atexit = False
+            ahead.start(Start(self._here(), self._skip))
             self._refuse_closed()  # another thread may have closed it, and seen nothing to stop
         return ahead
 
@@ -169,7 +183,8 @@ class Feed(Closing):
             self._stop()
             raise _is_closed()
 
-    def _start(self) -> Ahead:
+    def _planned(self) -> Ahead:
+        """Return the workers to be, of which none has begun: nobody else knows of them yet."""
         options, selection = self._options, self.selection
         options.partition.check(len(selection))
         closed = threading.Event()
@@ -182,9 +197,7 @@ class Feed(Closing):
             skips=options.on_corrupt == "skip",
             fixed=options.last in ("pad", "repeat"),
         )
-        ahead = Ahead(means, self._plan(selection), options.limits, closed)
-        ahead.start(Start(self._here(), self._skip))
-        return ahead
+        return Ahead(means, self._plan(selection), options.limits, closed)
 
     def _plan(self, selection: Selection) -> Plan:
         options, shuffle, count = self._options, self._options.order, len(selection)

@@ -7,12 +7,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lakefeed.errors import Corrupt, Invalid, SnapshotExpired, VolumeFailed
+from lakefeed.feed import feed as feed_module
 from lakefeed.feed.batch import Batch
 from lakefeed.feed.buffers import ALIGNMENT_BYTES
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
@@ -136,6 +139,33 @@ def test_closing_leaves_no_thread_whenever_it_comes(lake: Lake, threads: Threads
         feed.close()
         with pytest.raises(Invalid, match="closed"):
             next(feed)
+
+
+@pytest.mark.parametrize("step", ["Ahead.start", "Ahead.next", "Recorder.delivered"])
+def test_a_feed_that_was_interrupted_in_next_goes_on_where_it_stood(
+    lake: Lake, step: str, monkeypatch: pytest.MonkeyPatch, threads: Threads
+) -> None:
+    owner, name = getattr(feed_module, step.partition(".")[0]), step.partition(".")[2]
+    whole = getattr(owner, name)
+    calls, tries = count(1), count()
+
+    def interrupted(*arguments: Any) -> Any:
+        done = whole(*arguments)
+        if next(calls) in (1, 4, 5):
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(owner, name, interrupted)
+    paths: list[str] = []
+    with Feed(lake.snapshot(), "train", FeedOptions(9, prefetch=4)) as feed:
+        while len(paths) < len(feed.selection) and next(tries) < 9:
+            try:
+                for batch in feed:
+                    paths += batch.paths
+            except KeyboardInterrupt:
+                assert threads.left() == []
+        assert list(feed) == []
+    assert sorted(paths) == sorted(path for path in FILES if path.startswith("train/"))
 
 
 def test_an_endless_feed_goes_on_into_new_epochs(lake: Lake) -> None:
