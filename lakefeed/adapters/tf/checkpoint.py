@@ -100,10 +100,11 @@ class FeedCheckpoint(keras.callbacks.Callback):
         Invalid when the dataset never handed out so many batches.
         """
         at_most = at_most or self.batches_per_step > 1
-        self._position().advance(steps * self.batches_per_step, at_most=at_most)
-        self._step += steps
+        batches = self._position().advance(steps * self.batches_per_step, at_most=at_most)
+        taken = -(-batches // self.batches_per_step)
+        self._step += taken
+        self._unsaved += taken
         self._seen += steps
-        self._unsaved += steps
 
     def _position(self) -> Consumed:
         if self._consumed is None:

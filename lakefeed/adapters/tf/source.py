@@ -189,15 +189,15 @@ class Consumed:
         """Tell whether the dataset's iteration goes on from here, as one that repeats does."""
         return self._source.goes_on(self._state)
 
-    def advance(self, batches: int, *, at_most: bool = False) -> None:
-        """Count batches as consumed; Invalid if the source never handed them out.
+    def advance(self, batches: int, *, at_most: bool = False) -> int:
+        """Count batches as consumed, and return how many; Invalid if they were never handed out.
 
         With `at_most` a step that asks for more than an epoch had left took what there was.
         """
         for taken in range(batches):
             behind = self._source.behind(self._state)
             if behind is None and at_most and taken and not self._state["position"]:
-                return
+                return taken
             if behind is None:
                 raise Invalid(
                     "steps of the model",
@@ -209,6 +209,7 @@ class Consumed:
                     "meanwhile)",
                 )
             self._state = behind
+        return batches
 
 
 def _place(state: State) -> _Place:

@@ -191,14 +191,17 @@ def test_files_of_others_in_the_directory_are_left_alone(lake: Path, tmp_path: P
     assert (saved.epoch, saved.step) == (4, 4 * STEPS)
 
 
-def test_several_steps_an_execution_and_a_built_in_validation(lake: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [4, 7, 2 * STEPS])
+def test_several_steps_an_execution_and_a_built_in_validation(
+    lake: Path, tmp_path: Path, steps: int
+) -> None:
     saved = lakefeed.tf.FeedCheckpoint(tmp_path, every=4)
-    model = make_model(steps_per_execution=4)
+    model = make_model(steps_per_execution=steps)
     held_out = lakefeed.tf.dataset(lake, batch_size=32).map(numbers)
     data = training_data(lake, saved)
     model.fit(data, validation_data=held_out, epochs=2, callbacks=[saved], verbose=0, shuffle=False)
     assert seen(model) == [2] * SAMPLES
-    assert (saved.state["epoch"], saved.state["position"]) == (2, 0)
+    assert (saved.step, saved.state["epoch"], saved.state["position"]) == (2 * STEPS, 2, 0)
 
 
 @pytest.mark.parametrize("share", [{"batch_size": 16}, {"world_size": 4, "rank": 3}], ids=str)
