@@ -138,7 +138,7 @@ class Narrow(MeteredVolume):
                 self.refused.set()
                 raise from_os_error(OSError(errno.EMFILE, ""), path)
             self.open_now += 1
-        return Narrowed(self._inner.open(path), self)
+        return Narrowed(self.inner.open(path), self)
 
 
 class Narrowed(MeteredReadableFile):

@@ -91,7 +91,7 @@ def test_a_hint_that_lags_or_lies_ahead_only_costs_time() -> None:
 def test_a_reader_that_was_away_for_long_goes_on_from_a_checkpoint(lost: str) -> None:
     volume = FaultyVolume(history_of(CHECKPOINT_EVERY * 10 + 5))
     log = Log(volume)
-    log.assume(log.at(3))
+    log._remember(log.at(3))
     if lost == "hint":
         volume.unlink(layout.HEAD_HINT)
     for number in range(10 if lost == "checkpoints" else 0):
