@@ -76,7 +76,7 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         mine = f"{_UNFINISHED}{rank}-"
         for stale in self.directory.glob(f"{mine}*"):
-            shutil.rmtree(stale)
+            _discard(stale)
         with tempfile.TemporaryDirectory(prefix=mine, dir=self.directory) as scratch:
             written = Path(scratch) / f"model{_WEIGHTS}"
             write(written)
@@ -115,7 +115,7 @@ class Checkpoints:
         for path in self.directory.glob(f"{_UNFINISHED}*-*"):
             rank = path.name.split("-")[1]
             if rank.isdecimal() and int(rank) >= world_size:  # of a run with more ranks
-                shutil.rmtree(path)
+                _discard(path)
 
     def weights(self, document: Document) -> Path:
         """Return the weights of a checkpoint once rank 0 has published them; NotFound when it does
@@ -133,6 +133,12 @@ class Checkpoints:
                 )
             pause.wait(_LOOK_SECONDS)
         return weights
+
+
+def _discard(directory: Path) -> None:
+    """Remove what a crash left half-way. Whatever stays (an answer was lost, or somebody has it
+    open) takes nothing but room until the next save."""
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _unreadable(path: Path) -> Corrupt:
