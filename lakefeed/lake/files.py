@@ -8,12 +8,12 @@ too, NotFound says so and the caller looks for the same bytes in a newer snapsho
 All tables of a process together leave half of its descriptors free: the one with the most files
 gives up idle ones. Who has just opened one there closes them, so that opening is never faster than
 closing; those of another table are closed by a thread made for it, as its volume may hang. Where
-the process has none left all the same, because `ulimit -n` is low or others hold them, a table
-gives up what is idle, or waits for what is being closed, and opens the file then.
+the process has none left all the same, because `ulimit -n` is low or others hold them, the opener's
+table gives up what is idle, or else another one, and the file is opened once something is closed.
 
 After `close` a file is lent to whoever still asks, and closed behind them: a thread that a volume
-kept waiting meanwhile leaves nothing open. The lock guards the table, `_closed` and the counts;
-opening and closing happen outside it.
+kept waiting meanwhile leaves nothing open. The lock guards the table and `_closed` only; opening
+and closing happen outside it.
 """
 
 from __future__ import annotations
@@ -63,28 +63,56 @@ class _Slot:
     doomed: bool = False
 
 
+class _Room:
+    """How many files all tables gave up that are not closed yet, and how many are."""
+
+    def __init__(self) -> None:
+        self.leaving, self.gone = 0, 0
+        self.changed = threading.Condition(new_lock())  # guards both
+
+
+_room = _Room()
+
+
+def _tables() -> list[OpenFiles]:
+    # A copy of the references is one step to Python: no lock that a fork could find taken.
+    return [table for ref in _everybody.valuerefs() if (table := ref()) is not None]
+
+
 def _relieve(opener: OpenFiles) -> None:
     """Have the table with the most files give up idle ones, if all together hold too many."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A copy of the references is one step to Python: no lock that a fork could find taken.
-    tables = [table for ref in _everybody.valuerefs() if (table := ref()) is not None]
+    tables = _tables()
     surplus = sum(table.count for table in tables) - soft // _ALL_SHARE
     if surplus <= 0 or soft == resource.RLIM_INFINITY:
         return
-    most = max(tables, key=lambda table: table.count)
-    idle = most.give_up(surplus + _SPARE_FILES)
+    _take_from(max(tables, key=lambda table: table.count), opener, surplus + _SPARE_FILES)
+
+
+def _take_from(table: OpenFiles, opener: OpenFiles, most: int) -> bool:
+    """Have idle files of a table closed, those of another than the opener's by a thread; False if
+    there are none."""
+    idle = table.give_up(most)
     if not idle:
-        return
-    if most is opener:
-        most.close_all(idle)
-        return
-    closing = threading.Thread(
-        target=most.close_all, args=(idle,), name="lakefeed-close", daemon=True
-    )
+        return False
+    if table is opener:
+        _close_all(idle)
+        return True
+    closing = threading.Thread(target=_close_all, args=(idle,), name="lakefeed-close", daemon=True)
     try:
         closing.start()
     except RuntimeError:
-        most.close_all(idle)
+        _close_all(idle)
+    return True
+
+
+def _close_all(given_up: list[_Slot]) -> None:
+    for slot in given_up:
+        _close(slot)
+        with _room.changed:
+            _room.leaving -= 1
+            _room.gone += 1
+            _room.changed.notify_all()
 
 
 def _close(slot: _Slot) -> None:
@@ -102,8 +130,6 @@ class OpenFiles:
         self._lock = new_lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
         self._closed = False
-        self._leaving, self._gone = 0, 0  # given up and not closed yet, and closed
-        self._room = threading.Condition(self._lock)  # told when one of these is closed
         _everybody[id(self)] = self
 
     @property
@@ -157,14 +183,14 @@ class OpenFiles:
         if slot is not fresh:
             _close(fresh)
         if surplus > 0:
-            self.close_all(self.give_up(surplus))
+            _close_all(self.give_up(surplus))
         _relieve(self)
         return slot
 
     def _open(self, path: str) -> ReadableFile:
         """Open a file, with the descriptor of an idle one if there is no other."""
         while True:
-            gone = self._gone
+            gone = _room.gone
             try:
                 return self._volume.open(path)
             except VolumeFailed as error:
@@ -173,28 +199,22 @@ class OpenFiles:
 
     def _make_room(self, gone: int) -> bool:
         """Return once more than `gone` files went; False if none is idle or about to go."""
-        self.close_all(self.give_up(_SPARE_FILES))
-        with self._room:
-            while self._gone == gone:
-                if not self._leaving or not self._room.wait(_ROOM_SECONDS):
+        # Own ones first: the volumes of others may hang.
+        for table in sorted(_tables(), key=lambda table: (table is not self, -table.count)):
+            if _take_from(table, self, _SPARE_FILES):
+                break
+        with _room.changed:
+            while _room.gone == gone:
+                if not _room.leaving or not _room.changed.wait(_ROOM_SECONDS):
                     return False
         return True
 
     def give_up(self, most: int) -> list[_Slot]:
-        """Return so many files for `close_all`, or as many as are idle, the longest idle first."""
-        with self._lock:
+        """Return so many files for closing, or as many as are idle, the longest idle ones first."""
+        with self._lock, _room.changed:
             idle = [path for path, slot in self._slots.items() if not slot.users][:most]
-            self._leaving += len(idle)
+            _room.leaving += len(idle)
             return [self._slots.pop(path) for path in idle]
-
-    def close_all(self, given_up: list[_Slot]) -> None:
-        """Close what this table gave up."""
-        for slot in given_up:
-            _close(slot)
-            with self._room:
-                self._leaving -= 1
-                self._gone += 1
-                self._room.notify_all()
 
     def _give_back(self, slot: _Slot) -> None:
         with self._lock:

@@ -177,6 +177,19 @@ def test_idle_files_make_room_where_the_process_has_no_descriptor_left() -> None
     assert volume.open_now == 0
 
 
+def test_idle_files_of_another_table_make_room_where_the_own_one_has_none() -> None:
+    volume, threads = narrow(3, "abcd"), Threads()
+    lake, check = OpenFiles(volume), OpenFiles(volume)
+    for name in "abc":
+        assert lake.read(name, lambda file: file.read_at(0, 1)) == name.encode()
+    with check.use("d") as file:
+        assert file.read_at(0, 1) == b"d"
+    assert threads.left() == []
+    assert (lake.count, volume.open_now) == (0, 1)
+    lake.close()
+    check.close()
+
+
 def test_what_is_being_closed_makes_room_for_who_waits() -> None:
     volume, threads = narrow(2, "abc"), Threads()
     files = OpenFiles(volume, limit=1)
