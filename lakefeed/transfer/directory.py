@@ -132,7 +132,7 @@ class DirectoryTarget:
         if not fresh:
             return
         with self._failing(""):
-            self._enter("")
+            # No directory is left for this: one that is entered anew is listed anew.
             _sync_all(self._open[0][1])
         for directory, last, time_ns in fresh:
             # What somebody else took away meanwhile needs no time.

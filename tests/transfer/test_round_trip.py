@@ -13,7 +13,7 @@ from lakefeed import Lake
 from lakefeed.errors import Conflict, Invalid, NotFound
 from lakefeed.format.rows import Codec, Kind
 from lakefeed.lake.check import check
-from lakefeed.transfer import importing
+from lakefeed.transfer import directory, importing
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import ExportOptions, export
 from lakefeed.transfer.importing import ImportOptions, Progress, import_tree
@@ -238,6 +238,20 @@ def test_the_prefix_of_an_export_is_no_glob(lake: Lake, tmp_path: Path) -> None:
         writer.put("data1/b.jpg", b"2")
     export(lake.snapshot(), DirectoryTarget(tmp_path / "out"), ExportOptions("data[1]", "*.jpg"))
     assert os.listdir(tmp_path / "out") == ["a.jpg"]
+
+
+def test_an_export_lists_a_big_directory_once(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lake.writer() as writer:
+        for number in range(60):
+            writer.put(f"d/{number:02}", b"%d" % number)
+    monkeypatch.setattr(directory, "_TOGETHER_FILES", 10)
+    synced, listed = Mock(wraps=directory._sync_all), Mock(wraps=os.listdir)
+    monkeypatch.setattr(directory, "_sync_all", synced)
+    monkeypatch.setattr(os, "listdir", listed)
+    export(lake.snapshot(), DirectoryTarget(tmp_path / "out"))
+    assert (synced.call_count > 3, listed.call_count) == (True, 1)
 
 
 @pytest.mark.parametrize("follow", [False, True])
