@@ -77,7 +77,9 @@ class Checkpoints:
         mine = f"{_UNFINISHED}{rank}-"
         for stale in self.directory.glob(f"{mine}*"):
             _discard(stale)
-        with tempfile.TemporaryDirectory(prefix=mine, dir=self.directory) as scratch:
+        with tempfile.TemporaryDirectory(
+            prefix=mine, dir=self.directory, ignore_cleanup_errors=True
+        ) as scratch:
             written = Path(scratch) / f"model{_WEIGHTS}"
             write(written)
             if rank == 0:
@@ -136,8 +138,8 @@ class Checkpoints:
 
 
 def _discard(directory: Path) -> None:
-    """Remove what a crash left half-way. Whatever stays (an answer was lost, or somebody has it
-    open) takes nothing but room until the next save."""
+    """Remove what was left half-way, or leave it to the next save: training does not end for it.
+    NFS keeps what another process has open."""
     shutil.rmtree(directory, ignore_errors=True)
 
 

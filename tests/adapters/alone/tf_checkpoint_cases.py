@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import os
@@ -182,26 +183,23 @@ def test_answers_that_are_lost_do_not_end_a_training(
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_the_rest_of_a_crash_that_cannot_be_removed_ends_no_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_be_removed_does_not_end_a_training(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for rank in (0, 3):
         (tmp_path / f"unfinished-{rank}-killed").mkdir()
-        (tmp_path / f"unfinished-{rank}-killed" / "model.weights.h5").touch()
-    unlink = os.unlink
 
-    def unlink_twice(path: Any, **options: Any) -> None:
-        unlink(path, **options)
-        unlink(path, **options)
+    def rmdir(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOTEMPTY, "another client has a file of it open")
 
-    kept = checkpoints.Checkpoints(tmp_path, keep=2)
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "unlink", unlink_twice)
-        kept.save(Path.touch, {"step": 1, "epoch": 0, "feed": {}}, rank=0)
-        kept.tidy(world_size=1)
-    kept.save(Path.touch, {"step": 2, "epoch": 0, "feed": {}}, rank=0)
-    kept.tidy(world_size=1)
-    assert len(list(tmp_path.iterdir())) == 4
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "rmdir", rmdir)
+        fit(lake, tmp_path)
+    assert len(list(tmp_path.glob("unfinished-*"))) > 2
+    again = lakefeed.tf.FeedCheckpoint(tmp_path)
+    assert (again.step, again.epoch) == (2 * STEPS, 2)
+    fit(lake, tmp_path, epochs=3)
+    assert [*tmp_path.glob("unfinished-*")] == []
 
 
 def test_files_of_others_in_the_directory_are_left_alone(lake: Path, tmp_path: Path) -> None:
