@@ -73,7 +73,8 @@ def repair(
     request: which of two overlapping writers came first may then be a guess (docs/SERVICE.md).
     Damaged payloads cannot be mended: see scrub. Findings that are beyond repair, such as a missing
     pack, are exit code 5, as with fsck. With --log the lake goes on without packs that are missing:
-    copy them back first if you can, for their files are gone then, and so are older snapshots.
+    copy them back first if you can, for their files are gone then, what they had deleted or
+    replaced is back where its pack is there, and older snapshots are given up.
 
     JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, gone, quarantine), head
     (number, quarantine), checkpoints (damaged, quarantine), index (needed, done, snapshot, rows,
@@ -224,8 +225,10 @@ def _print(facts: dict[str, Any], damage: _Damage) -> None:
         print_line(f"{human_count(damage.lasting)} findings are beyond repair: restore what is "
                    "missing or damaged, or delete what names it")  # fmt: skip
         if damage.lost:
-            print_line("without a copy of a lost pack: repair --log goes on without its files, "
-                       "while nobody uses the lake")  # fmt: skip
+            print_line(
+                "without a copy of a lost pack: repair --log goes on without it, while nobody uses "
+                "the lake; what it had deleted or replaced comes back"
+            )
     elif not (log["needed"] or head["number"] is not None or damage.checkpoints
               or index["needed"]):  # fmt: skip
         print_line("nothing to repair")
