@@ -139,6 +139,25 @@ def test_a_copy_with_more_commits_of_its_own_than_came_meanwhile_is_whole(tmp_pa
         assert "own" not in [row.path for row in copy.snapshot().ls("")]
 
 
+def test_a_copy_that_is_pruned_forgets_what_the_lake_has_given_up(tmp_path: Path) -> None:
+    busy, copies = Busy(tmp_path / "lake"), tmp_path / "copies"
+    with busy.lake:
+        for _ in range(3):
+            busy.work()
+            back_up(tmp_path / "lake", copies, lambda: None)
+            a_night_passes(copies, LOG)
+        collect(busy.lake, Retention(0.0, 0.0), orphans=True)
+        back_up(tmp_path / "lake", copies, lambda: None)
+    packs = {file.name for file in tmp_path.glob("lake/packs/*/*.pack")}
+    assert packs < {file.name for file in copies.glob("main/packs/*/*.pack")}
+    (prune,) = re.findall(r"Prune the\ncopy [^`]*`lakefeed (gc .*?)`", PAGE.read_text("utf-8"))
+    words = prune.replace("/lakes/main", str(copies / "main")).split()
+    command = [sys.executable, "-m", "lakefeed", *words, "--keep", "0s", "--grace", "0s"]
+    subprocess.run(command, check=True)
+    assert packs == {file.name for file in copies.glob("main/packs/*/*.pack")}
+    assert findings(copies / "main") == []
+
+
 def test_what_was_copied_back_is_the_lake_and_can_be_written(tmp_path: Path) -> None:
     busy, copies = Busy(tmp_path / "lake"), tmp_path / "copies"
     with busy.lake:
