@@ -160,8 +160,10 @@ def _take(lake: Lake, options: InboxOptions, quiet: bool) -> dict[str, Any]:
         while await inbox.run(everything=True):
             guard.check()
 
+    # What is kept there was taken in before, most of it; nobody has counted what is new.
+    total = None if options.keep else before["files"]
     try:
-        with metering("taking in", total_files=before["files"], quiet=quiet) as meter:
+        with metering("taking in", total_files=total, quiet=quiet) as meter:
             asyncio.run(drain())
     finally:
         inbox.close()

@@ -199,8 +199,17 @@ def test_who_waits_sees_what_was_looked_at_and_taken_in(
     monkeypatch.setattr("lakefeed.cli.inbox.metering", metering)
     run("inbox", lake, box, "--inbox-quiet", "0s")
     run("inbox", lake, box, "--inbox-quiet", "0s", "--dry-run", "--quiet")
+    drop(box, "4", b"12")
+    run("inbox", lake, box, "--inbox-quiet", "0s", "--keep-inbox")
+    drop(box, "5", b"123")
+    run("inbox", lake, box, "--inbox-quiet", "0s", "--keep-inbox")
     assert [(*how, meter.files, meter.bytes) for *how, meter in shown] == [
         ("looking", None, False, 3, 6),
         ("taking in", 3, False, 3, 6),
         ("looking", None, True, 0, 0),
+        ("looking", None, False, 1, 2),
+        ("taking in", None, False, 1, 2),
+        # The one that stayed is seen again, and was taken in before.
+        ("looking", None, False, 2, 5),
+        ("taking in", None, False, 1, 3),
     ]
