@@ -61,6 +61,7 @@ class Tuner:
         self._count = count
         self._mixed = mixed  # samples in a window that the order is mixed in; 0: no such windows
         self._samples = 1
+        self._most = 1  # samples of as many batches as a window may have
         self._sample_bytes = 0.0
         self._window_needs = 0
         self._slow = self._dear = False
@@ -115,7 +116,8 @@ class Tuner:
         """Return how many samples to draft."""
         if not self._sample_bytes:
             return 1
-        return max(1, min(self._samples, int(self.window_bytes / self._sample_bytes)))
+        most = min(self._samples, self._most)
+        return max(1, min(most, int(self.window_bytes / self._sample_bytes)))
 
     def sized(self, means: Means, draft: Draft, pace: Pace) -> tuple[Window, Draft]:
         """Return a window that fits into the budget beside another one, or holds one batch.
@@ -164,12 +166,17 @@ class Tuner:
         """Tell whether another window of this size would fit beside it."""
         half = self._limits.bytes_max // 2
         batches = len(window.batch_bytes)
-        return window.needed_bytes <= half and batches <= max(1, self._limits.depth // 2)
+        return window.needed_bytes <= half and batches <= self._batches_max
+
+    @property
+    def _batches_max(self) -> int:
+        return max(1, self._limits.depth // 2)
 
     def planned(self, window: Window) -> None:
         """Let windows grow."""
         samples = len(window.rows)
         self._sample_bytes = max(1.0, sum(window.held_bytes) / max(1, samples))
+        self._most = self._batches_max * -(-samples // len(window.batch_bytes))
         growth = _SHARED_GROWTH if self._dear and self._share else _GROWTH
         self._samples = max(self._samples, samples) * growth
         self._window_needs = max(self._window_needs, window.needed_bytes)

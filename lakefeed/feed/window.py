@@ -42,6 +42,9 @@ from lakefeed.volume.lists import QUEUES
 _OPENING_SECONDS = 0.01
 # Enough to tell whether nearly all of a window is in memory.
 _SAMPLED_READS = 16
+# So many packs are lent at once for reads that go to the kernel together: what is lent cannot be
+# given up where the process has few descriptors.
+_LENT_PACKS = 16
 # What a batch takes beside its samples' bytes: its objects, and the page that its buffer ends in.
 # Without it, batches of a few hundred bytes would be read ahead by the ten thousand.
 _BATCH_BYTES = 4 << 10
@@ -213,15 +216,24 @@ class Window:
 
         Whatever is in the way, the reads of each pack by themselves will meet and tell.
         """
+        ranges = list(self.reads.by_pack(start, end))
+        for at in range(0, len(ranges) if len(ranges) > 1 else 0, _LENT_PACKS):
+            lent = ranges[at : at + _LENT_PACKS]
+            done = self._read_lent(lent, seconds)
+            if done < lent[-1][1]:
+                return done
+        return end if len(ranges) > 1 else start
+
+    def _read_lent(self, ranges: list[tuple[int, int]], seconds: list[float]) -> int:
         snapshot, reads = self.means.snapshot, self._places.read_list
-        packs = [(self._pack_of(first), first, last)
-                 for first, last in self.reads.by_pack(start, end)]  # fmt: skip
-        if len(packs) < 2 or not all(snapshot.has_open(pack) for pack, _, _ in packs):
+        start, end = ranges[0][0], ranges[-1][1]
+        packs = [self._pack_of(first) for first, _ in ranges]
+        if not all(map(snapshot.has_open, packs)):
             return start
         began = time.perf_counter()
         try:
             with ExitStack() as lent:
-                for pack, first, last in packs:
+                for pack, (first, last) in zip(packs, ranges, strict=True):
                     descriptor = lent.enter_context(snapshot.use_pack(pack)).descriptor
                     if descriptor is None:
                         return start

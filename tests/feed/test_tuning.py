@@ -13,21 +13,36 @@ from lakefeed.feed.stats import Recorder
 from lakefeed.feed.tuning import Tuner
 
 GIB = 1 << 30
+BATCH = 4
 
 
-def grown(sample_bytes: int, count: int = 10**9, mixed: int = 0, memory_bytes: int = GIB) -> Tuner:
+def grown(
+    sample_bytes: int,
+    count: int = 10**9,
+    mixed: int = 0,
+    memory_bytes: int = GIB,
+    depth: int = 10**9,
+) -> Tuner:
     """A tuner whose windows had all the time to grow, on a volume that does not make wait."""
-    tuner = Tuner(Limits(100_000, memory_bytes), Recorder(None), count, mixed)
+    tuner = Tuner(Limits(depth, memory_bytes), Recorder(None), count, mixed)
     for _ in range(40):
-        samples = tuner.samples()
+        batches = -(-tuner.samples() // BATCH)
+        samples = batches * BATCH
         held: Any = SimpleNamespace(rows=range(samples), held_bytes=[sample_bytes * samples],
-                                    needed_bytes=sample_bytes * samples)  # fmt: skip
+                                    needed_bytes=sample_bytes * samples,
+                                    batch_bytes=[sample_bytes * BATCH] * batches)  # fmt: skip
         tuner.planned(held)
     return tuner
 
 
 def test_the_first_window_is_one_batch() -> None:
     assert Tuner(Limits(100, GIB), Recorder(None), 10**6).samples() == 1
+
+
+@pytest.mark.parametrize(("depth", "samples"), [(1, 1), (2, 1), (8, 4)])
+def test_no_more_batches_are_planned_than_a_window_may_have(depth: int, samples: int) -> None:
+    """What is more would be planned for nothing, again and again."""
+    assert grown(4096, depth=depth).samples() == samples * BATCH
 
 
 @pytest.mark.parametrize("sample_bytes", [4096, 110_000, 3_000_000])
