@@ -205,7 +205,7 @@ def repair(here: World, actor: str) -> None:
     numbers = here.dice(actor)
     with here.open(actor) as lake:
         for _ in range(2):
-            found = _look(here.volumes[actor], silent)
+            found = _look(here.volumes[actor], silent, without_lost=False)
             assert (found.log, found.head, found.index, found.checkpoints) == (
                 False, None, False, (),
             ), found  # fmt: skip
