@@ -212,17 +212,17 @@ class Window:
         return True
 
     def _read_together(self, start: int, end: int, seconds: list[float]) -> int:
-        """Do reads of several packs with as few calls as if it were one; return how far that went.
-
-        Whatever is in the way, the reads of each pack by themselves will meet and tell.
-        """
+        """Do reads of several packs with few calls; return how far that went. Whatever is in the
+        way, the reads of each pack by themselves will meet and tell."""
         ranges = list(self.reads.by_pack(start, end))
-        for at in range(0, len(ranges) if len(ranges) > 1 else 0, _LENT_PACKS):
+        if len(ranges) < 2:
+            return start
+        for at in range(0, len(ranges), _LENT_PACKS):
             lent = ranges[at : at + _LENT_PACKS]
-            done = self._read_lent(lent, seconds)
-            if done < lent[-1][1]:
-                return done
-        return end if len(ranges) > 1 else start
+            start = self._read_lent(lent, seconds)
+            if start < lent[-1][1]:
+                break
+        return start
 
     def _read_lent(self, ranges: list[tuple[int, int]], seconds: list[float]) -> int:
         snapshot, reads = self.means.snapshot, self._places.read_list
