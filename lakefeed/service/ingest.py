@@ -12,8 +12,9 @@
 4. The files are removed as far as they are still what was committed; the record goes last, once
    that is durable. It stays where one of them cannot be removed, so that none is ever taken again.
 
-`recover` finishes what anybody left at any of these steps. A commit that is found in the log, not
-made, is synced before its files are removed. Keeps I2 and I4. Blocking.
+`recover` finishes what anybody left at any of these steps. Of a batch that is not in the log it
+keeps the record until a commit of its own has shut the batch out (3.). A commit that is found in
+the log, not made, is synced before its files are removed. Keeps I2 and I4. Blocking.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ from lakefeed.service.threads import Guard, Stopped
 from lakefeed.service.waiting import Bad, Candidate, Left
 
 OPERATION = "inbox"
+# A record of a batch that is not in the log moves on when that has grown by so many commits.
+_FAR = 1000
 _logger = logging.getLogger(__name__)
 
 
@@ -85,7 +88,8 @@ class Ingest:
         self._above = f"{options.prefix}/" if options.prefix else ""
         # Up to here every commit of this inbox is known.
         self._seen = 0
-        self._doubtful: dict[str, Record] = {}
+        # Batches that were not in the log, and the snapshot up to which it was looked for them.
+        self._doubtful: dict[str, int] = {}
         # Batches that were found in the log, and whose records may stay for long.
         self._committed: set[str] = set()
         # Files taken in while the inbox was kept, which it is no longer, and still there.
@@ -97,28 +101,25 @@ class Ingest:
         """Finish what was begun and not ended, by whomever.
 
         Return the files that are committed and cannot be removed: they must not be taken again.
+        What is not in the log may be there yet, by a replica that is slow: its record stays until a
+        commit of this one has made that impossible (`_forget_doubtful`).
         """
         head = self._lake.log.head()
         records = {record.batch: record for record in self._records.pending()}
-        # A batch given up for lost may have been committed after all by a replica that was slow.
-        records = {**self._doubtful, **records}
-        unknown = (record.base for batch, record in records.items() if batch not in self._committed)
-        oldest = min(unknown, default=head.number)
-        found = self._batches(oldest, head.number)
-        if found & ({*records} - self._committed):
+        unknown = {*records} - self._committed
+        looked = (max(records[batch].base, self._doubtful.get(batch, 0)) for batch in unknown)
+        found = self._batches(min(looked, default=head.number), head.number)
+        if found & unknown:
             self._make_durable()
         self._committed = {*records} & (self._committed | found)
+        self._doubtful = dict.fromkeys({*records} - self._committed, head.number)
         stuck: list[Candidate] = []
         for batch, record in records.items():
             if batch in self._committed:
-                if batch in self._doubtful:
-                    # Its note was dropped; what cannot be removed has to be known for longer.
-                    self._records.begin(record)
-                    del self._doubtful[batch]
                 stuck += self._settle(record)
-            else:
-                # What comes up to here was looked at; the next look may begin after it.
-                self._doubtful[batch] = replace(record, base=head.number)
+            elif head.number - record.base > _FAR:
+                # Nobody looks through all that again.
+                self._records.begin(replace(record, base=head.number))
                 self._records.forget(record)
         self._seen = head.number
         formerly = () if self._options.keep else self._records.taken()
@@ -197,9 +198,17 @@ class Ingest:
             if not error.retryable and not self._is_made(outcome.record):
                 self._drop(packs, outcome.record)
             raise
-        # What was given up for lost before can be committed no more: it would be refused now.
-        self._doubtful.clear()
+        self._forget_doubtful()
         return outcome
+
+    def _forget_doubtful(self) -> None:
+        """Drop the records of batches that were not in the log before a commit of this inbox: now
+        they would be refused."""
+        if self._doubtful:
+            for record in self._records.pending():
+                if record.batch in self._doubtful:
+                    self._records.forget(record)
+            self._doubtful.clear()
 
     def _is_made(self, record: Record) -> bool:
         return record.batch in self._batches(record.base, self._lake.log.head().number)

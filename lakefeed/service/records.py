@@ -10,11 +10,11 @@ Below the inbox lies `.lakefeed/`:
     now.<id>, id.<id>, *.tmp   there for a moment only; `tidy` removes what a crash left of them
 
 A record is written and synced before its commit, and goes once it is durable that its files went.
-Whatever dies in between, the next one reads the record, asks the log, and finishes the removal or
-forgets the record. Records are envelopes, so a torn one is noticed; the commit cannot have been
-made then. A lake goes by its own records: several may keep from one inbox, and one made anew gets
-all of it. Records of earlier versions name none and count for each. Blocking, used by one thread at
-a time.
+Whatever dies in between, the next one reads the record, asks the log, and finishes the removal; or
+it forgets the record, once a commit of its own keeps that one from being made. Records are
+envelopes, so a torn one is noticed; the commit cannot have been made then. A lake goes by its own
+records: several may keep from one inbox, and one made anew gets all of it. Records of earlier
+versions name none and count for each. Blocking, used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Records:
             with self._home() as home:
                 os.replace(*names, src_dir_fd=home, dst_dir_fd=home)
         except FileNotFoundError:
-            # Never begun, as the lake had all of it; or given up for lost by another replica.
+            # Never begun, as the lake had all of it; or moved on by another replica.
             self._note(ours, "taken")
 
     def pending(self) -> list[Record]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tests.service.tools import (
     Service,
     drop,
     dying,
+    race,
     run_once,
     service,
     waiting,
@@ -197,18 +197,6 @@ def test_a_reply_lost_by_the_volume_is_looked_up_later(
         assert waiting(made.root) == []
 
 
-def race(made: Service, monkeypatch: pytest.MonkeyPatch, between: Callable[[], None]) -> None:
-    """Let another replica act between this one's packs and its commit."""
-    write = Ingest._write
-
-    def then_the_other(self: Ingest, *args: Any) -> None:
-        monkeypatch.setattr(Ingest, "_write", write)
-        write(self, *args)
-        between()
-
-    monkeypatch.setattr(Ingest, "_write", then_the_other)
-
-
 def test_of_two_replicas_with_the_same_files_one_commits_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,68 +247,6 @@ def test_a_slow_replica_does_not_put_old_bytes_over_newer_ones(
         with pytest.raises(Conflict):
             run_once(slow)
         assert made.files() == {"a": b"newer"}
-
-
-def test_a_batch_given_up_for_lost_that_was_committed_after_all_is_not_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other replica drops our record, we commit, a user deletes; then the other one goes on."""
-    with service(tmp_path) as made:
-        drop(made.root, "a", b"1")
-        other = made.inbox()
-
-        def look() -> None:
-            other._open()
-
-        race(made, monkeypatch, look)
-        dying(monkeypatch, Ingest, "_publish", after=True)
-        with pytest.raises(Died):
-            made.take()
-        assert made.commits() == 1
-        with made.lake.writer() as writer:
-            writer.delete("a")
-        with pytest.raises(Conflict):
-            run_once(other)
-        assert waiting(made.root) == []
-        assert made.files() == {}
-        assert made.commits() == 1
-
-
-def test_a_batch_given_up_for_lost_whose_files_are_stuck_is_known_for_as_long_as_they_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refusing(root_fd: int, fd: int, file: Candidate, *claim: Any) -> None:
-        if file.path == "a":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        remove(root_fd, fd, file, *claim)
-
-    remove = taking._remove
-    with service(tmp_path) as made:
-        drop(made.root, "a", b"1")
-        other = made.inbox()
-        publish = Ingest._publish
-
-        def given_up(self: Ingest, *args: Any) -> None:
-            other._open()
-            publish(self, *args)
-            raise Died
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Ingest, "_publish", given_up)
-            with pytest.raises(Died):
-                made.take()
-        monkeypatch.setattr(taking, "_remove", refusing)
-        other._open()  # it was committed after all
-        drop(made.root, "b", b"2")
-        assert run_once(other) == 1
-        with made.lake.writer() as writer:
-            writer.delete("a")
-        later = made.inbox()
-        later._ingest = other._ingest
-        for box in (later, made.inbox()):
-            assert run_once(box) == 0
-        assert waiting(made.root) == ["a"]
-        assert made.files() == {"b": b"2"}
 
 
 def test_a_record_holds_whatever_a_file_server_says_of_a_file(tmp_path: Path) -> None:

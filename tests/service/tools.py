@@ -14,7 +14,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.service.inbox import Inbox
-from lakefeed.service.ingest import Outcome
+from lakefeed.service.ingest import Ingest, Outcome
 from lakefeed.service.options import InboxOptions
 from lakefeed.service.threads import Guard
 
@@ -117,3 +117,15 @@ def dying(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *, after: bool
         raise Died
 
     monkeypatch.setattr(owner, name, die)
+
+
+def race(made: Service, monkeypatch: pytest.MonkeyPatch, between: Callable[[], None]) -> None:
+    """Let another replica act between this one's packs and its commit."""
+    write = Ingest._write
+
+    def then_the_other(self: Ingest, *args: Any) -> None:
+        monkeypatch.setattr(Ingest, "_write", write)
+        write(self, *args)
+        between()
+
+    monkeypatch.setattr(Ingest, "_write", then_the_other)
