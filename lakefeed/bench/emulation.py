@@ -65,32 +65,35 @@ class Pace:
     """Makes callers wait as the model says; `shared` holds when the server is free again.
 
     Its two numbers (calls, bytes) are guarded by the array's own lock, which is never held while
-    waiting.
+    waiting. What happens for each call is little: it takes the processor from whom it measures.
     """
 
     def __init__(self, delays: Delays, shared: Any) -> None:
         self.delays = delays
         self._shared = shared
-        self._never = threading.Event()
+        self._never = threading.Lock()  # cheaper to wait for than an event, and never free
+        self._never.acquire()
 
     def call(self, transferred_bytes: int = 0) -> None:
         """Wait for one call that moves so many bytes."""
-        self._never.wait(self._due(transferred_bytes) - time.monotonic())
+        self._never.acquire(timeout=max(0.0, self._due(transferred_bytes) - time.monotonic()))
 
     def _due(self, transferred_bytes: int) -> float:
         delays = self.delays
         calls = max(1, math.ceil(transferred_bytes / delays.call_bytes_max))
+        if not delays.calls_per_second and not delays.bytes_per_second:
+            return time.monotonic() + delays.call_seconds
+        free = self._shared.get_obj()  # each look at the array itself would take its lock again
         with self._shared.get_lock():
             now = time.monotonic()
             answered = now + delays.call_seconds
             if delays.calls_per_second:
-                begun = max(now, self._shared[0])
-                self._shared[0] = begun + calls / delays.calls_per_second
+                begun = max(now, free[0])
+                free[0] = begun + calls / delays.calls_per_second
                 answered = begun + delays.call_seconds
             if delays.bytes_per_second and transferred_bytes:
-                begun = max(now, self._shared[1])
-                self._shared[1] = begun + transferred_bytes / delays.bytes_per_second
-                answered = max(answered, float(self._shared[1]))
+                free[1] = max(now, free[1]) + transferred_bytes / delays.bytes_per_second
+                answered = max(answered, float(free[1]))
         return answered
 
 

@@ -25,10 +25,11 @@ _SLOW_AHEAD_WINDOWS = 4
 # Where reads are slow, neighbours that can share one are worth a quarter of the budget: small ones
 # always, big ones where the whole of a window that the order is mixed in (`order`) fits into it.
 # Else big samples have a read of their own anyway, and a window hands out nothing before all of it
-# is there: then windows are about one batch, and many of them are under way.
+# is there: then windows are small, a few batches, so that planning them takes nobody's turn for
+# long, and many of them are under way.
 _SMALL_BYTES = 32 << 10
 _SHARED_SHARE = 4
-_BIG_WINDOW_BYTES = 4 << 20
+_BIG_WINDOW_BYTES = 16 << 20
 _SLOW_AHEAD_SHARE = 4
 # How many times as big the next window is until they are big enough. Where neighbours share reads,
 # a window of many times the samples takes hardly more reads.
