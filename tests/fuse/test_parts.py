@@ -279,10 +279,13 @@ def test_an_evicted_block_is_not_written_over_while_somebody_needs_it(snapshot: 
 
 
 def test_surroundings_are_fetched_once_and_not_beyond_the_payloads() -> None:
-    around = Surroundings()
+    now = 0.0
+    around = Surroundings(lambda: now)
     end = 2 * STEP_BYTES + 100
     assert around.claim("p", STEP_BYTES + 5, 10, end) == (STEP_BYTES, 2 * STEP_BYTES)
     assert around.claim("p", STEP_BYTES + 900, 10, end) == (0, 0)
+    now += 60  # whoever waits there now does so because the pages went
+    assert around.claim("p", STEP_BYTES + 900, 10, end) == (STEP_BYTES, 2 * STEP_BYTES)
     assert around.claim("p", 2 * STEP_BYTES - 5, 10, end) == (2 * STEP_BYTES, end)
     assert around.claim("q", 7 * STEP_BYTES, STEP_BYTES, 99 * STEP_BYTES) == (
         4 * STEP_BYTES,

@@ -15,7 +15,9 @@ worth; when `CREDIT_BYTES` have been fetched for nothing, reads fetch what they 
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from lakefeed.volume.base import ReadableFile
 
@@ -29,7 +31,9 @@ WAITED_SECONDS = 40e-6
 CREDIT_BYTES = 256 << 20
 # 100 us to a millisecond of a disk or a filer that gives a gigabyte a second.
 EARNED_BYTES = 128 << 10
-# Surroundings asked for lately: their bytes may still be on the way.
+# Surroundings asked for in the last second: their bytes may still be on the way. Later they are
+# gone again, if a read has to wait.
+_RECENT_SECONDS = 1.0
 _RECENT_MAX = 64
 
 
@@ -42,9 +46,10 @@ def advise(file: ReadableFile, start: int, end: int) -> None:
 class Surroundings:
     """Decides whether the surroundings of a small read are fetched."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.credit_bytes = CREDIT_BYTES
-        self._recent: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._clock = clock
+        self._recent: OrderedDict[tuple[str, int], float] = OrderedDict()  # until when it counts
 
     def found(self) -> None:
         """Take notice of a read that did not have to wait."""
@@ -57,16 +62,18 @@ class Surroundings:
         """
         reach = STEP_BYTES if length < SMALL_BYTES else STEPS * STEP_BYTES
         last = (offset + max(length, 1) - 1) // reach
+        now = self._clock()
         starts = [
             start
             for start in range(offset // reach * reach, last * reach + 1, reach)
-            if (pack, start) not in self._recent
+            if now >= self._recent.get((pack, start), now)
         ]
         if not starts or len(starts) * reach > self.credit_bytes:
             self.credit_bytes = min(self.credit_bytes + length, CREDIT_BYTES)
             return 0, 0
         for start in starts:
-            self._recent[pack, start] = None
+            self._recent[pack, start] = now + _RECENT_SECONDS
+            self._recent.move_to_end((pack, start))
             self.credit_bytes -= reach
         while len(self._recent) > _RECENT_MAX:
             self._recent.popitem(last=False)
