@@ -1,7 +1,7 @@
-"""The root of the command tree: global options, and the modules that bring the commands.
+"""The root of the command tree: global options, and how the process is set up for any command.
 
-Each module in MODULES brings a `commands` Typer (see `common`). Starting must stay quick, so these
-modules import nothing heavy at their top.
+The commands are in the modules that `contents` names. Starting must stay quick: only the module of
+the command that runs is imported, and it imports nothing heavy at its top.
 """
 
 from __future__ import annotations
@@ -14,65 +14,13 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
+from typer._completion_classes import completion_init
 
 import lakefeed
 from lakefeed import __version__
-from lakefeed.cli import (
-    bench,
-    bench_volume,
-    common,
-    compactd,
-    compaction,
-    completion,
-    contents,
-    demo,
-    doctor,
-    federating,
-    housekeeping,
-    inbox,
-    looking,
-    mount,
-    putting,
-    reading,
-    repair,
-    scrub,
-    searching,
-    snapshots,
-    sql,
-    stopping,
-    top,
-    transfer,
-    warming,
-    writing,
-)
+from lakefeed.cli import common, contents, stopping
+from lakefeed.cli.sparing import spare_pydantic
 from lakefeed.cli.units import duration_option
-
-# One line for each module of commands.
-MODULES = (
-    snapshots,
-    looking,
-    searching,
-    sql,
-    reading,
-    putting,
-    writing,
-    transfer,
-    housekeeping,
-    compaction,
-    federating,
-    compactd,
-    inbox,
-    scrub,
-    repair,
-    top,
-    mount,
-    warming,
-    demo,
-    bench,
-    bench_volume,
-    doctor,
-    completion,
-)
 
 # No markup: help is plain text, quick to print, the same on a terminal and in docs/CLI.md.
 app = typer.Typer(
@@ -86,8 +34,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 some files failed or a bug, 2 usage, 3 not found, 4 conflict, "
     "5 corrupt, 6 volume failed, 130 interrupted.",
 )
-for module in MODULES:
-    app.add_typer(module.commands)
+# Without this Typer answers no shell, because the application leaves out its own two options.
+completion_init()
+spare_pydantic()
 
 
 def _print_version(wanted: bool) -> None:

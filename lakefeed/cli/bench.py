@@ -26,7 +26,7 @@ from lakefeed.errors import EXIT_BUG, EXIT_NOT_FOUND, Invalid
 if TYPE_CHECKING:
     from lakefeed.bench.training import TrainOptions
 
-commands = typer.Typer()
+# `cli.bench_volume` adds its own and brings all of them.
 bench = benching.bench
 
 _EMULATED_ONLY = (
@@ -239,7 +239,3 @@ def compare(
 
     facts = stored.compare([(path.stem, stored.read(path)) for path in reports])
     benching.finish(facts, report, as_json)
-
-
-# Last, so that every command above is there.
-commands.add_typer(bench, name="bench")

@@ -8,7 +8,7 @@ import typer
 
 from lakefeed.cli import bench_options as options
 from lakefeed.cli import benching
-from lakefeed.cli.benching import bench
+from lakefeed.cli.bench import bench
 from lakefeed.cli.common import (
     AtOption,
     JsonOption,
@@ -22,8 +22,9 @@ from lakefeed.cli.output import stages
 from lakefeed.cli.units import duration_option, size_option
 from lakefeed.errors import EXIT_NOT_FOUND
 
-# These are commands of `bench`, which `cli.bench` adds to the root.
+# `bench` and all of its commands, those of `cli.bench` first.
 commands = typer.Typer()
+commands.add_typer(bench, name="bench")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

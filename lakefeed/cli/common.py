@@ -1,6 +1,6 @@
 """The frame of the command line: how commands plug in, how they fail, what they share.
 
-A module of commands has one public name that `app.py` collects, and nothing heavy at its top
+A module of commands has one public name that `contents.py` asks for, and nothing heavy at its top
 (pyarrow, rich and the lake itself are imported inside the functions that need them):
 
     commands = typer.Typer()
@@ -17,7 +17,7 @@ A module of commands has one public name that `app.py` collects, and nothing hea
 
 The first sentence of a docstring is the help, the `\\b` block its example, `exit_codes` the epilog;
 "JSON keys:" names what `--json` prints, so that people can rely on it.
-Add the module to `MODULES` in `app.py`, run `make docs`, and the command is there.
+Add command and module to `SECTIONS` in `contents.py`, run `make docs`, and the command is there.
 
 A command parses, calls and prints. It raises LakefeedError and leaves the reporting to `Wall`,
 which turns every failure into one line on stderr and the exit code of its kind. Work where some

@@ -10,16 +10,12 @@ from enum import Enum
 from typing import Annotated
 
 import typer
-from typer._completion_classes import completion_init
 from typer._completion_shared import get_completion_script
 
 from lakefeed.cli.common import exit_codes
 from lakefeed.cli.output import print_line
 
 commands = typer.Typer()
-
-# Without this Typer answers no shell, because the application leaves out its own two options.
-completion_init()
 
 
 class Shell(str, Enum):

@@ -1,11 +1,17 @@
-"""What no command needs, and does not load for that reason: pandas.
+"""What few commands need, and is not loaded for that reason: pandas, pydantic.
 
-pyarrow loads it of its own accord; a command asks it not to before it opens a lake.
+pyarrow loads pandas of its own accord; a command asks it not to before it opens a lake. Typer loads
+pydantic for the first option or argument that has a value.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import typer.core
 
 
 class _NoPandas:
@@ -30,3 +36,42 @@ def spare_pandas() -> None:
         pa.array([])
     finally:
         sys.meta_path.remove(finder)
+
+
+def spare_pydantic() -> None:
+    """Let Typer load pydantic (0.1 s) only for values that it has to make of words.
+
+    A Typer that knows no pydantic has none of what is looked for here, and stays as it is.
+    """
+    for kind in (typer.core.TyperOption, typer.core.TyperArgument):
+        with suppress(AttributeError):
+            usual: Any = kind.get_runtime_param
+            kind.get_runtime_param = _sparing(usual)  # type: ignore[method-assign]
+
+
+def _sparing(usual: Callable[[Any], Any]) -> Any:
+    sparing = _Coercion(usual)
+    return lambda parameter: sparing
+
+
+class _Coercion:
+    """Typer's way of making a parameter's value, without pydantic where that has nothing to do."""
+
+    def __init__(self, usual: Callable[[Any], Any]) -> None:
+        self._usual = usual
+
+    def coerce(self, value: Any, *, param: Any, ctx: Any) -> Any:
+        """Return the value that the command gets."""
+        wanted = param.type_descriptor.annotation
+        parser = param.type_descriptor.parameter_info.parser
+        if param.nargs != 1 or (param.param_type_name == "option" and param.multiple):
+            if not value or (wanted == list[str] and parser is None):
+                return value or ()
+        elif value is None:
+            return None
+        elif parser is not None:
+            with suppress(ValueError):  # Typer knows how to say it
+                return parser(value)
+        elif isinstance(wanted, type) and isinstance(value, wanted):
+            return value
+        return self._usual(param).coerce(value, param=param, ctx=ctx)
