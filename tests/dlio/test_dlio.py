@@ -14,7 +14,7 @@ from lakefeed.bench import figures
 from lakefeed.lake.lake import Lake
 from tests.dlio import records
 from tests.dlio.environment import ROOT, NotInstallable, environment
-from tests.dlio.runner import THROUGH_A_LAKE, Result, metrics, run
+from tests.dlio.runner import LATER, THROUGH_A_LAKE, Result, metrics, run
 from tests.feed.lakes import QUIET
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("dlio")]
@@ -149,6 +149,22 @@ def test_a_lake_of_another_number_of_samples_is_refused(python: Path, tmp_path: 
         check=False,
     )
     assert "expected 95 (num_files x num_samples_per_file), found 96" in done.stderr
+
+
+LATE = """
+import sys
+from sitecustomize import Later
+assert isinstance(sys.modules["tensorflow"], Later)
+early = sys.modules["xml"] = Later("xml")
+import xml
+assert xml is early and not hasattr(xml, "__wrapped__") and sys.modules["xml"] is early
+from xml.dom import minidom
+assert sys.modules["xml"] is not early and early.dom.minidom is minidom
+"""
+
+
+def test_what_stands_for_a_module_is_that_module_once_it_is_used() -> None:
+    subprocess.run([sys.executable, "-c", LATE], env={"PYTHONPATH": str(LATER)}, check=True)
 
 
 def test_metric_lines_are_parsed_as_dlio_prints_them() -> None:
