@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -293,30 +291,3 @@ def test_the_mask_is_the_published_one() -> None:
     # TFRecord masks a CRC-32C by rotating it right by 15 bits and adding 0xa282ead8.
     assert masked_crc32c(0) == 0xA282EAD8
     assert masked_crc32c(1) == 0xA284EAD8
-
-
-# Apart, because TensorFlow's threads do not survive a fork, and other tests fork.
-READ_RECORDS = """
-import base64, json, sys
-import tensorflow as tf
-spec = {name: tf.io.FixedLenFeature([], tf.string) for name in ("path", "data")}
-for raw in tf.data.TFRecordDataset(sys.argv[1:]):
-    example = tf.io.parse_single_example(raw, spec)
-    data = base64.b64encode(example["data"].numpy()).decode()
-    print(json.dumps([example["path"].numpy().decode(), data]))
-"""
-
-
-@pytest.mark.tf
-@pytest.mark.slow
-def test_tensorflow_reads_every_record(lake: Lake, tree: Path, tmp_path: Path) -> None:
-    import_tree(lake, tree)
-    shards = Shards(str(tmp_path / "out.tfrecord"), shard_bytes=1_000_000)
-    report = export(lake.snapshot(), TfrecordTarget(shards))
-    assert len(report.outputs) > 1
-    command = [sys.executable, "-c", READ_RECORDS, *report.outputs]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-    rows = [json.loads(line) for line in said.splitlines()]
-    found = {path: base64.b64decode(data) for path, data in rows}
-    expected = {name: data for name, (mode, *_, data) in facts(tree).items() if mode[0] == "-"}
-    assert found == expected
