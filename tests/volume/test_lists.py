@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import subprocess
@@ -112,12 +113,29 @@ def test_a_closed_file_among_several_ends_what_is_done(root: Path, bad: int) -> 
 
 
 def test_what_one_call_cannot_do_is_done_by_itself(root: Path, one_by_one: list[int]) -> None:
-    """A read into more buffers than the kernel takes."""
-    memory, reads = listed([(1, [5]), (50, [1] * 3000), (9000, [5])])
+    """A read into more buffers than the kernel takes, also behind reads of others."""
+    memory, reads = listed([(1, [5])] * 3 + [(50, [1] * 3000), (9000, [5])])
     with PosixVolume(root).open("a") as file:
-        file.read_list(reads, 0, 3)
+        file.read_list(reads, 2, 5)
     assert one_by_one == [50]
-    assert memory.tobytes() == DATA[1:6] + DATA[50:3050] + DATA[9000:9005]
+    assert memory.tobytes() == bytes(10) + DATA[1:6] + DATA[50:3050] + DATA[9000:9005]
+
+
+def test_reads_that_come_one_after_the_other_are_waited_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, reads = listed([(7 * number, [50]) for number in range(200)])
+    real, taken = lists._brief_syscall, list[int]()
+
+    def first_three(call: int, queue: object, _least: object, _most: object, *more: object) -> int:
+        taken.append(real(call, queue, ctypes.c_long(3), ctypes.c_long(3), *more))
+        return taken[-1]
+
+    monkeypatch.setattr(lists, "_brief_syscall", first_three)
+    with PosixVolume(root).open("a") as file:
+        file.read_list(reads, 0, 200)
+    assert taken == [3, 3]
+    assert memory.tobytes() == b"".join(DATA[7 * n : 7 * n + 50] for n in range(200))
 
 
 @pytest.mark.parametrize("bad", [0, 1, 200, 299])

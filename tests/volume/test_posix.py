@@ -249,6 +249,37 @@ def test_a_file_whose_lease_is_called_back_is_waited_for(
     assert read_file(PosixVolume(tmp_path), "a") == b"leased"
 
 
+@pytest.mark.parametrize(
+    ("refusals", "calls"),
+    [
+        ([errno.ESTALE], ["d/a", "d", "d/a"]),
+        ([errno.ESTALE, None, errno.ESTALE], ["d/a", "d", "d/a"]),
+        ([errno.EIO], ["d/a"]),
+    ],
+)
+def test_a_name_that_leads_to_a_stale_handle_is_looked_up_once_more(
+    tmp_path: Path, refusals: list[int | None], calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, real, called = PosixVolume(tmp_path), os.open, list[str]()
+    write_file(volume, "d/a", b"1")
+
+    def stale(path: str, flags: int, *more: int) -> int:
+        number = dict(enumerate(refusals)).get(len(called))
+        called.append(os.path.relpath(path, tmp_path))
+        if number:
+            raise OSError(number, os.strerror(number), path)
+        return real(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", stale)
+    if refusals == [errno.ESTALE]:
+        assert read_file(volume, "d/a") == b"1"
+    else:
+        with pytest.raises(VolumeFailed) as failure:
+            volume.open("d/a")
+        assert failure.value.errno == refusals[-1]
+    assert called == calls
+
+
 def test_what_nfs_leaves_of_deleted_files_is_not_listed(tmp_path: Path) -> None:
     volume = PosixVolume(tmp_path)
     write_file(volume, ".nfs0000000123", b"")
@@ -301,6 +332,24 @@ def test_no_call_leaves_a_descriptor_open(tmp_path: Path) -> None:
     with pytest.raises(Conflict):
         volume.create("d/c")
     assert open_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_what_a_server_tells_only_at_the_end_is_heard_once(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, real = PosixVolume(tmp_path).create("a"), os.close
+    file.write([b"1"])
+
+    def late(fd: int) -> None:
+        real(fd)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "close", late)
+    with pytest.raises(VolumeFailed, match=f"close of {tmp_path}/a") as failure:
+        file.close()
+    assert failure.value.errno == number
+    file.close()
 
 
 def test_files_that_are_dropped_are_closed(tmp_path: Path) -> None:
