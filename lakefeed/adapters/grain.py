@@ -23,7 +23,6 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from lakefeed.adapters._places import Place
-from lakefeed.errors import Invalid
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Select, Selection, resolve
 from lakefeed.feed.sources import Source
@@ -107,7 +106,5 @@ class DataSource:
             resources = ExitStack()
             snapshot = resources.enter_context(self._place.opened())
             selection = resolve(snapshot, self._select, self._labelling)
-            if not len(selection):
-                raise Invalid("selection", expected="at least one file")
             opened = self._opened = _Opened(os.getpid(), snapshot, selection, resources)
         return opened

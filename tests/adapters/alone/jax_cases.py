@@ -111,12 +111,14 @@ def test_the_flat_buffer_is_the_feeds_memory(lake: Lake) -> None:
         tree = lakefeed.jax.flat(batch)
         assert tree["data"].unsafe_buffer_pointer() == batch.data.ctypes.data
         content = b"".join(batch.bytes())
-        lengths = list(batch.lengths)
+        assert batch.labels is not None
+        lengths, labels = list(batch.lengths), batch.labels.tolist()
         del batch
         for _ in feed:
             pass
     assert np.asarray(tree["data"]).tobytes() == content
     assert tree["lengths"].tolist() == lengths
+    assert tree["labels"].tolist() == labels
     with Loader(lake, "train", OPTIONS, LoaderOptions(transform=None)) as loader:
         flat = b"".join(np.asarray(batch["data"]).tobytes() for batch in loader)
     assert len(flat) == sum(map(len, FILES.values()))
@@ -181,6 +183,25 @@ def test_leaving_the_loop_and_iterating_again(lake: Lake) -> None:
         second = samples(loader)
         assert list(first) == []
         assert Counter(second) == Counter(FILES.values())
+
+
+def test_a_loop_that_is_left_ends_with_the_loader(lake: Lake) -> None:
+    threads = Threads()
+    with Loader(lake, "train", OPTIONS) as loader:
+        batches = iter(loader)
+        next(batches)
+    assert threads.left() == []
+    assert list(batches) == []
+
+
+def test_a_state_of_another_order_is_refused_at_once(lake: Lake) -> None:
+    with Loader(lake, "train", OPTIONS) as loader:
+        state = loader.state()
+    with (
+        Loader(lake, "train", FeedOptions(12, labels="parent", seed=4)) as loader,
+        pytest.raises(Invalid, match="seed"),
+    ):
+        loader.restore(state)
 
 
 def test_an_iteration_that_is_asked_for_nothing_takes_no_restored_epoch(lake: Lake) -> None:
