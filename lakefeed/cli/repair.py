@@ -131,11 +131,12 @@ def _look(volume: Volume, progress: Progress, *, without_lost: bool) -> _Damage:
         return _Damage(True, head, False, about)
     with Lake.open(volume) as opened:
         findings = check(opened, progress=progress).findings
+        packs = opened.snapshot().state.packs
     checkpoints = tuple(f.subject for f in findings if f.kind == "checkpoint")
     others = [f for f in findings if f.kind not in {"log", "checkpoint"}]
     index = sum(f.kind in _INDEX and "packs/" not in f.subject for f in others)
     missing = {f.subject for f in others if f.kind == "missing"}
-    lost = frozenset(missing & set(map(pack_path, state.packs if state else ())))
+    lost = frozenset(missing & set(map(pack_path, packs)))
     lasting = len(others) - index
     if lost and without_lost:
         return _Damage(True, head, True, findings, lasting=lasting - len(lost))

@@ -116,6 +116,20 @@ def test_a_lake_goes_on_without_a_lost_pack_only_on_request(
     assert run("put", lake, "-", "newer", stdin=b"y").code == 0
 
 
+def test_a_lost_pack_and_a_damaged_newest_commit_are_mended_at_once(run: Run, lake: Path) -> None:
+    with Lake.open(lake) as opened:
+        with opened.writer() as writer:
+            writer.put("lost", b"2")
+        pack = opened.snapshot().stat("lost").pack
+    assert pack is not None
+    (lake / layout.pack_path(pack)).unlink()
+    (lake / layout.commit_path(3)).write_bytes(b"torn")
+    dry = run("repair", lake, "--dry-run")
+    assert (dry.code, "had deleted or replaced comes back" in dry.out) == (5, True)
+    assert run("repair", lake, "--log").code == run("fsck", lake, "--deep").code == 0
+    assert run("cat", lake, "a/b.txt").data == FILES["a/b.txt"]
+
+
 def test_repair_moves_a_damaged_newest_commit_away(run: Run, lake: Path) -> None:
     torn = lake / layout.commit_path(2)
     torn.write_bytes(b"torn")
@@ -151,8 +165,9 @@ def test_repair_writes_a_lost_log_only_on_request(run: Run, lake: Path) -> None:
     refused = run("repair", lake)
     assert refused.code == 5
     assert "repair --log" in refused.err
-    assert "repair --log" in run("repair", lake, "--dry-run").out
-    assert not (lake / "log").exists()
+    for words in (("--dry-run",), ("--log", "--dry-run")):
+        assert "repair --log" in run("repair", lake, *words).out
+        assert not (lake / "log").exists()
     done = run("repair", lake, "--log")
     assert "wrote the log anew: 1 packs in 1 commits" in done.out
     assert run("fsck", lake, "--deep").code == 0
