@@ -175,13 +175,22 @@ def test_repair_writes_a_lost_log_only_on_request(run: Run, lake: Path) -> None:
         assert run("cat", lake, path).data == data
 
 
+def test_what_is_sound_is_left_alone_whatever_may_be_written_anew(run: Run, lake: Path) -> None:
+    before = sorted(path for path in lake.rglob("*") if path.is_file())
+    done = run("repair", lake, "--log")
+    assert (done.code, done.out) == (0, "nothing to repair\n")
+    assert sorted(path for path in lake.rglob("*") if path.is_file()) == before
+    assert "rebuilt the index: " in run("repair", lake, "--index").out
+
+
 def test_a_log_with_a_gap_is_not_repaired_by_accident(run: Run, lake: Path) -> None:
     for number in range(3):
         assert run("put", lake, "-", f"{number}", stdin=b"x").code == 0
     (lake / layout.commit_path(2)).unlink()
     refused = run("repair", lake)
     assert refused.code == 5
-    assert run("repair", lake, "--log").code == 0
+    done = run("repair", lake, "--log")
+    assert (done.code, "rebuilt the index: " in done.out) == (0, True)
     assert run("fsck", lake, "--deep").code == 0
     assert run("cat", lake, "2").data == b"x"
 

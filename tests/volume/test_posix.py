@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -184,6 +185,45 @@ def test_a_kernel_that_moves_little_at_a_time_is_asked_again(
             reader.read_at(90, 11)
 
 
+@pytest.mark.parametrize("lengths", [[10], [4, 6]])
+def test_an_error_behind_a_part_is_one_of_the_volume(
+    lengths: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, real = PosixVolume(tmp_path), (os.pread, os.preadv)
+    write_file(volume, "a", b"0123456789")
+
+    def pread(fd: int, length: int, at: int) -> bytes:
+        return real[0](fd, 3, at) if not at else broken()
+
+    def preadv(fd: int, buffers: list[memoryview], at: int) -> int:
+        return real[1](fd, [buffers[0][:3]], at) if not at else broken()
+
+    def broken() -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(os, "preadv", preadv)
+    with volume.open("a") as file:
+        for read in (
+            lambda: file.read_at(0, 10),
+            lambda: file.read_into(0, [memoryview(bytearray(length)) for length in lengths]),
+        ):
+            with pytest.raises(VolumeFailed, match="read of .*a at ") as failure:
+                read()
+            assert failure.value.errno == errno.EIO
+
+
+def test_a_directory_that_another_makes_at_the_same_time_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    real = os.path.isdir
+    # Nobody had made it when it was looked for.
+    monkeypatch.setattr(os.path, "isdir", lambda path: path != f"{tmp_path}/a" and real(path))
+    PosixVolume(tmp_path).make_directory("a/b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
 def test_the_kernel_is_asked_for_nothing_behind_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +244,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     volume.make_directory("d")
     with pytest.raises(VolumeFailed, match="regular file"):
         volume.open("d")
+    assert open_below(tmp_path) == []
 
 
 @pytest.mark.parametrize("path", ["pipe", "d/pipe"])
