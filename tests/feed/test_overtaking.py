@@ -85,3 +85,31 @@ def test_what_an_overtaking_read_brings_is_verified_itself(
     places.accept(0, memoryview(own))
     found = places.damaged_in(0) if places.by_batch else places.damaged(0, 1)
     assert found == [0]
+
+
+@pytest.mark.parametrize("stretch_bytes", [500, 1500, 1 << 20])
+@pytest.mark.parametrize("victim", range(6))
+def test_damage_is_found_in_its_stretch_and_looked_for_nowhere_else(
+    victim: int, stretch_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assembly, "_WORTH_BYTES", 0)
+    monkeypatch.setattr(assembly, "_STRETCH_BYTES", stretch_bytes)
+    rows, pool = rows_of(PAYLOADS), Pool(1 << 20)
+    places = Places(rows, plan_reads(rows, 0, 1 << 20))
+    places.open(pool, [0, 3, 6])
+    for buffer, data in zip(places.read_list.one(0)[1], PAYLOADS, strict=True):
+        buffer[:] = data
+    looked_at, usual = list[int](), places._suspicious
+
+    def looked(samples: np.ndarray) -> list[int]:
+        looked_at.extend(samples.tolist())
+        return usual(samples)
+
+    monkeypatch.setattr(places, "_suspicious", looked)
+    assert places.damaged_in(0) == places.damaged_in(1) == looked_at == []
+    places.read_list.one(0)[1][victim][-1] ^= 1
+    batch = victim // 3
+    assert places.damaged_in(1 - batch) == looked_at == []
+    assert places.damaged_in(batch) == [victim]
+    assert looked_at == ([victim] if stretch_bytes == 500 else looked_at)
+    assert {at // 3 for at in looked_at} == {batch}
