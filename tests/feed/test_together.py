@@ -57,14 +57,16 @@ def test_once_packs_are_open_none_has_a_call_of_its_own(root: Path, by_pack: lis
     assert sum(by_pack) <= FIRST_READS
 
 
+@pytest.mark.parametrize("lent", [1, 2, 16])
 def test_what_did_not_come_together_is_read_by_pack(
-    root: Path, by_pack: list[int], monkeypatch: pytest.MonkeyPatch
+    lent: int, root: Path, by_pack: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Reluctant:
         def read(self, reads: ReadList, start: int, end: int) -> int:
             return QUEUES.read(reads, start, min(start + 1, end))
 
     monkeypatch.setattr(window, "QUEUES", Reluctant())
+    monkeypatch.setattr(window, "_LENT_PACKS", lent)
     serve(root)
     assert sum(by_pack) > 2 * FIRST_READS
 

@@ -208,7 +208,7 @@ def test_an_error_behind_a_part_is_one_of_the_volume(
             lambda: file.read_at(0, 10),
             lambda: file.read_into(0, [memoryview(bytearray(length)) for length in lengths]),
         ):
-            with pytest.raises(VolumeFailed, match="read of .*a at ") as failure:
+            with pytest.raises(VolumeFailed, match="read of ") as failure:
                 read()
             assert failure.value.errno == errno.EIO
 
