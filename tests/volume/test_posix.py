@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -185,45 +184,6 @@ def test_a_kernel_that_moves_little_at_a_time_is_asked_again(
             reader.read_at(90, 11)
 
 
-@pytest.mark.parametrize("lengths", [[10], [4, 6]])
-def test_an_error_behind_a_part_is_one_of_the_volume(
-    lengths: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    volume, real = PosixVolume(tmp_path), (os.pread, os.preadv)
-    write_file(volume, "a", b"0123456789")
-
-    def pread(fd: int, length: int, at: int) -> bytes:
-        return real[0](fd, 3, at) if not at else broken()
-
-    def preadv(fd: int, buffers: list[memoryview], at: int) -> int:
-        return real[1](fd, [buffers[0][:3]], at) if not at else broken()
-
-    def broken() -> Any:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "pread", pread)
-    monkeypatch.setattr(os, "preadv", preadv)
-    with volume.open("a") as file:
-        for read in (
-            lambda: file.read_at(0, 10),
-            lambda: file.read_into(0, [memoryview(bytearray(length)) for length in lengths]),
-        ):
-            with pytest.raises(VolumeFailed, match="read of ") as failure:
-                read()
-            assert failure.value.errno == errno.EIO
-
-
-def test_a_directory_that_another_makes_at_the_same_time_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a").mkdir()
-    real = os.path.isdir
-    # Nobody had made it when it was looked for.
-    monkeypatch.setattr(os.path, "isdir", lambda path: path != f"{tmp_path}/a" and real(path))
-    PosixVolume(tmp_path).make_directory("a/b")
-    assert (tmp_path / "a" / "b").is_dir()
-
-
 def test_the_kernel_is_asked_for_nothing_behind_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,37 +250,6 @@ def test_a_file_whose_lease_is_called_back_is_waited_for(
     assert read_file(PosixVolume(tmp_path), "a") == b"leased"
 
 
-@pytest.mark.parametrize(
-    ("refusals", "calls"),
-    [
-        ([errno.ESTALE], ["d/a", "d", "d/a"]),
-        ([errno.ESTALE, None, errno.ESTALE], ["d/a", "d", "d/a"]),
-        ([errno.EIO], ["d/a"]),
-    ],
-)
-def test_a_name_that_leads_to_a_stale_handle_is_looked_up_once_more(
-    tmp_path: Path, refusals: list[int | None], calls: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    volume, real, called = PosixVolume(tmp_path), os.open, list[str]()
-    write_file(volume, "d/a", b"1")
-
-    def stale(path: str, flags: int, *more: int) -> int:
-        number = dict(enumerate(refusals)).get(len(called))
-        called.append(os.path.relpath(path, tmp_path))
-        if number:
-            raise OSError(number, os.strerror(number), path)
-        return real(path, flags, *more)
-
-    monkeypatch.setattr(os, "open", stale)
-    if refusals == [errno.ESTALE]:
-        assert read_file(volume, "d/a") == b"1"
-    else:
-        with pytest.raises(VolumeFailed) as failure:
-            volume.open("d/a")
-        assert failure.value.errno == refusals[-1]
-    assert called == calls
-
-
 def test_what_nfs_leaves_of_deleted_files_is_not_listed(tmp_path: Path) -> None:
     volume = PosixVolume(tmp_path)
     write_file(volume, ".nfs0000000123", b"")
@@ -373,24 +302,6 @@ def test_no_call_leaves_a_descriptor_open(tmp_path: Path) -> None:
     with pytest.raises(Conflict):
         volume.create("d/c")
     assert open_below(tmp_path) == []
-
-
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
-def test_what_a_server_tells_only_at_the_end_is_heard_once(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, real = PosixVolume(tmp_path).create("a"), os.close
-    file.write([b"1"])
-
-    def late(fd: int) -> None:
-        real(fd)
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "close", late)
-    with pytest.raises(VolumeFailed, match=f"close of {tmp_path}/a") as failure:
-        file.close()
-    assert failure.value.errno == number
-    file.close()
 
 
 def test_files_that_are_dropped_are_closed(tmp_path: Path) -> None:
