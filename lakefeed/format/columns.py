@@ -36,6 +36,8 @@ FORMAT_VERSION = 1
 # Small enough that one look-up decodes about 130 kB in a millisecond, big enough that per-group
 # metadata stays near 0.1 bytes a row.
 GROUP_ROWS = 8192
+# Fewer rows where much is said of them: groups are decoded whole, and Arrow does not take 2 GiB.
+GROUP_BYTES = 4 << 20
 MAGIC = b"PAR1"
 SEAL = struct.Struct("<4sII")
 SEAL_MAGIC = b"LKF1"
@@ -74,7 +76,7 @@ class ColumnsWriter:
         self._meta = meta
         self._writer: pq.ParquetWriter | None = None
         self._pending: list[pa.Table] = []
-        self._pending_rows = 0
+        self._pending_rows = self._pending_bytes = 0
         self._groups: dict[str, list[Any]] = {
             key: [] for key in ("offset", "length", "crc32c", "rows", "first")
         }
@@ -84,13 +86,13 @@ class ColumnsWriter:
         """Append rows; each path must sort after the one before."""
         self._pending.append(table)
         self._pending_rows += len(table)
-        if self._pending_rows >= GROUP_ROWS:
-            merged = pa.concat_tables(self._pending)
-            whole = len(merged) // GROUP_ROWS * GROUP_ROWS
-            for start in range(0, whole, GROUP_ROWS):
-                self._write_group(merged.slice(start, GROUP_ROWS))
-            self._pending = [merged.slice(whole)]
-            self._pending_rows = len(merged) - whole
+        self._pending_bytes += table.nbytes
+        if self._pending_rows >= GROUP_ROWS or self._pending_bytes > GROUP_BYTES:
+            held = pa.concat_tables(self._pending)
+            *full, rest = rows_format.pieces(held, GROUP_ROWS, GROUP_BYTES)
+            for group in full:
+                self._write_group(group)
+            self._pending, self._pending_rows, self._pending_bytes = [rest], len(rest), rest.nbytes
 
     def close(self) -> ColumnsWritten:
         """Write the last group, the seal and the footer."""
@@ -102,8 +104,7 @@ class ColumnsWriter:
         self._writer.close()
         footer = self._sink.take()
         self._write([SEAL.pack(SEAL_MAGIC, crc32c(footer), len(footer)), footer])
-        first = self._groups["first"][0]
-        rows = sum(self._groups["rows"])
+        rows, first = sum(self._groups["rows"]), self._groups["first"][0]
         return ColumnsWritten(rows, first, self._last, SEAL.size + len(footer))
 
     def _write_group(self, table: pa.Table) -> None:
@@ -116,8 +117,7 @@ class ColumnsWriter:
             assert not self._groups["rows"] or first > self._last, "paths must be sorted"
             self._last = last
             self._writer.write_table(table, row_group_size=GROUP_ROWS)
-        data = self._sink.take()
-        self._write([data])
+        self._write([data := self._sink.take()])
         values = (self._position, len(data), crc32c(data), len(table), first)
         self._position += len(data)
         for key, value in zip(self._groups, values, strict=True):

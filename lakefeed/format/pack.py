@@ -33,6 +33,9 @@ ALIGNMENT_BYTES = 512
 WRITE_BYTES = 4 << 20
 # Rows are kept as Python values up to here, then as Arrow columns of a tenth of the size.
 _CHUNK_ROWS = 8192
+# Arrow cannot sort rows whose attributes take 2 GiB; more than this only a rename or copy of very
+# many files with very much said of each comes to.
+ATTRS_BYTES_MAX = 1 << 30
 _PADDING = bytes(ALIGNMENT_BYTES)
 
 
@@ -185,7 +188,7 @@ class PackWriter:
         self._rows += rows
         self.rows += len(self._rows) - before
         if len(self._rows) >= _CHUNK_ROWS:
-            self._tables.append(rows_format.table_from_rows(self._rows))
+            self._tables += rows_format.tables_from_rows(self._rows)
             self._rows = []
 
     def _align(self, length: int) -> int:
@@ -235,9 +238,13 @@ class PackWriter:
         )
 
     def _sorted_rows(self) -> pa.Table:
-        tables = [*self._tables, rows_format.table_from_rows(self._rows)]
+        tables = [*self._tables, *rows_format.tables_from_rows(self._rows)]
         self._tables, self._rows = [], []
         table = pa.concat_tables(tables)
+        if table["attrs"].nbytes > ATTRS_BYTES_MAX:
+            raise Invalid("attributes of the files of one commit",
+                          expected=f"at most {ATTRS_BYTES_MAX} bytes",
+                          found=table["attrs"].nbytes, hint="do it in parts")  # fmt: skip
         table = table.take(pc.sort_indices(table["path"])).unify_dictionaries()
         paths = table["path"].combine_chunks()
         if len(paths) > 1:

@@ -9,7 +9,7 @@ that added this pack". In memory nothing is missing and kinds and codecs are sma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -83,6 +83,10 @@ FILE_SCHEMA = pa.schema(
 
 # What reading a file gives: words that repeat arrive as dictionaries.
 READ_AS_DICTIONARY = ["kind", "pack", "codec"]
+# All attributes of one file together, names included: a mount gives values of up to 64 KiB out.
+ATTRS_BYTES_MAX = 1 << 20
+# Of the attributes that are turned into columns at a time; Arrow ends the process at 2 GiB.
+_ATTRS_STEP_BYTES = 64 << 20
 _TEXT = frozenset({"path", "attrs", *READ_AS_DICTIONARY})
 READ_SCHEMA = pa.schema(
     [
@@ -110,6 +114,12 @@ class Row(NamedTuple):
     mode: int
     attrs: dict[str, str] | None
     seq: int
+
+
+def attrs_bytes(attrs: dict[str, str] | None) -> int:
+    """Return how much a file's attributes take, names included; at most a quarter too little where
+    letters take several bytes each."""
+    return sum(map(len, attrs)) + sum(map(len, attrs.values())) if attrs else 0
 
 
 def rows_from_table(table: pa.Table) -> list[Row]:
@@ -150,6 +160,34 @@ def table_from_rows(rows: list[Row]) -> pa.Table:
         else:
             arrays.append(pa.array(values, field.type))
     return pa.table(arrays, schema=MEMORY_SCHEMA)
+
+
+def tables_from_rows(rows: list[Row]) -> Iterator[pa.Table]:
+    """Yield values as memory tables, so that the attributes in each take bounded room."""
+    start = held = 0
+    if any(row.attrs for row in rows):
+        for at, row in enumerate(rows, 1):
+            held += attrs_bytes(row.attrs)
+            if held >= _ATTRS_STEP_BYTES:
+                yield table_from_rows(rows[start:at])
+                start, held = at, 0
+    yield table_from_rows(rows[start:])
+
+
+def fitting(table: pa.Table, rows: int, bytes_max: int) -> int:
+    """Return how many of the first `rows` go into so many bytes, about; one at least."""
+    rows = min(rows, len(table))
+    while rows > 1 and table.slice(0, rows).nbytes > bytes_max:
+        rows //= 2
+    return rows
+
+
+def pieces(table: pa.Table, rows_max: int, bytes_max: int) -> Iterator[pa.Table]:
+    """Yield a table in full pieces, and what is left, maybe nothing, as one that takes more."""
+    while (rows := fitting(table, rows_max, bytes_max)) < len(table) or rows == rows_max:
+        yield table.slice(0, rows)
+        table = table.slice(rows)
+    yield table
 
 
 def empty_table() -> pa.Table:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lakefeed.errors import LakefeedError, VolumeFailed
 from lakefeed.format.pack import Meta, PackSealed
 from lakefeed.format.payload import Payload
-from lakefeed.format.rows import Codec, Kind, Row
+from lakefeed.format.rows import Codec, Kind, Row, attrs_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,11 @@ class Batch:
     def add(self, changes: dict[str, Operation]) -> None:
         """Take operations in; an older one for the same path is replaced."""
         self.operations.update(changes)
-        payloads = (op.payload.stored for op in changes.values() if isinstance(op, Put))
-        self.held_bytes += sum(map(len, payloads))
+        for op in changes.values():
+            if isinstance(op, Put):
+                self.held_bytes += len(op.payload.stored) + attrs_bytes(op.attrs)
+            elif isinstance(op, Refer):
+                self.held_bytes += attrs_bytes((op.meta or op.row).attrs)
 
     def is_full(self, options: WriterOptions) -> bool:
         """Tell whether nothing more should be gathered before a commit."""

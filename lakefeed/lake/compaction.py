@@ -25,6 +25,8 @@ from lakefeed.format.commit import PackInfo, State
 TARGET_BYTES = 1 << 30
 # Rows of one pack are held in memory while it is written (some 150 bytes each).
 PACK_ROWS = 1 << 20
+# Where they have long paths or attributes, there are fewer.
+PACK_ROWS_BYTES = 256 << 20
 # Payloads of 4 KiB and more are aligned, which may waste an eighth: a pack is never 100 % live, and
 # rewriting it would not help.
 LIVE_RATIO_MAX = 0.8

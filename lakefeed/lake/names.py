@@ -15,7 +15,7 @@ from collections.abc import Callable
 from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format.pack import Meta
 from lakefeed.format.paths import check_path, parents
-from lakefeed.format.rows import TIMES_NS, Kind, Row
+from lakefeed.format.rows import ATTRS_BYTES_MAX, TIMES_NS, Kind, Row, attrs_bytes
 from lakefeed.lake.overlay import Overlay
 
 # About 20 MB of names.
@@ -128,6 +128,10 @@ def check_facts(path: str, meta: Meta) -> int:
     for text in (part for pair in (meta.attrs or {}).items() for part in pair):
         if not _is_text(text):
             raise Invalid(f"attributes of {path!r}", expected="text", found=repr(text))
+    if meta.attrs and attrs_bytes(meta.attrs) > ATTRS_BYTES_MAX:
+        raise Invalid(f"attributes of {path!r}", expected=f"at most {ATTRS_BYTES_MAX} bytes in all",
+                      found=attrs_bytes(meta.attrs),
+                      hint="keep them as a file beside this one")  # fmt: skip
     return int(meta.mode) & 0o7777
 
 

@@ -26,9 +26,9 @@ from lakefeed.errors import Corrupt, NotFound
 from lakefeed.format.columns import MAGIC
 from lakefeed.format.commit import PackInfo, State
 from lakefeed.format.pack import PackSealed, PackWriter
-from lakefeed.format.rows import Kind, empty_table
+from lakefeed.format.rows import Kind, empty_table, fitting
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
-from lakefeed.lake.compaction import PACK_ROWS, CompactionPlan
+from lakefeed.lake.compaction import PACK_ROWS, PACK_ROWS_BYTES, CompactionPlan
 from lakefeed.lake.compare import align, side_by_side
 from lakefeed.lake.copying import Copier, Places
 from lakefeed.lake.lookup import locate
@@ -40,6 +40,7 @@ Layout = Literal["path", "shuffled"]
 
 # Rows looked at together; a scan of many small sources gives them in smaller pieces.
 _STEP_ROWS = 1 << 16
+_STEP_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +161,21 @@ class Repacker:
     def _batches(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Gather rows until their payloads fill a pack; the file that fills it still belongs."""
         pending: list[pa.Table] = []
-        rows = size = 0
+        rows = size = held_bytes = 0
         for table in tables:
             start = 0
             while start < len(table):
                 rest = table.slice(start)
                 ends = np.cumsum(self._fresh_bytes(pending, rest))
                 end = int(np.searchsorted(ends, self._origin.plan.target_bytes - size)) + 1
-                end = min(end, PACK_ROWS - rows, len(rest))
+                end = fitting(rest, min(end, PACK_ROWS - rows), PACK_ROWS_BYTES - held_bytes)
                 pending.append(rest.slice(0, end))
                 start, rows, size = start + end, rows + end, size + int(ends[end - 1])
-                if size >= self._origin.plan.target_bytes or rows >= PACK_ROWS:
+                held_bytes += pending[-1].nbytes
+                full = rows >= PACK_ROWS or held_bytes >= PACK_ROWS_BYTES
+                if full or size >= self._origin.plan.target_bytes:
                     yield pa.concat_tables(pending).unify_dictionaries()
-                    pending, rows, size = [], 0, 0
+                    pending, rows, size, held_bytes = [], 0, 0, 0
         if pending:
             yield pa.concat_tables(pending).unify_dictionaries()
 
@@ -210,11 +213,13 @@ def _newest_first(infos: list[PackInfo]) -> list[Source]:
 
 
 def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the same rows in tables of at least `_STEP_ROWS` each, but for the last."""
+    """Yield the same rows in tables of at least `_STEP_ROWS` or `_STEP_BYTES` each, but for the
+    last."""
     pending: list[pa.Table] = []
     for table in tables:
         pending.append(table)
-        if sum(map(len, pending)) >= _STEP_ROWS:
+        held_bytes = sum(table.nbytes for table in pending)
+        if sum(map(len, pending)) >= _STEP_ROWS or held_bytes >= _STEP_BYTES:
             yield pa.concat_tables(pending).unify_dictionaries()
             pending = []
     if pending:

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakefeed.errors import Corrupt, Invalid
-from lakefeed.format.columns import GROUP_ROWS, Groups
+from lakefeed.format import pack
+from lakefeed.format import rows as rows_format
+from lakefeed.format.columns import GROUP_BYTES, GROUP_ROWS, Groups
 from lakefeed.format.pack import Meta, PackWriter, open_pack
 from lakefeed.format.payload import Buffer, encode
 from lakefeed.format.rows import Codec, Kind, Row
@@ -73,6 +75,37 @@ def test_a_pack_keeps_every_sort_of_row() -> None:
         "FILE", "FILE", "FILE", "TOMBSTONE", "SYMLINK", "FILE", "DIR",
     ]  # fmt: skip
     assert (sealed.tombstones, sealed.refs) == (1, (OTHER_ID,))
+
+
+def test_a_group_has_fewer_rows_where_much_is_said_of_them() -> None:
+    about = {"caption": "x" * (GROUP_BYTES // 10)}
+    rows = [numbered(number)._replace(attrs=about) for number in range(100)]
+    rows += [numbered(number) for number in range(100, GROUP_ROWS + 100)]
+    data, _ = packed(lambda writer: [*map(writer.add_row, rows)])
+    segmented = segment(rows)
+    for found in (data, segmented):
+        groups = reader_of(found).groups
+        assert max(groups.rows[:5]) < 10 and max(groups.rows) > GROUP_ROWS / 2
+        assert all(reader_of(found).read(at, at + 1).nbytes <= GROUP_BYTES for at in range(3))
+    assert rows_of(segmented, "") == rows
+    assert rows_of(data) == rows
+
+
+def test_a_pack_refuses_more_attributes_than_can_be_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "ATTRS_BYTES_MAX", 1000)
+    rows = [numbered(number)._replace(attrs={"caption": "x" * 100}) for number in range(10)]
+    with pytest.raises(Invalid, match="attributes of the files of one commit"):
+        packed(lambda writer: [*map(writer.add_row, rows)])
+
+
+def test_rows_become_columns_in_steps_where_much_is_said_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rows_format, "_ATTRS_STEP_BYTES", 250)
+    rows = [numbered(number)._replace(attrs={"caption": "x" * 100}) for number in range(10)]
+    tables = [*rows_format.tables_from_rows(rows)]
+    assert max(map(len, tables)) == 3
+    assert [row for table in tables for row in rows_format.rows_from_table(table)] == rows
 
 
 def test_an_empty_pack_opens() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from unittest import mock
 
 import pytest
@@ -11,7 +12,9 @@ from lakefeed.volume.memory import MemoryVolume
 
 pytest.importorskip("pyfuse3")
 
-from lakefeed.adapters.fuse.answers import listed_xattrs_of, xattrs_of
+from pyfuse3 import FUSEError
+
+from lakefeed.adapters.fuse.answers import attrs_with, listed_xattrs_of, xattrs_of
 from lakefeed.adapters.fuse.nodes import Node
 
 
@@ -27,3 +30,12 @@ def test_no_attribute_is_listed_that_a_program_could_not_copy() -> None:
     names = {name if name == "user.by" else f"user.lakefeed.attrs.{name}" for name in fine}
     assert listed_xattrs_of(node) == sorted(names)
     assert xattrs_of(node)["user.lakefeed.other"] == "x"
+
+
+def test_a_file_takes_as_many_attributes_as_a_lake_keeps() -> None:
+    node = mock.Mock(Node, draft=None, row=None)
+    for number in range(15):
+        node.draft = mock.Mock(attrs=attrs_with(node, f"user.{number:02d}", "x" * (1 << 16)))
+    with pytest.raises(FUSEError) as refused:
+        attrs_with(node, "user.15", "x" * (1 << 16))
+    assert refused.value.errno == errno.ENOSPC

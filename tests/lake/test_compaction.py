@@ -311,6 +311,20 @@ def test_big_payloads_are_streamed_and_windows_are_bounded(
         assert {info.sealed.rows for info in lake.snapshot().state.packs.values()} >= {25}
 
 
+def test_a_pack_has_fewer_rows_where_much_is_said_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repacking, "_STEP_BYTES", 20_000)
+    monkeypatch.setattr(repacking, "PACK_ROWS_BYTES", 50_000)
+    with new_lake() as lake:
+        for half in range(2):
+            with lake.writer() as writer:
+                for number in range(half, 100, 2):
+                    writer.put(f"{number:03d}", b"x", attrs={"caption": "x" * 1000})
+        compacted(lake)
+        rows = [info.sealed.rows for info in lake.snapshot().state.packs.values()]
+        assert sum(rows) == 100
+        assert max(rows) <= 50
+
+
 SIZES = st.integers(0, 40) | st.sampled_from([4095, 4096, 5000])
 STEPS = st.lists(
     st.tuples(

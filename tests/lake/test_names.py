@@ -177,3 +177,14 @@ def test_of_a_mode_the_permission_bits_are_kept() -> None:
             writer.put("e", b"3", mode=mode)
         modes = [row.mode for row in all_rows(lake.snapshot())]
         assert modes == [0o4751, 0o640, 0o1770, 0o7777, 0o600]
+
+
+def test_attributes_are_bounded_and_count_as_bytes_of_a_batch() -> None:
+    options = WriterOptions(flush_bytes=1000, flush_age_seconds=60, merge_after=0)
+    about = {"caption": "x" * 1000}
+    with new_lake() as lake, lake.writer(options) as writer:
+        writer.put("a", b"", attrs=about).wait()  # full, or this would wait for a minute
+        writer.copy("a", "b").wait()
+        with pytest.raises(Invalid, match="attributes of 'c', expected at most 1048576 bytes"):
+            writer.put("c", b"", attrs={"caption": "x" * (1 << 20)})
+    assert [row.attrs for row in all_rows(lake.snapshot())] == [about, about]

@@ -23,7 +23,7 @@ import pyfuse3
 
 from lakefeed.adapters.fuse.nodes import Directory, Node
 from lakefeed.errors import LakefeedError, NotFound, SnapshotExpired
-from lakefeed.format.rows import Kind
+from lakefeed.format.rows import ATTRS_BYTES_MAX, Kind, attrs_bytes
 
 # A year: nothing changes behind the kernel's back without it being told.
 FOREVER_SECONDS = 365 * 86400.0
@@ -184,6 +184,14 @@ def attrs_of(node: Node) -> dict[str, str]:
         return draft.attrs
     row = node.row
     return {} if row is None or row.attrs is None else row.attrs
+
+
+def attrs_with(node: Node, key: str, value: str) -> dict[str, str]:
+    """Return a node's attributes and one more; ENOSPC where a lake keeps no more of a file."""
+    attrs = {**attrs_of(node), key: value}
+    if attrs_bytes(attrs) > ATTRS_BYTES_MAX:
+        raise pyfuse3.FUSEError(errno.ENOSPC)
+    return attrs
 
 
 def listed_xattrs_of(node: Node) -> list[str]:

@@ -17,7 +17,7 @@ import time
 import pyfuse3
 import trio
 
-from lakefeed.adapters.fuse.answers import attr_key, attrs_of, to_text, walled
+from lakefeed.adapters.fuse.answers import attr_key, attrs_of, attrs_with, to_text, walled
 from lakefeed.adapters.fuse.moving import Moves
 from lakefeed.adapters.fuse.nodes import Directory, Draft, Node
 from lakefeed.adapters.fuse.operations import NAME_BYTES_MAX, ReadOperations
@@ -332,8 +332,9 @@ class WriteOperations(ReadOperations):
     async def setxattr(self, ino: int, name: bytes, value: bytes, ctx: object) -> None:
         """Keep an attribute with a file or directory."""
         node, key = await self._attribute(ino, name)
+        attrs = attrs_with(node, key, to_text(value))
         draft = node.changed()
-        draft.attrs = {**attrs_of(node), key: to_text(value)}
+        draft.attrs = attrs
         draft.ctime_ns = time.time_ns()
         self.pending.mark(node)
 
