@@ -153,7 +153,8 @@ def gc(
     """Delete packs and segments that no kept snapshot needs.
 
     Kept are the newest --keep-snapshots, those younger than --keep, and those with a tag or a pin.
-    The log says what may go, so this is quick; --orphans looks for leftovers of killed writers by
+    The log says what may go: its commits since older snapshots were last given up are read, some
+    thousand a second on a local disk; --orphans looks for leftovers of killed writers by
     listing all packs, which takes longer. A grace shorter than the slowest import takes for one
     commit would delete its packs.
 
@@ -172,7 +173,7 @@ def gc(
             Retention(keep, grace, keep_snapshots),
             dry_run=dry_run,
             orphans=orphans,
-            progress=lambda count, total: progress("deleting", count, total),
+            progress=progress,
         )
     if as_json:
         print_json(_collected_facts(done))

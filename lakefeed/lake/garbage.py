@@ -23,7 +23,7 @@ the log, a tag or a pin cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -32,6 +32,7 @@ from lakefeed.errors import Conflict, Corrupt, NotFound
 from lakefeed.format.commit import Changes, Commit, SegmentInfo, State
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
+from lakefeed.lake.findings import Progress
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.refs import Pin, Tag
@@ -136,17 +137,21 @@ def plan_garbage(facts: Facts) -> GarbagePlan:
     return GarbagePlan(facts.wanted.horizon if gives_up else None, tuple(files))
 
 
+def _to_nobody(stage: str, done: int, total: int) -> None:
+    pass
+
+
 def collect(
     lake: Lake,
     retention: Retention | None = None,
     *,
     dry_run: bool = False,
     orphans: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = _to_nobody,
 ) -> Collected:
     """Delete what no kept snapshot needs, and say what was deleted; `dry_run` only plans.
 
-    Without `orphans` the log alone decides, and its cost does not grow with the lake.
+    Without `orphans` only the log is read, from its horizon. `progress` may end it by an error.
 
     Corrupt, and nothing deleted, when a commit, a tag or a pin cannot be read: it might name what
     would be deleted. NotFound when the directory of tags or pins is gone, all of them maybe with
@@ -154,7 +159,7 @@ def collect(
     """
     lake.refs.check_there()
     now_ns = lake.refs.about_now_ns() if dry_run else lake.refs.server_time_ns()
-    plan = plan_garbage(_gather(lake, retention or Retention(), now_ns, orphans))
+    plan = plan_garbage(_gather(lake, retention or Retention(), now_ns, orphans, progress))
     if dry_run or not plan.files:
         return Collected(plan, dry_run)
     if plan.horizon is not None:
@@ -162,7 +167,7 @@ def collect(
         older = sorted(number for number in _kept_now(lake, now_ns) if number < plan.horizon)
         noted = {KEPT: ",".join(map(str, older))} if older else {}
         lake.log.commit(Draft("gc", app=noted), lambda state: changes)
-    needed = _needed(lake, now_ns)
+    needed = _needed(lake, now_ns, progress)
     # Whoever gave up what goes may have died, or failed, before its step was durable.
     for directory in (layout.LOG, layout.REFS, layout.PINS):
         lake.volume.sync_directory(directory)
@@ -171,8 +176,7 @@ def collect(
         if file.id not in needed and _unlink(lake.volume, file.path):
             deleted += 1
             deleted_bytes += file.bytes
-        if progress is not None:
-            progress(number, len(plan.files))
+        progress("deleting", number, len(plan.files))
     return Collected(plan, False, deleted, deleted_bytes, len(plan.files) - deleted)
 
 
@@ -184,25 +188,25 @@ class Orphans:
     bytes: int
 
 
-def orphans_of(lake: Lake) -> Orphans:
+def orphans_of(lake: Lake, progress: Progress = _to_nobody) -> Orphans:
     """Return how much on the volume no commit since the horizon names; lists all packs."""
     # Listed before the log is read: what is listed and then committed is no orphan.
     paths = [*stored_files(lake.volume)]
     head = lake.log.head()
-    named = _History(lake, head, _kept(lake, lake.refs.pins())).reached(head.horizon)
+    named = _History(lake, head, _kept(lake, lake.refs.pins()), progress).reached(head.horizon)
     unnamed = [path for path in paths if path.rpartition("/")[2].partition(".")[0] not in named]
     found = [_look(lake.volume, "pack", "", path) for path in unnamed]
     there = [file for file in found if file is not None]
     return Orphans(len(there), sum(file.bytes for file in there))
 
 
-def _needed(lake: Lake, now_ns: int) -> set[str]:
+def _needed(lake: Lake, now_ns: int, told: Progress) -> set[str]:
     """Return what must stay, as the lake is now: the ids of packs and segments, and of pins."""
     pins, tags = _refs_at_one_moment(lake)
     pins = [pin for pin in pins if pin.expires_ns > now_ns]
     kept = {pin.snapshot for pin in pins} | {tag.snapshot for tag in tags}
     head = lake.log.head()
-    history = _History(lake, head, kept)
+    history = _History(lake, head, kept, told)
     return {*history.reached(head.horizon), *(pin.id for pin in pins)}
 
 
@@ -235,15 +239,15 @@ def _unlink(volume: Volume, path: str) -> bool:
     return True
 
 
-def _gather(lake: Lake, retention: Retention, now_ns: int, orphans: bool) -> Facts:
+def _gather(lake: Lake, keep: Retention, now_ns: int, orphans: bool, told: Progress) -> Facts:
     # Listed before the log is read: what is listed and then committed is seen as reached.
     names = list(_names(lake.volume, everything=orphans))
-    old_before_ns = now_ns - int(retention.grace_seconds * 1e9)
+    old_before_ns = now_ns - int(keep.grace_seconds * 1e9)
     pins = lake.refs.pins()
     kept = _kept(lake, [pin for pin in pins if pin.expires_ns > now_ns])
     head = lake.log.head()
-    history = _History(lake, head, kept)
-    horizon = max(head.horizon, _oldest(lake, head, retention, now_ns))
+    history = _History(lake, head, kept, told)
+    horizon = max(head.horizon, _oldest(lake, head, keep, now_ns))
     now = Reach(head.horizon, history.reached(head.horizon))
     wanted = Reach(horizon, history.reached(horizon))
     stored = [_look(lake.volume, kind, id_, path) for kind, id_, path in names
@@ -285,7 +289,7 @@ def _kept(lake: Lake, pins: list[Pin]) -> set[int]:
 class _History:
     """What each snapshot since the horizon needs, and the `kept` ones; reads commits since once."""
 
-    def __init__(self, lake: Lake, head: State, kept: set[int]) -> None:
+    def __init__(self, lake: Lake, head: State, kept: set[int], told: Progress) -> None:
         self._lake = lake
         self._head = head
         self._kept = kept
@@ -297,6 +301,7 @@ class _History:
         self._added: list[tuple[int, set[str]]] = []
         formerly: list[int] | None = None
         for commit in lake.log.history(head.number, head.horizon + 1):
+            told("reading the log", head.number + 1 - commit.number, head.number - head.horizon)
             if formerly is None and commit.changes.horizon is not None:
                 formerly = [int(word) for word in commit.app.get(KEPT, "").split(",")
                             if word.isdecimal()]  # fmt: skip

@@ -122,13 +122,13 @@ def run_collection(
 ) -> tuple[Collected, int | None]:
     """Delete what no kept snapshot needs; return what was done, and the bytes of orphans left."""
 
-    def go_on(done: int, total: int) -> None:
+    def go_on(stage: str, done: int, total: int) -> None:
         guard.check()
 
     collected = collect(lake, options.retention, orphans=orphans, progress=go_on)
     left_bytes = None
     if orphans:
-        left_bytes = orphans_of(lake).bytes
+        left_bytes = orphans_of(lake, go_on).bytes
         _note(lake, "sweep", options.name)
     _note(lake, "gc", options.name)
     return collected, left_bytes

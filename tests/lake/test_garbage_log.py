@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -152,3 +152,17 @@ def test_what_many_tags_keep_is_told_by_reading_each_commit_a_few_times() -> Non
         with patch.object(lake.volume, "open", opening):
             assert not collect(lake, AT_ONCE).plan.files
         assert max(opened[layout.commit_path(number)] for number in range(1, 31)) < 10
+
+
+def test_reading_the_log_is_told_of_and_can_be_ended() -> None:
+    lake, _ = timed_lake()
+    for number in range(5):
+        write(lake, {f"{number}": b"x"})
+    drop_pack(lake, 1)
+    told: list[tuple[str, int, int]] = []
+    with lake:
+        with pytest.raises(KeyboardInterrupt):
+            collect(lake, AT_ONCE, progress=Mock(side_effect=KeyboardInterrupt))
+        collect(lake, AT_ONCE, progress=lambda *news: told.append(news))
+    assert told[:6] == [("reading the log", done, 6) for done in range(1, 7)]
+    assert told[-1] == ("deleting", 1, 1)
