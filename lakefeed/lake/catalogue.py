@@ -138,6 +138,12 @@ class Catalogue:
                 self._readers.popitem(last=False)
         return reader
 
+    def not_open(self, sources: Sequence[Source]) -> list[Source]:
+        """Return those of these sources that take calls to the volume to be opened."""
+        with self._lock:
+            found = [source for source in sources if source.id not in self._readers]
+        return [source for source in found if self.resident.get(source.id) is None]
+
     def _check_kind(self, reader: ColumnsReader, source: Source) -> None:
         if source.pack_id:
             open_pack(reader, source.pack_id, source.path)

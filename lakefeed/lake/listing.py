@@ -22,6 +22,7 @@ from lakefeed.format.columns import Groups
 from lakefeed.format.paths import PATH_BYTES_MAX, subtree_range
 from lakefeed.format.rows import Codec, Kind, Row, empty_table, rows_from_table
 from lakefeed.lake.catalogue import Catalogue, Source, live, lower_bound
+from lakefeed.lake.opening import open_together
 from lakefeed.lake.scan import merge, scan
 
 # Some megabytes as values, which take four times as much as a table's rows.
@@ -50,9 +51,10 @@ def listed(
     there that exist only because files lie below them, sorted, too."""
     low, high = subtree_range(directory)
     seen = _Seen(directory)
-    for source in sources:
-        if source.overlaps(low, high):
-            _collect(catalogue, source, (low, high), seen)
+    concerned = [source for source in sources if source.overlaps(low, high)]
+    open_together(catalogue, concerned)
+    for source in concerned:
+        _collect(catalogue, source, (low, high), seen)
     stored = live(merge(seen.direct)) if seen.direct else empty_table()
     seen.direct.clear()
     below = pa.array(sorted(seen.below), pa.string())

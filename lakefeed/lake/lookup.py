@@ -26,6 +26,7 @@ from lakefeed.format.paths import PATH_BYTES_MAX, subtree_range
 from lakefeed.format.rows import COLUMNS, Kind, empty_table
 from lakefeed.lake.addresses import Addresses
 from lakefeed.lake.catalogue import Catalogue, Source, lower_bound
+from lakefeed.lake.opening import open_together
 
 # Above this many wanted paths a group, finding each path's group costs more than probing them all.
 _BISECT_PER_GROUP = 4
@@ -115,6 +116,7 @@ def _newest(wanted: _Wanted, path: str, columns: list[str]) -> pa.Table | None:
     newest, seq = None, -1
     prints: Prints | None = None
     sources = [source for source in wanted.sources if source.first <= path <= source.last]
+    open_together(wanted.catalogue, sources, rows=False)
     for source in sources:
         if source.seq_max <= seq:
             continue
@@ -205,9 +207,10 @@ def _leading(catalogue: Catalogue, source: Source, directories: list[str]) -> It
 def _probe_all(wanted: _Wanted, best: _Best) -> None:
     unique = wanted.paths
     bounds = pc.min_max(unique).as_py()
-    for source in wanted.sources:
-        if not source.overlaps(bounds["min"], bounds["max"] + "\0"):
-            continue
+    concerned = [source for source in wanted.sources
+                 if source.overlaps(bounds["min"], bounds["max"] + "\0")]  # fmt: skip
+    open_together(wanted.catalogue, concerned)
+    for source in concerned:
         wanting = best.seq < source.seq_max
         if source.first > bounds["min"] or source.last < bounds["max"]:
             inside = pc.and_(

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from lakefeed.format import bridge
 from lakefeed.lake.catalogue import Catalogue, Source, live, lower_bound
+from lakefeed.lake.opening import open_together
 
 # Groups decoded at a time from each source: 131,072 rows, some 15 MB.
 _STEP_GROUPS = 16
@@ -59,6 +60,7 @@ def _scan(
     where: _Where, sources: Sequence[Source], seen: Seen | None, *, tombstones: bool
 ) -> Iterator[pa.Table]:
     waiting = _waiting(sources, *where[1:])
+    open_together(where[0], [source for *_, source in reversed(waiting)])
     cursors: list[_Cursor] = []
     while cursors or waiting:
         _begin(cursors, waiting, where)

@@ -1,0 +1,79 @@
+"""Packs that are not merged are opened together, and who needs one that failed says why."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from lakefeed.errors import VolumeFailed
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.snapshot import Snapshot
+from lakefeed.volume.base import ReadableFile
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import contents, new_lake, write
+
+PACKS, AT_ONCE = 20, 6
+FILES = {f"{file}/{pack:02d}": bytes([pack]) for pack in range(PACKS) for file in "ab"}
+
+
+def unmerged() -> MemoryVolume:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        for pack in range(PACKS):
+            write(lake, {path: data for path, data in FILES.items() if data == bytes([pack])})
+    return volume
+
+
+def opening(
+    monkeypatch: pytest.MonkeyPatch, volume: MemoryVolume, before: Callable[[], object]
+) -> None:
+    """Have `before` called by whoever opens a pack."""
+    plain = volume.open
+
+    def open_file(path: str) -> ReadableFile:
+        if path.startswith("packs/"):
+            before()
+        return plain(path)
+
+    monkeypatch.setattr(volume, "open", open_file)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda snapshot: snapshot.get_many([*FILES]),
+        lambda snapshot: snapshot.stat("b/05"),
+        lambda snapshot: snapshot.ls("a"),
+        lambda snapshot: [*snapshot.scan()],
+    ],
+)
+def test_packs_are_opened_together(
+    monkeypatch: pytest.MonkeyPatch, look: Callable[[Snapshot], object]
+) -> None:
+    volume = unmerged()
+    # One after the other, the first would wait for the others in vain.
+    meeting = threading.Barrier(AT_ONCE, timeout=60)
+    places = threading.Semaphore(AT_ONCE)
+    opening(monkeypatch, volume, lambda: places.acquire(blocking=False) and meeting.wait())
+    with Lake.open(volume) as lake:
+        look(lake.snapshot())
+    assert not places.acquire(blocking=False)
+    assert not meeting.broken
+
+
+def test_who_needs_a_pack_that_failed_opens_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = unmerged()
+    failures = [VolumeFailed("a pack", found="not now")] * 3
+    lock = threading.Lock()
+
+    def fail() -> None:
+        with lock:
+            if failures:
+                raise failures.pop()
+
+    opening(monkeypatch, volume, fail)
+    with Lake.open(volume) as lake:
+        assert contents(lake.snapshot()) == FILES
+    assert not failures
