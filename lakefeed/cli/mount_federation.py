@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lakefeed.lake.mounts import Mount
 
 
+# Each takes half a second of a processor, and all at once they take each other's time to start.
+STARTING_MAX = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """How the lakes are mounted: `options` are words for all of them."""
@@ -64,12 +68,17 @@ def mount_federation(
     codes: list[int] = []
     try:
         with running:
+            up = 0
             for mount in mounts:
+                if len(running) - up == STARTING_MAX:
+                    codes.append(_up(running[up]))
+                    up += 1
                 try:
                     _start(running, mount, home, os.path.join(mountpoint, mount.prefix), wanted)
                 except (LakefeedError, OSError) as error:
                     codes.append(_told(error, f"mount of {mount.prefix}"))
-            codes += [code for code in map(_up, running) if code]
+            codes += map(_up, running[up:])
+            codes = [code for code in codes if code]
             if codes:
                 complain(f"{len(mounts) - len(codes)} of {len(mounts)} lakes are mounted")
             if stay is not None and len(codes) < len(mounts):
