@@ -24,7 +24,8 @@ _ROWS_OF_MAX = 64
 def open_together(catalogue: Catalogue, sources: Sequence[Source], *, rows: bool = True) -> None:
     """Open the packs among these sources, in their order, where many are not open yet; read the
     `rows` of those that have few."""
-    packs = catalogue.not_open([source for source in sources if source.pack_id])
+    packs = [source for source in sources if source.pack_id]
+    packs = catalogue.not_open(packs) if len(packs) >= TOGETHER_MIN else []
     if len(packs) < TOGETHER_MIN:
         return
     rows = rows and len(packs) <= _ROWS_OF_MAX

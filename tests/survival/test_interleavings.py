@@ -25,7 +25,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import NotFound
-from lakefeed.lake import check_payloads, copying, layout, reader
+from lakefeed.lake import check_payloads, copying, layout, opening, reader
 from lakefeed.lake.garbage import Retention, collect, orphans_of
 from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
@@ -149,7 +149,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Segments and merges so small that runs are pushed down by range; one thread an actor."""
-    for module in (copying, check_payloads, reader):
+    for module in (copying, check_payloads, opening, reader):
         monkeypatch.setattr(module, "ThreadPoolExecutor", Inline)
     with small_groups():
         yield

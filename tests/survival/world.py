@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,6 +152,15 @@ class Inline:
         except BaseException as error:
             future.set_exception(error)
         return future
+
+    def map(self, action: Callable[[object], object], each: Iterable[object]) -> Iterator[object]:
+        return map(action, each)
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
     def shutdown(self, *, cancel_futures: bool = False) -> None:
         pass
