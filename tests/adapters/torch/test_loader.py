@@ -290,31 +290,39 @@ def test_an_iteration_that_is_collected_in_a_thread_of_its_feed_ends(
     the thread behind it waits for the next batch."""
     usual_next, usual_fewer = Ahead.next, Slots.fewer_than
     waiting, begun, ended = threading.Event(), threading.Event(), threading.Event()
+    taken: list[FeedBatch | None] = []
 
     def following(ahead: Ahead) -> FeedBatch | None:
+        if taken:
+            assert standing.wait(60)
         waiting.set()
         try:
-            return usual_next(ahead)
+            taken.append(usual_next(ahead))
+            return taken[-1]
         finally:
             waiting.clear()
 
     def collect(slots: Slots, ahead_bytes: int) -> bool:
+        if not standing.is_set():
+            return not slots and usual_fewer(slots, ahead_bytes)
         here = threading.current_thread().name == "lakefeed-feed"
-        if here and standing.is_set() and not begun.is_set() and waiting.wait(30):
+        if here and not begun.is_set() and waiting.wait(60):
             begun.set()
             batches.close()
             ended.set()
         return usual_fewer(slots, ahead_bytes)
 
+    # Until the first batch is here nobody asks for a second one, and one window is read.
     standing = threading.Event()
     monkeypatch.setattr(Ahead, "next", following)
     monkeypatch.setattr(Slots, "fewer_than", collect)
     options = LoaderOptions(transform=sizes, threads=2, prefetch=1000)
-    with Loader(lake, "train", replace(OPTIONS, batch_size=1, memory_bytes=1 << 16), options) as it:
+    small = replace(OPTIONS, batch_size=1, memory_bytes=1 << 16)
+    with Loader(lake, "train", small, options) as it:
         batches: Any = iter(it)
         next(batches)
         standing.set()
-        assert ended.wait(30)
+        assert ended.wait(60)
 
 
 def test_options_that_cannot_be_are_refused(lake: Path) -> None:
