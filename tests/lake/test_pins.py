@@ -16,6 +16,7 @@ from lakefeed.lake.log import Draft
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.metered import Meter, MeteredVolume
 from tests.lake.tools import contents, new_lake, write
+from tests.support.threads import Threads
 
 AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
 
@@ -38,15 +39,14 @@ def test_i3_a_held_snapshot_stays_whole_until_it_is_given_up() -> None:
         assert not list(lake.volume.list(layout.PINS))
 
 
-def test_i9_leaving_the_block_ends_the_heartbeat() -> None:
-    before = threading.active_count()
+def test_i9_leaving_the_block_ends_the_heartbeat(threads: Threads) -> None:
     with new_lake() as lake:
         write(lake, {"a": b"1"})
         hold = lake.hold(holder="test")
         with hold:
-            assert threading.active_count() == before + 1
+            assert [thread.name for thread in threads.running()] == ["lakefeed-pin"]
         hold.close()
-        assert threading.active_count() == before
+        assert threads.running() == []
 
 
 def test_a_pin_is_renewed_before_it_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
