@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from lakefeed import Lake
 from tests.deploy.tools import KUSTOMIZE, ROOT
+from tests.support.ports import kept_port
 
 torch = pytest.importorskip("torch", reason="PyPI torch")
 image = pytest.importorskip("PIL.Image", reason="PyPI pillow")
@@ -65,18 +65,15 @@ def kill_after_first_checkpoint(lake: Path, run: Path) -> dict[str, int]:
 
     Before that, look at the metrics that it serves.
     """
-    port = free_port()
-    with subprocess.Popen(
-        command(
-            lake,
-            f"--run-dir={run}",
-            "--epochs=1000",
-            "--checkpoint-steps=3",
-            f"--metrics=127.0.0.1:{port}",
-        ),
-        stdout=subprocess.DEVNULL,
-        env=environment(),
-    ) as running:
+    endless = command(lake, f"--run-dir={run}", "--epochs=1000", "--checkpoint-steps=3")
+    with (
+        kept_port() as port,
+        subprocess.Popen(
+            [*endless, f"--metrics=127.0.0.1:{port}"],
+            stdout=subprocess.DEVNULL,
+            env=environment(),
+        ) as running,
+    ):
         deadline = time.monotonic() + 300
         while not (run / "checkpoint.pt").exists():
             assert running.poll() is None
@@ -91,18 +88,13 @@ def kill_after_first_checkpoint(lake: Path, run: Path) -> dict[str, int]:
     return state
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_a_killed_run_goes_on_at_another_world_size(lake: Path, tmp_path: Path) -> None:
     state = kill_after_first_checkpoint(lake, tmp_path)
     epochs = state["epoch"] + 2
     # Two ranks take over behind the last sample that the checkpoint has seen.
-    both = ("--batch-size=8", f"--run-dir={tmp_path}", f"--epochs={epochs}", "--world-size=2",
-            f"--master=127.0.0.1:{free_port()}")  # fmt: skip
-    with ThreadPoolExecutor(2) as pool:
+    with kept_port() as port, ThreadPoolExecutor(2) as pool:
+        both = ("--batch-size=8", f"--run-dir={tmp_path}", f"--epochs={epochs}", "--world-size=2",
+                f"--master=127.0.0.1:{port}")  # fmt: skip
         ranks = list(pool.map(lambda rank: train(lake, *both, f"--rank={rank}"), (0, 1)))
     seen = [[int(line["samples"]) for line in lines] for lines in ranks]
     assert [sum(epoch) for epoch in zip(*seen, strict=True)] == [COUNT - state["position"], COUNT]

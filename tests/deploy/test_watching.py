@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -27,14 +26,10 @@ from lakefeed import Lake
 from tests.deploy.test_commands import complaint
 from tests.deploy.test_monitoring import expressions
 from tests.deploy.tools import MONITORING, ROOT, tool
+from tests.support.ports import kept_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PATIENCE_SECONDS = 120
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def fetch(url: str) -> str:
@@ -82,11 +77,13 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     Lake.create(where / "lake").close()
     (where / "inbox").mkdir()
     (where / "inbox" / "a.txt").write_text("a")
-    port = free_port()
     command = [sys.executable, "-m", "lakefeed", "compactd", str(where / "lake"),
                f"--inbox={where / 'inbox'}", "--inbox-quiet=1s", "--pack-age=1s",
-               f"--listen=127.0.0.1:{port}", "--log-format=json"]  # fmt: skip
-    with running(command, where / "compactd.log"):
+               "--log-format=json"]  # fmt: skip
+    with (
+        kept_port() as port,
+        running([*command, f"--listen=127.0.0.1:{port}"], where / "compactd.log"),
+    ):
         until("readiness", lambda: fetch(f"http://127.0.0.1:{port}/readyz"))
         until("ingest", lambda: "files_packed_total" in fetch(f"http://127.0.0.1:{port}/metrics"))
         yield f"127.0.0.1:{port}"
@@ -105,15 +102,12 @@ def prometheus(daemon: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ],
     }
     (where / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
     server = tool("prometheus", "Debian prometheus")
-    command = [
-        server,
-        f"--config.file={where}/prometheus.yml",
-        f"--storage.tsdb.path={where}/data",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with running(command, where / "prometheus.log"):
+    command = [server, f"--config.file={where}/prometheus.yml", f"--storage.tsdb.path={where}/data"]
+    with (
+        kept_port() as port,
+        running([*command, f"--web.listen-address=127.0.0.1:{port}"], where / "prometheus.log"),
+    ):
         base = f"http://127.0.0.1:{port}"
         until("the first scrape", lambda: ask(base, "query", query='up{job="lakefeed"} == 1'))
         yield base

@@ -17,6 +17,7 @@ from lakefeed.cli.units import iso_time
 from lakefeed.format.rows import Codec
 from lakefeed.lake import layout
 from tests.fuse.tools import is_mounted, is_running, mounted, needs_fuse, run, wait_until
+from tests.support.ports import kept_port
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
 
@@ -331,9 +332,11 @@ def test_unmounting_waits_for_the_daemon(full: Path, tmp_path: Path) -> None:
 
 def test_a_hundred_names_a_second_time_come_from_memory(full: Path, tmp_path: Path) -> None:
     """The kernel keeps names and attributes: a second look asks the daemon for nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with mounted(full, tmp_path / "mnt", "--at", "v1", "--listen", address) as here:
+    with (
+        kept_port() as port,
+        mounted(full, tmp_path / "mnt", "--at", "v1", "--listen", f"127.0.0.1:{port}") as here,
+    ):
+        address = f"127.0.0.1:{port}"
         paths = [here.path / f"train/c0/{n:04d}.bin" for n in range(0, 300, 3)]
 
         def asks_for_nothing() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -30,6 +29,7 @@ from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.jax import Loader, LoaderOptions
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.support.ports import kept_port
 from tests.support.threads import Threads
 
 pytestmark = pytest.mark.slow
@@ -258,13 +258,18 @@ def test_two_processes_are_two_ranks_of_one_global_batch(tmp_path: Path) -> None
     with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
         for at in range(64):
             writer.put(f"train/{at:02d}.bin", bytes(at))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with kept_port() as port:
+        answers = of_two_processes(f"127.0.0.1:{port}", tmp_path)
+    assert [answer["shapes"] for answer in answers] == [[[16]] * 4] * 2
+    assert sorted(answers[0]["mine"] + answers[1]["mine"]) == list(range(64))
+
+
+def of_two_processes(address: str, lake: Path) -> list[dict[str, Any]]:
+    """Return what each of two processes says that meet at an address."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(rank), address, str(tmp_path)],
+            [sys.executable, "-c", PROCESS, str(rank), address, str(lake)],
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
@@ -275,5 +280,4 @@ def test_two_processes_are_two_ranks_of_one_global_batch(tmp_path: Path) -> None
     for process in ranks:
         answers.append(json.loads(process.communicate(timeout=240)[0].splitlines()[-1]))
         assert process.returncode == 0
-    assert [answer["shapes"] for answer in answers] == [[[16]] * 4] * 2
-    assert sorted(answers[0]["mine"] + answers[1]["mine"]) == list(range(64))
+    return answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
+from contextlib import ExitStack
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,22 @@ from tests.adapters.alone import tf_worker
 from tests.adapters.alone.preloaded import Preloaded
 from tests.adapters.alone.tf_trainer import SAMPLES, make_lake
 from tests.adapters.alone.tf_worker import BATCH
+from tests.support.ports import kept_port
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
 
 STEPS = -(-SAMPLES // BATCH)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def train(where: Path, *, workers: int, replicas: int, strike: bool = False) -> list[Any]:
     """Run the workers of one training; return what each said, or its exit status."""
-    ports = free_ports(workers)
-    processes = []
+    with ExitStack() as kept:
+        ports = [kept.enter_context(kept_port()) for _ in range(workers)]
+        return train_at(ports, where, replicas, strike)
+
+
+def train_at(ports: list[int], where: Path, replicas: int, strike: bool) -> list[Any]:
+    processes, workers = [], len(ports)
     for rank in range(workers):
         environment = {}
         if workers > 1:
