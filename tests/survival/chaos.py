@@ -37,13 +37,15 @@ PATHS = 400
 
 @dataclass(frozen=True)
 class Config:
-    """What to run, and for how long."""
+    """What to run, for how long at least, and until how much was killed and dropped."""
 
     lake: str
     inbox: str
     journals: str
     seconds: float
     seed: int
+    kills: int
+    drops: int
     writers: int = 2
     readers: int = 2
 
@@ -86,7 +88,7 @@ class Chaos:
         self._told = Told()
         self._children: list[int] = []
         self._daemons: list[subprocess.Popen[bytes]] = []
-        self._born = 0
+        self._logs: dict[int, Path] = {}
         self._inbox = Path(config.inbox)
 
     def run(self) -> Told:
@@ -117,26 +119,29 @@ class Chaos:
         return self._told
 
     def _daemon(self) -> subprocess.Popen[bytes]:
-        self._born += 1
-        config = self._config
-        log = Path(config.journals) / f"daemon-{self._born}.log"
+        config, born = self._config, len(self._logs) + 1
+        log = Path(config.journals) / f"daemon-{born}.log"
         words = [
             *("--inbox", f"{config.inbox}=in", "--inbox-quiet", "0s", "--pack-age", "0s"),
             *("--interval", "1s", "--packs-min", "2", "--lease", "2s", "--pack-files", "50"),
             *("--gc-interval", "2s", "--keep", "10s", "--listen", "127.0.0.1:0"),
-            *("--scrub-interval", "5s", "--scrub-duration", "1s", "--name", f"r{self._born}"),
+            *("--scrub-interval", "5s", "--scrub-duration", "1s", "--name", f"r{born}"),
         ]
-        return subprocess.Popen(
-            [sys.executable, "-m", "lakefeed", "compactd", config.lake, *words],
-            stdout=subprocess.DEVNULL, stderr=log.open("wb"),
-        )  # fmt: skip
+        with log.open("wb") as said:
+            daemon = subprocess.Popen(
+                [sys.executable, "-m", "lakefeed", "compactd", config.lake, *words],
+                stdout=subprocess.DEVNULL, stderr=said,
+            )  # fmt: skip
+        self._logs[daemon.pid] = log
+        return daemon
 
     def _storm(self) -> None:
-        """Drop, delete and kill, until the time is over."""
-        end = time.monotonic() + self._config.seconds
+        """Drop, delete and kill, until the time is over and enough was done."""
+        config, told = self._config, self._told
+        end = time.monotonic() + config.seconds
         next_kill = time.monotonic() + self._numbers.uniform(*PAUSE_SECONDS)
         with Lake.open(self._config.lake) as lake:
-            while time.monotonic() < end:
+            while time.monotonic() < end or told.kills < config.kills or told.drops < config.drops:
                 self._drop()
                 self._delete(lake)
                 self._watch()
@@ -187,8 +192,8 @@ class Chaos:
         at = self._numbers.randrange(len(self._daemons))
         daemon = self._daemons[at]
         if daemon.poll() is not None:
-            log = Path(self._config.journals) / f"daemon-{self._born}.log"
-            sys.exit(f"a daemon ended by itself, {daemon.returncode}: {log.read_text()[-2000:]}")
+            said = self._logs[daemon.pid].read_text()[-2000:]
+            sys.exit(f"a daemon ended by itself, {daemon.returncode}: {said}")
         daemon.kill()
         daemon.wait()
         self._told.kills += 1

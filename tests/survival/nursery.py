@@ -28,7 +28,7 @@ KILLS_PER_BATCH = 2
 @dataclass(frozen=True)
 class Config:
     """What to run: on which lake, where the journals go, how many processes, for how long at least
-    and until how many batches are done, by which seed."""
+    and until how many batches are done and writers killed, by which seed."""
 
     lake: str
     journals: str
@@ -36,6 +36,7 @@ class Config:
     readers: int
     seconds: float
     batches: int
+    kills: int
     seed: int
 
 
@@ -58,7 +59,11 @@ class Nursery:
         try:
             self._readers = [self._reader(number) for number in range(self._config.readers)]
             self._writers = [self._writer() for _ in range(self._config.writers)]
-            while time.monotonic() < deadline or self._batches() < self._config.batches:
+            while (
+                time.monotonic() < deadline
+                or self._batches() < self._config.batches
+                or kills < self._config.kills
+            ):
                 self._watch(self._numbers.uniform(0, PAUSE_SECONDS_MAX))
                 if kills < KILLS_PER_BATCH * self._batches() + self._config.writers:
                     victim = self._numbers.randrange(len(self._writers))

@@ -32,7 +32,7 @@ def cut(directory: Path, rounds: int, *, sync: bool) -> list[Round]:
     config = Config(str(directory), rounds, writers=3, sync=sync, seed=seed)
     done = subprocess.run(
         [sys.executable, "-m", "tests.survival.power", json.dumps(asdict(config))],
-        cwd=ROOT, capture_output=True, text=True, timeout=200,
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, f"seed {seed}: {done.stderr}"
     results = [Round(**json.loads(line)) for line in done.stdout.splitlines()]
