@@ -128,5 +128,6 @@ def test_memory_does_not_grow_with_the_tree(lake: Lake, tmp_path: Path) -> None:
         [sys.executable, "-c", MEMORY, lake.name, str(tree)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert int(ran.stdout) < 300 << 10
+    # The interpreter with Arrow, and at most 64 threads with 2 MiB each where reading is slow.
+    assert int(ran.stdout) < 450 << 10
     assert lake.snapshot().stat("huge").size == 500 << 20
