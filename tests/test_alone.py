@@ -20,7 +20,7 @@ CASES = sorted(TESTS.glob("*/alone/*_cases.py"))
 # TensorFlow takes longer to load than many of its cases: one process has all of them.
 TF = [path for path in CASES if "mark.tf" in path.read_text()]
 PROGRAMS = [TF, *([path] for path in CASES if path not in TF)]
-SECONDS_MAX = 580  # for each file
+SECONDS_MAX = 1200  # for each file
 
 
 def name(files: list[Path]) -> str:

@@ -121,7 +121,7 @@ def test_an_interrupt_ends_a_query_at_once(
             yield batch
             if not arrived.is_set():
                 os.kill(os.getpid(), signal.SIGINT)
-                assert arrived.wait(10), "nobody hears the signal"
+                assert arrived.wait(60), "nobody hears the signal"
 
     monkeypatch.setattr(sql, "_files", endless)
     before = signal.signal(signal.SIGINT, interrupt)

@@ -16,6 +16,7 @@ import pytest
 from lakefeed import Lake, WriterOptions
 from lakefeed.format.rows import Codec, Kind, rows_from_table
 from lakefeed.lake.packing import new_pack
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -76,8 +77,10 @@ def test_no_block_is_of_an_untested_kind() -> None:
 def test_commands_run(lake: Lake, text: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in text.replace("/mnt/lake", lake.name).splitlines():
-        done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, check=False,
-                              env={**os.environ, "PATH": path}, text=True)  # fmt: skip
+        done = subprocess.run(
+            ["sh", "-c", line], capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+            check=False, env={**os.environ, "PATH": path},
+        )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, ""), line
         assert done.stdout.count("\n") >= 1
 

@@ -27,6 +27,7 @@ from lakefeed.bench.watching import Difference, plot
 from lakefeed.cli import app
 from lakefeed.cli.benching import data_option, delays_option
 from lakefeed.volume.mountinfo import Mount
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.silent import silenced
 from tests.support.stalling import stalling
 
@@ -123,7 +124,7 @@ def test_a_volume_that_does_not_answer_ends_the_command(
     silent = silenced(tmp_path / "silent", *stuck.glob("packs/*/*.pack"))
     words = ("bench", "train", stuck, "--workload", workload_file, *how)
     running = process("--timeout", "500ms", *words, env={**os.environ, **silent})
-    said = running.communicate(timeout=240)[1]  # PyTorch takes its time to load
+    said = running.communicate(timeout=PATIENCE_SECONDS)[1]  # PyTorch takes its time to load
     assert (running.returncode, "found none for" in said) == (6, True), said
 
 
@@ -131,7 +132,7 @@ def test_measuring_a_volume_that_does_not_answer_ends(tmp_path: Path) -> None:
     with stalling(tmp_path) as filer:
         filer.stop()
         running = process("--timeout", "500ms", "bench", "volume", tmp_path)
-        said = running.communicate(timeout=60)[1]
+        said = running.communicate(timeout=PATIENCE_SECONDS)[1]
     assert (running.returncode, "none for 0.5 seconds" in said) == (6, True), said
 
 
@@ -266,7 +267,7 @@ def test_metrics_are_served_while_it_runs(lake: Path, workload_file: Path) -> No
         assert address.startswith("http://127.0.0.1:")
         text, waiting = "", threading.Event()
         for _ in range(300):
-            with urllib.request.urlopen(address, timeout=10) as answer:
+            with urllib.request.urlopen(address, timeout=PATIENCE_SECONDS) as answer:
                 text = answer.read().decode()
             if 'lakefeed_bench_steps_total{source="lake"}' in text:
                 break
@@ -274,7 +275,7 @@ def test_metrics_are_served_while_it_runs(lake: Path, workload_file: Path) -> No
         assert 'lakefeed_bench_accelerator_utilization_ratio{source="lake"}' in text
     finally:
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
+        running.communicate(timeout=PATIENCE_SECONDS)
     assert running.returncode == 130
 
 
@@ -291,7 +292,7 @@ def test_no_rank_is_left_behind(how: int, lake: Path, workload_file: Path) -> No
         os.killpg(running.pid, how)  # as the terminal does it: everybody gets it
     else:
         running.kill()
-    running.communicate(timeout=60)
+    running.communicate(timeout=PATIENCE_SECONDS)
     assert running.returncode == (130 if how == signal.SIGINT else -how)
     # Python's own tracker of shared memory goes a moment after its parent.
     waiting = threading.Event()

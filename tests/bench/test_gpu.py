@@ -24,6 +24,7 @@ from lakefeed.bench.gpu import NoProbe, NvmlProbe, Reading, RsmiProbe, Sampler
 from lakefeed.bench.monitoring import Monitor, MonitorOptions
 from lakefeed.bench.watching import Gauges
 from lakefeed.metrics.gpu import GpuMetrics
+from tests.support.patience import PATIENCE_SECONDS
 
 
 class Nvml:
@@ -270,7 +271,7 @@ def test_gpus_are_among_the_metrics_that_are_served(monkeypatch: pytest.MonkeyPa
     def served(address: str | None) -> str:
         assert address is not None
         assert probe.enough.wait(30)
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=PATIENCE_SECONDS) as answer:
             return str(answer.read().decode())
 
     gauges = Gauges.serve(0)

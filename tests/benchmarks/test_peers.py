@@ -17,6 +17,7 @@ from benchmarks.peers.files_threads import FilesThreads, read
 from benchmarks.peers.lake_feed import LakeFeed
 from benchmarks.peers.limit import Limit
 from benchmarks.peers.report import CPU, FEED, LIMIT, page, verdicts
+from tests.support.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parent.parent.parent
 COUNT = 700
@@ -72,7 +73,7 @@ def test_the_slow_mount_passes_the_bytes_through(files: Path, tmp_path: Path, mo
     command = [sys.executable, "-m", "benchmarks.slowfs", str(files), str(point), "--model", model]
     server = subprocess.Popen(command, cwd=ROOT)
     try:
-        harness.wait_until(lambda: any(point.iterdir()), 60)
+        harness.wait_until(lambda: any(point.iterdir()), PATIENCE_SECONDS)
         paths = listed(files)
         with ThreadPoolExecutor(16) as pool:
             through = list(pool.map(read, (path.replace(str(files), str(point)) for path in paths)))
@@ -81,5 +82,5 @@ def test_the_slow_mount_passes_the_bytes_through(files: Path, tmp_path: Path, mo
             (point / "new").write_bytes(b"")
     finally:
         server.terminate()
-        assert server.wait(60) == 0
+        assert server.wait(PATIENCE_SECONDS) == 0
     assert list(point.iterdir()) == []

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from lakefeed import Lake
 from lakefeed.cli import app
+from tests.support.patience import PATIENCE_SECONDS
 
 FILES = {
     "a/b.txt": b"hello\n",
@@ -77,7 +78,7 @@ def process() -> Run:
             command(*arguments),
             input=stdin,
             capture_output=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
             env={**os.environ, **environment},
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.silent import silenced
 
 # What bash itself does when somebody presses the key, without a terminal.
@@ -36,7 +37,11 @@ def press(tmp_path: Path) -> object:
     def complete(words: str) -> list[str]:
         script = PRESS.format(bin=program.parent, words=words)
         done = subprocess.run(
-            ["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False
+            ["bash", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout.split("\n")[:-1]
@@ -67,7 +72,9 @@ def test_every_shell_has_a_script(run: Run, shell: str) -> None:
     assert (done.code, done.err) == (0, "")
     assert "_LAKEFEED_COMPLETE=complete_" + shell in done.out
     if shutil.which(shell):
-        subprocess.run([shell, "-n"], input=done.out, text=True, check=True, timeout=60)
+        subprocess.run(
+            [shell, "-n"], input=done.out, text=True, check=True, timeout=PATIENCE_SECONDS
+        )
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from lakefeed.cli.output import (
     shown,
 )
 from tests.cli.conftest import command
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def test_a_meter_counts_files_bytes_and_their_rates() -> None:
@@ -102,7 +103,7 @@ def on_terminal(*words: str | Path, **environment: str) -> str:
         ["script", "-qec", line, "/dev/null"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=True,
         stdin=subprocess.DEVNULL,
     )

@@ -16,6 +16,7 @@ import lakefeed
 from lakefeed import Lake
 from tests.cli.conftest import FILES, Run, command
 from tests.cli.test_output import needs_script
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +30,7 @@ def shell(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
         ["bash", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
         env={**os.environ, "LAKEFEED": shlex.join(command()), **environment},
     )
@@ -41,7 +42,7 @@ def loaded_by(*arguments: str | Path) -> set[str]:
         [sys.executable, "-X", "importtime", *command(*arguments)[1:]],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -185,7 +186,7 @@ def test_a_stopped_put_leaves_the_lake_as_it_was(
         child.stdin.write(bytes(1 << 20))
     child.stdin.flush()
     child.send_signal(number)
-    _, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=PATIENCE_SECONDS)
     assert child.returncode == code, err.decode()
     assert b"Traceback" not in err
     assert sorted(path for path in lake.rglob("*") if path.is_file()) == before
@@ -218,7 +219,11 @@ except KeyboardInterrupt:
     sys.exit(common.EXIT_INTERRUPTED)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, "let go\n", "")
 
@@ -261,7 +266,7 @@ def test_run_as_a_file_it_finds_what_python_was_told_of(tmp_path: Path) -> None:
     file = Path(lakefeed.__file__).with_name("__main__.py")
     done = subprocess.run(
         [sys.executable, file, "--version"],
-        check=False, capture_output=True, text=True, timeout=60,
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
         env={**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": f"{tmp_path}:{file.parents[1]}"},
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "asked first\n")

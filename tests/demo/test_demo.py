@@ -22,7 +22,7 @@ from lakefeed.demo.pictures import arrange
 pytestmark = [
     pytest.mark.tf,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.xdist_group("demo"),
 ]
 
@@ -32,7 +32,7 @@ COMMAND = [sys.executable, "-W", "error::UserWarning", "-m", "lakefeed", "demo"]
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "NO_COLOR": "1", "CUDA_VISIBLE_DEVICES": "-1"}
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=550, env=environment
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=1700, env=environment
     )
 
 

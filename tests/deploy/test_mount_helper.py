@@ -12,6 +12,7 @@ import pytest
 from lakefeed.cli.mount_helper import request_of
 from tests.deploy.test_commands import complaint
 from tests.deploy.tools import DEPLOY, ROOT
+from tests.support.patience import PATIENCE_SECONDS
 
 PLACES = ["/lake", "/srv/lake"]
 
@@ -45,7 +46,7 @@ def test_an_option_that_nobody_knows_is_an_error() -> None:
         [sys.executable, "-m", "lakefeed.cli.mount_helper", *PLACES, "-o", "ro,cash=1GiB"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 1
@@ -89,7 +90,7 @@ def test_setuid_gives_up_root_for_good() -> None:
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     nobody = pwd.getpwnam("nobody")
@@ -103,7 +104,7 @@ def test_an_unknown_user_is_named() -> None:
         [sys.executable, "-m", "lakefeed.cli.mount_helper", *PLACES, "-o", "setuid=nobody-at-all"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 1

@@ -14,6 +14,7 @@ import pytest
 from lakefeed.cli.service_settings import ServiceSettings
 from tests.deploy.test_commands import AS_OWNER
 from tests.deploy.tools import DEPLOY, ROOT, tool
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ def analyze(*arguments: str, units: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
 
 

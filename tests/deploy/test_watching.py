@@ -26,14 +26,14 @@ from lakefeed import Lake
 from tests.deploy.test_commands import complaint
 from tests.deploy.test_monitoring import expressions
 from tests.deploy.tools import MONITORING, ROOT, tool
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.ports import kept_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-PATIENCE_SECONDS = 120
+pytestmark = pytest.mark.slow
 
 
 def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
         return str(answer.read().decode())
 
 
@@ -48,7 +48,7 @@ def until(what: str, ask: Callable[[], Any]) -> Any:
         if found:
             return found
         time.sleep(0.2)
-    raise AssertionError(f"{what} did not happen in {PATIENCE_SECONDS} s")
+    raise AssertionError(f"{what} did not happen in {PATIENCE_SECONDS:g} s")
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def running(command: list[str], log: Path) -> Iterator[None]:
         raise
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_what_the_daemon_exposes_is_well_formed(daemon: str) -> None:
         input=fetch(f"http://{daemon}/metrics"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 

@@ -17,7 +17,7 @@ from tests.dlio.environment import ROOT, NotInstallable, environment
 from tests.dlio.runner import LATER, THROUGH_A_LAKE, Result, metrics, run
 from tests.feed.lakes import QUIET
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("dlio")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("dlio")]
 
 READ = re.compile(r"lakefeed: rank (\d+) read (\d+) samples, (\d+) bytes of (\w+) in epoch (\d+)")
 

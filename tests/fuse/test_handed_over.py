@@ -19,6 +19,7 @@ import pytest
 import lakefeed
 from lakefeed import Lake
 from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
 NOBODY = 65534
@@ -77,7 +78,7 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
     finally:
         # Busy for as long as the daemon itself looks whether the mount answers.
         wait_until(lambda: subprocess.run(["umount", point], check=False).returncode == 0)
-    _, said = daemon.communicate(timeout=60)
+    _, said = daemon.communicate(timeout=PATIENCE_SECONDS)
     assert shown.stdout == b"content", said
     assert daemon.returncode == 0, said
     assert b"Traceback" not in said
@@ -99,7 +100,7 @@ def test_the_watchdog_of_an_ordinary_user_takes_a_dead_mount_away(
     command = [*AS_NOBODY, *LAKEFEED, "mount", lake, point, "--foreground"]
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", DIES, "sh", device, point, *command],
-        check=False, capture_output=True, text=True, timeout=150,
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -113,7 +114,7 @@ def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:
     try:
         done = subprocess.run(
             [*helper, lake, point, "-n", "-v", "-o", options, "-t", "fuse.lakefeed"],
-            check=False, capture_output=True, text=True, timeout=60,
+            check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         (point / "f").write_bytes(b"x")
@@ -127,7 +128,7 @@ def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:
         assert opened.snapshot().get("f") == b"x"
     wrong = subprocess.run(
         [*helper, lake, point, "-o", "at=v9"],
-        check=False, capture_output=True, text=True, timeout=60,
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert wrong.returncode == 3
     assert not is_mounted(point)
@@ -144,7 +145,7 @@ def test_a_daemon_takes_no_modules_from_the_directory_it_is_started_in(
     command = [sys.executable, Path(lakefeed.__file__).with_name("__main__.py")]
     done = subprocess.run(
         [*command, *words, lake, point],
-        check=False, capture_output=True, text=True, timeout=60, cwd=here,
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS, cwd=here,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert is_mounted(point)
@@ -156,7 +157,7 @@ def test_systemd_is_told_when_the_mount_answers(lake: Path, tmp_path: Path) -> N
     point.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(tmp_path / "notify"))
-        channel.settimeout(60)
+        channel.settimeout(PATIENCE_SECONDS)
         daemon = subprocess.Popen(
             [*LAKEFEED, "mount", lake, point, "--foreground"],
             env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
@@ -166,7 +167,7 @@ def test_systemd_is_told_when_the_mount_answers(lake: Path, tmp_path: Path) -> N
             assert is_mounted(point)
         finally:
             daemon.terminate()
-            assert daemon.wait(60) == 0
+            assert daemon.wait(PATIENCE_SECONDS) == 0
     wait_until(lambda: not is_mounted(point))
     assert not is_running(daemon.pid)
 

@@ -165,7 +165,6 @@ class Calls(RuleBasedStateMachine):
         shutil.rmtree(self.plain)
 
 
-@pytest.mark.timeout(600)
 def test_any_sequence_of_calls_is_as_on_a_plain_directory(lake: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         options = ("--rw", "--commit-age", "50ms", "--refresh", "200ms")

@@ -17,6 +17,7 @@ import pytest
 
 from lakefeed import Lake
 from tests.fuse.tools import Mounted, fsck, mounted, needs_fuse
+from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,12 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 def do(*command: object, cwd: Path | None = None) -> str:
     done = subprocess.run(
-        list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False, timeout=240
+        list(map(str, command)),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -10,6 +10,7 @@ import pytest
 
 from lakefeed.cli import mount_daemon
 from lakefeed.cli.mount_daemon import Daemons
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def test_an_interrupt_in_the_moment_of_starting_ends_the_daemon(
@@ -28,7 +29,7 @@ def test_an_interrupt_in_the_moment_of_starting_ends_the_daemon(
         starting.begin(["mount"], None, mountpoint="anywhere").wait()
     (process,) = started
     try:
-        assert process.wait(10) == -signal.SIGTERM
+        assert process.wait(PATIENCE_SECONDS) == -signal.SIGTERM
     finally:
         process.kill()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

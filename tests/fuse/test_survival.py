@@ -31,6 +31,7 @@ from tests.fuse.tools import (
     wait_until,
 )
 from tests.fuse.writers import content
+from tests.support.patience import PATIENCE_SECONDS
 from tests.survival.mounts import quota, skip_for, why_no_quota
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
@@ -61,7 +62,7 @@ def test_kill_9_under_load_loses_no_fsynced_file_and_leaves_no_stuck_process(
         wait_until(lambda: len(acknowledged(tmp_path)) >= after)
         os.kill(here.pid, signal.SIGKILL)
         for writer in writers:
-            assert writer.wait(timeout=60) != 0
+            assert writer.wait(timeout=PATIENCE_SECONDS) != 0
         with mounted(lake, tmp_path / "mnt", "--rw") as again:
             for number in acknowledged(tmp_path):
                 assert (again.path / f"{number % 7}/{number}").read_bytes() == content(number)
@@ -126,7 +127,7 @@ def test_the_watchdog_frees_those_who_wait_for_a_daemon_that_hangs(
 
         waiting = threading.Thread(target=wait)
         waiting.start()
-        waiting.join(60)
+        waiting.join(PATIENCE_SECONDS)
         assert not waiting.is_alive()
         assert failed
         wait_until(lambda: not is_mounted(here.path))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake
+from tests.support.patience import PATIENCE_SECONDS
 
 CAN_MOUNT = (
     importlib.util.find_spec("pyfuse3") is not None
@@ -21,8 +22,6 @@ CAN_MOUNT = (
     and os.geteuid() == 0
 )
 needs_fuse = pytest.mark.skipif(not CAN_MOUNT, reason="needs pyfuse3, /dev/fuse and root")
-# Generous: two busy cores start a Python daemon in a second, not in a minute.
-PATIENCE_SECONDS = 60.0
 LAKEFEED = [sys.executable, "-m", "lakefeed"]
 
 
@@ -33,7 +32,7 @@ def run(*arguments: object, check: bool = True, **how: object) -> subprocess.Com
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE_SECONDS * 3,
+        timeout=PATIENCE_SECONDS,
         **how,  # type: ignore[call-overload]
     )
     assert not check or done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from lakefeed.lake.lake import Lake
 from lakefeed.metrics.exporter import metered, page, serve
 from lakefeed.metrics.loader import LoaderMetrics, loader_metrics
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.support.patience import PATIENCE_SECONDS
 
 FILES = some_files(100)
 
@@ -42,7 +43,7 @@ def test_what_a_feed_did_is_on_the_page(tmp_path: Path) -> None:
         stats = feed.stats()
     with serve(0, registry=registry) as exporter:
         url = f"http://127.0.0.1:{exporter.port}/metrics"
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
             found = values(answer.read().decode())
     assert found["lakefeed_loader_samples_total"] == 2 * len(FILES)
     assert found["lakefeed_loader_bytes_total"] == size
@@ -100,7 +101,7 @@ def test_one_set_a_process() -> None:
 
 def fetched(port: int) -> dict[str, float]:
     url = f"http://127.0.0.1:{port}/metrics"
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
         return values(answer.read().decode())
 
 
@@ -164,7 +165,7 @@ def test_worker_processes_add_up_dead_ones_included(tmp_path: Path) -> None:
         counts.append(int(done.stdout))
     with serve(0, directory=values_directory) as exporter:
         url = f"http://127.0.0.1:{exporter.port}/metrics"
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
             found = values(answer.read().decode())
     assert counts == [50, 50]
     assert found["lakefeed_loader_samples_total"] == 100

@@ -15,6 +15,7 @@ from lakefeed.lake import layout
 from lakefeed.lake.scrub import scrub
 from tests.service.daemons import ROOT, Daemon, compactd, eventually
 from tests.service.tools import drop, waiting
+from tests.support.patience import PATIENCE_SECONDS
 from tests.survival.mounts import Image, freeze, skip_for, thaw, why_no_loop
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ def paths(lake: Path) -> list[str]:
 def once(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lakefeed", "compactd", "--once", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
     )
 
 

@@ -6,8 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 
-# A child that waits for a thread that it does not have waits for ever.
-_PATIENCE_SECONDS = 60
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def in_child(action: Callable[[], object]) -> bool:
@@ -15,7 +14,7 @@ def in_child(action: Callable[[], object]) -> bool:
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_PATIENCE_SECONDS)
+        signal.alarm(int(PATIENCE_SECONDS))  # it may wait for a thread that it does not have
         try:
             action()
             os._exit(0)

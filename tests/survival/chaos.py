@@ -25,13 +25,13 @@ from lakefeed import Lake
 from lakefeed.errors import SnapshotExpired
 from lakefeed.volume.base import Volume
 from lakefeed.volume.posix import PosixVolume
+from tests.support.patience import PATIENCE_SECONDS
 from tests.survival.journal import content, id_of
 from tests.survival.lakes import files_of
 from tests.survival.writers import forked, write_forever
 
 # A start takes a second or two of a busy processor: kills come some while after it, at any step.
 PAUSE_SECONDS = (0.5, 3.0)
-DRAIN_SECONDS = 120.0
 PATHS = 400
 
 
@@ -201,14 +201,14 @@ class Chaos:
 
     def _drain(self) -> None:
         """Let the daemons take in what is left, then end them in good order."""
-        deadline = time.monotonic() + DRAIN_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while any(not name.startswith(".") for name in os.listdir(self._inbox)):
             if time.monotonic() > deadline:
                 sys.exit("the inbox did not run empty")
             signal.sigtimedwait({signal.SIGCHLD}, 0.2)
         for daemon in self._daemons:
             daemon.send_signal(signal.SIGTERM)
-        codes = [daemon.wait(60) for daemon in self._daemons]
+        codes = [daemon.wait(PATIENCE_SECONDS) for daemon in self._daemons]
         # 143, or the signal itself: it was put in place anew so late that it had not begun yet.
         if not {*codes} <= {0, 143, -signal.SIGTERM}:
             sys.exit(f"daemons ended with {codes} on SIGTERM")

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE_SECONDS
+
 EXT4_IOC_SHUTDOWN = 0x8004587D
 EXT4_GOING_FLAGS_NOLOGFLUSH = 2
 FIFREEZE = 0xC0045877
@@ -27,7 +29,7 @@ FITHAW = 0xC0045878
 
 def run(*command: str | os.PathLike[str]) -> None:
     """Run a command; its error output is the error."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert done.returncode == 0, f"{command}: {done.stderr.strip()}"
 
 
@@ -98,7 +100,9 @@ class Quota:
     def _row(self) -> list[str]:
         """Return the number of the quota group and how many bytes it has."""
         command = ["btrfs", "qgroup", "show", "-f", "--raw", self.path]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True
+        )
         return done.stdout.splitlines()[-1].split()
 
 
@@ -132,7 +136,7 @@ def why_no_quota(directory: Path) -> str | None:
 
 def unmount(path: Path) -> None:
     """Unmount, lazily if somebody still holds a file there."""
-    done = subprocess.run(["umount", path], capture_output=True, timeout=60)
+    done = subprocess.run(["umount", path], capture_output=True, timeout=PATIENCE_SECONDS)
     if done.returncode:
         run("umount", "-l", path)
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.support.patience import PATIENCE_SECONDS
+
 HEAVY = ("tensorflow", "keras", "torch", "jax", "pandas", "polars", "duckdb", "matplotlib")
 NEVER = {*HEAVY, "datasets", "sklearn", "PIL", "trio", "aiohttp", "prometheus_client"}
 TOOLS = {"typer", "click", "rich", "fsspec"}
@@ -16,7 +18,9 @@ TOOLS = {"typer", "click", "rich", "fsspec"}
 def loaded_by(statement: str) -> set[str]:
     """The top-level modules that a fresh interpreter loads to run one statement."""
     command = [sys.executable, "-X", "importtime", "-c", statement]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     names = re.findall(r"^import time:.*\|\s+([\w.]+)$", done.stderr, flags=re.MULTILINE)
     return {name.split(".")[0] for name in names}

@@ -45,7 +45,7 @@ def test_sync_comes_after_everything_that_was_taken(writes: int) -> None:
     file = BehindFile(slow)
     for _ in range(writes):
         file.write([b"x"])
-    assert slow.began.wait(10)
+    assert slow.began.wait(60)
     file.sync()
     file.close()
     assert slow.calls == ["write"] * writes + ["sync", "close"]

@@ -22,6 +22,7 @@ from lakefeed.transfer.importing import ImportOptions, Progress, import_tree
 from lakefeed.volume.deadline import DeadlineVolume
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.posix import PosixVolume
+from tests.support.patience import PATIENCE_SECONDS
 from tests.transfer.trees import facts
 
 CREW = ImportOptions(workers=2, workers_from=1)
@@ -172,7 +173,7 @@ def test_an_error_in_a_worker_is_raised_as_it_was(lake: Lake, tree: Path) -> Non
 @pytest.mark.slow
 def test_a_killed_worker_is_an_error_and_the_lake_stays_sound(lake: Lake, wide: Path) -> None:
     with drive(lake, wide, "os.kill(int(workers()[0]), signal.SIGKILL)") as ran:
-        _, complaints = ran.communicate(timeout=60)
+        _, complaints = ran.communicate(timeout=PATIENCE_SECONDS)
     assert VolumeFailed.__name__ in complaints
     assert "killed by SIGKILL" in complaints
     assert ran.returncode == 1
@@ -193,7 +194,7 @@ def test_workers_end_with_a_killed_parent(lake: Lake, wide: Path) -> None:
         assert len(fds) == 2
         ran.kill()
         for fd in fds:
-            assert select.select([fd], [], [], 60)[0]
+            assert select.select([fd], [], [], PATIENCE_SECONDS)[0]
             os.close(fd)
     assert not check(lake, deep=True).findings
     assert import_tree(lake, wide, CREW).errors == 0
@@ -203,7 +204,7 @@ def test_workers_end_with_a_killed_parent(lake: Lake, wide: Path) -> None:
 @pytest.mark.slow
 def test_an_interrupt_commits_what_the_workers_have(lake: Lake, wide: Path) -> None:
     with drive(lake, wide, "signal.raise_signal(signal.SIGINT)") as ran:
-        _, complaints = ran.communicate(timeout=60)
+        _, complaints = ran.communicate(timeout=PATIENCE_SECONDS)
     assert ran.returncode == -signal.SIGINT, complaints
     assert "Traceback" in complaints
     assert complaints.count("Traceback") == 1

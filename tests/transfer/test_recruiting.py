@@ -10,6 +10,7 @@ from lakefeed import Lake
 from lakefeed.transfer import recruiting
 from lakefeed.transfer.importing import ImportOptions, import_tree
 from lakefeed.transfer.recruiting import Recruits, looks_big
+from tests.support.patience import PATIENCE_SECONDS
 
 
 def grown(root: Path, files: int) -> Path:
@@ -65,4 +66,4 @@ def test_a_worker_without_a_job_ends_by_itself() -> None:
     assert process.stdout is not None
     with process.stdout:
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0

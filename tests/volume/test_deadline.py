@@ -17,6 +17,7 @@ from lakefeed.volume.base import FileStat, Volume, read_file, write_file
 from lakefeed.volume.deadline import DeadlineReadableFile, DeadlineVolume
 from lakefeed.volume.memory import MemoryReadableFile, MemoryVolume, MemoryWritableFile
 from lakefeed.volume.posix import PosixVolume
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.stalling import DATA, stalling
 from tests.support.threads import Threads
 from tests.volume.conformance import VolumePromises, race
@@ -284,7 +285,9 @@ def test_where_no_more_threads_can_be_callers_take_turns(monkeypatch: pytest.Mon
 def run(program: str) -> str:
     """Run a program of its own, which must end by itself."""
     command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

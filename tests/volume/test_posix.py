@@ -22,6 +22,7 @@ from lakefeed.volume import directories
 from lakefeed.volume.base import Listed, Volume, read_file, write_file
 from lakefeed.volume.posix import PosixVolume
 from tests.support.descriptors import open_below
+from tests.support.patience import PATIENCE_SECONDS
 from tests.volume.conformance import VolumePromises
 
 
@@ -218,7 +219,9 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(
         PosixVolume({str(tmp_path)!r}).open({path!r})
     """
     words = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert "expected a regular file" in done.stderr
 
 

@@ -29,6 +29,7 @@ from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.jax import Loader, LoaderOptions
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.ports import kept_port
 from tests.support.threads import Threads
 
@@ -231,7 +232,9 @@ def test_a_program_that_ends_amid_an_epoch_ends_without_a_word(tmp_path: Path) -
         for at in range(64):
             writer.put(f"train/{at:02d}.bin", bytes(at))
     leaving = [sys.executable, "-c", LEAVING, str(tmp_path)]
-    done = subprocess.run(leaving, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        leaving, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0
     assert "ignored" not in done.stderr
 
@@ -278,6 +281,8 @@ def of_two_processes(address: str, lake: Path) -> list[dict[str, Any]]:
     ]
     answers = []
     for process in ranks:
-        answers.append(json.loads(process.communicate(timeout=240)[0].splitlines()[-1]))
+        answers.append(
+            json.loads(process.communicate(timeout=PATIENCE_SECONDS)[0].splitlines()[-1])
+        )
         assert process.returncode == 0
     return answers

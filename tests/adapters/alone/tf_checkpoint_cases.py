@@ -88,7 +88,6 @@ def fit(lake: Path, where: Path, *more: Any, epochs: int = 2, every: Any = 5) ->
     return model, saved
 
 
-@pytest.mark.timeout(540)
 def test_kill_9_in_the_middle_of_fit_repeats_and_misses_no_sample(
     lake: Path, tmp_path: Path
 ) -> None:

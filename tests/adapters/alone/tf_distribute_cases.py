@@ -16,6 +16,7 @@ from tests.adapters.alone import tf_worker
 from tests.adapters.alone.preloaded import Preloaded
 from tests.adapters.alone.tf_trainer import SAMPLES, make_lake
 from tests.adapters.alone.tf_worker import BATCH
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.ports import kept_port
 
 pytestmark = [pytest.mark.tf, pytest.mark.slow]
@@ -47,7 +48,7 @@ def train_at(ports: list[int], where: Path, replicas: int, strike: bool) -> list
     try:
         if strike:
             # The survivor would wait half a minute for the dead one's heart.
-            connection.wait([each.process.sentinel for each in processes], timeout=150)
+            connection.wait([each.process.sentinel for each in processes], timeout=PATIENCE_SECONDS)
             for each in processes:
                 each.kill()
         for each in processes:
@@ -61,7 +62,6 @@ def train_at(ports: list[int], where: Path, replicas: int, strike: bool) -> list
     return results
 
 
-@pytest.mark.timeout(540)
 def test_two_workers_killed_and_begun_again_share_every_epoch(tmp_path: Path) -> None:
     make_lake(tmp_path / "lake")
     killed = train(tmp_path, workers=2, replicas=1, strike=True)
@@ -77,7 +77,6 @@ def test_two_workers_killed_and_begun_again_share_every_epoch(tmp_path: Path) ->
     assert first["weight"] == second["weight"]
 
 
-@pytest.mark.timeout(300)
 def test_keras_fit_with_two_replicas_in_one_process(tmp_path: Path) -> None:
     make_lake(tmp_path / "lake")
     (facts,) = train(tmp_path, workers=1, replicas=2)

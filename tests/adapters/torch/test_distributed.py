@@ -54,7 +54,6 @@ def rank_of_two(rank: int, lake: Path, out: Path) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.mark.timeout(280)
 def test_two_ranks_share_an_epoch_and_one_goes_on_for_both(tmp_path: Path) -> None:
     lake = make_lake(tmp_path / "lake")
     multiprocessing.spawn(rank_of_two, (lake, tmp_path), nprocs=2)
@@ -93,7 +92,6 @@ def given_a_dataset(rank: int, dataset: lakefeed.torch.IterableDataset, out: Pat
     distributed.destroy_process_group()
 
 
-@pytest.mark.timeout(280)
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_ranks_that_are_given_a_dataset_share_its_epochs(tmp_path: Path, start: str) -> None:

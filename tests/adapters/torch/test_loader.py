@@ -32,6 +32,7 @@ from tests.adapters.torch.lakes import (
     sizes,
 )
 from tests.adapters.torch.test_dataset import damage
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.threads import Threads
 
 pytestmark = [
@@ -279,7 +280,9 @@ next(batches)
 
 def test_a_program_that_ends_amid_an_epoch_ends_without_a_word(lake: Path) -> None:
     leaving = [sys.executable, "-c", LEAVING, str(lake)]
-    done = subprocess.run(leaving, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        leaving, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
