@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import lakefeed.monitor
-from lakefeed.bench import reports
+from lakefeed.bench import monitoring, reports
 from lakefeed.bench.keeping import Keeper
 from lakefeed.bench.monitoring import Monitor, MonitorOptions, Watched, measure
 from lakefeed.errors import Conflict, Invalid
 from lakefeed.feed.feed import Feed, FeedOptions
+from tests.support.patience import PATIENCE_SECONDS
 
 WAIT_SECONDS = 0.005
 
@@ -40,18 +41,35 @@ class Slow:
             yield np.zeros((8, 4), np.float32), np.zeros(8, np.int64)
 
 
-def test_a_watched_loader_is_the_loader_and_leaves_a_report(tmp_path: Path) -> None:
-    loader = lakefeed.monitor.watch(Slow(5), tmp_path / "run.html", name="mine")
+def test_a_watched_loader_is_the_loader_and_leaves_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+
+    class Waits(Slow):
+        """Takes its while by the clock, whatever else the machine has to do."""
+
+        def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            for batch in super().__iter__():
+                clock[0] += 4 * WAIT_SECONDS
+                yield batch
+
+    watch = SimpleNamespace(monotonic=lambda: clock[0], process_time=time.process_time)
+    monkeypatch.setattr(monitoring, "time", watch)
+    loader = lakefeed.monitor.watch(Waits(5, 0.0), tmp_path / "run.html", name="mine")
     assert len(loader) == 5
     for _ in range(2):
-        assert len([batch[0].shape for batch in loader]) == 5
+        for batch in loader:
+            assert len(batch[0]) == 8
+            clock[0] += WAIT_SECONDS
     loader.monitor.close()
     loader.monitor.close()
     facts = reports.read(tmp_path / "run.json")
     (run,) = facts["runs"]
     assert (run["epochs"], run["samples"], run["sample_bytes"]) == (2, 80, 10 * 8 * (16 + 8))
-    assert run["wait_seconds"]["p50"] >= WAIT_SECONDS * 0.9
-    assert 0.5 < run["stall_share"] <= 1
+    assert run["steps"] == 10
+    assert run["wait_seconds"]["p50"] == pytest.approx(4 * WAIT_SECONDS)
+    assert run["stall_share"] == pytest.approx(0.8)
     assert "mine waits for batches" in facts["verdict"]
     assert facts["verdict"].startswith("TOO SMALL")
     assert "<svg" in (tmp_path / "run.html").read_text()
@@ -223,7 +241,7 @@ def test_metrics_are_served_meanwhile(tmp_path: Path) -> None:
     text = ""
     for _ in loader:
         assert loader.monitor.address is not None
-        with urllib.request.urlopen(loader.monitor.address, timeout=10) as answer:
+        with urllib.request.urlopen(loader.monitor.address, timeout=PATIENCE_SECONDS) as answer:
             text = answer.read().decode()
     loader.monitor.close()
     assert 'lakefeed_bench_steps_total{source="mine"}' in text
