@@ -50,15 +50,15 @@ def test_it_takes_files_in_says_so_and_ends_well_on_sigterm(tmp_path: Path) -> N
         eventually(lambda: daemon.status()["files_packed"] == 20, daemon.log())
         eventually(lambda: "look" in daemon.status()["last_success"])
         eventually(lambda: daemon.status()["index_entries"] == 20)
-        metrics = daemon.get("/metrics")[1]
-        for line in (
+        told = {
             f'lakefeed_compactor_files_packed_total{{lake="{lake}"}} 20.0',
             f'lakefeed_compactor_ingested_bytes_total{{lake="{lake}"}} 2000.0',
             f'lakefeed_compactor_leader{{lake="{lake}"}} 1.0',
             f'lakefeed_index_entries{{lake="{lake}"}} 20.0',
             f'lakefeed_compactor_backlog_files{{lake="{lake}"}} 0.0',
-        ):
-            assert line in metrics
+        }
+        # It leads most of the time: a busy machine may keep it from its lease for a while.
+        eventually(lambda: told <= {*daemon.get("/metrics")[1].splitlines()}, daemon.log())
         assert daemon.stop() == 0
         lines = [json.loads(line) for line in daemon.log().splitlines()]
         assert {"time", "level", "message", "logger"} <= lines[0].keys()
@@ -70,19 +70,24 @@ def test_it_takes_files_in_says_so_and_ends_well_on_sigterm(tmp_path: Path) -> N
         assert lease.expires_ns == 0
 
 
+def waits_for(daemon: Daemon, other: str) -> bool:
+    status = daemon.status()
+    return other in status["holder"] and not status["leader"]
+
+
 def test_a_replica_takes_over_when_the_leader_is_killed(tmp_path: Path) -> None:
     lake, inbox = make(tmp_path)
     words = (lake, "--inbox", inbox, *QUICK)
     with compactd(*words, "--name", "first") as first:
         eventually(lambda: first.status()["leader"])
         with compactd(*words, "--name", "second") as second:
-            eventually(lambda: "first" in second.status()["holder"])
-            assert second.get("/readyz")[0] == 200
-            assert not second.status()["leader"]
+            # The second one may have the lease in between, if the first is kept from it for long.
+            eventually(lambda: waits_for(second, "first"), second.log())
+            eventually(lambda: second.get("/readyz")[0] == 200, second.log())
             first.kill()
             drop(inbox, "a", b"1")
             eventually(lambda: second.status()["files_packed"] == 1, second.log())
-            assert second.status()["token"] == 2
+            eventually(lambda: second.status()["token"] >= 2, second.log())
             assert second.stop() == 0
     assert paths(lake) == ["a"]
 
