@@ -9,12 +9,14 @@ import textwrap
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakefeed.errors import NotFound, VolumeFailed
+from lakefeed.volume import deadline
 from lakefeed.volume.base import FileStat, Volume, read_file, write_file
-from lakefeed.volume.deadline import DeadlineReadableFile, DeadlineVolume
+from lakefeed.volume.deadline import DeadlineReadableFile, DeadlineVolume, _Opened
 from lakefeed.volume.memory import MemoryReadableFile, MemoryVolume, MemoryWritableFile
 from lakefeed.volume.posix import PosixVolume
 from tests.support.patience import PATIENCE_SECONDS
@@ -172,7 +174,16 @@ def test_a_late_read_writes_into_no_ones_buffer(slow: SlowVolume) -> None:
     assert buffer == b"other"
 
 
-def test_a_file_created_too_late_is_closed(slow: SlowVolume) -> None:
+def test_a_file_created_too_late_is_closed(
+    slow: SlowVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, closed = _Opened.close, threading.Event()
+
+    def close(opened: _Opened[Any]) -> None:
+        usual(opened)
+        closed.set()
+
+    monkeypatch.setattr(_Opened, "close", close)
     volume = DeadlineVolume(slow, AMPLE_SECONDS)
     slow.created.clear()
     slow.up.clear()
@@ -180,8 +191,7 @@ def test_a_file_created_too_late_is_closed(slow: SlowVolume) -> None:
         with pytest.raises(VolumeFailed, match="create of slow/b"):
             hasty(volume).create("b")
     slow.up.set()
-    wait_until_idle(volume)
-    volume.close()
+    assert closed.wait(AMPLE_SECONDS)
     (late,) = slow.created
     with pytest.raises(VolumeFailed, match="closed"):
         late.write([b"x"])
@@ -191,8 +201,8 @@ def test_a_file_created_too_late_is_closed(slow: SlowVolume) -> None:
 def test_a_file_whose_closing_comes_too_late_is_closed(slow: SlowVolume, how: str) -> None:
     volume = DeadlineVolume(slow, AMPLE_SECONDS, threads_max=2)
     late = hasty(volume)
-    files = [late.open("a") for _ in range(3)]
-    inner = [file._inner for file in files]
+    inner = [volume.open("a")._inner for _ in range(3)]
+    files = [DeadlineReadableFile(one, late, "a") for one in inner]
     slow.up.clear()
     while blocked(volume) < 2:
         with pytest.raises(VolumeFailed):
@@ -213,7 +223,10 @@ def test_a_file_whose_closing_comes_too_late_is_closed(slow: SlowVolume, how: st
     assert volume.stat("a").size == 5
 
 
-def test_close_ends_the_threads_and_not_the_volume(threads: Threads) -> None:
+def test_close_ends_the_threads_and_not_the_volume(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadline, "IDLE_SECONDS", AMPLE_SECONDS)
     volume = DeadlineVolume(MemoryVolume(), AMPLE_SECONDS)
     race(4, lambda _: volume.space())
     volume.close()
