@@ -8,6 +8,9 @@ system gives the process no thread and none is there that still answers. When th
 the threads return, what they opened too late is closed, files whose closing was too late or found
 no thread are closed, and the volume works again.
 
+The deadline counts only the time in which this process runs: one that was stopped meanwhile
+(Ctrl-Z, a container that is paused) has not waited for the volume. So a wait is many short ones.
+
 A call that timed out may still take effect later, as any lost reply may (V3). `read_into` reads
 into memory of its own, so a late answer never writes into a buffer that is somebody else's by then.
 
@@ -19,6 +22,7 @@ Costs two hand-overs between threads a call: 56 microseconds on two cores of 2.x
 from __future__ import annotations
 
 import errno
+import math
 import os
 import threading
 from collections import deque
@@ -37,6 +41,11 @@ from lakefeed.volume.pieces import deal_out, total_bytes
 THREADS_MAX = 64
 # Long enough to serve a burst with warm threads, short enough not to be seen as a leak.
 IDLE_SECONDS = 2.0
+
+# The wait in which a process is stopped ends as soon as it goes on. It was one of so many: a second
+# of the deadline is lost, or an eighth of a short one.
+_WAITS_MIN = 8
+_WAIT_SECONDS_MAX = 1.0
 
 # What messages call a verb, as `posix` does: by the system's call.
 _CALLS = {
@@ -107,7 +116,7 @@ class _Pool:
         if refusal is not None:
             raise refusal
         try:
-            if call.done.wait(seconds):
+            if _came(call.done, seconds):
                 return call.outcome()
         finally:
             answered = self._leave(call)
@@ -184,6 +193,12 @@ class _Pool:
             self._wake.notify_all()
         for thread in leaving:
             thread.join(IDLE_SECONDS)
+
+
+def _came(done: threading.Event, seconds: float) -> bool:
+    """Wait for an event, `seconds` of the time in which this process runs; tell whether it came."""
+    waits = max(_WAITS_MIN, math.ceil(seconds / _WAIT_SECONDS_MAX))
+    return any(done.wait(seconds / waits) for _ in range(waits))
 
 
 def _too_late(subject: str, found: str) -> VolumeFailed:

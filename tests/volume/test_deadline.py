@@ -16,7 +16,7 @@ import pytest
 from lakefeed.errors import NotFound, VolumeFailed
 from lakefeed.volume import deadline
 from lakefeed.volume.base import FileStat, Volume, read_file, write_file
-from lakefeed.volume.deadline import DeadlineReadableFile, DeadlineVolume, _Opened
+from lakefeed.volume.deadline import DeadlineReadableFile, DeadlineVolume, _Call, _Opened
 from lakefeed.volume.memory import MemoryReadableFile, MemoryVolume, MemoryWritableFile
 from lakefeed.volume.posix import PosixVolume
 from tests.support.patience import PATIENCE_SECONDS
@@ -126,6 +126,31 @@ def test_a_late_answer_is_a_timeout_that_names_the_call(slow: SlowVolume) -> Non
     slow.up.set()
     wait_until_idle(volume)
     assert volume.stat("a").size == 5
+
+
+def test_the_time_for_which_the_process_was_stopped_is_not_waited_for(
+    slow: SlowVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wait is over at once when the process goes on, before the thread that asks has gone on."""
+    usual = _Call.__init__
+
+    class Stopped(threading.Event):
+        waits = 0
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.waits += 1
+            if self.waits == 1:
+                return False
+            slow.up.set()
+            return super().wait(timeout)
+
+    def stopped(call: _Call[Any], *arguments: Any, **how: Any) -> None:
+        usual(call, *arguments, **how)
+        call.done = Stopped()
+
+    monkeypatch.setattr(_Call, "__init__", stopped)
+    slow.up.clear()
+    assert DeadlineVolume(slow, AMPLE_SECONDS).stat("a").size == 5
 
 
 def test_when_every_thread_is_blocked_calls_fail_at_once(slow: SlowVolume) -> None:
