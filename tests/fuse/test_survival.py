@@ -150,7 +150,7 @@ def test_sigterm_commits_what_is_pending_and_unmounts(lake: Path, tmp_path: Path
 
 
 def test_the_log_tells_the_life_of_a_mount(lake: Path, tmp_path: Path) -> None:
-    with mounted(lake, tmp_path / "mnt", "--rw") as here:
+    with mounted(lake, tmp_path / "mnt", "--rw", "--commit-age", "1h") as here:
         (here.path / "f").write_bytes(b"1")
         here.sync()
         run("umount", here.path)
