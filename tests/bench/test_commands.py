@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,12 +267,11 @@ def test_metrics_are_served_while_it_runs(lake: Path, workload_file: Path) -> No
         address = running.stderr.readline().removeprefix("metrics: ").strip()
         assert address.startswith("http://127.0.0.1:")
         text, waiting = "", threading.Event()
-        for _ in range(300):
+        while 'lakefeed_bench_steps_total{source="lake"}' not in text:
+            assert running.poll() is None
+            waiting.wait(0.1)
             with urllib.request.urlopen(address, timeout=PATIENCE_SECONDS) as answer:
                 text = answer.read().decode()
-            if 'lakefeed_bench_steps_total{source="lake"}' in text:
-                break
-            waiting.wait(0.1)
         assert 'lakefeed_bench_accelerator_utilization_ratio{source="lake"}' in text
     finally:
         running.send_signal(signal.SIGINT)
@@ -295,8 +295,8 @@ def test_no_rank_is_left_behind(how: int, lake: Path, workload_file: Path) -> No
     running.communicate(timeout=PATIENCE_SECONDS)
     assert running.returncode == (130 if how == signal.SIGINT else -how)
     # Python's own tracker of shared memory goes a moment after its parent.
-    waiting = threading.Event()
-    for _ in range(300):
+    waiting, deadline = threading.Event(), time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
         try:
             os.killpg(running.pid, 0)
         except ProcessLookupError:
