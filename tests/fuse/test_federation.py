@@ -103,11 +103,18 @@ def served_by(where: Path) -> int:
     return 0
 
 
+def daemon_of(where: Path) -> int:
+    """Return the pid of the daemon that is there. Not 0: a signal to that is one to all of us."""
+    pid = served_by(where)
+    assert pid, f"nobody serves {where}"
+    return pid
+
+
 def test_a_lake_whose_daemon_died_is_mounted_again_beside_the_others(
     federation: Path, place: Path
 ) -> None:
     run("mount", federation, place, "--watchdog", "0s")
-    pid = served_by(place / "train")
+    pid = daemon_of(place / "train")
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not is_running(pid))
     run("umount", place / "cameras/line1")
@@ -158,7 +165,7 @@ def test_umount_ends_the_others_while_one_does_not_answer(federation: Path, plac
     run("mount", federation, place)
     # The newest, which is the first that umount looks at.
     sick, well = (Path(mount.path) for mount in kernel.lakes_below(str(place)))
-    pid = served_by(sick)
+    pid = daemon_of(sick)
     os.kill(pid, signal.SIGSTOP)
     with subprocess.Popen([*LAKEFEED, "umount", place]) as process:
         try:
