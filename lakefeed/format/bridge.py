@@ -1,8 +1,9 @@
 """Between numpy and Arrow, by their buffers.
 
 Arrow's own converters first look whether the caller means pandas, and import it (0.3 s) wherever it
-is installed. Opening a lake and reading a file must not cost that, so the few conversions on that
-way are made here: they copy nothing and know only what a lake's columns are made of.
+is installed; some fail where it is not. Opening a lake and reading a file must not cost that, so
+the few conversions on that way are made here: they copy nothing and know only what a lake's columns
+are made of.
 """
 
 from __future__ import annotations
@@ -28,18 +29,19 @@ def to_numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
         chunks = [to_numpy(chunk) for chunk in column.chunks]
         if len(chunks) == 1:
             return chunks[0]
-        return np.concatenate(chunks) if chunks else np.empty(0, _dtype(column.type))
+        return np.concatenate(chunks) if chunks else np.empty(0, dtype(column.type))
     start, stop = column.offset, column.offset + len(column)
     data = column.buffers()[1]
     if data is None:
-        return np.zeros(len(column), _dtype(column.type))
+        return np.zeros(len(column), dtype(column.type))
     if column.type == pa.bool_():
         bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
         return bits[start:stop].view(np.bool_)
-    return np.frombuffer(data, _dtype(column.type))[start:stop]
+    return np.frombuffer(data, dtype(column.type))[start:stop]
 
 
-def _dtype(kind: pa.DataType) -> np.dtype:
+def dtype(kind: pa.DataType) -> np.dtype:
+    """Return how numpy names a column's type; Arrow's own answer needs pandas before Arrow 26."""
     return _DTYPES[kind]
 
 

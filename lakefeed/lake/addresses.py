@@ -30,9 +30,7 @@ from lakefeed.format.rows import MEMORY_SCHEMA
 ROW_BYTES = 32
 _BUCKET_ROWS = 4
 _PLAIN = ("kind", "offset", "size", "codec", "crc32c", "mtime_ns", "mode", "seq")
-_DTYPES = {
-    name: np.dtype(MEMORY_SCHEMA.field(name).type.to_pandas_dtype()) for name in (*_PLAIN, "length")
-}
+_DTYPES = {name: bridge.dtype(MEMORY_SCHEMA.field(name).type) for name in (*_PLAIN, "length")}
 _Words = NDArray[np.uint64]
 _NOT_FOUND = np.full(1, -1, np.int64)
 

@@ -115,6 +115,7 @@ def banned(source: str, *, is_cli: bool) -> list[str]:
             or (None if is_cli else environment(node))
             or (None if is_cli else printing(node))
             or finalizer(node)
+            or needing_pandas(node)
         )
         if wrong:
             found.append(f"line {getattr(node, 'lineno', 1)}: {wrong}")
@@ -192,6 +193,13 @@ def printing(node: ast.AST) -> str | None:
 def finalizer(node: ast.AST) -> str | None:
     if isinstance(node, ast.FunctionDef) and node.name == "__del__":
         return "__del__ runs at a time nobody chose: use `with` and close()"
+    return None
+
+
+def needing_pandas(node: ast.AST) -> str | None:
+    """Arrow's ways to pandas, which is no dependency: before 26 one begins at a type's name."""
+    if isinstance(node, ast.Attribute) and node.attr.startswith("to_pandas"):
+        return f"{node.attr} needs pandas: use format/bridge.py"
     return None
 
 

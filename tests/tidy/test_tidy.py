@@ -139,6 +139,7 @@ def test_an_excuse_names_its_function() -> None:
         ("from os import environ\n", "the environment"),
         ("print('hello')\n", "print: return the value"),
         ("class C:\n    def __del__(self): ...\n", "line 2: __del__"),
+        ("x = column.type.to_pandas_dtype()\n", "line 1: to_pandas_dtype needs pandas"),
     ],
 )
 def test_a_banned_call_is_found(source: str, reason: str) -> None:
