@@ -167,11 +167,3 @@ def test_the_source_archive_has_what_the_manual_copies_from() -> None:
     # Without the slash each would be any folder of that name, wherever it lies.
     assert {"/lakefeed", "/docs", "/deploy"} <= set(names)
     assert all(name.startswith("/") and (ROOT / name[1:]).exists() for name in names)
-
-
-def test_the_oldest_build_backend_knows_how_the_licence_is_given() -> None:
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    (oldest,) = re.findall(r'^requires = \["hatchling>=([\d.]+)"\]', text, re.M)
-    listed = re.search(r'^license-files = \["', text, re.M)
-    # Until 1.25 it had to be a table; 1.26 writes metadata that knows no licence expression.
-    assert listed is None or tuple(map(int, oldest.split("."))) >= (1, 27)
