@@ -145,11 +145,11 @@ class Records:
         self._note(record, "open")
 
     def _note(self, record: Record, state: str) -> None:
-        name = _name_of(record, state)
-        tmp = f"{name}.tmp"
+        # No one else's: two replicas move one record on at once, and a crash may have left its own.
+        tmp = f"{layout.new_id()}.{state}.tmp"
         with self._home() as home:
             _write(home, tmp, _sealed(record))
-            os.replace(tmp, name, src_dir_fd=home, dst_dir_fd=home)
+            os.replace(tmp, _name_of(record, state), src_dir_fd=home, dst_dir_fd=home)
             os.fsync(home)
 
     def end(self, record: Record) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,27 @@ def test_a_batch_is_known_even_if_whoever_missed_it_in_the_log_ends_too(
         assert made.take() == 0
         assert waiting(made.root) == []
         assert made.files() == {"meanwhile": b""}
+        assert list((made.root / ".lakefeed").glob("*.open")) == []
+
+
+def test_a_record_that_a_crash_was_moving_on_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else commits any more, so it is moved on to the same snapshot."""
+    monkeypatch.setattr(ingest, "_FAR", 0)
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        with monkeypatch.context() as patch:
+            dying(patch, Ingest, "_publish", after=False)
+            with pytest.raises(Died):
+                made.take()
+            with made.lake.writer() as writer:
+                writer.put("meanwhile", b"")
+            dying(patch, os, "replace", after=False)
+            with pytest.raises(Died):
+                made.take()
+        assert made.take() == 1
+        assert made.files() == {"a": b"1", "meanwhile": b""}
         assert list((made.root / ".lakefeed").glob("*.open")) == []
 
 
