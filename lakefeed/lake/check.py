@@ -5,7 +5,8 @@
 3. Together they give one clear view, the one that the packs alone give (`check_view`).
 4. With `deep`, every live payload has its checksum (`check_payloads`).
 5. Tags and pins name snapshots that are whole (`check_refs`).
-6. Files that no commit names are counted: they are work for garbage collection, not damage.
+6. Files that no commit names are counted: they are work for garbage collection, not damage; but
+   complete packs where there is no commit at all are what a lost log leaves.
 
 Re-verifies I1, I2, I3, I5 and I7 and changes nothing, so it runs on a read-only volume and beside
 writers. Never stops at a finding; a volume that cannot be read is VolumeFailed, as anywhere. It
@@ -30,8 +31,8 @@ from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Collector, Progress, Report, silent
 from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.lost import lost_packs
 from lakefeed.lake.scan import scan
-from lakefeed.volume.base import Volume
 
 # Everything is read once, in order: keeping more of it would help nothing.
 _CACHE_BYTES = 32 << 20
@@ -52,7 +53,7 @@ def check(
     show = progress or silent
     found = Collector()
     log = check_log(lake.volume, found, show)
-    _count_orphans(lake.volume, log, found)
+    _count_orphans(lake, log, found)
     try:
         state = lake.snapshot(snapshot_at).state
     except Corrupt as error:
@@ -109,9 +110,15 @@ def _refuse_expired(lake: Lake, state: State) -> None:
         )
 
 
-def _count_orphans(volume: Volume, log: LogChecked, found: Collector) -> None:
-    for path in stored_files(volume):
-        found.count("orphans", int(_id_of(path) not in log.named))
+def _count_orphans(lake: Lake, log: LogChecked, found: Collector) -> None:
+    orphans = [path for path in stored_files(lake.volume) if _id_of(path) not in log.named]
+    found.count("orphans", len(orphans))
+    if orphans and not found.total and not lake.log.head().number:
+        lost = lost_packs(lake.volume, orphans, 0)
+        if lost:
+            found.add("log", f"log of {lake.name}", f"the commits of {len(lost)} packs",
+                      "no commit", 'if it was not lost, a writer died before its first commit; '
+                      'else run "lakefeed repair --log"')  # fmt: skip
 
 
 def _id_of(path: str) -> str:

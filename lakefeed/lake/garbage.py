@@ -12,7 +12,7 @@ from facts about the volume:
 3. With `orphans`, a slower pass lists all packs and segments: files that no commit names (what
    failed or killed writers leave, an interrupted collection, or one that spared them for a pin
    behind its note) are garbage once they are older than the grace; a younger one may be about to
-   be committed.
+   be committed. Those stay that a log which lost commits may have named (`lost`).
 
 `collect` does: commit the new horizon; read head, tags and pins *again*, until the tags rested
 meanwhile; make durable what was read; delete what is still unreached, segments before packs. A tag
@@ -35,6 +35,7 @@ from lakefeed.lake import layout
 from lakefeed.lake.findings import Progress
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
+from lakefeed.lake.lost import kept_for_repair, listed_end, refuse_gap, refuse_hidden
 from lakefeed.lake.refs import Pin, Tag
 from lakefeed.volume.base import Listed, Volume
 
@@ -153,9 +154,10 @@ def collect(
 
     Without `orphans` only the log is read, from its horizon. `progress` may end it by an error.
 
-    Corrupt, and nothing deleted, when a commit, a tag or a pin cannot be read: it might name what
-    would be deleted. NotFound when the directory of tags or pins is gone, all of them maybe with
-    it. Conflict, and nothing deleted, while tags are moved without a pause.
+    Corrupt, and nothing deleted, when a commit, a tag or a pin cannot be read, or `orphans` finds a
+    gap in the log: it might name what would be deleted. NotFound when the directory of tags or pins
+    is gone, all of them maybe with it. Conflict, and nothing deleted, while tags are moved without
+    a pause.
     """
     lake.refs.check_there()
     now_ns = lake.refs.about_now_ns() if dry_run else lake.refs.server_time_ns()
@@ -242,11 +244,13 @@ def _unlink(volume: Volume, path: str) -> bool:
 def _gather(lake: Lake, keep: Retention, now_ns: int, orphans: bool, told: Progress) -> Facts:
     # Listed before the log is read: what is listed and then committed is seen as reached.
     names = list(_names(lake.volume, everything=orphans))
+    listed = listed_end(lake.volume) if orphans else 0
     old_before_ns = now_ns - int(keep.grace_seconds * 1e9)
     pins = lake.refs.pins()
     kept = _kept(lake, [pin for pin in pins if pin.expires_ns > now_ns])
     head = lake.log.head()
     history = _History(lake, head, kept, told)
+    refuse_gap(lake.volume, listed, head.number)
     horizon = max(head.horizon, _oldest(lake, head, keep, now_ns))
     now = Reach(head.horizon, history.reached(head.horizon))
     wanted = Reach(horizon, history.reached(horizon))
@@ -254,12 +258,16 @@ def _gather(lake: Lake, keep: Retention, now_ns: int, orphans: bool, told: Progr
               if id_ not in wanted.ids]  # fmt: skip
     stored += [_look(lake.volume, "pin", pin.id, layout.pin_path(pin.id)) for pin in pins
                if pin.expires_ns <= old_before_ns]  # fmt: skip
-    files = [file for file in stored if file is not None]
+    files = [*filter(None, stored)]
     named = history.named | history.formerly.keys()
     if not orphans:
         files += [history.files[id_] for id_ in history.named - wanted.ids]
         files += _still_there(lake.volume, history, wanted)
-    return Facts(now, wanted, named, tuple(files), old_before_ns)
+    unnamed = [file.path for file in files if file.kind == "pack" and file.id not in named
+               and file.changed_ns <= old_before_ns]  # fmt: skip
+    lost = kept_for_repair(lake.volume, unnamed, head.number)
+    found = tuple(file for file in files if file.path not in lost)
+    return Facts(now, wanted, named, found, old_before_ns)
 
 
 def _still_there(volume: Volume, history: _History, wanted: Reach) -> Iterator[Stored]:
@@ -296,7 +304,7 @@ class _History:
         # Those of the kept snapshots that were looked at, and what they need.
         self._older: set[int] = set()
         self._older_ids: set[str] = set()
-        _refuse_hidden(lake, head)
+        refuse_hidden(lake.log, head.number)
         self.files = {file.id: file for file in _files(lake.log.at(head.horizon))}
         self._added: list[tuple[int, set[str]]] = []
         formerly: list[int] | None = None
@@ -368,14 +376,6 @@ def _look(volume: Volume, kind: GarbageKind, id_: str, path: str) -> Stored | No
     except NotFound:
         return None
     return Stored(kind, id_, path, facts.size, facts.changed_ns)
-
-
-def _refuse_hidden(lake: Lake, head: State) -> None:
-    """Raise Corrupt where a damaged commit follows the head: its packs are not ours to delete."""
-    try:
-        lake.log.read(head.number + 1)
-    except NotFound:
-        return
 
 
 def _ids(state: State) -> set[str]:

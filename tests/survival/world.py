@@ -67,6 +67,8 @@ class World:
     numbers: random.Random = field(init=False)
     volumes: dict[str, MortalVolume] = field(default_factory=dict)
     fault_share: float = 0.0
+    # Whether the power is cut while all are at work.
+    is_cut: bool = False
     # Whether the inbox keeps what was taken in.
     keeps: bool = False
     # Tags that were made or deleted, None, and those of which nobody knows.

@@ -1,0 +1,83 @@
+"""Packs that may be all that is left of commits which are lost: no garbage, whatever their age.
+
+What no commit names is garbage of writers that died, as long as the log is whole. Where commits are
+missing, `repair --log` needs those packs. That commits are missing show:
+
+1. the log, if any of it lies behind the place where it ends now: there is a gap;
+2. a pack, if its writer saw a later snapshot than the newest, or if there is no commit at all. All
+   that no commit names stay until the log has come that far again, as in a copy whose packs are
+   newer than its log.
+
+Reads the footers of packs that no commit names. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from lakefeed.errors import Corrupt, Invalid, NotFound
+from lakefeed.format.columns import ColumnsReader
+from lakefeed.format.pack import open_pack
+from lakefeed.lake import layout
+from lakefeed.lake.log import Log
+from lakefeed.volume.base import Volume
+
+_logger = logging.getLogger(__name__)
+
+
+def listed_end(volume: Volume) -> int:
+    """Return the highest number that a commit or a checkpoint has."""
+    names = [entry.name for entry in volume.list(layout.LOG)]
+    parsed = [parse(name) for name in names
+              for parse in (layout.parse_commit, layout.parse_checkpoint)]  # fmt: skip
+    return max((number for number in parsed if number is not None), default=0)
+
+
+def refuse_gap(volume: Volume, listed: int, number: int) -> None:
+    """Raise Corrupt where the log was `listed` to reach beyond its newest snapshot."""
+    if listed > number:
+        raise Corrupt(f"log of {volume.name}", expected=f"commits without a gap up to {listed}",
+                      found=f"none after {number}",
+                      hint='nothing was deleted; run "lakefeed fsck"')  # fmt: skip
+
+
+def refuse_hidden(log: Log, number: int) -> None:
+    """Raise Corrupt where a damaged commit follows snapshot `number`: its packs are no garbage."""
+    try:
+        log.read(number + 1)
+    except NotFound:
+        return
+
+
+def kept_for_repair(volume: Volume, paths: Iterable[str], number: int) -> frozenset[str]:
+    """Return what `lost_packs` gives, and warn of it."""
+    found = lost_packs(volume, paths, number)
+    if found:
+        _logger.warning(
+            "%d packs that no commit names stay, %s for one: there were more commits than the %d "
+            "that there are, or a writer died before the first; was a part of the log lost?",
+            len(found), min(found), number,
+        )  # fmt: skip
+    return found
+
+
+def lost_packs(volume: Volume, paths: Iterable[str], number: int) -> frozenset[str]:
+    """Return those packs of which commits behind the newest snapshot, `number`, may have told: all
+    that are complete, or none where nothing shows that there were any."""
+    found = {path: _base_of(volume, path) for path in paths}
+    bases = {path: base for path, base in found.items() if base is not None}
+    lost = not number or max(bases.values(), default=0) > number
+    return frozenset(bases) if lost else frozenset()
+
+
+def _base_of(volume: Volume, path: str) -> int | None:
+    """Return the newest snapshot that a pack's writer saw, None for what is no complete pack."""
+    try:
+        with volume.open(path) as file:
+            reader = ColumnsReader(file.read_at, file.size, path)
+            open_pack(reader, path.rpartition("/")[2].partition(".")[0], path)
+            base = reader.meta.get("lakefeed.base", "")
+    except (Corrupt, Invalid, NotFound):
+        return None
+    return int(base) if base.isdecimal() else None

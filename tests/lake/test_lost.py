@@ -1,0 +1,80 @@
+"""Garbage collection on a lake whose log lost commits: `repair --log` needs the packs."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from lakefeed.errors import Corrupt
+from lakefeed.format.commit import Changes
+from lakefeed.lake import layout
+from lakefeed.lake.check import check
+from lakefeed.lake.garbage import collect, orphans_of
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.lake.packing import new_pack
+from lakefeed.lake.repair import rebuild_log
+from lakefeed.volume.base import Volume
+from lakefeed.volume.memory import MemoryVolume
+from lakefeed.volume.posix import PosixVolume
+from tests.lake.test_garbage import AT_ONCE, on_volume
+from tests.lake.tools import contents, new_lake, write
+
+FILES = {f"{number}": b"%d" % number for number in range(1, 4)}
+
+
+def without(*lost: int, volume: Volume | None = None) -> Volume:
+    """Return a lake of three commits, one for each file, without some of them."""
+    volume = volume or MemoryVolume()
+    with new_lake(volume) as lake:
+        for path, data in FILES.items():
+            write(lake, {path: data})
+    for number in lost:
+        volume.unlink(layout.commit_path(number))
+    return volume
+
+
+@pytest.mark.parametrize("lost", [(1,), (2,), (1, 2)])
+def test_nothing_goes_while_there_is_a_gap_in_the_log(lost: tuple[int, ...]) -> None:
+    with Lake.open(without(*lost)) as lake:
+        before = on_volume(lake)
+        with pytest.raises(Corrupt, match="without a gap up to 3"):
+            collect(lake, AT_ONCE)
+        assert on_volume(lake) == before
+
+
+@pytest.mark.parametrize("lost", [(1, 2, 3), (2, 3)])
+def test_packs_stay_whose_commits_a_log_lost_at_its_end_until_it_is_written_anew(
+    lost: tuple[int, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume = without(*lost, volume=PosixVolume(tmp_path))
+    with Lake.open(volume) as lake, caplog.at_level(logging.WARNING, "lakefeed"):
+        assert collect(lake, AT_ONCE).deleted == 0
+        assert "was a part of the log lost?" in caplog.text
+    rebuild_log(volume)
+    with Lake.open(volume) as lake:
+        assert contents(lake.snapshot()) == FILES
+
+
+def test_a_pack_goes_once_the_log_has_come_as_far_as_its_writer_saw() -> None:
+    with Lake.open(without()) as lake:
+        pack = new_pack(lake.volume, 4, lambda writer, now_ns: None)
+        collect(lake, AT_ONCE)
+        assert layout.pack_path(pack.id) in on_volume(lake)
+        lake.log.commit(Draft("test"), lambda state: Changes())
+        collect(lake, AT_ONCE)
+        assert not orphans_of(lake).files
+        assert contents(lake.snapshot()) == FILES
+
+
+def test_fsck_tells_packs_of_a_log_that_is_gone_from_leftovers() -> None:
+    with Lake.open(without(1, 2, 3)) as lake:
+        (finding,) = check(lake).findings
+        assert (finding.kind, finding.expected) == ("log", "the commits of 3 packs")
+    with new_lake() as lake:
+        with lake.volume.create(layout.pack_path(layout.new_id())) as file:
+            file.write([b"left by a writer that died"])
+        assert check(lake).clean
+        assert collect(lake, AT_ONCE).deleted == 1
