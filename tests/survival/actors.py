@@ -18,7 +18,7 @@ from lakefeed.cli.repair import _look
 from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.pack import Meta
-from lakefeed.format.rows import Codec
+from lakefeed.format.rows import Codec, Kind
 from lakefeed.lake import layout
 from lakefeed.lake.batch import Delete
 from lakefeed.lake.check import check
@@ -36,13 +36,15 @@ from lakefeed.lake.writer import Writer
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.options import InboxOptions
 from lakefeed.service.threads import Guard, Stopped
+from lakefeed.transfer.importing import ImportOptions, import_tree
 from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from tests.service.tools import drop, run_once
-from tests.survival.oracle import shown
+from tests.survival.oracle import Facts, shown
 from tests.survival.world import DIRECTORIES, LONG_SECONDS, MANUAL, NAMES, ROUNDS, World
 
 DROPPED = 6
+SOURCE = {f"{number % 2}/{number}": b"imported %d" % number * 50 for number in range(4)}
 
 
 # -- writers ---------------------------------------------------------------------------------------
@@ -152,6 +154,28 @@ def fill_inbox(here: World) -> None:
         drop(here.home / "inbox", f"{number % 2}/{number}", b"dropped %d" % number)
 
 
+def bring_in(here: World, actor: str) -> None:
+    """Import a directory; what this leaves out, the last import brings."""
+    with here.open(actor) as lake:
+        import_once(here, lake)
+
+
+def import_once(here: World, lake: Lake) -> None:
+    """Import what the lake does not have yet, two files a commit."""
+    options = ImportOptions("im", pack_rows=2, commit_seconds=3600.0)
+    assert not import_tree(lake, here.home / "source", options).problems
+
+
+def fill_source(here: World) -> None:
+    """Make the directory that is imported."""
+    for name, data in SOURCE.items():
+        path = here.home / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o640)
+        here.told.source[f"im/{name}"] = Facts(Kind.FILE, len(data), crc32c(data), 0o640, (), 0)
+
+
 def clear(here: World, actor: str) -> None:
     """Delete what came through the inbox, which must not come again, and other files; then merge
     all, so that not even a tombstone is left of them."""
@@ -159,7 +183,8 @@ def clear(here: World, actor: str) -> None:
     for _ in range(ROUNDS):
         with here.open(actor) as lake, lake.writer(MANUAL) as writer:
             snapshot = lake.snapshot()
-            rows = [row for above in snapshot.directories(["in/0"]) for row in snapshot.ls(above)]
+            made = snapshot.directories(["in/0", "im/0"])
+            rows = [row for above in made for row in snapshot.ls(above)]
             for name in (*(row.path for row in rows), *numbers.sample(NAMES, 2)):
                 if numbers.random() < 0.5:
                     with suppress(NotFound):
@@ -205,7 +230,7 @@ def repair(here: World, actor: str) -> None:
     numbers = here.dice(actor)
     with here.open(actor) as lake:
         for _ in range(2):
-            found = _look(here.volumes[actor], silent, without_lost=False)
+            found = _look(here.volumes[actor], silent, without_lost=numbers.random() < 0.5)
             assert (found.log, found.head, found.index, found.checkpoints) == (
                 False, None, False, (),
             ), found  # fmt: skip
@@ -316,6 +341,7 @@ ACTORS: dict[str, Act] = {
     "mv": move_out,
     "replica 1": take_in,
     "replica 2": take_in,
+    "import": bring_in,
     "cleaner": clear,
     "merge 1": merge,
     "merge 2": merge,

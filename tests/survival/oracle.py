@@ -11,18 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import NamedTuple
 from unittest.mock import patch
 
 from lakefeed import Lake
 from lakefeed.errors import Corrupt, LakefeedError, VolumeFailed
+from lakefeed.format.columns import ColumnsReader
 from lakefeed.format.commit import Commit, State
+from lakefeed.format.pack import PackSealed
 from lakefeed.format.rows import Kind, Row, rows_from_table
+from lakefeed.lake import layout
 from lakefeed.lake.batch import Batch, Delete, Operation, Put, Sealed
 from lakefeed.lake.committing import Committer
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.service.ingest import Ingest, Outcome
 from lakefeed.service.taking import Taken
+from lakefeed.transfer.importing import Importer
+from lakefeed.volume.around import AroundVolume
+from lakefeed.volume.base import Volume
 
 TOKEN = "told"
 
@@ -81,6 +88,9 @@ class Told:
     acknowledged: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     taken: dict[str, dict[str, Facts]] = field(default_factory=dict)
+    # What can be imported, and which of it is in each pack of an import.
+    source: dict[str, Facts] = field(default_factory=dict)
+    imported: dict[str, list[str]] = field(default_factory=dict)
 
     def apply(self, commit: Commit, model: Model) -> Model:
         """Return what the lake shows after a commit."""
@@ -91,6 +101,8 @@ class Told:
                 for path, facts in self.taken.get(commit.app.get("batch", ""), {}).items()
             }
         )
+        packs = [self.imported.get(pack.id, []) for pack in commit.changes.add_packs]
+        after.update({path: self._source_of(path, commit.number) for path in chain(*packs)})
         for path, operation in self.begun.get(commit.app.get(TOKEN, ""), {}).items():
             facts = _after(operation, path, model, commit.number)
             if facts is None:
@@ -98,6 +110,11 @@ class Told:
             else:
                 after[path] = facts
         return after
+
+    def _source_of(self, path: str, seq: int) -> Facts:
+        if path not in self.source:
+            return Facts(Kind.DIR, 0, 0, 0o755, (), seq)
+        return self.source[path]._replace(seq=seq)
 
 
 def _after(operation: Operation, path: str, model: Model, seq: int) -> Facts | None:
@@ -120,7 +137,7 @@ def _after(operation: Operation, path: str, model: Model, seq: int) -> Facts | N
 @contextmanager
 def telling(told: Told) -> Iterator[None]:
     """Have every writer tell what it does while the block runs, and the inbox what it takes in."""
-    publish, count = Committer.publish, Ingest._count
+    publish, count, commit = Committer.publish, Ingest._count, Importer._commit
 
     def tell(self: Committer, batch: Batch) -> State:
         token = f"{len(told.begun)}"
@@ -141,8 +158,26 @@ def telling(told: Told) -> Iterator[None]:
         told.taken.setdefault(outcome.record.batch, {})[self._above + one.file.path] = facts
         count(self, one, outcome)
 
-    with patch.object(Committer, "publish", tell), patch.object(Ingest, "_count", tell_taken):
+    def tell_imported(self: Importer, sealed: PackSealed) -> None:
+        volume = self._lake.volume
+        inner = volume.inner if isinstance(volume, AroundVolume) else volume
+        told.imported[sealed.id] = _paths_in(inner, sealed.id)
+        commit(self, sealed)
+
+    with (
+        patch.object(Committer, "publish", tell),
+        patch.object(Ingest, "_count", tell_taken),
+        patch.object(Importer, "_commit", tell_imported),
+    ):
         yield
+
+
+def _paths_in(volume: Volume, pack: str) -> list[str]:
+    path = layout.pack_path(pack)
+    with volume.open(path) as file:
+        reader = ColumnsReader(file.read_at, file.size, path)
+        found: list[str] = reader.read(0, len(reader.groups))["path"].to_pylist()
+    return found
 
 
 def replayed(lake: Lake, told: Told, base: Model, base_number: int) -> dict[int, Model]:

@@ -1,11 +1,11 @@
-"""Writers, a mount, replicas of a service, maintenance and readers on one lake, in any order.
+"""Writers, a mount, a service, imports, maintenance and readers on one lake, in any order.
 
 A seed decides who makes the next volume call; in some seeds calls fail, answers get lost, actors
 die at any call, the power is cut, a payload is damaged, and the server's clock is set. Whatever
 happens: the history is one chain (I4), every snapshot is exactly what the commits before it say,
 replayed in their order on a dictionary (I1, I5, I7), nothing acknowledged is lost and nothing
-refused is there, what arrived in an inbox is in one commit, and tagged and pinned snapshots stay
-readable under garbage collection (I3, I6).
+refused is there, what arrived in an inbox is in one commit, the last import brings what others left
+out, and tagged and pinned snapshots stay readable under garbage collection (I3, I6).
 
 LAKEFEED_SEEDS=1000:3000 goes through these seeds instead of the first few.
 """
@@ -30,10 +30,19 @@ from lakefeed.lake import check_payloads, copying, layout, opening, reader
 from lakefeed.lake.garbage import Retention, collect, orphans_of
 from lakefeed.lake.log import Draft
 from lakefeed.lake.repair import rebuild_index, rebuild_log
+from lakefeed.transfer import importing
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import small_groups
 from tests.service.tools import waiting
-from tests.survival.actors import ACTORS, DROPPED, acting, fill_inbox, take_once
+from tests.survival.actors import (
+    ACTORS,
+    DROPPED,
+    acting,
+    fill_inbox,
+    fill_source,
+    import_once,
+    take_once,
+)
 from tests.survival.lakes import audit, raw_files
 from tests.survival.oracle import Model, check_same, check_shown, replayed, shown, telling
 from tests.survival.stepped import Fate, MortalVolume
@@ -59,6 +68,7 @@ def explore(seed: int, home: Path) -> World:
     """Let a seed's actors work, and check everything they leave."""
     here = world(seed, home)
     fill_inbox(here)
+    fill_source(here)
     numbers = here.numbers
     here.fault_share = numbers.choice((0.0, 0.0, 0.002, 0.01))
     mortality = numbers.choice((0.0, 0.5))
@@ -76,6 +86,8 @@ def explore(seed: int, home: Path) -> World:
             here.volume = here.volume.power_cut()
         with Lake.open(here.volume) as lake:
             take_once(here, lake)
+            if "import" in actors:
+                import_once(here, lake)
     judge(here)
     return here
 
@@ -84,6 +96,8 @@ def judge(here: World) -> None:
     with Lake.open(here.volume) as lake:
         models = replayed(lake, here.told, here.base, here.base_number)
         check_shown(lake, models, here.damaged)
+        if "import" in here.volumes:
+            assert here.told.source.keys() <= models[max(models)].keys(), "an import left something"
         head = audit(here.volume, allowed=here.findings)
         assert shown(lake.snapshot("kept"), here.damaged) == here.base
         check_inbox(here, lake)
@@ -157,7 +171,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Segments and merges so small that runs are pushed down by range; one thread an actor."""
-    for module in (copying, check_payloads, opening, reader):
+    for module in (copying, check_payloads, opening, reader, importing):
         monkeypatch.setattr(module, "ThreadPoolExecutor", Inline)
     with small_groups():
         yield
