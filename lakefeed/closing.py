@@ -1,4 +1,5 @@
-"""What a resource does at the end of its `with` block: it closes, whatever happened."""
+"""What a resource does at the end of its `with` block: it closes, whatever happened; and that it is
+sent to no other process."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
+
+from lakefeed.errors import Invalid
 
 _Self = TypeVar("_Self", bound="Closing")
 
@@ -43,6 +46,21 @@ class Closing:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class Staying:
+    """A resource that is of use in the process that made it alone, so that sending it is refused
+    with a word on what to send instead."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> NoReturn:
+        raise Invalid(
+            type(self).__name__,
+            expected="to stay in the process that made it",
+            hint="send what it was made of (the lake or its path, a snapshot, options), and make "
+            "one there",
+        )
 
 
 def beside(close: Callable[[], None]) -> None:

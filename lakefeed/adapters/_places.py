@@ -2,9 +2,8 @@
 
 A place is a source (the path of a lake, an opened lake, or a snapshot) and the number of the
 snapshot that was the newest when the place was made, so that all processes and all epochs see the
-same files (I3 as long as the snapshot is kept). A path is opened anew by each process that uses it.
-An opened lake or a snapshot serves this process and those forked from it; to be sent elsewhere it
-becomes the path of its lake, which only a lake in a directory has, and no federation.
+same files (I3 as long as the snapshot is kept). A path is opened anew by each process that uses it,
+and so is an opened lake or a snapshot that was sent there, which only one in a directory can be.
 """
 
 from __future__ import annotations
@@ -14,14 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from lakefeed.errors import Invalid
 from lakefeed.feed.fetching import Patience
 from lakefeed.feed.sources import Source
 from lakefeed.lake.federated import FederatedSnapshot
 from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
-from lakefeed.volume.posix import PosixVolume
 
 
 class Place:
@@ -56,16 +53,3 @@ class Place:
         else:
             with run(lambda: Lake.open(source)) as lake:
                 yield run(lambda: lake.snapshot(self.number))
-
-    def __reduce__(self) -> tuple[type[Place], tuple[str, int]]:
-        """Send the path and the number; Invalid for what is no lake in a directory."""
-        source = self.source
-        if isinstance(source, str | os.PathLike):
-            return Place, (os.fspath(source), self.number)
-        if not isinstance(source, Lake | Snapshot) or not isinstance(source.volume, PosixVolume):
-            raise Invalid(
-                source.name,
-                expected="a lake in a directory, to be opened by another process",
-                hint="give the path of the lake, or start the workers by fork",
-            )
-        return Place, (source.name, self.number)

@@ -3,7 +3,8 @@
 The buffer is dense (an Arrow large_binary column wants it so) and starts on a 64-byte boundary,
 which lets frameworks take it over without a copy. It is lent by the feed's pool: it stays valid as
 long as anything refers to it (the batch, a view, an Arrow array, a tensor), whatever the feed does
-next, and serves another batch after that. Keeping every batch of an epoch keeps all its bytes.
+next, and serves another batch after that. Keeping every batch of an epoch keeps all its bytes. Sent
+to another process it is a copy, which has its paths with it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ class Names:
         self._look_up = look_up
         self._numbers = numbers
 
+    def __reduce__(self) -> tuple[Callable[..., Names], tuple[pa.Array, NDArray[np.int64]]]:
+        return _sent, (self.array.filter(pa.array(~self.blank)), self._numbers)
+
     @property
     def blank(self) -> NDArray[np.bool_]:
         """Which samples are empty ones, in place of a file or none; an empty file is none."""
@@ -50,6 +54,11 @@ class Names:
         """The paths as Python strings."""
         paths: list[str] = self.array.to_pylist()
         return paths
+
+
+def _sent(there: pa.Array, numbers: NDArray[np.int64]) -> Names:
+    """Return what another process sent: the paths of the samples that are no blanks."""
+    return Names(lambda _: there, numbers)
 
 
 @dataclass(slots=True, eq=False)

@@ -26,7 +26,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lakefeed.closing import Closing, beside
+from lakefeed.closing import Closing, Staying, beside
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.feed.ahead import Ahead
 from lakefeed.feed.batch import Batch
@@ -50,7 +50,7 @@ __all__ = ["Cache", "Feed", "FeedOptions", "Mix", "Source", "Where"]
 _Found = TypeVar("_Found")
 
 
-class Feed(Closing):
+class Feed(Closing, Staying):
     """An iterator of batches. Use it in a `with` block, or call `close`.
 
     `source` is a lake's directory (its newest snapshot is served), an opened lake or federation, or

@@ -49,12 +49,25 @@ class Part:
     mount: Mount
     once: Once[Snapshot]
 
+    def __reduce__(self) -> tuple[Callable[[Mount, Snapshot], Part], tuple[Mount, Snapshot]]:
+        return _sent, (self.mount, self.snapshot())
+
     def snapshot(self) -> Snapshot:
         """Return the lake's snapshot, or raise why there is none; the same each time."""
         try:
             return self.once.get()
         except LakefeedError as error:
             raise _sick(self.mount, error) from error
+
+
+def _sent(mount: Mount, snapshot: Snapshot) -> Part:
+    """Return the part that another process sent; its lake is asked when somebody wants it."""
+
+    def ask() -> Snapshot:
+        _ = snapshot.state
+        return snapshot
+
+    return Part(mount, Once(ask))
 
 
 def _sick(mount: Mount, error: LakefeedError) -> LakefeedError:
@@ -95,6 +108,11 @@ class FederatedSnapshot:
         if number == self.number:
             return self
         raise NotFound(f"snapshots of {self.name} that {number} stands for")
+
+    def __reduce__(self) -> tuple[type[FederatedSnapshot], tuple[str, Mounts, tuple[Part, ...]]]:
+        # Each lake's own snapshot goes along, so all are asked: VolumeFailed if one is sick.
+        self.prepare()
+        return FederatedSnapshot, (self.name, self.mounts, self.parts)
 
     def prepare(self) -> None:
         """Take all snapshots at once, so that nobody waits for one lake after the other."""

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import BinaryIO
 
+from lakefeed.closing import Staying
 from lakefeed.errors import Invalid, LakefeedError
 from lakefeed.format.pack import Meta
 from lakefeed.format.paths import check_prefix
@@ -28,7 +29,7 @@ from lakefeed.volume.base import Buffer
 LakeFor = Callable[[str], tuple[Mount, Lake]]
 
 
-class FederatedWriter:
+class FederatedWriter(Staying):
     """Collects changes for many lakes; see `Writer`. The lock guards the table of writers, and
     whether more may come to it."""
 

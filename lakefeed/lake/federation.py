@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, LakefeedError, NotFound
@@ -91,6 +92,8 @@ class Federation(Closing):
     def __init__(self, name: str, mounts: Mounts, home: str, volume_at: VolumeAt) -> None:
         self.name = name
         self.mounts = mounts
+        self._home = home
+        self._volume_at = volume_at
 
         def member(mount: Mount) -> Member:
             where = directory_of(mount, home)
@@ -109,17 +112,16 @@ class Federation(Closing):
         directories into volumes; by default each call to one fails after `timeout_seconds`.
         """
         home, name = os.path.split(os.path.abspath(os.fspath(path)))
-
-        def bounded(where: str) -> Volume:
-            return DeadlineVolume(PosixVolume(where), timeout_seconds)
-
-        at = volume_at or bounded
+        at = volume_at or partial(_bounded, timeout_seconds)
         try:
             mounts = load(at(home), name)
         except NotFound as error:
             raise NotFound(f"federation {os.fspath(path)}",
                            hint='make one with "lakefeed federate"') from error  # fmt: skip
         return cls(os.path.join(home, name), mounts, home, at)
+
+    def __reduce__(self) -> tuple[type[Federation], tuple[str, Mounts, str, VolumeAt]]:
+        return Federation, (self.name, self.mounts, self._home, self._volume_at)
 
     def lake(self, path: str) -> Lake:
         """Return the opened lake that holds a path; NotFound where none is mounted."""
@@ -174,6 +176,10 @@ class Federation(Closing):
         """Close the lakes; writers must be closed before. Works twice."""
         for member in self._members.values():
             member.close()
+
+
+def _bounded(timeout_seconds: float, where: str) -> Volume:
+    return DeadlineVolume(PosixVolume(where), timeout_seconds)
 
 
 def _health(part: Part) -> Health:

@@ -3,7 +3,8 @@
 `Lake.create` makes one, `Lake.open` opens one; both return at once and hold nothing but a few
 cached index files. `snapshot()` gives immutable views, `writer()` changes the lake, the rest is
 history and housekeeping. A lake object is safe for threads, and after a fork each process opens
-what it needs itself.
+what it needs itself. Sent to another process (a pickle) it is where it lies, and nothing open goes
+along; a snapshot is its lake and its number then. Neither is held: that is what a pin is for.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class Lake(Closing):
         self._files = OpenFiles(volume)
         self.catalogue = Catalogue(self._files, CACHE_BYTES, ADDRESSES_BYTES)
         self._reader = Reader(self._files)
-        self._shared = Shared(volume, self.catalogue, self._reader, self.log.head, self.snapshot)
+        self._shared = Shared(
+            volume, self.catalogue, self._reader, self.log.head, self.snapshot, self.sent
+        )
 
     # -- making and opening ----------------------------------------------------------------------
 
@@ -150,6 +153,29 @@ class Lake(Closing):
         if number < head.horizon and not kept and number not in self.kept():
             raise self._expired(number, head)
         return Snapshot(self._shared, self.log.at(number))
+
+    def __reduce__(self) -> tuple[type[Lake], tuple[Volume]]:
+        # Not `open`: a worker's process would end by what reading a pickle raises, not its task.
+        return Lake, (self.volume,)
+
+    def sent(self, number: int, commit_id: str | None) -> Snapshot:
+        """Return a snapshot that another process sent; it is looked up when it is first used.
+
+        SnapshotExpired then, where garbage collection has given it up or the lake was made anew.
+        """
+
+        def find() -> State:
+            state = self.snapshot(number).state
+            if state.commit_id != commit_id:
+                raise SnapshotExpired(
+                    f"snapshot {number} of {self.name}",
+                    expected=f"the commit {commit_id}",
+                    found=state.commit_id,
+                    hint="the lake was made anew or restored; send its newest snapshot",
+                )
+            return state
+
+        return Snapshot(self._shared, find)
 
     def kept(self) -> frozenset[int]:
         """Return the snapshots that tags and pins name, expired pins included."""

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from lakefeed.closing import Closing
+from lakefeed.closing import Closing, Staying
 from lakefeed.errors import LakefeedError, NotFound
 from lakefeed.lake.refs import Pin
 
@@ -32,7 +32,7 @@ class Pinning(Protocol):
         """Prolong a pin."""
 
 
-class Hold(Closing):
+class Hold(Closing, Staying):
     """A pinned snapshot, kept while the `with` block runs; made by `Lake.hold`."""
 
     def __init__(

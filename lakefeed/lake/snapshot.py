@@ -51,21 +51,32 @@ _Result = TypeVar("_Result")
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all snapshots of an opened lake use together; `newest` asks the volume for the head,
-    `at` for a snapshot by number."""
+    `at` for a snapshot by number, `sent` for one by number and commit, on first use."""
 
     volume: Volume
     catalogue: Catalogue
     reader: Reader
     newest: Callable[[], State]
     at: Callable[[int], Snapshot]
+    sent: Callable[[int, str | None], Snapshot]
 
 
 class Snapshot:
     """One numbered view of a lake. Made by `Lake.snapshot`; needs no closing of its own."""
 
-    def __init__(self, shared: Shared, state: State) -> None:
+    def __init__(self, shared: Shared, state: State | Callable[[], State]) -> None:
         self._shared = shared
-        self.state = state
+        self._state = state
+
+    def __reduce__(self) -> tuple[Callable[[int, str | None], Snapshot], tuple[int, str | None]]:
+        return self._shared.sent, (self.number, self.state.commit_id)
+
+    @property
+    def state(self) -> State:
+        """What it consists of."""
+        if not isinstance(self._state, State):
+            self._state = self._state()
+        return self._state
 
     @property
     def name(self) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from lakefeed.closing import Staying
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.format import payload as payload_format
 from lakefeed.format.pack import Meta
@@ -36,7 +37,7 @@ from lakefeed.lake.batch import (
     PutHandle,
     Refer,
     WriterOptions,
-)
+)  # fmt: skip
 from lakefeed.lake.committing import Publisher, after_head, read_up_to, streamed
 from lakefeed.lake.names import Names, check_facts, text_bytes
 from lakefeed.lake.overlay import Overlay
@@ -46,7 +47,7 @@ from lakefeed.volume.base import Buffer
 __all__ = ["Writer", "WriterOptions"]
 
 
-class Writer:
+class Writer(Staying):
     """Collects operations and commits them in groups. Use it in a `with` block.
 
     Leaving the block commits what is gathered; by an exception, drops what is not acknowledged.
@@ -314,10 +315,9 @@ class Writer:
             return self._in_flight
 
     def _is_due(self) -> bool:
-        batch = self._pending
-        if not batch.operations:
+        if not self._pending.operations:
             return False
-        wanted = self._flush_wanted or self._closed or batch.is_full(self._options)
+        wanted = self._flush_wanted or self._closed or self._pending.is_full(self._options)
         return wanted or self._patience_seconds() == 0
 
     def _patience_seconds(self) -> float | None:

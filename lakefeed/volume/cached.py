@@ -82,6 +82,9 @@ class BlockCache:
         self._filled_bytes = 0
         self._written_bytes = -1  # since the last count; -1: never counted
 
+    def __reduce__(self) -> tuple[type[BlockCache], tuple[str, int, int, Checksum]]:
+        return BlockCache, (self.name, self.bytes_max, self.block_bytes, self._crc)
+
     @property
     def name(self) -> str:
         """Where the cache is."""

@@ -14,9 +14,10 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 from lakefeed.closing import Closing
-from lakefeed.errors import Conflict, NotFound, VolumeFailed
+from lakefeed.errors import Conflict, Invalid, NotFound, VolumeFailed
 from lakefeed.volume.base import Buffer, FileStat, Listed, Space
 from lakefeed.volume.lists import PlainReads
 
@@ -140,6 +141,13 @@ class MemoryVolume:
     def name(self) -> str:
         """The name it was given."""
         return self._name
+
+    def __reduce__(self) -> NoReturn:
+        raise Invalid(
+            self._name,
+            expected="a lake in a directory, to be opened by another process",
+            hint="give the path of the lake, or start the workers by fork",
+        )
 
     def power_cut(self) -> MemoryVolume:
         """Return the volume that a machine would find after losing power now."""

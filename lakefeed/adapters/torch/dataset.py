@@ -46,7 +46,7 @@ class IterableDataset(data.IterableDataset[Any]):
 
     `transform` is called with each `Batch` in the process that reads it, and its result is the
     element. `group` says where the rank comes from, see `ranks`. The snapshot is fixed at
-    construction; the dataset can be pickled if its source is a path or a lake in a directory.
+    construction; the dataset can be pickled unless its source is a lake in no directory.
     """
 
     def __init__(
