@@ -9,13 +9,12 @@ which merging reads pays; a planned window waits until the budget has room for i
 A read that takes much longer than the others is done once more by an idle worker, and the faster
 one counts (`window` sees to it that the other disturbs nobody). An error comes in place of the
 first batch that it concerns (`slots`): nothing more is planned, and what is under way is finished,
-for the batches before it. `close` wakes everybody and waits for the workers, but not for one that a
-volume keeps waiting (some seconds if that may be the index): that one ends by itself when the call
-returns, touching nothing.
+for the batches before it. `close` wakes everybody and waits for the workers, but not long for one
+that a volume keeps waiting: that one ends by itself when the call returns, touching nothing.
 
-One lock guards all fields below it; no I/O and no planning under it. Idle workers wait for one of
-its conditions, the consumer for the other. A worker that is done looks for the next job itself, and
-wakes others only for what it cannot do alone: waking all after each read costs more than reading.
+One lock guards all fields below it; no I/O and no planning under it. Idle workers wait for its
+condition, the consumer for a bell. A worker that is done looks for the next job itself, and wakes
+others only for what it cannot do alone: waking all after each read costs more than reading.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from functools import partial
 
 from lakefeed.closing import work_here
 from lakefeed.feed.batch import Batch
+from lakefeed.feed.bell import Bell
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.fetching import Stopped
 from lakefeed.feed.flights import Flight, Start, Task
@@ -63,7 +63,7 @@ class Ahead:
         self._tuner = Tuner(limits, means.recorder, plan.count, plan.shuffle.window)
         self._lock = threading.Lock()
         self._work_to_do = threading.Condition(self._lock)
-        self._answer = threading.Condition(self._lock)
+        self._answer = Bell()
         self._cursor: Cursor | None = None  # where to plan on; None: nothing is left to plan
         self._skip = 0
         self._pace = Pace()
@@ -88,13 +88,17 @@ class Ahead:
 
     def next(self) -> Batch | None:
         """Return the next batch, or None behind the last; raise what stopped the work."""
-        with self._lock:
-            self._answer.wait_for(self._can_answer)
-            if self._slots.first is None:
-                return None  # behind the last, or closed by another thread
-            batch = self._slots.take()
-            self._work_to_do.notify()
-            ready, inflight = len(self._slots), len(self._running)
+        while True:
+            with self._lock:
+                if self._can_answer():
+                    if self._slots.first is None:  # behind the last, or closed by another thread
+                        self._answer.ring()  # so that all hear of it who wait
+                        return None
+                    batch = self._slots.take()
+                    self._work_to_do.notify()
+                    ready, inflight = len(self._slots), len(self._running)
+                    break
+            self._answer.wait()
         self._means.recorder.queue(ready, inflight)
         return batch
 
@@ -102,8 +106,7 @@ class Ahead:
     def is_ready(self) -> bool:
         """True if the next batch is there for the taking."""
         with self._lock:
-            first = self._slots.first
-            return first is not None and first.error is None
+            return (first := self._slots.first) is not None and first.error is None
 
     @property
     def failure(self) -> BaseException | None:
@@ -112,9 +115,8 @@ class Ahead:
             return self._slots.first.error if self._slots.first else None
 
     def _can_answer(self) -> bool:
-        if self._closed.is_set() or self._slots.first is not None:
-            return True
-        return not self._slots and self._planned_all()
+        ended = not self._slots and self._planned_all()
+        return ended or self._closed.is_set() or self._slots.first is not None
 
     def _planned_all(self) -> bool:
         return self._cursor is None and not self._planning and self._waiting is None
@@ -199,7 +201,7 @@ class Ahead:
 
     def _wake_everybody(self) -> None:
         self._work_to_do.notify_all()
-        self._answer.notify_all()
+        self._answer.ring()
 
     def _next_job(self, me: threading.Thread) -> Job | None:
         """Return what to do next, waiting for it; None when this worker is not needed any more."""
@@ -383,8 +385,7 @@ class Ahead:
             self._work_to_do.notify(len(flight.slots) - 1)
 
     def _finish(self, flight: Flight, number: int) -> None:
-        slot = flight.slots[number]
-        if not slot.ready:
+        if not (slot := flight.slots[number]).ready:
             self._try(partial(self._make, flight, number), [slot])
         with self._lock:
             flight.batches_left -= 1
@@ -396,4 +397,4 @@ class Ahead:
         with self._lock:
             self._any_made = True
             self._slots.put(flight.slots[number], batch)
-            self._answer.notify()
+            self._answer.ring()
