@@ -133,7 +133,7 @@ class Loader(Epochs):
 
     def state(self) -> dict[str, Any]:
         """Return where the loader stands behind the last batch handed out: JSON under 200 bytes."""
-        position = self._position
+        position = self.position
         if position.state is not None:
             return dict(position.state)
         with ExitStack() as resources:
@@ -150,7 +150,7 @@ class Loader(Epochs):
         self._stand_at(Position(int(state["epoch"]), dict(state)))
 
     def _items(self, running: ExitStack) -> Iterator[Stamped]:
-        epoch, state = self._position.epoch, self._position.state
+        epoch, state = self.position.epoch, self.position.state
         feed = self._feed(running, epoch)
         feed.restore(state or {**feed.state(), "epoch": epoch})
         placed = Conveyor(_stamped(feed), feed.close, self._placed, 0, self.options.prefetch)

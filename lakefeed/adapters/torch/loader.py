@@ -128,7 +128,7 @@ class Loader(Epochs):
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the loader stands behind the last batch handed out: JSON under 200 bytes."""
-        epoch, state = self._position.epoch, self._position.state
+        epoch, state = self.position.epoch, self.position.state
         return self.dataset.begin(epoch) if state is None else dict(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -162,7 +162,7 @@ class Loader(Epochs):
         so they are given up. Workers of one iteration alone may have been ended before they began
         it, so they are always told.
         """
-        epoch, state = self._position.epoch, self._position.state
+        epoch, state = self.position.epoch, self.position.state
         if state is not None:
             self._give_up_workers()
             self.dataset.resume(state)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,29 @@ def test_an_error_of_the_function_reaches_the_loop(lake: Path, way: str) -> None
 
 def give_up(batch: lakefeed.torch.Batch) -> None:
     next(iter(()))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_an_iteration_that_broke_off_is_not_at_its_end(
+    lake: Path, error: type[BaseException]
+) -> None:
+    calls = count()
+
+    def transform(batch: lakefeed.torch.Batch) -> list[str]:
+        if next(calls) == 3:
+            raise error
+        return list(batch.paths)
+
+    with Loader(lake, "train", OPTIONS, LoaderOptions(transform=transform)) as loader:
+        batches, seen = iter(loader), []
+        with pytest.raises(error):
+            for paths in batches:
+                seen.append(paths)
+        for _ in range(2):
+            with pytest.raises(Invalid, match=error.__name__):
+                next(batches)
+        loader.load_state_dict(loader.state_dict())
+        assert seen + list(loader) == expected(lake)
 
 
 @pytest.mark.parametrize("way", WAYS)
