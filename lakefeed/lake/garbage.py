@@ -265,7 +265,7 @@ def _gather(lake: Lake, keep: Retention, now_ns: int, orphans: bool, told: Progr
         files += _still_there(lake.volume, history, wanted)
     unnamed = [file.path for file in files if file.kind == "pack" and file.id not in named
                and file.changed_ns <= old_before_ns]  # fmt: skip
-    lost = kept_for_repair(lake.volume, unnamed, head.number)
+    lost = kept_for_repair(lake, unnamed, head)
     found = tuple(file for file in files if file.path not in lost)
     return Facts(now, wanted, named, found, old_before_ns)
 

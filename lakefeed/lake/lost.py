@@ -6,20 +6,24 @@ missing, `repair --log` needs those packs. That commits are missing show:
 1. the log, if any of it lies behind the place where it ends now: there is a gap;
 2. a pack, if its writer saw a later snapshot than the newest, or if there is no commit at all. All
    that no commit names stay until the log has come that far again, as in a copy whose packs are
-   newer than its log.
+   newer than its log. What a commit did name was given up since, and is garbage there as well.
 
-Reads the footers of packs that no commit names. Changes nothing.
+Reads the footers of packs that no commit since the horizon names, and where commits are missing
+those before it. Changes nothing.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.format.columns import ColumnsReader
+from lakefeed.format.commit import State
 from lakefeed.format.pack import open_pack
 from lakefeed.lake import layout
+from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Log
 from lakefeed.volume.base import Volume
 
@@ -50,9 +54,13 @@ def refuse_hidden(log: Log, number: int) -> None:
         return
 
 
-def kept_for_repair(volume: Volume, paths: Iterable[str], number: int) -> frozenset[str]:
-    """Return what `lost_packs` gives, and warn of it."""
-    found = lost_packs(volume, paths, number)
+def kept_for_repair(lake: Lake, paths: Iterable[str], head: State) -> frozenset[str]:
+    """Return those of `lost_packs` that no commit before the horizon of `head` names, and warn of
+    them; none since then names them."""
+    number = head.number
+    found = lost_packs(lake.volume, paths, number)
+    if found:
+        found -= _named_before(lake.log, head.horizon)
     if found:
         _logger.warning(
             "%d packs that no commit names stay, %s for one: there were more commits than the %d "
@@ -60,6 +68,17 @@ def kept_for_repair(volume: Volume, paths: Iterable[str], number: int) -> frozen
             len(found), min(found), number,
         )  # fmt: skip
     return found
+
+
+def _named_before(log: Log, horizon: int) -> set[str]:
+    """Return the paths of the packs that the commits up to the horizon name, as far as they can be
+    read: garbage collection needs none of them."""
+    named: set[str] = set()
+    for number in range(1, horizon + 1):
+        with suppress(Corrupt, NotFound):
+            changes = log.read(number).changes
+            named.update(layout.pack_path(pack.id) for pack in changes.add_packs)
+    return named
 
 
 def lost_packs(volume: Volume, paths: Iterable[str], number: int) -> frozenset[str]:

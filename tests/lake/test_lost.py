@@ -19,7 +19,7 @@ from lakefeed.lake.repair import rebuild_log
 from lakefeed.volume.base import Volume
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.posix import PosixVolume
-from tests.lake.test_garbage import AT_ONCE, on_volume
+from tests.lake.test_garbage import AT_ONCE, drop_pack, on_volume
 from tests.lake.tools import contents, new_lake, write
 
 FILES = {f"{number}": b"%d" % number for number in range(1, 4)}
@@ -67,6 +67,20 @@ def test_a_pack_goes_once_the_log_has_come_as_far_as_its_writer_saw() -> None:
         collect(lake, AT_ONCE)
         assert not orphans_of(lake).files
         assert contents(lake.snapshot()) == FILES
+
+
+def test_what_was_given_up_goes_from_a_copy_whose_packs_are_newer_than_its_log() -> None:
+    with Lake.open(without()) as lake:
+        path = drop_pack(lake, 1)
+        with lake.volume.open(path) as file:
+            data = file.read_at(0, file.size)
+        assert collect(lake, AT_ONCE).deleted == 1
+        with lake.volume.create(path) as file:
+            file.write([data])  # the copy had it already, and nobody tells it to give it up
+        newer = new_pack(lake.volume, lake.log.head().number + 1, lambda writer, now_ns: None)
+        assert collect(lake, AT_ONCE).deleted == 1
+        left = on_volume(lake)
+        assert path not in left and layout.pack_path(newer.id) in left
 
 
 def test_fsck_tells_packs_of_a_log_that_is_gone_from_leftovers() -> None:
