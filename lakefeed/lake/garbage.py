@@ -263,8 +263,8 @@ def _gather(lake: Lake, keep: Retention, now_ns: int, orphans: bool, told: Progr
     if not orphans:
         files += [history.files[id_] for id_ in history.named - wanted.ids]
         files += _still_there(lake.volume, history, wanted)
-    unnamed = [file.path for file in files if file.kind == "pack" and file.id not in named
-               and file.changed_ns <= old_before_ns]  # fmt: skip
+    unnamed = [file.path for file in files if file.kind in ("pack", "segment")
+               and file.id not in named and file.changed_ns <= old_before_ns]  # fmt: skip
     lost = kept_for_repair(lake, unnamed, head)
     found = tuple(file for file in files if file.path not in lost)
     return Facts(now, wanted, named, found, old_before_ns)

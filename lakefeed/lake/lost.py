@@ -1,7 +1,8 @@
 """Packs that may be all that is left of commits which are lost: no garbage, whatever their age.
 
 What no commit names is garbage of writers that died, as long as the log is whole. Where commits are
-missing, `repair --log` needs those packs. That commits are missing show:
+missing, `repair --log` needs those packs, and the segments, which tell their order. That commits
+are missing show:
 
 1. the log, if any of it lies behind the place where it ends now: there is a gap;
 2. a pack, if its writer saw a later snapshot than the newest, or if there is no commit at all. All
@@ -55,29 +56,32 @@ def refuse_hidden(log: Log, number: int) -> None:
 
 
 def kept_for_repair(lake: Lake, paths: Iterable[str], head: State) -> frozenset[str]:
-    """Return those of `lost_packs` that no commit before the horizon of `head` names, and warn of
-    them; none since then names them."""
-    number = head.number
-    found = lost_packs(lake.volume, paths, number)
+    """Return what stays of these packs and segments, which no commit since the horizon of `head`
+    names, and warn of it: `lost_packs` and, where there are any, all segments, but for what a
+    commit before the horizon names."""
+    paths, number = frozenset(paths), head.number
+    packs = frozenset(filter(layout.is_pack, paths))
+    found = lost_packs(lake.volume, packs, number)
     if found:
-        found -= _named_before(lake.log, head.horizon)
+        found = (found | paths - packs) - _named_before(lake.log, head.horizon)
     if found:
         _logger.warning(
-            "%d packs that no commit names stay, %s for one: there were more commits than the %d "
+            "%d files that no commit names stay, %s for one: there were more commits than the %d "
             "that there are, or a writer died before the first; was a part of the log lost?",
-            len(found), min(found), number,
+            len(found), max(found), number,
         )  # fmt: skip
     return found
 
 
 def _named_before(log: Log, horizon: int) -> set[str]:
-    """Return the paths of the packs that the commits up to the horizon name, as far as they can be
-    read: garbage collection needs none of them."""
+    """Return the paths of what the commits up to the horizon name, as far as they can be read:
+    garbage collection needs none of it."""
     named: set[str] = set()
     for number in range(1, horizon + 1):
         with suppress(Corrupt, NotFound):
             changes = log.read(number).changes
             named.update(layout.pack_path(pack.id) for pack in changes.add_packs)
+            named.update(layout.segment_path(segment.id) for segment in changes.add_segments)
     return named
 
 

@@ -15,7 +15,7 @@ from lakefeed.lake.garbage import collect, orphans_of
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
-from lakefeed.lake.repair import rebuild_log
+from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.base import Volume
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.posix import PosixVolume
@@ -56,6 +56,18 @@ def test_packs_stay_whose_commits_a_log_lost_at_its_end_until_it_is_written_anew
     rebuild_log(volume)
     with Lake.open(volume) as lake:
         assert contents(lake.snapshot()) == FILES
+
+
+def test_the_order_of_packs_stays_known_where_segments_tell_it(tmp_path: Path) -> None:
+    volume = without(volume=PosixVolume(tmp_path))
+    with Lake.open(volume) as lake:
+        rebuild_index(lake)
+        for number in range(1, lake.log.head().number + 1):
+            volume.unlink(layout.commit_path(number))
+    with Lake.open(volume) as lake:
+        assert collect(lake, AT_ONCE).deleted == 0
+    rebuilt, _ = rebuild_log(volume)
+    assert (rebuilt.exact, rebuilt.guessed) == (3, 0)
 
 
 def test_a_pack_goes_once_the_log_has_come_as_far_as_its_writer_saw() -> None:
