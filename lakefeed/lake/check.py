@@ -53,7 +53,7 @@ def check(
     show = progress or silent
     found = Collector()
     log = check_log(lake.volume, found, show)
-    _count_orphans(lake, log, found)
+    _count_orphans(lake, log, found, show)
     try:
         state = lake.snapshot(snapshot_at).state
     except Corrupt as error:
@@ -110,11 +110,11 @@ def _refuse_expired(lake: Lake, state: State) -> None:
         )
 
 
-def _count_orphans(lake: Lake, log: LogChecked, found: Collector) -> None:
+def _count_orphans(lake: Lake, log: LogChecked, found: Collector, show: Progress) -> None:
     orphans = [path for path in stored_files(lake.volume) if _id_of(path) not in log.named]
     found.count("orphans", len(orphans))
     if orphans and not found.total and not lake.log.head().number:
-        lost = lost_packs(lake.volume, orphans, 0)
+        lost = lost_packs(lake.volume, orphans, 0, show)
         if lost:
             found.add("log", f"log of {lake.name}", f"the commits of {len(lost)} packs",
                       "no commit", 'if it was not lost, a writer died before its first commit; '

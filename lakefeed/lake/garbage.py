@@ -32,7 +32,7 @@ from lakefeed.errors import Conflict, Corrupt, NotFound
 from lakefeed.format.commit import Changes, Commit, SegmentInfo, State
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
-from lakefeed.lake.findings import Progress
+from lakefeed.lake.findings import Progress, silent
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.lost import kept_for_repair, listed_end, refuse_gap, refuse_hidden
@@ -138,17 +138,13 @@ def plan_garbage(facts: Facts) -> GarbagePlan:
     return GarbagePlan(facts.wanted.horizon if gives_up else None, tuple(files))
 
 
-def _to_nobody(stage: str, done: int, total: int) -> None:
-    pass
-
-
 def collect(
     lake: Lake,
     retention: Retention | None = None,
     *,
     dry_run: bool = False,
     orphans: bool = True,
-    progress: Progress = _to_nobody,
+    progress: Progress = silent,
 ) -> Collected:
     """Delete what no kept snapshot needs, and say what was deleted; `dry_run` only plans.
 
@@ -190,7 +186,7 @@ class Orphans:
     bytes: int
 
 
-def orphans_of(lake: Lake, progress: Progress = _to_nobody) -> Orphans:
+def orphans_of(lake: Lake, progress: Progress = silent) -> Orphans:
     """Return how much on the volume no commit since the horizon names; lists all packs."""
     # Listed before the log is read: what is listed and then committed is no orphan.
     paths = [*stored_files(lake.volume)]
@@ -265,7 +261,7 @@ def _gather(lake: Lake, keep: Retention, now_ns: int, orphans: bool, told: Progr
         files += _still_there(lake.volume, history, wanted)
     unnamed = [file.path for file in files if file.kind in ("pack", "segment")
                and file.id not in named and file.changed_ns <= old_before_ns]  # fmt: skip
-    lost = kept_for_repair(lake, unnamed, head)
+    lost = kept_for_repair(lake, unnamed, head, told)
     found = tuple(file for file in files if file.path not in lost)
     return Facts(now, wanted, named, found, old_before_ns)
 

@@ -16,7 +16,7 @@ those before it. Changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
@@ -24,6 +24,7 @@ from lakefeed.format.columns import ColumnsReader
 from lakefeed.format.commit import State
 from lakefeed.format.pack import open_pack
 from lakefeed.lake import layout
+from lakefeed.lake.findings import Progress
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Log
 from lakefeed.volume.base import Volume
@@ -55,15 +56,17 @@ def refuse_hidden(log: Log, number: int) -> None:
         return
 
 
-def kept_for_repair(lake: Lake, paths: Iterable[str], head: State) -> frozenset[str]:
+def kept_for_repair(
+    lake: Lake, paths: Iterable[str], head: State, told: Progress
+) -> frozenset[str]:
     """Return what stays of these packs and segments, which no commit since the horizon of `head`
     names, and warn of it: `lost_packs` and, where there are any, all segments, but for what a
     commit before the horizon names."""
     paths, number = frozenset(paths), head.number
     packs = frozenset(filter(layout.is_pack, paths))
-    found = lost_packs(lake.volume, packs, number)
+    found = lost_packs(lake.volume, packs, number, told)
     if found:
-        found = (found | paths - packs) - _named_before(lake.log, head.horizon)
+        found = (found | paths - packs) - _named_before(lake.log, head.horizon, told)
     if found:
         _logger.warning(
             "%d files that no commit names stay, %s for one: there were more commits than the %d "
@@ -73,11 +76,12 @@ def kept_for_repair(lake: Lake, paths: Iterable[str], head: State) -> frozenset[
     return found
 
 
-def _named_before(log: Log, horizon: int) -> set[str]:
+def _named_before(log: Log, horizon: int, told: Progress) -> set[str]:
     """Return the paths of what the commits up to the horizon name, as far as they can be read:
     garbage collection needs none of it."""
     named: set[str] = set()
     for number in range(1, horizon + 1):
+        told("reading the older log", number, horizon)
         with suppress(Corrupt, NotFound):
             changes = log.read(number).changes
             named.update(layout.pack_path(pack.id) for pack in changes.add_packs)
@@ -85,11 +89,17 @@ def _named_before(log: Log, horizon: int) -> set[str]:
     return named
 
 
-def lost_packs(volume: Volume, paths: Iterable[str], number: int) -> frozenset[str]:
+def lost_packs(
+    volume: Volume, paths: Collection[str], number: int, told: Progress
+) -> frozenset[str]:
     """Return those packs of which commits behind the newest snapshot, `number`, may have told: all
     that are complete, or none where nothing shows that there were any."""
-    found = {path: _base_of(volume, path) for path in paths}
-    bases = {path: base for path, base in found.items() if base is not None}
+    bases: dict[str, int] = {}
+    for done, path in enumerate(paths, 1):
+        told("reading packs that no commit names", done, len(paths))
+        base = _base_of(volume, path)
+        if base is not None:
+            bases[path] = base
     lost = not number or max(bases.values(), default=0) > number
     return frozenset(bases) if lost else frozenset()
 

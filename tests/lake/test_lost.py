@@ -95,6 +95,19 @@ def test_what_was_given_up_goes_from_a_copy_whose_packs_are_newer_than_its_log()
         assert path not in left and layout.pack_path(newer.id) in left
 
 
+def test_looking_at_packs_that_no_commit_names_is_told_of_and_can_be_ended() -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def tell(stage: str, done: int, total: int) -> None:
+        told.append((stage, done, total))
+        if stage.startswith("reading packs") and done == 2:
+            raise KeyboardInterrupt
+
+    with Lake.open(without(1, 2, 3)) as lake, pytest.raises(KeyboardInterrupt):
+        collect(lake, AT_ONCE, progress=tell)
+    assert told[-2:] == [("reading packs that no commit names", done, 3) for done in (1, 2)]
+
+
 def test_fsck_tells_packs_of_a_log_that_is_gone_from_leftovers() -> None:
     with Lake.open(without(1, 2, 3)) as lake:
         (finding,) = check(lake).findings
