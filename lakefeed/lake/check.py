@@ -6,7 +6,7 @@
 4. With `deep`, every live payload has its checksum (`check_payloads`).
 5. Tags and pins name snapshots that are whole (`check_refs`).
 6. Files that no commit names are counted: they are work for garbage collection, not damage; but
-   complete packs where there is no commit at all are what a lost log leaves.
+   complete packs where there is no commit at all are what a lost log leaves, or a first writer.
 
 Re-verifies I1, I2, I3, I5 and I7 and changes nothing, so it runs on a read-only volume and beside
 writers. Never stops at a finding; a volume that cannot be read is VolumeFailed, as anywhere. It
@@ -117,8 +117,9 @@ def _count_orphans(lake: Lake, log: LogChecked, found: Collector, show: Progress
         lost = lost_packs(lake.volume, orphans, 0, show)
         if lost:
             found.add("log", f"log of {lake.name}", f"the commits of {len(lost)} packs",
-                      "no commit", 'if it was not lost, a writer died before its first commit; '
-                      'else run "lakefeed repair --log"')  # fmt: skip
+                      "no commit", 'if it was not lost, a writer has not made the first one yet, '
+                      'or died before; else, with nobody at work, run "lakefeed repair --log"',
+                      )  # fmt: skip
 
 
 def _id_of(path: str) -> str:
