@@ -7,11 +7,12 @@ opened here is opened again by whoever wants it, and then says why not (I7).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from lakefeed.errors import LakefeedError
+from lakefeed.errors import LakefeedError, VolumeFailed
 from lakefeed.lake.catalogue import READERS_MAX, Catalogue, Source
 
 # Fewer are not worth a thread: a local disk opens one in 0.3 ms.
@@ -30,10 +31,19 @@ def open_together(catalogue: Catalogue, sources: Sequence[Source], *, rows: bool
         return
     rows = rows and len(packs) <= _ROWS_OF_MAX
 
+    failed = threading.Event()
+
     def look(source: Source) -> None:
-        with suppress(LakefeedError):
+        if failed.is_set():
+            return
+        try:
             if len(catalogue.reader(source).groups) == 1 and rows:
                 catalogue.cached_rows(source, [0])
+        except VolumeFailed:
+            # A server that does not answer is waited for once, not once for every few packs.
+            failed.set()
+        except LakefeedError:
+            return
 
     # Where no thread can be started, whoever comes opens them one by one.
     with suppress(RuntimeError), ThreadPoolExecutor(THREADS, "lakefeed-open") as pool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from lakefeed.errors import VolumeFailed
+from lakefeed.lake import opening as together
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import ReadableFile
@@ -65,7 +66,7 @@ def test_packs_are_opened_together(
 
 def test_who_needs_a_pack_that_failed_opens_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = unmerged()
-    failures = [VolumeFailed("a pack", found="not now")] * 3
+    failures = [VolumeFailed("a pack", found="not now")]
     lock = threading.Lock()
 
     def fail() -> None:
@@ -77,3 +78,19 @@ def test_who_needs_a_pack_that_failed_opens_it_again(monkeypatch: pytest.MonkeyP
     with Lake.open(volume) as lake:
         assert contents(lake.snapshot()) == FILES
     assert not failures
+
+
+def test_a_volume_that_fails_is_not_asked_for_every_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "THREADS", 4)
+    volume = unmerged()
+    asked: list[int] = []
+
+    def fail() -> None:
+        asked.append(1)
+        raise VolumeFailed("a pack", found="no answer in 600 seconds")
+
+    opening(monkeypatch, volume, fail)
+    with Lake.open(volume) as lake, pytest.raises(VolumeFailed, match="no answer"):
+        lake.snapshot().ls("a")
+    # Each thread once, and then whoever needs it.
+    assert len(asked) <= 4 + 1
