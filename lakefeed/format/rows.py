@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,9 +118,9 @@ class Row(NamedTuple):
 
 
 def attrs_bytes(attrs: dict[str, str] | None) -> int:
-    """Return how much a file's attributes take, names included; at most a quarter too little where
-    letters take several bytes each."""
-    return sum(map(len, attrs)) + sum(map(len, attrs.values())) if attrs else 0
+    """Return how much a file's attributes take in UTF-8, names included."""
+    texts = chain(attrs, attrs.values()) if attrs else ()
+    return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
 
 
 def rows_from_table(table: pa.Table) -> list[Row]:

@@ -187,4 +187,6 @@ def test_attributes_are_bounded_and_count_as_bytes_of_a_batch() -> None:
         writer.copy("a", "b").wait()
         with pytest.raises(Invalid, match="attributes of 'c', expected at most 1048576 bytes"):
             writer.put("c", b"", attrs={"caption": "x" * (1 << 20)})
+        with pytest.raises(Invalid, match="found 1048583"):
+            writer.put("d", b"", attrs={"caption": "é" * (1 << 19)})
     assert [row.attrs for row in all_rows(lake.snapshot())] == [about, about]
