@@ -23,9 +23,10 @@ _ROWS_OF_MAX = 64
 
 
 def open_together(catalogue: Catalogue, sources: Sequence[Source], *, rows: bool = True) -> None:
-    """Open the packs among these sources, in their order, where many are not open yet; read the
+    """Open the packs among these sources, the first ones, where many are not open yet; read the
     `rows` of those that have few."""
-    packs = [source for source in sources if source.pack_id]
+    # No more than stay open, or each look would open others.
+    packs = [source for source in sources if source.pack_id][: READERS_MAX // 2]
     packs = catalogue.not_open(packs) if len(packs) >= TOGETHER_MIN else []
     if len(packs) < TOGETHER_MIN:
         return
@@ -47,5 +48,5 @@ def open_together(catalogue: Catalogue, sources: Sequence[Source], *, rows: bool
 
     # Where no thread can be started, whoever comes opens them one by one.
     with suppress(RuntimeError), ThreadPoolExecutor(THREADS, "lakefeed-open") as pool:
-        for _ in pool.map(look, packs[: READERS_MAX // 2]):
+        for _ in pool.map(look, packs):
             pass

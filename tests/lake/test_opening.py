@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from lakefeed.errors import VolumeFailed
+from lakefeed.lake import catalogue
 from lakefeed.lake import opening as together
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
@@ -15,7 +16,7 @@ from lakefeed.volume.base import ReadableFile
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import contents, new_lake, write
 
-PACKS, AT_ONCE = 20, 6
+PACKS, AT_ONCE = 28, 6
 FILES = {f"{file}/{pack:02d}": bytes([pack]) for pack in range(PACKS) for file in "ab"}
 
 
@@ -94,3 +95,20 @@ def test_a_volume_that_fails_is_not_asked_for_every_pack(monkeypatch: pytest.Mon
         lake.snapshot().ls("a")
     # Each thread once, and then whoever needs it.
     assert len(asked) <= 4 + 1
+
+
+def test_more_packs_than_are_kept_open_are_not_opened_by_every_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (catalogue, together):
+        monkeypatch.setattr(module, "READERS_MAX", 16)
+    volume = unmerged()
+    asked: list[int] = []
+    with Lake.open(volume) as lake:
+        snapshot = lake.snapshot()
+        newest = f"a/{PACKS - 1:02d}"
+        for _ in range(3):
+            snapshot.stat(newest)
+        monkeypatch.setattr(catalogue, "open_pack", lambda *_: asked.append(1))
+        snapshot.stat(newest)
+    assert not asked
