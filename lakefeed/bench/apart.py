@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from lakefeed.bench.processes import (
     LOOK_SECONDS,
+    Patience,
     belong_to_parent,
     end,
     heard,
@@ -63,12 +64,15 @@ def run_apart(work: Callable[[Line], T], hear: Callable[..., object], timeout_se
         target=_work, args=(work, since, theirs), name="lakefeed-apart", daemon=True
     )
     started: list[BaseProcess] = []
+    patience = Patience()
     try:
         start(process, started)
         theirs.close()
         while True:
             if not mine.poll(LOOK_SECONDS):
-                _check(since.value, timeout_seconds)
+                waits = patience.looked(since.value)
+                if timeout_seconds and since.value and waits > timeout_seconds:
+                    raise without("an answer", "the volume", timeout_seconds)
                 continue
             done, said = heard(
                 process, mine, "the process that measures", "it may have run out of memory"
@@ -82,11 +86,6 @@ def run_apart(work: Callable[[Line], T], hear: Callable[..., object], timeout_se
     finally:
         end(started)
         mine.close()
-
-
-def _check(since: float, timeout_seconds: float) -> None:
-    if timeout_seconds and since and time.monotonic() - since > timeout_seconds:
-        raise without("an answer", "the volume", timeout_seconds)
 
 
 def _work(work: Callable[[Line], object], since: Any, messages: Connection) -> None:

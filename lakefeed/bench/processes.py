@@ -27,6 +27,27 @@ END_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 
 
+class Patience:
+    """For how long nothing has changed, as far as this process has run; used by one thread.
+
+    A look that comes late counts as one after `LOOK_SECONDS`: this process may have been stopped
+    meanwhile (Ctrl-Z), and those whom it waits for with it.
+    """
+
+    def __init__(self) -> None:
+        self._seen: object = None
+        self._looked = time.monotonic()
+        self._seconds = 0.0
+
+    def looked(self, seen: object) -> float:
+        """Take notice of what is there now, and return for how many seconds it has been."""
+        now = time.monotonic()
+        more = min(now - self._looked, LOOK_SECONDS)
+        self._seconds = self._seconds + more if seen == self._seen else 0.0
+        self._seen, self._looked = seen, now
+        return self._seconds
+
+
 def start_context() -> ForkServerContext:
     """Return the context that starts processes."""
     context = multiprocessing.get_context("forkserver")

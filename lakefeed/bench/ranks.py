@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -23,6 +22,7 @@ from lakefeed.bench.meeting import Meeting
 from lakefeed.bench.opening import opened
 from lakefeed.bench.processes import (
     LOOK_SECONDS,
+    Patience,
     belong_to_parent,
     end,
     heard,
@@ -97,8 +97,7 @@ class _Watch:
         self._meeting = meeting
         self._lives = lives
         self._look = look
-        self._seen: object = None
-        self._moved = time.monotonic()
+        self._patience = Patience()
 
     def show(self) -> None:
         """Show how far the ranks are."""
@@ -107,14 +106,12 @@ class _Watch:
 
     def check(self, waiting: Collection[int]) -> None:
         """VolumeFailed with those of the ranks that keep the others waiting, once none gets on."""
-        came, now = self._meeting.came(), time.monotonic()
-        seen = came, [list(live) for live in self._lives], len(waiting)
-        if seen != self._seen:
-            self._seen, self._moved = seen, now
+        came = self._meeting.came()
+        waits = self._patience.looked((came, [list(live) for live in self._lives], len(waiting)))
         seconds = self._patience_seconds
         if not min(came):
             seconds = max(seconds, _START_SECONDS)
-        if self._ends and now - self._moved > seconds:
+        if self._ends and waits > seconds:
             least = min(came[rank] for rank in waiting)
             late = [str(rank) for rank in waiting if came[rank] == least]
             raise without("a batch", f"rank {', '.join(late)}", seconds)
