@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,9 +13,9 @@ from lakefeed.lake.garbage import Retention, collect
 from tests.survival.journal import losses, told
 from tests.survival.lakes import audit, picture
 from tests.survival.nursery import Config
+from tests.survival.programs import play
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 
 
 def test_killed_writers_lose_nothing_acknowledged(tmp_path: Path) -> None:
@@ -31,12 +27,7 @@ def test_killed_writers_lose_nothing_acknowledged(tmp_path: Path) -> None:
         str(lake), str(journals), writers=8, readers=1, seconds=12.0, batches=20, kills=11,
         seed=seed,
     )  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.survival.nursery", json.dumps(asdict(config))],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    assert int(done.stdout) >= config.kills
+    assert int(play("nursery", config, 600)) >= config.kills
     assert losses(journals, picture(lake).files) == []
     stories = told(journals).values()
     assert sum(story.batches for story in stories) >= config.batches

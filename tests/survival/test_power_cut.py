@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from tests.survival.mounts import skip_for, why_no_loop
 from tests.survival.power import Config, Round
+from tests.survival.programs import play
 
 pytestmark = [pytest.mark.slow, pytest.mark.root]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +27,7 @@ def loop_devices(tmp_path_factory: pytest.TempPathFactory) -> None:
 def cut(directory: Path, rounds: int, *, sync: bool) -> list[Round]:
     seed = int.from_bytes(os.urandom(3), "little")
     config = Config(str(directory), rounds, writers=3, sync=sync, seed=seed)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.survival.power", json.dumps(asdict(config))],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    results = [Round(**json.loads(line)) for line in done.stdout.splitlines()]
+    results = [Round(**json.loads(line)) for line in play("power", config, 600).splitlines()]
     assert len(results) == rounds
     assert all(result.acknowledged >= 2 for result in results)
     return results

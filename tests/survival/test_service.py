@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,12 +14,13 @@ import pytest
 from lakefeed import Lake
 from lakefeed.lake import layout
 from lakefeed.lake.garbage import Retention, collect, orphans_of, stored_files
+from tests.support.patience import PATIENCE_SECONDS
 from tests.survival.chaos import Config
 from tests.survival.journal import id_of, losses
 from tests.survival.lakes import audit, picture
+from tests.survival.programs import play
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
-ROOT = Path(__file__).parents[2]
 SECONDS = float(os.environ.get("LAKEFEED_CHAOS_SECONDS", "20"))
 
 
@@ -35,12 +33,8 @@ def test_replicas_killed_at_random_lose_repeat_and_spoil_nothing(tmp_path: Path)
     config = Config(
         str(lake), str(inbox), str(journals), seconds=SECONDS, seed=seed, kills=3, drops=51
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.survival.chaos", json.dumps(asdict(config))],
-        cwd=ROOT, capture_output=True, text=True, timeout=SECONDS + 300,
-    )  # fmt: skip
-    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
-    told = json.loads(done.stdout)
+    # It waits by itself until the inbox is empty, and until a daemon ends.
+    told = json.loads(play("chaos", config, SECONDS + 3 * PATIENCE_SECONDS))
     assert told["kills"] >= config.kills
     assert told["drops"] >= config.drops
     files = picture(lake).files
