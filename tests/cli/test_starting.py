@@ -10,6 +10,7 @@ import pytest
 
 from lakefeed.cli import contents
 from tests.cli.conftest import Run
+from tests.support.patience import PATIENCE_SECONDS
 
 BESIDE = Path(contents.__file__).parent
 
@@ -25,7 +26,9 @@ main()
 def imported_by(*words: str | Path) -> set[str]:
     """The modules that a command loads."""
     program = [sys.executable, "-c", SCRIPT, *map(str, words)]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        program, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return set(done.stderr.split())
 
