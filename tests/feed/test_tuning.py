@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -48,6 +48,22 @@ def test_no_more_batches_are_planned_than_a_window_may_have(depth: int, samples:
 @pytest.mark.parametrize("sample_bytes", [4096, 110_000, 3_000_000])
 def test_quick_reads_have_windows_of_some_megabytes(sample_bytes: int) -> None:
     assert 32 << 20 <= grown(sample_bytes).samples() * sample_bytes <= 40 << 20
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "window_bytes"), [(GIB, 16 << 20), (64 << 20, 16 << 20), (8 << 20, 2 << 20)]
+)
+def test_big_samples_that_come_slowly_have_windows_of_a_few_batches(
+    memory_bytes: int, window_bytes: int
+) -> None:
+    tuner = grown(110_000, memory_bytes=memory_bytes)
+    slow: Any = SimpleNamespace(unknown=False, waits=True, announces=False,
+                                costs=SimpleNamespace(gap_bytes=0),
+                                width=SimpleNamespace(target=64))  # fmt: skip
+    tuner._recorder = cast("Recorder", SimpleNamespace(read_seconds=lambda share: 0.01))
+    tuner.tuning(slow)
+    assert tuner.samples() == window_bytes // 110_000
+    assert window_bytes <= tuner.ahead_bytes == memory_bytes // 4
 
 
 @pytest.mark.parametrize("mixed", [8192, 16384])
