@@ -37,10 +37,14 @@ def fetch(url: str) -> str:
         return str(answer.read().decode())
 
 
-def until(what: str, ask: Callable[[], Any]) -> Any:
-    """Return the first answer that is true; connection errors are answers that are not."""
+def until(what: str, ask: Callable[[], Any], server: subprocess.Popen[bytes] | None = None) -> Any:
+    """Return the first answer that is true; connection errors are answers that are not.
+
+    A server that has ended is not waited for.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
+        assert server is None or server.poll() is None, f"no {what}: it has ended"
         try:
             found = ask()
         except OSError:
@@ -52,14 +56,14 @@ def until(what: str, ask: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def running(command: list[str], log: Path) -> Iterator[None]:
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server for as long as the block lasts; its log is shown when the block fails."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=output, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
     try:
-        yield
+        yield process
     except BaseException:
         print(log.read_text(errors="replace")[-4000:])
         raise
@@ -82,9 +86,9 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                "--log-format=json"]  # fmt: skip
     with (
         kept_port() as port,
-        running([*command, f"--listen=127.0.0.1:{port}"], where / "compactd.log"),
+        running([*command, f"--listen=127.0.0.1:{port}"], where / "compactd.log") as server,
     ):
-        until("readiness", lambda: fetch(f"http://127.0.0.1:{port}/readyz"))
+        until("readiness", lambda: fetch(f"http://127.0.0.1:{port}/readyz"), server)
         until("ingest", lambda: "files_packed_total" in fetch(f"http://127.0.0.1:{port}/metrics"))
         yield f"127.0.0.1:{port}"
 
@@ -102,13 +106,20 @@ def prometheus(daemon: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         ],
     }
     (where / "prometheus.yml").write_text(yaml.safe_dump(config))
-    server = tool("prometheus", "Debian prometheus")
-    command = [server, f"--config.file={where}/prometheus.yml", f"--storage.tsdb.path={where}/data"]
+    program = tool("prometheus", "Debian prometheus")
+    command = [
+        program,
+        f"--config.file={where}/prometheus.yml",
+        f"--storage.tsdb.path={where}/data",
+    ]
     with (
         kept_port() as port,
-        running([*command, f"--web.listen-address=127.0.0.1:{port}"], where / "prometheus.log"),
+        running(
+            [*command, f"--web.listen-address=127.0.0.1:{port}"], where / "prometheus.log"
+        ) as server,
     ):
         base = f"http://127.0.0.1:{port}"
+        until("readiness", lambda: fetch(f"{base}/-/ready"), server)
         until("the first scrape", lambda: ask(base, "query", query='up{job="lakefeed"} == 1'))
         yield base
 

@@ -45,11 +45,12 @@ class Daemon:
             if match:
                 self._port = int(match[1])
                 self._listening.set()
+        self._listening.set()  # it never will: who waits shall fail now
 
     @property
     def url(self) -> str:
         """Where it listens, once it does."""
-        assert self._listening.wait(PATIENCE_SECONDS), self.log()
+        assert self._listening.wait(PATIENCE_SECONDS) and self._port, self.log()
         return f"http://127.0.0.1:{self._port}"
 
     def log(self) -> str:
