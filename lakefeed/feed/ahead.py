@@ -91,8 +91,8 @@ class Ahead:
         while True:
             with self._lock:
                 if self._can_answer():
+                    self._answer.ring()  # one may have been for many: others who wait look as well
                     if self._slots.first is None:  # behind the last, or closed by another thread
-                        self._answer.ring()  # so that all hear of it who wait
                         return None
                     batch = self._slots.take()
                     self._work_to_do.notify()

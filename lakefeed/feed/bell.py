@@ -12,7 +12,10 @@ import threading
 
 
 class Bell:
-    """One ring lets one `wait` through, at once if it came before; more rings are one."""
+    """One ring lets one `wait` through, at once if it came before; more rings are one.
+
+    So where several may wait, whoever comes through and finds something rings on.
+    """
 
     def __init__(self) -> None:
         self._silence = threading.Lock()  # held until it rings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import lake_of, some_files
 from tests.feed.volumes import TroubledVolume
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.threads import Threads
 
 MAIN = threading.main_thread().ident
@@ -32,9 +34,9 @@ def slow_to_take_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Condition, "_acquire_restore", take_back)
 
 
-def waits_for_a_batch() -> bool:
-    """Tell whether the main thread waits for a batch, or comes back from there."""
-    frame, names = sys._current_frames().get(MAIN or 0), []
+def waits_for_a_batch(thread: int | None = MAIN) -> bool:
+    """Tell whether a thread waits for a batch, or comes back from there."""
+    frame, names = sys._current_frames().get(thread or 0), []
     while frame is not None:
         names.append(frame.f_code.co_name)
         frame = frame.f_back
@@ -45,13 +47,14 @@ class Interrupting:
     """Interrupts the main thread once, when it waits for a batch."""
 
     def __init__(self) -> None:
+        self._first = threading.Lock()
         self.done = threading.Event()
 
     def wait(self) -> None:
         while not self.done.wait(0.001):
-            if waits_for_a_batch():
-                self.done.set()
+            if waits_for_a_batch() and self._first.acquire(blocking=False):
                 signal.pthread_kill(MAIN or 0, signal.SIGINT)
+                self.done.set()  # behind it: a read that goes on may give the batch
 
 
 @pytest.mark.usefixtures("slow_to_take_back")
@@ -75,3 +78,39 @@ def test_rings_that_nobody_waited_for_are_one() -> None:
     waiting.start()
     bell.ring()
     waiting.join()
+
+
+def test_one_ring_for_many_batches_is_heard_by_all_who_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, rung, go = Bell.ring, set(), threading.Event()
+
+    def ring(bell: Bell) -> None:
+        if threading.current_thread().name == "lakefeed-feed":
+            rung.add(bell)  # nobody who waits has come to see it yet
+        else:
+            whole(bell)
+
+    def wait(path: str, offset: int) -> None:
+        go.wait()
+
+    def take() -> int:
+        begun.append(threading.get_ident())
+        return len(next(feed))
+
+    monkeypatch.setattr(Bell, "ring", ring)
+    with lake_of(some_files(30)) as lake, ThreadPoolExecutor(4) as pool:
+        volume = TroubledVolume(lake.volume, wait)
+        with Lake.open(volume) as slow, Feed(slow.snapshot(), "", FeedOptions(9)) as feed:
+            taken, begun = [], list[int]()
+            for number in range(1, 5):
+                taken.append(pool.submit(take))
+                while len(begun) < number or not waits_for_a_batch(begun[-1]):
+                    assert not taken[-1].done()
+            go.set()
+            for worker in threading.enumerate():
+                if worker.name == "lakefeed-feed":
+                    worker.join()
+            for bell in rung:
+                whole(bell)
+            assert sorted(each.result(PATIENCE_SECONDS) for each in taken) == [3, 9, 9, 9]
