@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.core import TyperArgument, TyperOption
 
 from lakefeed.cli import contents
+from lakefeed.cli.sparing import spare_pydantic
 from tests.cli.conftest import Run
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -79,3 +81,18 @@ def test_words_become_values_as_typer_makes_them(run: Run, lake: Path) -> None:
     assert "'--depth'" in done.err and "integer" in done.err
     assert run("cat", lake, "a/b.txt", "top.csv").out == "hello\nx,y\n1,2\n"
     assert len(run("log", lake, "--limit", "1", "--json").lines) == 1
+
+
+def test_a_typer_that_makes_values_otherwise_does_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        more = "more"
+
+        def coerce(self, value: str, *, by: str) -> str:
+            return f"{value} {by}"
+
+    for kind in (TyperOption, TyperArgument):
+        monkeypatch.setattr(kind, "get_runtime_param", lambda _, by: Other(), raising=False)
+    spare_pydantic()
+    made = TyperArgument.get_runtime_param(object(), by="x")  # type: ignore[call-arg, arg-type]
+    assert made.coerce("a", by="b") == "a b"  # type: ignore[call-arg]
+    assert made.more == "more"  # type: ignore[attr-defined]
