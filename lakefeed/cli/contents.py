@@ -96,10 +96,6 @@ class Root(Wall):
         """Return all names; nothing is imported for that."""
         return [*self.commands]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, None where there is none of that name."""
-        return self.commands.get(cmd_name)
-
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each heading."""
         widest = max(map(len, self.commands))

@@ -35,7 +35,7 @@ WRITE_BYTES = 4 << 20
 _CHUNK_ROWS = 8192
 # Arrow cannot sort rows whose attributes take 2 GiB; more than this only a rename or copy of very
 # many files with very much said of each comes to.
-ATTRS_BYTES_MAX = 1 << 30
+COMMIT_ATTRS_BYTES_MAX = 1 << 30
 _PADDING = bytes(ALIGNMENT_BYTES)
 
 
@@ -241,9 +241,9 @@ class PackWriter:
         tables = [*self._tables, *rows_format.tables_from_rows(self._rows)]
         self._tables, self._rows = [], []
         table = pa.concat_tables(tables)
-        if table["attrs"].nbytes > ATTRS_BYTES_MAX:
+        if table["attrs"].nbytes > COMMIT_ATTRS_BYTES_MAX:
             raise Invalid("attributes of the files of one commit",
-                          expected=f"at most {ATTRS_BYTES_MAX} bytes",
+                          expected=f"at most {COMMIT_ATTRS_BYTES_MAX} bytes",
                           found=table["attrs"].nbytes, hint="do it in parts")  # fmt: skip
         table = table.take(pc.sort_indices(table["path"])).unify_dictionaries()
         paths = table["path"].combine_chunks()

@@ -92,7 +92,7 @@ def test_a_group_has_fewer_rows_where_much_is_said_of_them() -> None:
 
 
 def test_a_pack_refuses_more_attributes_than_can_be_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack, "ATTRS_BYTES_MAX", 1000)
+    monkeypatch.setattr(pack, "COMMIT_ATTRS_BYTES_MAX", 1000)
     rows = [numbered(number)._replace(attrs={"caption": "x" * 100}) for number in range(10)]
     with pytest.raises(Invalid, match="attributes of the files of one commit"):
         packed(lambda writer: [*map(writer.add_row, rows)])
