@@ -216,12 +216,13 @@ def _gathered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Yield the same rows in tables of at least `_STEP_ROWS` or `_STEP_BYTES` each, but for the
     last."""
     pending: list[pa.Table] = []
+    rows = held_bytes = 0
     for table in tables:
         pending.append(table)
-        held_bytes = sum(table.nbytes for table in pending)
-        if sum(map(len, pending)) >= _STEP_ROWS or held_bytes >= _STEP_BYTES:
+        rows, held_bytes = rows + len(table), held_bytes + table.nbytes
+        if rows >= _STEP_ROWS or held_bytes >= _STEP_BYTES:
             yield pa.concat_tables(pending).unify_dictionaries()
-            pending = []
+            pending, rows, held_bytes = [], 0, 0
     if pending:
         yield pa.concat_tables(pending).unify_dictionaries()
 
