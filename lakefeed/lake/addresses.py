@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -60,11 +61,11 @@ class _Field:
 class Addresses:
     """The rows of a source. Immutable once made, so safe for threads."""
 
-    def __init__(self, tables: Iterable[pa.Table], prints: Fingerprints, subject: str) -> None:
-        """Take over all rows of a source, in memory shape, from tables of moderate size."""
-        gathered = _Gathered(prints, subject)
-        for table in tables:
-            gathered.add(table)
+    def __init__(self, parts: Iterable[Part]) -> None:
+        """Take over all rows of a source, in parts of moderate size."""
+        gathered = _Gathered()
+        for part in parts:
+            gathered.add(part)
         order, self._starts = _bucketed(gathered.joined("place"))
         self._marks: _Words = gathered.joined("mark")[order]
         self._packs = bridge.strings(list(gathered.packs))
@@ -142,43 +143,63 @@ class Addresses:
         return attrs.take(bridge.numbers(numbers))
 
 
-class _Gathered:
-    """Columns as they come, table by table."""
+class Part(NamedTuple):
+    """Some rows of a source on their way into addresses: columns in as few bytes as they need, the
+    names of packs for the codes in each piece, attributes, and marks of the directories above."""
 
-    def __init__(self, prints: Fingerprints, subject: str) -> None:
-        self._prints = prints
-        self._subject = subject
+    columns: dict[str, NDArray[np.generic]]
+    packs: list[tuple[list[str], NDArray[np.int32]]]
+    attrs: list[pa.Array]
+    directories: _Words
+
+
+def part_of(table: pa.Table, prints: Fingerprints, subject: str) -> Part:
+    """Return rows in memory shape as a part; most of the work, and any thread can do it.
+
+    Raises Corrupt, which names `subject`, for a path that is longer than paths are.
+    """
+    paths = table["path"].combine_chunks()
+    if len(paths) and pc.max(pc.binary_length(paths)).as_py() > PATH_BYTES_MAX:
+        raise Corrupt(subject, expected=f"paths of at most {PATH_BYTES_MAX} bytes",
+                      found="a longer one")  # fmt: skip
+    place, mark = prints.of(paths)
+    directories = [np.empty(0, np.uint64)]
+    above = _directories_of(paths)
+    while len(above):
+        directories.append(prints.of(above).mark)
+        above = _directories_of(above)
+    columns = {name: bridge.to_numpy(table[name]) for name in _PLAIN}
+    columns |= {"place": place, "mark": mark,
+                "length": bridge.to_numpy(table["length"]) ^ columns["size"]}  # fmt: skip
+    packs = [(chunk.dictionary.to_pylist(), bridge.to_numpy(chunk.indices))
+             for chunk in table["pack"].chunks]  # fmt: skip
+    narrow = {name: _narrow(values) for name, values in columns.items()}
+    return Part(narrow, packs, table["attrs"].chunks, np.unique(np.concatenate(directories)))
+
+
+class _Gathered:
+    """Columns as they come, part by part."""
+
+    def __init__(self) -> None:
         self._parts: dict[str, list[NDArray[np.generic]]] = {}
         self._attrs: list[pa.Array] = []
         self._directories = [np.empty(0, np.uint64)]
         self.packs: dict[str, int] = {}
 
-    def add(self, table: pa.Table) -> None:
-        """Take over a table's columns."""
-        paths = table["path"].combine_chunks()
-        if len(paths) and pc.max(pc.binary_length(paths)).as_py() > PATH_BYTES_MAX:
-            raise Corrupt(self._subject, expected=f"paths of at most {PATH_BYTES_MAX} bytes",
-                          found="a longer one")  # fmt: skip
-        prints = self._prints.of(paths)
-        above = _directories_of(paths)
-        while len(above):
-            self._directories.append(self._prints.of(above).mark)
-            above = _directories_of(above)
-        size = bridge.to_numpy(table["size"])
-        values = {name: bridge.to_numpy(table[name]) for name in _PLAIN}
-        values |= {"place": prints.place, "mark": prints.mark, "pack": self._codes(table["pack"]),
-                   "length": bridge.to_numpy(table["length"]) ^ size}  # fmt: skip
-        for name, part in values.items():
-            self._parts.setdefault(name, []).append(_narrow(part))
-        self._attrs += table["attrs"].chunks
+    def add(self, part: Part) -> None:
+        """Take over a part."""
+        for name, values in part.columns.items():
+            self._parts.setdefault(name, []).append(values)
+        self._parts.setdefault("pack", []).append(_narrow(self._codes(part)))
+        self._attrs += part.attrs
+        self._directories.append(part.directories)
 
-    def _codes(self, column: pa.ChunkedArray) -> NDArray[np.int64]:
-        parts = [np.empty(0, np.int64)]
-        for chunk in column.chunks:
-            names = chunk.dictionary.to_pylist()
+    def _codes(self, part: Part) -> NDArray[np.int64]:
+        pieces = [np.empty(0, np.int64)]
+        for names, codes in part.packs:
             known = [self.packs.setdefault(name, len(self.packs)) for name in names]
-            parts.append(np.array(known, np.int64)[bridge.to_numpy(chunk.indices)])
-        return np.concatenate(parts)
+            pieces.append(np.array(known, np.int64)[codes])
+        return np.concatenate(pieces)
 
     def bounds(self, name: str) -> tuple[int, int]:
         """Return the least and the greatest value of a column, zeros if it has none."""

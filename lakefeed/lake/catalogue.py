@@ -13,8 +13,7 @@ immutable (I1), so nothing here is ever invalidated. Rows are verified before th
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -27,9 +26,10 @@ from lakefeed.format.columns import ColumnsReader
 from lakefeed.format.commit import PackInfo, SegmentInfo, State
 from lakefeed.format.pack import open_pack
 from lakefeed.lake import layout
-from lakefeed.lake.addresses import Addresses
+from lakefeed.lake.addresses import Addresses, Part, part_of
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.resident import Resident
+from lakefeed.lake.together import in_order
 
 # Two million rows of the usual shape; a look-up of many random paths then decodes each group once.
 CACHE_BYTES = 256 << 20
@@ -43,7 +43,7 @@ READERS_MAX = 1024
 # What is kept of a group: all its columns, or its paths alone.
 _WHOLE, _PATHS = True, False
 _BESIDE_PATHS = [name for name in rows_format.COLUMNS if name != "path"]
-# Groups decoded at a time on the way to addresses: 4 MB, which memory pools hand out again.
+# Groups decoded in one piece: 4 MB, which memory pools hand out again.
 _STEP_GROUPS = 4
 
 
@@ -172,7 +172,7 @@ class Catalogue:
         count = len(self.reader(source).groups)
         if not self.resident.due(source.id, missing, count):
             return None
-        made = self.resident.take_in(source, lambda: self._all_rows(source, count))
+        made = self.resident.take_in(source, lambda: self._parts(source, count))
         with self._lock:
             self._trim()
         return made
@@ -181,33 +181,31 @@ class Catalogue:
         """Return which sources of a snapshot may have addresses."""
         return self.resident.admitted(sources, self._cache_bytes)
 
-    def _all_rows(self, source: Source, groups: int) -> Iterator[pa.Table]:
-        """Yield all rows; the next ones are read and decoded while these are being worked on."""
-        steps = [(at, min(at + _STEP_GROUPS, groups)) for at in range(0, groups, _STEP_GROUPS)]
-        with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self.rows, source, *steps[0])
-            for step in steps[1:]:
-                table, coming = coming.result(), ahead.submit(self.rows, source, *step)
-                yield table
-            yield coming.result()
+    def _parts(self, source: Source, groups: int) -> Iterator[Part]:
+        """Yield all rows as they become addresses, some of them made ahead."""
 
-    def cached_rows(
-        self, source: Source, groups: list[int], *, keep: bool = True
-    ) -> list[pa.Table]:
-        """Return the rows of each of these groups, from the cache or read in runs.
+        def part(run: tuple[int, int]) -> Part:
+            return part_of(self.rows(source, *run), self.resident.prints, source.path)
 
-        Those read are kept, unless they are so many that they would only drive out others.
-        """
+        return in_order(part, _runs(range(groups)))
+
+    def passing_rows(self, source: Source, groups: Sequence[int]) -> Iterator[pa.Table]:
+        """Yield the rows of these groups, a few groups at a time, and keep none: there are so many
+        that they would only drive out others."""
+        return in_order(lambda run: self._decoded(source, *run), _runs(groups))
+
+    def cached_rows(self, source: Source, groups: Sequence[int]) -> list[pa.Table]:
+        """Return the rows of each of these groups, from the cache or read in runs and kept."""
         found = {number: self._held(source, number, _WHOLE) for number in groups}
-        for start, end in _runs([number for number, table in found.items() if table is None]):
-            table = self._decoded(source, start, end)
+        runs = _runs([number for number, table in found.items() if table is None])
+        made = in_order(lambda run: self._decoded(source, *run), runs)
+        for (start, end), table in zip(runs, made, strict=True):
             position = 0
             for number in range(start, end):
                 count = self.reader(source).groups.rows[number]
                 found[number] = table.slice(position, count)
                 position += count
-                if keep:
-                    self._keep((source.id, number, _WHOLE), found[number])
+                self._keep((source.id, number, _WHOLE), found[number])
         return [found[number] for number in groups]
 
     def cached_paths(self, source: Source, group: int) -> pa.ChunkedArray:
@@ -262,11 +260,11 @@ class Catalogue:
             self._held_bytes -= old.nbytes
 
 
-def _runs(numbers: list[int]) -> list[tuple[int, int]]:
-    """Return ascending numbers as half-open runs."""
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as half-open runs of a few groups each."""
     runs: list[tuple[int, int]] = []
     for number in numbers:
-        if runs and runs[-1][1] == number:
+        if runs and runs[-1][1] == number and number - runs[-1][0] < _STEP_GROUPS:
             runs[-1] = (runs[-1][0], number + 1)
         else:
             runs.append((number, number + 1))

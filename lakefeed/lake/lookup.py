@@ -32,8 +32,8 @@ from lakefeed.lake.opening import open_together
 _BISECT_PER_GROUP = 4
 # Up to this many paths are bisected one by one.
 _FEW = 4
-# Groups that are probed at a time where a lake's rows are many: 14 MB, instead of a segment's 100.
-_CHUNK_GROUPS = 16
+# Rows that are probed at a time where a lake's are many: 14 MB, instead of a segment's 100.
+_STEP_ROWS = 131_072
 
 
 # What reading payloads needs; leaving out paths and attributes saves a fifth of a look-up.
@@ -106,6 +106,19 @@ class _Wanted:
     def addresses(self, source: Source, groups: list[int]) -> Addresses | None:
         """Return the source's addresses, if with them these groups need not be decoded."""
         return self.catalogue.addresses(source, groups, lambda: self.admitted)
+
+    def tables(self, source: Source, groups: list[int]) -> Iterator[list[pa.Table]]:
+        """Yield the rows of these groups, in steps of a moderate size where a lake's are many."""
+        if source.id not in self.admitted:
+            yield self.catalogue.cached_rows(source, groups)
+            return
+        step: list[pa.Table] = []
+        for table in self.catalogue.passing_rows(source, groups):
+            step.append(table)
+            if sum(map(len, step)) >= _STEP_ROWS:
+                yield step
+                step = []
+        yield step
 
 
 def _newest(wanted: _Wanted, path: str, columns: list[str]) -> pa.Table | None:
@@ -226,11 +239,8 @@ def _probe_all(wanted: _Wanted, best: _Best) -> None:
             groups = _groups(wanted.catalogue.reader(source).groups, probe)
             held = wanted.addresses(source, groups)
         if held is None:
-            big = source.id in wanted.admitted
-            step = _CHUNK_GROUPS if big else max(len(groups), 1)
-            for start in range(0, len(groups), step):
-                chunk = groups[start : start + step]
-                best.add(wanted.catalogue.cached_rows(source, chunk, keep=not big), probe, missing)
+            for tables in wanted.tables(source, groups):
+                best.add(tables, probe, missing)
             continue
         at = held.find(wanted.prints.some(missing))
         hit = np.flatnonzero(at >= 0)

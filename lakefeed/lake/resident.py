@@ -14,11 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from lakefeed.forking import new_lock
 from lakefeed.format.fingerprint import Fingerprints
-from lakefeed.lake.addresses import ROW_BYTES, Addresses
+from lakefeed.lake.addresses import ROW_BYTES, Addresses, Part
 from lakefeed.lake.once import Once
 
 if TYPE_CHECKING:
@@ -61,12 +59,13 @@ class Resident:
             return found
 
     def due(self, source_id: str, missing: int, groups: int) -> bool:
-        """Note that `missing` of a source's groups must be decoded; tell if taking it in pays."""
+        """Tell whether taking a source in pays; else note that `missing` groups are decoded now."""
         with self._lock:
             if len(self._decoded_groups) > _NOTES_MAX:
                 self._decoded_groups.clear()
-            spent = self._decoded_groups.get(source_id, 0) + missing
-            self._decoded_groups[source_id] = spent
+            spent = self._decoded_groups.get(source_id, 0)
+            if spent < groups:
+                self._decoded_groups[source_id] = spent + missing
             return spent >= groups
 
     def admitted(self, sources: Sequence[Source], decoded_bytes: int) -> frozenset[str]:
@@ -82,12 +81,10 @@ class Resident:
             chosen.append(source.id)
         return frozenset(chosen)
 
-    def take_in(self, source: Source, rows: Callable[[], Iterable[pa.Table]]) -> Addresses:
-        """Return a source's addresses, made now from its rows; threads that ask wait for one."""
+    def take_in(self, source: Source, parts: Callable[[], Iterable[Part]]) -> Addresses:
+        """Return a source's addresses, made now from its parts; threads that ask wait for one."""
         with self._lock:
-            making = self._making.setdefault(
-                source.id, Once(lambda: Addresses(rows(), self.prints, source.path))
-            )
+            making = self._making.setdefault(source.id, Once(lambda: Addresses(parts())))
         try:
             made = making.get()
         finally:

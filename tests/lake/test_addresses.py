@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from unittest.mock import patch
 
@@ -16,7 +16,7 @@ from lakefeed.format import bridge
 from lakefeed.format.fingerprint import Fingerprints
 from lakefeed.format.rows import COLUMNS, Codec, Kind, Row, table_from_rows
 from lakefeed.lake import layout
-from lakefeed.lake.addresses import ROW_BYTES, Addresses
+from lakefeed.lake.addresses import ROW_BYTES, Addresses, part_of
 from lakefeed.lake.catalogue import Catalogue
 from lakefeed.lake.lake import Lake
 from tests.lake.tools import QUIET, big_lakes, damage, new_lake, small_groups, write
@@ -56,11 +56,15 @@ def pieces(table: pa.Table, length: int) -> Iterator[pa.Table]:
         yield table.slice(start, length)
 
 
+def made(tables: Iterable[pa.Table], prints: Fingerprints) -> Addresses:
+    return Addresses(part_of(table, prints, "a segment") for table in tables)
+
+
 @pytest.mark.parametrize("attrs", [False, True])
 @pytest.mark.parametrize("count", [1, 3, 500])
 def test_each_row_is_found_and_is_what_it_was(count: int, attrs: bool) -> None:
     table, prints = table_from_rows(varied_rows(count, attrs=attrs)), Fingerprints()
-    addresses = Addresses(pieces(table, 97), prints, "a segment")
+    addresses = made(pieces(table, 97), prints)
     paths = table["path"].combine_chunks()
     numbers = addresses.find(prints.of(paths))
     assert sorted(numbers.tolist()) == list(range(count))
@@ -79,7 +83,7 @@ def test_times_before_1970_leave_the_others_exact() -> None:
     row = varied_rows(1, attrs=False)[0]
     tables = [table_from_rows([row._replace(path=f"{n}", mtime_ns=t)]) for n, t in enumerate(times)]
     prints = Fingerprints()
-    addresses = Addresses(tables, prints, "a source")
+    addresses = made(tables, prints)
     found = addresses.find(prints.of(pa.array(["0", "1"])))
     assert addresses.rows(found, ["mtime_ns"])["mtime_ns"].to_pylist() == times
 
@@ -90,7 +94,7 @@ def test_rows_that_are_alike_take_few_bytes() -> None:
             1_700_000_000_000_000_000, 0o644, None, 1)
         for number in range(4096)
     ]  # fmt: skip
-    addresses = Addresses([table_from_rows(rows)], Fingerprints(), "a segment")
+    addresses = made([table_from_rows(rows)], Fingerprints())
     # 8 of the fingerprint, 1 of the buckets, 3 of the offset, 2 of the checksum.
     assert addresses.nbytes <= 4096 * 14 + 64
 
@@ -98,7 +102,7 @@ def test_rows_that_are_alike_take_few_bytes() -> None:
 def test_a_path_longer_than_any_is_refused() -> None:
     row = varied_rows(1, attrs=False)[0]._replace(path="x" * 4097)
     with pytest.raises(Corrupt, match=r"a segment.*4096 bytes"):
-        Addresses([table_from_rows([row])], Fingerprints(), "a segment")
+        made([table_from_rows([row])], Fingerprints())
 
 
 def files(count: int) -> dict[str, bytes]:
@@ -126,8 +130,9 @@ def test_a_source_is_taken_in_once_look_ups_have_decoded_it_as_a_whole() -> None
         snapshot, resident = lake.snapshot(), lake.catalogue.resident
         for source in snapshot.sources:
             for _ in snapshot.columns(source).groups.rows:
-                assert resident.get(source.id) is None
                 snapshot.stat(source.first)
+                assert resident.get(source.id) is None
+            snapshot.stat(source.first)
             assert resident.get(source.id) is not None
         expected = {path: lake.snapshot().get(path) for path in paths}
         with decoding_fails():  # type: ignore[attr-defined]

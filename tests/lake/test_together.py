@@ -1,0 +1,136 @@
+"""Pieces of an index are made several at a time, and come in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lakefeed.errors import Corrupt
+from lakefeed.lake import catalogue, together
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.together import in_order
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.tools import new_lake, small_groups, write
+
+AT_ONCE = 3
+
+
+@pytest.fixture(autouse=True)
+def processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "_processors", lambda: AT_ONCE)
+
+
+class Meeting:
+    """Who comes first goes on; the others go on when AT_ONCE of them are there."""
+
+    def __init__(self) -> None:
+        self._barrier = threading.Barrier(AT_ONCE, timeout=60)
+        self._left = threading.Semaphore(AT_ONCE)
+        self._first = threading.Semaphore(1)
+
+    def __call__(self) -> None:
+        if not self._first.acquire(blocking=False) and self._left.acquire(blocking=False):
+            self._barrier.wait()
+
+    @property
+    def held(self) -> bool:
+        return not self._left.acquire(blocking=False) and not self._barrier.broken
+
+
+def test_what_is_made_together_comes_in_order() -> None:
+    meet = Meeting()
+
+    def make(number: int) -> int:
+        meet()
+        return -number
+
+    assert [*in_order(make, range(50))] == [-number for number in range(50)]
+    assert meet.held
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_few_take_no_thread(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "ThreadPoolExecutor", None)
+    assert [*in_order(abs, [-3] * count)] == [3] * count
+
+
+def test_one_processor_makes_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "_processors", lambda: 1)
+    monkeypatch.setattr(together, "ThreadPoolExecutor", None)
+    # Nothing waits here, so nothing is gained by threads.
+    assert [*in_order(lambda number: sum(range(10_000)) + number, range(9))][-1] == 49_995_008
+
+
+def test_what_fails_is_told_in_its_place_and_ends_the_rest() -> None:
+    asked = []
+
+    def make(number: int) -> int:
+        asked.append(number)
+        if number == 5:
+            raise Corrupt("a group", expected="rows", found="none")
+        return number
+
+    made = []
+    with pytest.raises(Corrupt, match="a group"):
+        made.extend(in_order(make, range(1000)))
+    assert made == [0, 1, 2, 3, 4]
+    assert max(asked) <= 5 + AT_ONCE + 1
+
+
+def test_who_takes_no_more_leaves_no_thread_behind() -> None:
+    made = in_order(abs, range(1000))
+    assert [next(made), next(made)] == [0, 1]
+    assert isinstance(made, Iterator)
+    made.close()  # type: ignore[attr-defined]
+    names = {thread.name for thread in threading.enumerate()}
+    assert not [name for name in names if name.startswith("lakefeed-index")]
+
+
+@pytest.mark.parametrize("started", [0, 1])
+def test_where_no_thread_starts_the_caller_does_it(
+    started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ThreadPoolExecutor.submit
+    left = iter(range(started))
+
+    def submit(self: ThreadPoolExecutor, *given: object) -> object:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        return plain(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    assert [*in_order(abs, range(9))] == [*range(9)]
+
+
+FILES = {f"{number:03d}": b"%d" % number for number in range(120)}
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_scattered_groups_are_read_at_the_same_time(
+    big: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, meet = MemoryVolume(), Meeting()
+    monkeypatch.setattr(catalogue, "_STEP_GROUPS", 2)
+    with small_groups(), new_lake(volume) as lake:
+        write(lake, FILES)
+    with Lake.open(volume) as lake:
+        snapshot = lake.snapshot()
+        for source in snapshot.sources:
+            lake.catalogue.reader(source)
+        plain = catalogue.Catalogue.rows
+
+        def rows(self: catalogue.Catalogue, *where: object) -> object:
+            meet()
+            return plain(self, *where)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(catalogue.Catalogue, "rows", rows)
+        if big:
+            monkeypatch.setattr(lake.catalogue, "_cache_bytes", 0)
+        wanted = [*FILES][::5]
+        found = snapshot.locate(wanted)
+    assert found["path"].to_pylist() == wanted
+    assert found["size"].to_pylist() == [len(FILES[path]) for path in wanted]
+    assert meet.held
