@@ -1,17 +1,18 @@
 """All live rows of a path range, sorted, in bounded memory.
 
 Every source is a sorted run. The scan holds a few groups of each that begins at or before the place
-it has reached, takes the rows below the lowest path that some source has not read yet, merges them
-(newest source first, so that a stable sort by path keeps the newest row of a path in front), drops
-what is shadowed or deleted, and goes on. So a run of a thousand segments, one behind the other, has
-one of them open at a time. The rows of a compacted pack keep their `seq`, which is older than the
-pack: where the order of the sources is not the order of the rows, `seq` decides, and of equal ones
-the newer source.
+it has reached, while the next few are being read. It takes the rows below the lowest path that some
+source has not read yet, merges them (newest source first, so that a stable sort by path keeps the
+newest row of a path in front), drops what is shadowed or deleted, and goes on. So a run of a
+thousand segments, one behind the other, has one of them open at a time. The rows of a compacted
+pack keep their `seq`, which is older than the pack: where the order of the sources is not the order
+of the rows, `seq` decides, and of equal ones the newer source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,8 @@ from lakefeed.lake.opening import open_together
 _STEP_GROUPS = 16
 # A range this short is a look into one directory, and the next look is probably close by.
 _CACHED_GROUPS = 2
+# Reading ahead at the same time: what the volume lets wait for, or one decoding beside the merge.
+_THREADS = 8
 _NEWEST_FIRST = [("path", "ascending"), ("seq", "descending")]
 
 
@@ -62,25 +65,34 @@ def _scan(
     waiting = _waiting(sources, *where[1:])
     open_together(where[0], [source for *_, source in reversed(waiting)])
     cursors: list[_Cursor] = []
-    while cursors or waiting:
-        _begin(cursors, waiting, where)
-        bounds = [bound for cursor in cursors if (bound := cursor.next_path()) is not None]
-        if waiting:
-            bounds.append(waiting[-1][0])
-        bound = min(bounds, default=None)
-        tables = []
-        for cursor in cursors:
-            table = cursor.take(bound)
-            if len(table):
-                tables.append(table)
-                if seen is not None:
-                    seen(cursor.source, table)
-        merged = merge(tables) if tables else None
-        if merged is not None and not tombstones:
-            merged = live(merged)
-        if merged is not None and len(merged):
-            yield merged
-        cursors = [cursor for cursor in cursors if not cursor.done]
+    pool = ThreadPoolExecutor(_THREADS, "lakefeed-scan")
+    try:
+        while cursors or waiting:
+            _begin(cursors, waiting, where, pool)
+            bounds = [bound for cursor in cursors if (bound := cursor.next_path()) is not None]
+            if waiting:
+                bounds.append(waiting[-1][0])
+            tables = _taken(cursors, min(bounds, default=None), seen)
+            merged = merge(tables) if tables else None
+            if merged is not None and not tombstones:
+                merged = live(merged)
+            if merged is not None and len(merged):
+                yield merged
+            cursors = [cursor for cursor in cursors if not cursor.done]
+    finally:
+        # Whoever stops half-way, maybe in the midst of something, does not wait for what was ahead.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _taken(cursors: list[_Cursor], bound: str | None, seen: Seen | None) -> list[pa.Table]:
+    tables = []
+    for cursor in cursors:
+        table = cursor.take(bound)
+        if len(table):
+            tables.append(table)
+            if seen is not None:
+                seen(cursor.source, table)
+    return tables
 
 
 _Waiting = list[tuple[str, int, Source]]
@@ -93,12 +105,14 @@ def _waiting(sources: Sequence[Source], low: str, high: str | None) -> _Waiting:
     return sorted(found, key=lambda one: one[:2], reverse=True)
 
 
-def _begin(cursors: list[_Cursor], waiting: _Waiting, where: _Where) -> None:
+def _begin(
+    cursors: list[_Cursor], waiting: _Waiting, where: _Where, pool: ThreadPoolExecutor
+) -> None:
     """Let every cursor hold rows, and add those of the sources that begin at or before them."""
     while True:
         step = max(1, _STEP_GROUPS // max(len(cursors), 1))
         for cursor in cursors:
-            cursor.fill(step)
+            cursor.fill(step, pool)
         held = [path for cursor in cursors if (path := cursor.held_path()) is not None]
         position = min(held, default=waiting[-1][0] if waiting else "")
         if not waiting or waiting[-1][0] > position:
@@ -139,27 +153,47 @@ class _Cursor:
         self._firsts = groups.first
         self._next, self._end = groups.covering(self._low, self._high)
         self._table: pa.Table | None = None
+        # The next rows, and the group they end before.
+        self._coming: tuple[int, Future[pa.Table]] | None = None
+        self._begun = False
 
     @property
     def done(self) -> bool:
         """True when nothing is held and nothing is left to read."""
         return self._table is None and self._next >= self._end
 
-    def fill(self, groups: int) -> None:
-        """Read the next groups if nothing is held."""
+    def fill(self, groups: int, pool: ThreadPoolExecutor) -> None:
+        """Read the next groups if nothing is held, and have those behind them read."""
         if self._table is not None or self._next >= self._end:
             return
-        stop = min(self._next + groups, self._end)
-        if self._end - self._next <= _CACHED_GROUPS:
-            tables = self._catalogue.cached_rows(self.source, list(range(self._next, stop)))
-            table = pa.concat_tables(tables)
+        if self._coming is not None:
+            self._next, coming = self._coming
+            table = coming.result()
         else:
-            table = self._catalogue.rows(self.source, self._next, stop).combine_chunks()
-        self._next = stop
+            stop = min(self._next + groups, self._end)
+            table = self._read(self._next, stop)
+            self._next = stop
+        # Who looks at the first rows only is not made to wait for more.
+        self._coming = self._ahead(groups, pool) if self._begun else None
+        self._begun = True
         start = lower_bound(table["path"], self._low)
         end = len(table) if self._high is None else lower_bound(table["path"], self._high)
         # Nothing held is None, so that whoever asks for the first path gets one.
         self._table = table.slice(start, end - start) if end > start else None
+
+    def _read(self, start: int, end: int) -> pa.Table:
+        if self._end - start <= _CACHED_GROUPS:
+            return pa.concat_tables(self._catalogue.cached_rows(self.source, range(start, end)))
+        return self._catalogue.rows(self.source, start, end).combine_chunks()
+
+    def _ahead(self, groups: int, pool: ThreadPoolExecutor) -> tuple[int, Future[pa.Table]] | None:
+        if self._next >= self._end:
+            return None
+        stop = min(self._next + groups, self._end)
+        try:
+            return stop, pool.submit(self._read, self._next, stop)
+        except RuntimeError:  # no thread can be started
+            return None
 
     def held_path(self) -> str | None:
         """Return the first path that is held, None if nothing is."""

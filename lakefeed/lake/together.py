@@ -35,27 +35,27 @@ def in_order(make: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Ma
     if threads < 2:
         yield from map(make, items[1:])
         return
-    with ThreadPoolExecutor(threads, "lakefeed-index") as pool:
+    pool = ThreadPoolExecutor(threads, "lakefeed-index")
+    try:
         yield from _ahead(pool, make, items[1:], threads + 1)
+    finally:
+        # Whoever stops half-way, maybe in the midst of something, does not wait for what was ahead.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _ahead(
     pool: ThreadPoolExecutor, make: Callable[[Item], Made], items: Sequence[Item], depth: int
 ) -> Iterator[Made]:
     coming: deque[Future[Made]] = deque()
-    try:
-        for item in items:
-            try:
-                coming.append(pool.submit(make, item))
-            except RuntimeError:  # no thread can be started: those there are, or this one, do it
-                yield from _all(coming)
-                yield make(item)
-            if len(coming) >= depth:
-                yield coming.popleft().result()
-        yield from _all(coming)
-    finally:
-        for future in coming:
-            future.cancel()
+    for item in items:
+        try:
+            coming.append(pool.submit(make, item))
+        except RuntimeError:  # no thread can be started: those there are, or this one, do it
+            yield from _all(coming)
+            yield make(item)
+        if len(coming) >= depth:
+            yield coming.popleft().result()
+    yield from _all(coming)
 
 
 def _all(coming: deque[Future[Made]]) -> Iterator[Made]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lakefeed.errors import Corrupt
-from lakefeed.lake import catalogue, together
+from lakefeed.lake import catalogue, scan, together
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.together import in_order
 from lakefeed.volume.memory import MemoryVolume
@@ -85,8 +85,10 @@ def test_who_takes_no_more_leaves_no_thread_behind() -> None:
     assert [next(made), next(made)] == [0, 1]
     assert isinstance(made, Iterator)
     made.close()  # type: ignore[attr-defined]
-    names = {thread.name for thread in threading.enumerate()}
-    assert not [name for name in names if name.startswith("lakefeed-index")]
+    for thread in threading.enumerate():
+        if thread.name.startswith("lakefeed-index"):
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("started", [0, 1])
@@ -134,3 +136,26 @@ def test_scattered_groups_are_read_at_the_same_time(
     assert found["path"].to_pylist() == wanted
     assert found["size"].to_pylist() == [len(FILES[path]) for path in wanted]
     assert meet.held
+
+
+def test_a_scan_reads_on_while_its_rows_are_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, third = [], threading.Event()
+    plain = catalogue.Catalogue.rows
+
+    def rows(self: catalogue.Catalogue, *where: object) -> object:
+        reads.append(where)
+        if len(reads) == 3:
+            third.set()
+        return plain(self, *where)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(catalogue.Catalogue, "rows", rows)
+    monkeypatch.setattr(scan, "_STEP_GROUPS", 2)
+    with small_groups(), new_lake() as lake:
+        write(lake, FILES)
+        tables = lake.snapshot().scan()
+        next(tables)
+        assert len(reads) == 1  # whoever looks at the first rows only waits for no more
+        found = next(tables)["path"].to_pylist()
+        assert third.wait(60)
+        found += [path for table in tables for path in table["path"].to_pylist()]
+    assert found == [*FILES][6:]

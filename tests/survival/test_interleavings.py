@@ -26,7 +26,7 @@ import pytest
 from lakefeed import Lake
 from lakefeed.errors import NotFound
 from lakefeed.format.commit import Changes
-from lakefeed.lake import check_payloads, copying, layout, opening, reader
+from lakefeed.lake import check_payloads, copying, layout, opening, reader, scan, together
 from lakefeed.lake.garbage import Retention, collect, orphans_of
 from lakefeed.lake.log import Draft
 from lakefeed.lake.repair import rebuild_index, rebuild_log
@@ -171,7 +171,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Segments and merges so small that runs are pushed down by range; one thread an actor."""
-    for module in (copying, check_payloads, opening, reader, importing):
+    for module in (copying, check_payloads, opening, reader, scan, together, importing):
         monkeypatch.setattr(module, "ThreadPoolExecutor", Inline)
     with small_groups():
         yield

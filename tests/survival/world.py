@@ -164,5 +164,5 @@ class Inline:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def shutdown(self, *, cancel_futures: bool = False) -> None:
+    def shutdown(self, *, wait: bool = True, cancel_futures: bool = False) -> None:
         pass
