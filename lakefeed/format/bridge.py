@@ -85,6 +85,11 @@ def strings(values: Sequence[str]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
+def scalar(value: str | np.generic) -> pa.Scalar:
+    """Return one value as Arrow sees it; a Python number says too little of its type."""
+    return (strings([value]) if isinstance(value, str) else numbers(np.array([value])))[0]
+
+
 def letters(words: pa.Array, width: int) -> np.ndarray | None:
     """Return the bytes of strings that have `width` of them each; None if one has not."""
     _, offsets, data = words.buffers()

@@ -278,7 +278,7 @@ def _extents(table: pa.Table, own_pack: str, subject: str) -> dict[str, pa.Array
     if pack.null_count == len(table):
         pack = pa.chunked_array([bridge.repeated(own_pack, len(table))])
     elif pack.null_count:
-        filled = pc.fill_null(pack.cast(pa.string()), own_pack)
+        filled = pc.fill_null(pack.cast(pa.string()), bridge.scalar(own_pack))
         pack = filled.dictionary_encode().unify_dictionaries()
     length = table["length"]
     if length.null_count == len(table):

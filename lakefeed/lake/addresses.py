@@ -226,7 +226,8 @@ class _Gathered:
 def _directories_of(paths: pa.Array) -> pa.Array:
     """Return the directories that these paths lie in, each once; "" is none."""
     parts = pc.split_pattern(paths, "/", max_splits=1, reverse=True)
-    return pc.unique(pc.list_element(parts.filter(pc.equal(pc.list_value_length(parts), 2)), 0))
+    two = parts.filter(bridge.truths(bridge.to_numpy(pc.list_value_length(parts)) == 2))
+    return pc.unique(pc.list_element(two, bridge.scalar(np.int32(0))))
 
 
 def _buckets(place: NDArray[np.uint32], count: int) -> NDArray[np.int64]:

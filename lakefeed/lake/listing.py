@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,6 +28,7 @@ from lakefeed.lake.scan import merge, scan
 
 # Some megabytes as values, which take four times as much as a table's rows.
 _STEP_ROWS = 16384
+_FIRST = bridge.scalar(np.int32(0))
 
 
 def children(
@@ -57,7 +59,7 @@ def listed(
         _collect(catalogue, source, (low, high), seen)
     stored = live(merge(seen.direct)) if seen.direct else empty_table()
     seen.direct.clear()
-    below = pa.array(sorted(seen.below), pa.string())
+    below = bridge.strings(sorted(seen.below))
     if len(below):
         below = below.filter(pc.invert(pc.is_in(below, stored["path"])))
     implied = below.to_pylist()
@@ -139,7 +141,7 @@ def _split(table: pa.Table, bounds: tuple[str, str | None], seen: _Seen) -> pa.T
 
 
 def _note_nested(table: pa.Table, rest: pa.ChunkedArray, seen: _Seen) -> None:
-    names = pc.list_element(pc.split_pattern(rest, b"/", max_splits=1), 0)
+    names = pc.list_element(pc.split_pattern(rest, b"/", max_splits=1), _FIRST)
     prefix = f"{seen.directory}/" if seen.directory else ""
     seen.below.update(prefix + name.decode() for name in names.unique().to_pylist())
     dead = bridge.to_numpy(table["kind"]) == Kind.TOMBSTONE

@@ -93,10 +93,10 @@ class _Wanted:
     def prints(self) -> Prints:
         """The fingerprints of all paths."""
         paths = self.paths
-        too_long = pc.greater(pc.binary_length(paths), PATH_BYTES_MAX)
+        too_long = pc.greater(pc.binary_length(paths), bridge.scalar(np.int32(PATH_BYTES_MAX)))
         # No row has such a path, nor has one the empty path.
         if pc.any(too_long).as_py():
-            paths = pc.if_else(too_long, "", paths)
+            paths = pc.if_else(too_long, bridge.scalar(""), paths)
         return self.catalogue.resident.prints.of(paths)
 
     @Lazy
@@ -227,7 +227,8 @@ def _probe_all(wanted: _Wanted, best: _Best) -> None:
         wanting = best.seq < source.seq_max
         if source.first > bounds["min"] or source.last < bounds["max"]:
             inside = pc.and_(
-                pc.greater_equal(unique, source.first), pc.less_equal(unique, source.last)
+                pc.greater_equal(unique, bridge.scalar(source.first)),
+                pc.less_equal(unique, bridge.scalar(source.last)),
             )
             wanting &= bridge.to_numpy(inside)
         missing = np.flatnonzero(wanting)

@@ -30,7 +30,7 @@ class Query:
     def __post_init__(self) -> None:
         if self.glob is not None:
             try:
-                pc.match_substring_regex(pa.array([""]), glob_to_regex(self.glob))
+                pc.match_substring_regex(bridge.strings([""]), glob_to_regex(self.glob))
             except UnicodeEncodeError as error:
                 raise Invalid(f"glob {self.glob!r}", expected="valid UTF-8") from error
             except pa.ArrowInvalid as error:
