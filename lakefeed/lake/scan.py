@@ -11,6 +11,7 @@ of the rows, `seq` decides, and of equal ones the newer source.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -156,6 +157,7 @@ class _Cursor:
         # The next rows, and the group they end before.
         self._coming: tuple[int, Future[pa.Table]] | None = None
         self._begun = False
+        self._pid = os.getpid()
 
     @property
     def done(self) -> bool:
@@ -166,7 +168,8 @@ class _Cursor:
         """Read the next groups if nothing is held, and have those behind them read."""
         if self._table is not None or self._next >= self._end:
             return
-        if self._coming is not None:
+        here = self._pid == os.getpid()  # a forked child has no threads: it reads by itself
+        if self._coming is not None and here:
             self._next, coming = self._coming
             table = coming.result()
         else:
@@ -174,7 +177,7 @@ class _Cursor:
             table = self._read(self._next, stop)
             self._next = stop
         # Who looks at the first rows only is not made to wait for more.
-        self._coming = self._ahead(groups, pool) if self._begun else None
+        self._coming = self._ahead(groups, pool) if self._begun and here else None
         self._begun = True
         start = lower_bound(table["path"], self._low)
         end = len(table) if self._high is None else lower_bound(table["path"], self._high)

@@ -14,6 +14,7 @@ from lakefeed.lake.lake import Lake
 from lakefeed.lake.together import in_order
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import new_lake, small_groups, write
+from tests.support.forks import in_child
 
 AT_ONCE = 3
 
@@ -159,3 +160,18 @@ def test_a_scan_reads_on_while_its_rows_are_worked_on(monkeypatch: pytest.Monkey
         assert third.wait(60)
         found += [path for table in tables for path in table["path"].to_pylist()]
     assert found == [*FILES][6:]
+
+
+def test_a_forked_child_goes_on_with_a_scan_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "_STEP_GROUPS", 2)
+    with small_groups(), new_lake() as lake:
+        write(lake, FILES)
+        tables = lake.snapshot().scan()
+        begun = [path for _ in range(3) for path in next(tables)["path"].to_pylist()]
+        rest = [*FILES][len(begun) :]
+
+        def go_on() -> None:
+            assert rest == [path for table in tables for path in table["path"].to_pylist()]
+
+        assert in_child(go_on)
+        go_on()
