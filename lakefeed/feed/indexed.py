@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,15 @@ from lakefeed.lake.catalogue import Source, lower_bound
 from lakefeed.lake.federated import FederatedSnapshot
 from lakefeed.lake.reader import extents_of
 from lakefeed.lake.snapshot import Snapshot
+from lakefeed.lake.together import in_order
 
 # Groups read with one request: about a megabyte. Twice as many save nothing that can be measured,
 # and what is decoded at once stays in the process.
 _STRETCH = 8
 # Decoded paths are kept up to this size; a million usual ones are 45 MB.
 _PATHS_BYTES = 64 << 20
+# Groups by their numbers in the index, from one up to another.
+_Stretch = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,50 +159,76 @@ class Indexed:
             needed = _distinct(np.searchsorted(self._starts, numbers, "right") - 1)
             with self._lock:
                 lacking = needed[~self._filled[needed]].tolist()
-                for start, end in _stretches(lacking, self._index.groups):
-                    self._fill(start, end)
+                stretches = self._stretches(lacking)
+                read = in_order(self._read_extents, stretches)
+                for stretch, rows in zip(stretches, read, strict=True):
+                    self._fill(stretch, rows)
                 self._all_filled = bool(self._filled.all())
         return self._table.rows(numbers)
 
-    def _fill(self, start: int, end: int) -> None:
-        groups = self._index.groups[start:end]
-        labelled = self._labels is not None and self._labelling.class_names is not None
-        extra = self._labelling.columns if labelled else []
-        source, first = groups[0].source, groups[0].number
-        whole = self._snapshot.read_extents(source, first, first + len(groups), extra)
+    @property
+    def _labels_as_filled(self) -> bool:
+        return self._labels is not None and self._labelling.class_names is not None
+
+    def _read_extents(self, stretch: _Stretch) -> pa.Table:
+        extra = self._labelling.columns if self._labels_as_filled else []
+        return self._snapshot.read_extents(*self._place(stretch), extra)
+
+    def _place(self, stretch: _Stretch) -> tuple[Source, int, int]:
+        groups = self._index.groups[slice(*stretch)]
+        return groups[0].source, groups[0].number, groups[-1].number + 1
+
+    def _cut(self, stretch: _Stretch, rows: pa.Table) -> Iterator[tuple[int, Group, pa.Table]]:
+        """Yield the groups of a stretch, their numbers, and what is theirs of its rows."""
         position = 0
-        counts = self._snapshot.columns(source).groups.rows
-        for at, group in enumerate(groups, start):
-            table = whole.slice(position + group.low, group.high - group.low)
-            position += counts[group.number]
+        for at in range(*stretch):
+            group = self._index.groups[at]
+            yield at, group, rows.slice(position + group.low, group.high - group.low)
+            position += self._snapshot.columns(group.source).groups.rows[group.number]
+
+    def _fill(self, stretch: _Stretch, rows: pa.Table) -> None:
+        for at, group, table in self._cut(stretch, rows):
             kinds = bridge.to_numpy(table["kind"])
             if (kinds != Kind.FILE).any():
-                raise Corrupt(source.path, expected=f"only files in group {group.number}")
+                raise Corrupt(group.source.path, expected=f"only files in group {group.number}")
             self._table.put(group.start, extents_of(table), _Name(self, group.start))
-            if labelled and self._labels is not None:
+            if self._labels is not None and self._labels_as_filled:
                 labels = self._classes.number(self._labelling.words(table))
                 self._labels[group.start : group.start + len(table)] = labels
             self._filled[at] = True
 
     def _number_classes(self, labels: Labels) -> None:
         """Number all samples' classes: names are known only when all of them were seen."""
-        for start, end in _stretches(range(len(self._index.groups)), self._index.groups):
-            for group, table in self._decoded(start, end, self._labelling.columns):
-                words = self._labelling.words(table)
-                labels[group.start : group.start + len(table)] = self._classes.number(words)
+        groups = range(len(self._index.groups))
+        for _, group, table in self._decoded(groups, self._labelling.columns):
+            words = self._labelling.words(table)
+            labels[group.start : group.start + len(table)] = self._classes.number(words)
         self._classes.sort(labels)
 
     def _decoded(
-        self, start: int, end: int, columns: list[str]
-    ) -> Iterator[tuple[Group, pa.Table]]:
-        groups = self._index.groups[start:end]
-        source, first = groups[0].source, groups[0].number
-        whole = self._snapshot.read_columns(source, first, first + len(groups), columns)
-        counts = self._snapshot.columns(source).groups.rows
-        position = 0
-        for group in groups:
-            yield group, whole.slice(position + group.low, group.high - group.low)
-            position += counts[group.number]
+        self, groups: Sequence[int], columns: list[str]
+    ) -> Iterator[tuple[int, Group, pa.Table]]:
+        """Yield groups, ascending, with some columns of their rows; several are read at a time."""
+
+        def read(stretch: _Stretch) -> pa.Table:
+            return self._snapshot.read_columns(*self._place(stretch), columns)
+
+        stretches = self._stretches(groups)
+        for stretch, rows in zip(stretches, in_order(read, stretches), strict=True):
+            yield from self._cut(stretch, rows)
+
+    def _stretches(self, numbers: Sequence[int]) -> list[_Stretch]:
+        """Return ascending groups as ranges of neighbours in one source, short enough to read."""
+        groups = self._index.groups
+        stretches: list[_Stretch] = []
+        for number in numbers:
+            start, end = stretches[-1] if stretches else (0, -1)
+            near = number == end and number - start < _STRETCH
+            if near and groups[number].source.id == groups[start].source.id:
+                stretches[-1] = (start, number + 1)
+            else:
+                stretches.append((number, number + 1))
+        return stretches
 
     # -- labels and paths ------------------------------------------------------------------------
 
@@ -220,9 +249,8 @@ class Indexed:
     def _path_groups(self, needed: list[int]) -> list[pa.Array]:
         found = self._paths.find(needed)
         lacking = [at for at in needed if at not in found]
-        for start, end in _stretches(lacking, self._index.groups):
-            for at, (_, table) in enumerate(self._decoded(start, end, ["path"]), start):
-                found[at] = pa.concat_arrays(table["path"].cast(pa.large_string()).chunks)
+        for at, _, table in self._decoded(lacking, ["path"]):
+            found[at] = pa.concat_arrays(table["path"].cast(pa.large_string()).chunks)
         self._paths.keep({at: found[at] for at in lacking})
         return [found[at] for at in needed]
 
@@ -235,9 +263,8 @@ class Indexed:
     def content(self) -> str:
         """Return a checksum of all paths and of their bytes' checksums, by reading the index."""
         content = Content()
-        for start, end in _stretches(range(len(self._index.groups)), self._index.groups):
-            for _, table in self._decoded(start, end, ["path", "crc32c"]):
-                content.add(table["path"], table["crc32c"])
+        for *_, table in self._decoded(range(len(self._index.groups)), ["path", "crc32c"]):
+            content.add(table["path"], table["crc32c"])
         return content.digest
 
 
@@ -284,22 +311,3 @@ def _distinct(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return each group once, ascending. `np.unique` would load numpy.ma first, which takes as long
     as all the rest that the first batch waits for."""
     return np.flatnonzero(np.bincount(groups))
-
-
-def _stretches(numbers: list[int] | range, groups: list[Group]) -> Iterator[tuple[int, int]]:
-    """Yield ascending numbers as ranges of neighbours in one source, each short enough to read."""
-    start = previous = -1
-    for number in numbers:
-        joins = (
-            start >= 0
-            and number == previous + 1
-            and number - start < _STRETCH
-            and groups[number].source.id == groups[start].source.id
-        )
-        if not joins:
-            if start >= 0:
-                yield start, previous + 1
-            start = number
-        previous = number
-    if start >= 0:
-        yield start, previous + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ from lakefeed.feed.indexed import Indexed
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Listed, Selection, Where, resolve
 from lakefeed.format import columns
+from lakefeed.lake import together
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.metered import Meter, MeteredVolume
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.support.meeting import Meeting
 
 FILES = {**some_files(900, classes=5), "other/x": b"x", "zoo/y": b"y"}
 TRAIN = sorted(path for path in FILES if path.startswith("train/"))
@@ -184,3 +188,21 @@ def test_the_paths_of_a_selection_in_two_feeds_are_kept_within_one_bound(
         for each in (one, other):
             assert each.paths(np.arange(start, start + 64)).to_pylist() == TRAIN[start : start + 64]
     assert 0 < len(selection._paths._groups) <= 3
+
+
+def test_scattered_groups_are_read_at_the_same_time(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together, "_processors", lambda: 3)
+    selection = resolve(lake.snapshot(), "train", Labelling())
+    picked = np.arange(0, len(selection), 130)  # in every other group
+    for method, ask in (("read_extents", selection.rows), ("read_columns", selection.paths)):
+        meet, plain = Meeting(3), getattr(Snapshot, method)
+
+        def read(*given: object, meet: Meeting = meet, plain: Any = plain) -> object:
+            meet()
+            return plain(*given)
+
+        monkeypatch.setattr(Snapshot, method, read)
+        assert len(ask(picked)) == len(picked)
+        assert meet.held

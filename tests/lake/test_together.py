@@ -15,6 +15,7 @@ from lakefeed.lake.together import in_order
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import new_lake, small_groups, write
 from tests.support.forks import in_child
+from tests.support.meeting import Meeting
 
 AT_ONCE = 3
 
@@ -24,25 +25,8 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "_processors", lambda: AT_ONCE)
 
 
-class Meeting:
-    """Who comes first goes on; the others go on when AT_ONCE of them are there."""
-
-    def __init__(self) -> None:
-        self._barrier = threading.Barrier(AT_ONCE, timeout=60)
-        self._left = threading.Semaphore(AT_ONCE)
-        self._first = threading.Semaphore(1)
-
-    def __call__(self) -> None:
-        if not self._first.acquire(blocking=False) and self._left.acquire(blocking=False):
-            self._barrier.wait()
-
-    @property
-    def held(self) -> bool:
-        return not self._left.acquire(blocking=False) and not self._barrier.broken
-
-
 def test_what_is_made_together_comes_in_order() -> None:
-    meet = Meeting()
+    meet = Meeting(AT_ONCE)
 
     def make(number: int) -> int:
         meet()
@@ -115,7 +99,7 @@ FILES = {f"{number:03d}": b"%d" % number for number in range(120)}
 def test_scattered_groups_are_read_at_the_same_time(
     big: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    volume, meet = MemoryVolume(), Meeting()
+    volume, meet = MemoryVolume(), Meeting(AT_ONCE)
     monkeypatch.setattr(catalogue, "_STEP_GROUPS", 2)
     with small_groups(), new_lake(volume) as lake:
         write(lake, FILES)
