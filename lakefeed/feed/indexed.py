@@ -87,7 +87,7 @@ def index_of(snapshot: Snapshot | FederatedSnapshot, prefix: str) -> Index | Non
         return None
     groups: list[Group] = []
     start = 0
-    for source in sources:
+    for source, _ in zip(sources, in_order(snapshot.columns, sources), strict=True):
         for group in _covering(snapshot, source, low, high):
             if not _is_files(snapshot, group):
                 return None
@@ -102,7 +102,10 @@ def _covering(snapshot: Snapshot, source: Source, low: str, high: str | None) ->
     first, end = groups.covering(low, high)
     for number in range(first, end):
         begin, stop = 0, groups.rows[number]
-        if number in (first, end - 1):
+        within = groups.first[number] >= low and (
+            high is None or number < end - 1 or (number == len(groups) - 1 and groups.last < high)
+        )
+        if not within:
             paths = snapshot.read_columns(source, number, number + 1, ["path"])["path"]
             begin = lower_bound(paths, low)
             stop = len(paths) if high is None else lower_bound(paths, high)

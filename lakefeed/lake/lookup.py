@@ -222,7 +222,7 @@ def _probe_all(wanted: _Wanted, best: _Best) -> None:
     bounds = pc.min_max(unique).as_py()
     concerned = [source for source in wanted.sources
                  if source.overlaps(bounds["min"], bounds["max"] + "\0")]  # fmt: skip
-    open_together(wanted.catalogue, concerned)
+    open_together(wanted.catalogue, concerned, segments=True)
     for source in concerned:
         wanting = best.seq < source.seq_max
         if source.first > bounds["min"] or source.last < bounds["max"]:

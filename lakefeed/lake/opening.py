@@ -1,8 +1,8 @@
-"""Packs that are not merged yet, opened at the same time.
+"""Packs that are not merged yet, and segments, opened at the same time.
 
-Each takes two calls to open and one for its rows. Dozens of them, one after the other, on a volume
-that takes 50 ms a call, are ten seconds before the first row. Only saves time: what cannot be
-opened here is opened again by whoever wants it, and then says why not (I7).
+Each takes two calls to open and a pack one for its rows. Dozens of them, one after the other, on a
+volume that takes 50 ms a call, are ten seconds before the first row. Only saves time: what cannot
+be opened here is opened again by whoever wants it, and then says why not (I7).
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ THREADS = 16
 _ROWS_OF_MAX = 64
 
 
-def open_together(catalogue: Catalogue, sources: Sequence[Source], *, rows: bool = True) -> None:
-    """Open the packs among these sources, the first ones, where many are not open yet; read the
-    `rows` of those that have few."""
+def open_together(
+    catalogue: Catalogue, sources: Sequence[Source], *, rows: bool = True, segments: bool = False
+) -> None:
+    """Open the packs among these sources, or all of them, the first ones, where many are not open
+    yet; read the `rows` of packs that have few."""
     # No more than stay open, or each look would open others.
-    packs = [source for source in sources if source.pack_id][: READERS_MAX // 2]
-    packs = catalogue.not_open(packs) if len(packs) >= TOGETHER_MIN else []
-    if len(packs) < TOGETHER_MIN:
+    chosen = [source for source in sources if source.pack_id or segments][: READERS_MAX // 2]
+    chosen = catalogue.not_open(chosen) if len(chosen) >= TOGETHER_MIN else []
+    if len(chosen) < TOGETHER_MIN:
         return
-    rows = rows and len(packs) <= _ROWS_OF_MAX
+    rows = rows and sum(bool(source.pack_id) for source in chosen) <= _ROWS_OF_MAX
 
     failed = threading.Event()
 
@@ -38,7 +40,7 @@ def open_together(catalogue: Catalogue, sources: Sequence[Source], *, rows: bool
         if failed.is_set():
             return
         try:
-            if len(catalogue.reader(source).groups) == 1 and rows:
+            if len(catalogue.reader(source).groups) == 1 and rows and source.pack_id:
                 catalogue.cached_rows(source, [0])
         except VolumeFailed:
             # A server that does not answer is waited for once, not once for every few packs.
@@ -48,5 +50,5 @@ def open_together(catalogue: Catalogue, sources: Sequence[Source], *, rows: bool
 
     # Where no thread can be started, whoever comes opens them one by one.
     with suppress(RuntimeError), ThreadPoolExecutor(THREADS, "lakefeed-open") as pool:
-        for _ in pool.map(look, packs):
+        for _ in pool.map(look, chosen):
             pass

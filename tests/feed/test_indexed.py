@@ -206,3 +206,18 @@ def test_scattered_groups_are_read_at_the_same_time(
         monkeypatch.setattr(Snapshot, method, read)
         assert len(ask(picked)) == len(picked)
         assert meet.held
+
+
+@pytest.mark.parametrize(("select", "looked_into"), [("", 0), ("train", 2), ("other", 1)])
+def test_only_groups_that_others_share_are_looked_into(
+    lake: Lake, select: str, looked_into: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, plain = [], Snapshot.read_columns
+
+    def read(*given: Any) -> object:
+        looks.append(given[-1])
+        return plain(*given)
+
+    monkeypatch.setattr(Snapshot, "read_columns", read)
+    assert isinstance(resolve(lake.snapshot(), select, Labelling()), Indexed)
+    assert looks == [["path"]] * looked_into

@@ -14,7 +14,8 @@ from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import ReadableFile
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import contents, new_lake, write
+from tests.lake.tools import contents, new_lake, small_groups, write
+from tests.support.meeting import Meeting
 
 PACKS, AT_ONCE = 28, 6
 FILES = {f"{file}/{pack:02d}": bytes([pack]) for pack in range(PACKS) for file in "ab"}
@@ -112,3 +113,24 @@ def test_more_packs_than_are_kept_open_are_not_opened_by_every_look(
         monkeypatch.setattr(catalogue, "open_pack", lambda *_: asked.append(1))
         snapshot.stat(newest)
     assert not asked
+
+
+def test_segments_are_opened_together_for_many_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = MemoryVolume()
+    with small_groups(), new_lake(volume) as lake:
+        for part in range(2 * AT_ONCE):
+            write(lake, {f"{part:02d}/{name}": b"1" for name in "abcde"})
+            lake.merge_index()
+        paths = [*contents(lake.snapshot())]
+        assert len(lake.snapshot().sources) > AT_ONCE
+    meeting, plain = Meeting(AT_ONCE), volume.open
+
+    def open_file(path: str) -> ReadableFile:
+        meeting()
+        return plain(path)
+
+    with Lake.open(volume) as lake:
+        snapshot = lake.snapshot()
+        monkeypatch.setattr(volume, "open", open_file)
+        assert snapshot.locate(paths)["path"].null_count == 0
+    assert meeting.held
