@@ -3,6 +3,9 @@
 The lease is asked for three times within its life. While the server is silent nobody can say who
 has it, so it counts as lost once its time is over by the local clock, counted from before the last
 call that was answered; work that asks its guard ends then. Runs on the event loop.
+
+Whoever asks has a name of its own, whatever the replica is called: two that were given one name
+would both be the holder.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from lakefeed.errors import Conflict, LakefeedError
+from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.leases import Lease
 from lakefeed.service.telling import Teller
@@ -21,15 +25,17 @@ from lakefeed.service.threads import Guard, in_thread
 LEASE = "compactor"
 _SILENT = "the volume does not answer"
 _LATE = "it could not be prolonged in time"
+# Digits enough to tell apart the few replicas that ever run at one time under one name.
+_MARK = 8
 _logger = logging.getLogger(__name__)
 
 
 class Leadership:
     """The lease of one lake: `held` is set while it is ours."""
 
-    def __init__(self, lake: Lake, holder: str, guard: Guard, teller: Teller) -> None:
+    def __init__(self, lake: Lake, name: str, guard: Guard, teller: Teller) -> None:
         self._lake = lake
-        self._holder = holder
+        self._holder = f"{name}/{layout.new_id()[:_MARK]}"
         self._guard = guard
         self._teller = teller
         self._lease: Lease | None = None
