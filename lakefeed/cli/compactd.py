@@ -192,7 +192,7 @@ def _tell(ran: Ran, *, once: bool, as_json: bool) -> int:
     elif once:
         for lake in ran.lakes:
             if lake["path"] in ran.skipped:
-                print_line(f"{lake['path']}: another replica is at work")
+                print_line(f"{lake['path']}: another replica is at work: {lake['holder']}")
             elif lake["path"] in ran.stopped:
                 print_line(f"{lake['path']}: asked to end before everything was done")
             elif lake["path"] not in ran.failures:

@@ -8,15 +8,16 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lakefeed.cli.common import JsonOption, exit_codes, open_lake
-from lakefeed.cli.output import print_json
+from lakefeed.cli.output import print_json, shown
 from lakefeed.cli.units import duration_option, human_count, human_seconds, human_size, human_time
-from lakefeed.errors import EXIT_NOT_FOUND, VolumeFailed
+from lakefeed.errors import EXIT_NOT_FOUND, LakefeedError, VolumeFailed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +48,8 @@ def top(
 ) -> None:
     """Watch a lake as its volume tells it, or a compactd as it tells itself, until Ctrl-C.
 
-    Without a terminal that can be drawn on, or with --json, one look is printed.
+    Without a terminal that can be drawn on, or with --json, one look is printed. What does not
+    answer any more is shown as it was last seen, and why.
 
     JSON keys: of a lake path, snapshot, snapshot_age_seconds, commits_per_minute, files_per_second,
     packs, unmerged_packs, pack_bytes, index_entries, index_segments, index_bytes, free_bytes, tags,
@@ -73,15 +75,22 @@ def _show(look: Any, table: Any, interval: float, as_json: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not sys.stdout.isatty() or console.is_dumb_terminal:  # which shows nothing of a screen
         console.print(table(facts))
         return
     pause = threading.Event()
+    seen_at, trouble = time.monotonic(), ""
     with Live(table(facts), console=console, screen=True) as live:
         while True:
             pause.wait(interval)
-            live.update(table(look()), refresh=True)
+            try:
+                facts = look()
+                seen_at, trouble = time.monotonic(), ""
+            except LakefeedError as error:
+                # A server or daemon that restarts is what somebody watches for.
+                trouble = f"{human_seconds(time.monotonic() - seen_at)} ago; {error}"
+            live.update(table(facts, trouble), refresh=True)
 
 
 # -- a lake ----------------------------------------------------------------------------------------
@@ -150,8 +159,8 @@ def _rates(recent: list[dict[str, Any]], now_ns: int) -> dict[str, float]:
     }
 
 
-def _lake_table(facts: dict[str, Any]) -> Table:
-    table = _grid(f"lakefeed top  {facts['path']}")
+def _lake_table(facts: dict[str, Any], trouble: str = "") -> Table:
+    table = _grid(f"lakefeed top  {facts['path']}", trouble)
     age = facts["snapshot_age_seconds"]
     rows = [
         ("snapshot", f"{facts['snapshot']}, {_WAITING if age is None else human_seconds(age)} old"),
@@ -175,19 +184,25 @@ def _lake_table(facts: dict[str, Any]) -> Table:
          f"{human_count(one['files'])} files  {one['author']}")
         for one in facts["recent"]
     ]  # fmt: skip
-    for name, value in rows:
-        table.add_row(name, value)
+    _add(table, rows)
     return table
 
 
-def _grid(title: str) -> Table:
+def _grid(title: str, trouble: str) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False)
+    table = Table(title=shown(title), title_justify="left", box=box.SIMPLE, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column()
+    if trouble:
+        _add(table, [("last seen", trouble)])
     return table
+
+
+def _add(table: Table, rows: Iterable[tuple[str, str]]) -> None:
+    for name, value in rows:
+        table.add_row(shown(name), shown(value))
 
 
 # -- a daemon --------------------------------------------------------------------------------------
@@ -209,20 +224,18 @@ def _ask(url: str) -> dict[str, Any]:
     return facts
 
 
-def _daemon_table(facts: dict[str, Any]) -> Table:
-    table = _grid(f"lakefeed top  {facts['name']}")
-    for lake in facts["lakes"]:
-        for name, value in _lake_rows(lake):
-            table.add_row(name, value)
-        table.add_row("", "")
+def _daemon_table(facts: dict[str, Any], trouble: str = "") -> Table:
+    table = _grid(f"lakefeed top  {facts['name']}", trouble)
+    # A small terminal shows the first ones only.
+    for lake in sorted(facts["lakes"], key=lambda one: not (one["problem"] or one["last_failure"])):
+        _add(table, [*_lake_rows(lake), ("", "")])
     return table
 
 
 def _lake_rows(lake: dict[str, Any]) -> list[tuple[str, str]]:
     work = lake["job"] or "waits"
-    state = (
-        f"leads, token {lake['token']}: {work}" if lake["leader"] else f"follows {lake['holder']}"
-    )
+    leads = f"leads, token {lake['token']}: {work}"
+    state = leads if lake["leader"] else f"stands by: {lake['holder'] or _WAITING}"
     now = time.time()
     last = ", ".join(
         f"{job} {human_seconds(max(now - when, 0))} ago"

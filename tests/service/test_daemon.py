@@ -121,6 +121,7 @@ def test_once_does_what_is_due_and_leaves_a_lake_that_somebody_looks_after(tmp_p
     skipped = once(lake, "--inbox", inbox, "--json")
     assert skipped.returncode == 0
     assert json.loads(skipped.stdout)["skipped"] == [str(lake)]
+    assert "another replica is at work: somebody has it" in once(lake).stdout
     assert waiting(inbox) == ["late"]
     with Lake.open(lake) as opened:
         opened.leases.release(lease)
