@@ -28,7 +28,7 @@ from lakefeed.lake import layout
 
 # Some milliseconds of work on a local disk: how long a walk stays away from the event loop.
 SLICE = 1024
-# How programs name what they have not finished; a rename says that it is.
+# How programs name what they have not finished, some in capitals; a rename says that it is.
 TEMPORARY = (".tmp", ".part", ".partial", ".filepart", ".crdownload")
 # More unfinished files than this at once are waited for by their time alone.
 _TEMPORARY_MAX = 100_000
@@ -112,7 +112,7 @@ def judge(path: str, info: os.stat_result, rules: Rules) -> tuple[Candidate, boo
 
 def is_temporary(name: str) -> bool:
     """Tell whether a name says that its file is not finished, or not meant for us."""
-    return name.startswith(".") or name.endswith(TEMPORARY)
+    return name.startswith(".") or name.lower().endswith(TEMPORARY)
 
 
 def check_root(root: str) -> None:

@@ -41,8 +41,13 @@ class Window:
         return (minute - self.start) % _DAY < (self.end - self.start) % _DAY
 
     def left_seconds(self, now: datetime) -> float:
-        """Return how long the window will be open from `now` on, 0 outside of it."""
+        """Return how long the window will be open from `now` on, 0 outside of it.
+
+        Where the clocks are changed meanwhile, by as much less or more.
+        """
         if not self.holds(now):
             return 0.0
-        minute = now.hour * 60 + now.minute
-        return float((self.end - minute) % _DAY * 60 - now.second)
+        began, left = now.timestamp(), 60 - now.second
+        while self.holds(datetime.fromtimestamp(began + left)):
+            left += 60
+        return float(left)

@@ -36,9 +36,12 @@ def test_a_file_that_nfs_is_about_to_make_waits(tmp_path: Path) -> None:
         assert waiting(made.root) == ["a.jpg"]
 
 
-def test_a_file_seen_under_a_temporary_name_is_complete_once_it_is_renamed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.jpg.part", "A.TMP"])
+def test_a_file_seen_under_a_temporary_name_is_complete_once_it_is_renamed(
+    tmp_path: Path, name: str
+) -> None:
     with service(tmp_path, quiet_seconds=3600.0) as made:
-        part = made.root / "a.jpg.part"
+        part = made.root / name
         part.write_bytes(b"1")
         inbox = made.inbox()
 

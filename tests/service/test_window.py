@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -51,6 +53,35 @@ def test_a_run_takes_on_what_it_can_finish_in_the_window(
     options = ServiceOptions((), "us", rate_bytes=rate, window=NIGHT)
     run_compaction(None, options, Guard())  # type: ignore[arg-type]
     assert [share.bytes_max for share in shares] == [most]
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Clocks that are put forward on March 29, 2026, at 2:00, and back on October 25 at 3:00."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(
+    ("window", "now", "minutes"),
+    [
+        ("22:00-06:00", datetime(2026, 3, 28, 1, 0), 300),
+        ("22:00-06:00", datetime(2026, 3, 29, 1, 0), 240),
+        ("22:00-06:00", datetime(2026, 10, 25, 1, 0), 360),
+        ("22:00-02:30", datetime(2026, 3, 29, 1, 50), 10),
+        ("22:00-02:30", datetime(2026, 10, 25, 2, 0), 30),
+        ("22:00-02:30", datetime(2026, 10, 25, 2, 0, fold=1), 30),
+        ("22:00-06:00", datetime(2026, 3, 28, 6, 0), 0),
+    ],
+)
+def test_a_window_is_as_long_as_the_clocks_that_are_changed_in_it(
+    window: str, now: datetime, minutes: int
+) -> None:
+    assert Window.parse(window).left_seconds(now) == minutes * 60
 
 
 @pytest.mark.parametrize("fails", [False, True])
