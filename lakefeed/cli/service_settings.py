@@ -40,6 +40,8 @@ from lakefeed.service.options import PACKS_MIN, InboxOptions, LakeOptions, Servi
 from lakefeed.service.window import Window
 
 PORT = 9464
+_PREFIX = "LAKEFEED_"
+_ADDRESS = "an address such as 127.0.0.1:9464"
 
 
 def _reader(read: Callable[[str], Any], expected: str) -> BeforeValidator:
@@ -58,17 +60,25 @@ def _rate(text: str) -> int | None:
     return parse_size(text.strip().removesuffix("/s"))
 
 
-def _window(text: str) -> Window | None:
+def _window(value: Any) -> Window | None:
+    """Return the window that a text means; None for none, and for ''."""
+    if value is None or isinstance(value, Window):
+        return value
     try:
-        return Window.parse(text) if text else None
+        return Window.parse(value if isinstance(value, str) else str(value)) if value else None
     except Invalid as error:
         raise ValueError(str(error.expected)) from error
 
 
-def _listen(text: str) -> tuple[str, int] | None:
-    host, _, port = text.rpartition(":")
+def _listen(value: Any) -> Any:
+    """Return the host and the port that a text means."""
+    if not isinstance(value, str):
+        if isinstance(value, tuple | list):
+            return value
+        raise ValueError(_ADDRESS)
+    host, _, port = value.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
-        return None
+        raise ValueError(_ADDRESS)
     return host.strip("[]") or "0.0.0.0", int(port)
 
 
@@ -98,7 +108,7 @@ class ServiceSettings(BaseSettings):
     """Every setting, with its default; the names are those of the flags."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LAKEFEED_", extra="forbid", arbitrary_types_allowed=True
+        env_prefix=_PREFIX, extra="forbid", arbitrary_types_allowed=True
     )
 
     lakes: Words = ()
@@ -114,17 +124,14 @@ class ServiceSettings(BaseSettings):
     live_ratio: float = Field(0.5, ge=0, le=0.8)
     packs_min: int = Field(PACKS_MIN, ge=2)
     rate: Rate = None
-    window: Annotated[Window | None, BeforeValidator(lambda v: _window(v) if isinstance(v, str)
-                                                     else v)] = None  # fmt: skip
+    window: Annotated[Window | None, BeforeValidator(_window)] = None
     gc_interval: Duration = 3600.0
     keep: Duration = 7 * 24 * 3600.0
     keep_snapshots: int = Field(1, ge=1)
     grace: Duration = 24 * 3600.0
     scrub_interval: Duration = 24 * 3600.0
     scrub_duration: Duration = 3600.0
-    listen: Annotated[
-        tuple[str, Port], NoDecode, _reader(_listen, "an address such as 127.0.0.1:9464")
-    ] = ("127.0.0.1", PORT)
+    listen: Annotated[tuple[str, Port], NoDecode, BeforeValidator(_listen)] = ("127.0.0.1", PORT)
     lease: Lease = 30.0
     name: str = ""
     log_format: Literal["text", "json"] = "text"
@@ -240,7 +247,7 @@ def load(flags: dict[str, Any], config: str | None) -> ServiceSettings:
     try:
         return Loaded(**given)
     except ValidationError as error:
-        raise _invalid(error) from error
+        raise _invalid(error, given, config) from error
     except SettingsError as error:
         # Of all variables only this one is read as JSON.
         expected = """JSON such as {"/mnt/lake": ["/mnt/drop=cameras"]}"""
@@ -259,13 +266,24 @@ def _read(config: str) -> dict[str, Any]:
     return {name.replace("-", "_"): value for name, value in found.items()}
 
 
-def _invalid(error: ValidationError) -> LakefeedError:
+def _invalid(error: ValidationError, given: dict[str, Any], config: str | None) -> LakefeedError:
     problems = error.errors(include_url=False)
     first = problems[0]
-    name = str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
+    field = str(first["loc"][0]) if first["loc"] else "settings"
+    name = field.replace("_", "-")
     expected = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] == "extra_forbidden":
         expected = "a setting that exists"
     others = sorted({str(p["loc"][0]).replace("_", "-") for p in problems[1:] if p["loc"]})
-    hint = f"also wrong: {', '.join(others)}" if others else "see lakefeed compactd --help"
+    also = f"also wrong: {', '.join(others)}" if others else "see lakefeed compactd --help"
+    hint = f"it is set by {_source(field, given, config)}; {also}"
     return Invalid(f"setting {name}", expected=expected, found=repr(first["input"]), hint=hint)
+
+
+def _source(field: str, given: dict[str, Any], config: str | None) -> str:
+    """Return where a setting was found, as whoever wrote it there calls it."""
+    if field in given:
+        return f"--{field.replace('_', '-')}"
+    variable = f"{_PREFIX}{field}".upper()
+    found = next((name for name in os.environ if name.upper() == variable), None)
+    return found or str(config)

@@ -224,3 +224,34 @@ def test_a_window_knows_how_long_it_is_open() -> None:
     assert night.left_seconds(datetime(2026, 1, 1, 22, 0)) == 8 * 3600
     assert night.left_seconds(datetime(2026, 1, 1, 5, 59, 30)) == 30
     assert night.left_seconds(datetime(2026, 1, 1, 6, 0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "expected"),
+    [
+        ("window = 22", "setting window", "a time of day like 22:00-06:00"),
+        ("window = 22:00:00", "setting window", "a time of day like 22:00-06:00"),
+        ("listen = 9464", "setting listen", "an address such as 127.0.0.1:9464"),
+        ("pack-age = 'x'", "setting pack-age", "a duration such as"),
+    ],
+)
+def test_what_is_wrong_in_a_file_says_what_is_meant_and_where_it_stands(
+    tmp_path: Path, text: str, subject: str, expected: str
+) -> None:
+    config = toml(tmp_path, text)
+    with pytest.raises(Invalid) as raised:
+        load({}, config)
+    assert raised.value.subject == subject
+    assert expected in str(raised.value.expected)
+    assert f"it is set by {config}" in str(raised.value.hint)
+
+
+def test_what_is_wrong_is_named_as_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toml(tmp_path, "pack-age = '1m'")
+    monkeypatch.setenv("LAKEFEED_PACK_AGE", "later")
+    with pytest.raises(Invalid, match="it is set by LAKEFEED_PACK_AGE"):
+        load({}, config)
+    with pytest.raises(Invalid, match="it is set by --pack-age"):
+        load({"pack_age": "soon"}, config)
