@@ -150,6 +150,8 @@ _HINTS = {
     _errno.ETIMEDOUT: "check that the file server answers, then repeat",
     _errno.ESTALE: "reopen the snapshot, then repeat",
 }
+# What file systems without hard links say to one, and those that allow a file no second name.
+_NO_LINKS = frozenset({_errno.EPERM, _errno.EOPNOTSUPP, _errno.ENOSYS, _errno.EMLINK})
 # Of these the hints hold for paths outside of a lake as well.
 _ANYWHERE = frozenset({_errno.ENOSPC, _errno.EDQUOT, _errno.EROFS, _errno.EMFILE, _errno.ETIMEDOUT})
 
@@ -164,6 +166,16 @@ def from_os_error(error: OSError, subject: str) -> LakefeedError:
         return Conflict(subject, found="a file of that name already")
     hint = _HINTS.get(number)
     return VolumeFailed(subject, found=reason.lower(), hint=hint, errno=number)
+
+
+def from_link_error(error: OSError, subject: str) -> LakefeedError:
+    """Return what `from_os_error` does for a hard link, which not every file system has."""
+    failure = from_os_error(error, subject)
+    if failure.errno not in _NO_LINKS:
+        return failure
+    hint = "ext4, XFS, ZFS and NFS have them; FAT, most SMB and FUSE mounts do not"
+    return VolumeFailed(subject, expected="a file system with hard links", found=failure.found,
+                        hint=hint, errno=failure.errno)  # fmt: skip
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from lakefeed.errors import Corrupt
+from lakefeed.errors import Corrupt, from_link_error
 from lakefeed.format import envelope
 from lakefeed.lake import layout
 from lakefeed.service.taking import (
@@ -86,7 +86,7 @@ class Records:
             pass
         with self._home() as home:
             try:
-                _create(home, "id", layout.new_id().encode())
+                _create(home, self._name("id"), layout.new_id().encode())
             except FileExistsError:
                 _logger.debug("inbox %s has an id already", self._root)
             found = (_content(home, "id") or b"").decode(errors="backslashreplace")
@@ -250,12 +250,17 @@ def _name_of(record: Record, state: str) -> str:
     return f"{lake}{record.base:020d}-{record.batch}.{state}"
 
 
-def _create(home: int, name: str, data: bytes) -> None:
+def _create(home: int, path: str, data: bytes) -> None:
     """Make a file that appears whole or not at all; FileExistsError if it is there."""
+    name = os.path.basename(path)
     tmp = f"{name}.{layout.new_id()}"
     _write(home, tmp, data)
     try:
         os.link(tmp, name, src_dir_fd=home, dst_dir_fd=home)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise from_link_error(error, f"inbox {path}") from error
     finally:
         _discard(home, tmp)
 

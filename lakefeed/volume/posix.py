@@ -17,7 +17,7 @@ import stat as stat_module
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lakefeed.errors import LakefeedError, VolumeFailed, from_os_error
+from lakefeed.errors import LakefeedError, VolumeFailed, from_link_error, from_os_error
 from lakefeed.volume.advice import advice_bytes, cached_share
 from lakefeed.volume.base import FileStat, Listed, Space
 from lakefeed.volume.descriptor import Descriptor, file_stat
@@ -229,7 +229,7 @@ class PosixVolume:
         try:
             os.link(self._path(source), self._path(target))
         except OSError as error:
-            raise from_os_error(error, f"link {self._path(target)}") from error
+            raise from_link_error(error, f"link {self._path(target)}") from error
 
     def replace(self, source: str, target: str) -> None:
         """Rename over the target."""

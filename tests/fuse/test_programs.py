@@ -242,3 +242,24 @@ def test_a_loop_over_class_folders_sees_each_image_once(rw: Mounted) -> None:
     ]
     assert sorted(int(path.read_bytes()) for path, _ in samples) == list(range(300))
     assert all(int(path.read_bytes()) % 3 == label for path, label in samples)
+
+
+@pytest.mark.parametrize("verb", ["create", "inbox"])
+def test_lakefeed_itself_says_that_it_needs_hard_links(
+    rw: Mounted, tmp_path: Path, verb: str
+) -> None:
+    below = rw.path / "below"
+    below.mkdir()
+    words = [below]
+    if verb == "inbox":
+        Lake.create(tmp_path / "other").close()
+        words = [tmp_path / "other", below]
+    done = subprocess.run(
+        [sys.executable, "-m", "lakefeed", verb, *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.returncode == 6
+    assert "expected a file system with hard links" in done.stderr
