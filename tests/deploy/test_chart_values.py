@@ -73,6 +73,10 @@ def test_a_missing_value_is_named(settings: tuple[str, ...], complaint: str) -> 
          'inbox "two/in" is not apart from lake "b" at "two"'),
         ("lakes: [{name: a, path: one/deep, inboxes: [{path: one}]}]",
          'inbox "one" is not apart from lake "a" at "one/deep"'),
+        ("lakes: [{name: a, path: one, inboxes: [{path: day=1}]}]",
+         'no "=" in their names'),
+        ("volume: {mountPath: /a=b}\nlakes: [{name: a, path: one, inboxes: [{path: in}]}]",
+         'no "=" in their names'),
         ("mount: {enabled: true, mounts: [{name: a, lake: main, port: 9470},"
          " {name: a, lake: main, port: 9471}]}", 'two mounts are named "a"'),
         ("mount: {enabled: true, mounts: [{name: a, lake: main, port: 9470},"
