@@ -298,8 +298,8 @@ def debugging() -> bool:
 
 def start_logging() -> None:
     """Send the library's warnings to stderr in the shape of our own complaints."""
-    logging.addLevelName(logging.WARNING, "warning")
-    logging.addLevelName(logging.ERROR, "error")
+    for one in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+        logging.addLevelName(one, logging.getLevelName(one).lower())
     level = logging.DEBUG if debugging() else logging.WARNING
     log_to_stderr(TextFormatter("%(levelname)s: %(message)s"), level)
 

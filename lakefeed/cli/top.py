@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lakefeed.lake.lake import Lake
+    from lakefeed.lake.leases import Lease
 
 commands = typer.Typer()
 
@@ -53,8 +54,8 @@ def top(
 
     JSON keys: of a lake path, snapshot, snapshot_age_seconds, commits_per_minute, files_per_second,
     packs, unmerged_packs, pack_bytes, index_entries, index_segments, index_bytes, free_bytes, tags,
-    pins, damaged, leases (name, holder, token, seconds_left), recent (number, time_ns, operation,
-    author, files); of a compactd: name, lakes.
+    pins, damaged, leases (name, holder, token, seconds_left, ended_seconds_ago), recent (number,
+    time_ns, operation, author, files); of a compactd: name, lakes.
 
     \b
     lakefeed top /mnt/lake
@@ -123,17 +124,31 @@ def look(lake: Lake) -> dict[str, Any]:
         "pins": sum(pin.expires_ns > now_ns for pin in lake.refs.pins()),
         "damaged": len(known_damage(lake)),
         "leases": [
-            {
-                "name": lease.name,
-                "holder": lease.holder,
-                "token": lease.token,
-                "seconds_left": max((lease.expires_ns - now_ns) / 1e9, 0.0),
-            }
+            _lease(lease, now_ns)
             for lease in map(lake.leases.read, lake.leases.names())
             if lease is not None
         ],
         "recent": recent[:10],
     }
+
+
+def _lease(lease: Lease, now_ns: int) -> dict[str, Any]:
+    left_seconds = (lease.expires_ns - now_ns) / 1e9
+    return {
+        "name": lease.name,
+        "holder": lease.holder,
+        "token": lease.token,
+        "seconds_left": max(left_seconds, 0.0),
+        # None too where it was given back, as nobody notes when.
+        "ended_seconds_ago": -left_seconds if lease.expires_ns and left_seconds <= 0 else None,
+    }
+
+
+def _until(lease: dict[str, Any]) -> str:
+    if lease["seconds_left"]:
+        return f"{human_seconds(lease['seconds_left'])} left"
+    ago = lease["ended_seconds_ago"]
+    return "given back" if ago is None else f"ended {human_seconds(ago)} ago"
 
 
 def _recent(lake: Lake, newest: int) -> list[dict[str, Any]]:
@@ -175,10 +190,9 @@ def _lake_table(facts: dict[str, Any], trouble: str = "") -> Table:
         ("damaged", f"{facts['damaged']} payloads known"),
     ]  # fmt: skip
     rows += [
-        (f"lease {lease['name']}", f"{lease['holder']}, token {lease['token']}, "
-         f"{human_seconds(lease['seconds_left'])} left")
+        (f"lease {lease['name']}", f"{lease['holder']}, token {lease['token']}, {_until(lease)}")
         for lease in facts["leases"]
-    ]  # fmt: skip
+    ]
     rows += [
         (f"#{one['number']}", f"{human_time(one['time_ns'])}  {one['operation']}  "
          f"{human_count(one['files'])} files  {one['author']}")

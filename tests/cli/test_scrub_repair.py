@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import socket
 import threading
@@ -197,10 +198,14 @@ def test_a_log_with_a_gap_is_not_repaired_by_accident(run: Run, lake: Path) -> N
 
 def test_top_shows_a_lake_once_without_a_terminal(run: Run, lake: Path) -> None:
     with Lake.open(lake) as opened:
-        opened.leases.acquire("compactor", "replica-1", 60)
+        opened.leases.acquire("compactor", "replica-1", 3600)
+        opened.leases.acquire("gc", "replica-2", 0)
+        opened.leases.release(opened.leases.acquire("repair", "replica-3", 60))
     done = run("top", lake)
     assert done.code == 0
-    assert "replica-1, token 1" in done.out
+    for shown in (r"replica-1, token 1, .* left", r"replica-2, token 1, ended .* ago",
+                  "replica-3, token 1, given back"):  # fmt: skip
+        assert re.search(shown, done.out)
     facts = run("top", lake, "--json").json
     assert (facts["snapshot"], facts["packs"], facts["damaged"]) == (1, 1, 0)
     assert facts["leases"][0]["holder"] == "replica-1"

@@ -114,6 +114,7 @@ def test_once_does_what_is_due_and_leaves_a_lake_that_somebody_looks_after(tmp_p
     done = once(lake, "--inbox", inbox, "--pack-files", "2", "--packs-min", "2")
     assert done.returncode == 0, done.stderr
     assert "took in 10 files" in done.stdout
+    assert {line.split()[2] for line in done.stderr.splitlines()} == {"info"}
     with Lake.open(lake) as opened:
         assert len(opened.snapshot().state.packs) == 1
         lease = opened.leases.acquire("compactor", "somebody", 600)
