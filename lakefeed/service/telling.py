@@ -6,6 +6,7 @@ One place for all of it, so that the three agree. Called on the event loop only.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Iterable
@@ -54,7 +55,8 @@ class Teller:
         inboxes: Iterable[str] = (),
         jobs: Iterable[str] = (),
     ) -> None:
-        self._path = path
+        # As people and metrics, which are UTF-8, can be told it.
+        self._path = os.fsencode(path).decode(errors="backslashreplace")
         self._metrics = metrics
         # When each inbox last got on; of one that never did, when this replica began with it.
         self._inboxes = dict.fromkeys(map(inbox_job, inboxes), 0.0)
@@ -64,7 +66,7 @@ class Teller:
         # What the last run of compaction could not move: each run meets it again.
         self._damages: tuple[str, ...] = ()
         self.status = LakeStatus(path)
-        metrics.leader.labels(path).set(0)
+        metrics.leader.labels(self._path).set(0)
 
     def _log(
         self,

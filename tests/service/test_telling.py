@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 
 import pytest
 
@@ -165,3 +166,10 @@ def test_a_line_of_text_is_one_whatever_a_name_holds() -> None:
     assert lines[0] == r"WARNING damaged: a\nINFO \x1b[2J\udcff"
     assert lines[1] == "  Traceback (most recent call last):"
     assert lines[-2:] == ["  OSError: of ours", r"  INFO \x1b[2J"]
+
+
+def test_a_lake_whose_name_is_not_utf_8_does_not_end_the_metrics() -> None:
+    metrics = CompactorMetrics()
+    teller = Teller(os.fsdecode(b"/mnt/l\xff"), metrics)
+    teller.leads(True, "us", 1)
+    assert rb'lakefeed_compactor_leader{lake="/mnt/l\\xff"} 1.0' in metrics.render()
