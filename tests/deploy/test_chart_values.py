@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.tools import CHART, helm, rendered
+from tests.deploy.tools import CHART, chart, helm, rendered
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
         ("scrub.maxDuration=", "scrub.maxDuration"),
         ("compactd.window=at night", "window"),
         ("compactd.window=22:00-24:00", "window"),
+        ("compactd.timeZone=Europe Berlin", "timeZone"),
         ("compactd.lease=500ms", "lease"),
         ("compactd.lease=0.9s", "lease"),
         ("compactd.interval=0s", "interval"),
@@ -107,3 +108,16 @@ def test_names_that_begin_alike_are_apart(tmp_path: Path) -> None:
 def test_a_lease_of_a_second_or_more_is_taken_in_any_unit(lease: str) -> None:
     done = helm("template", "demo", str(CHART), "--set", f"compactd.lease={lease}")
     assert done.returncode == 0, done.stderr
+
+
+def test_a_window_has_a_place_whose_time_it_is() -> None:
+    def zone(*settings: str) -> list[str]:
+        (pod,) = (
+            one["spec"]["template"]["spec"]
+            for one in chart("", *settings)
+            if one["kind"] == "Deployment"
+        )
+        return [one["value"] for one in pod["containers"][0]["env"] if one["name"] == "TZ"]
+
+    assert zone() == []
+    assert zone("compactd.timeZone=Europe/Berlin") == ["Europe/Berlin"]
