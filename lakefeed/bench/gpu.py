@@ -1,10 +1,9 @@
 """What the GPUs did while something trained: sampled beside it, in a thread.
 
-A probe is a plug-in that reads all GPUs of one vendor at once: `NvmlProbe` (NVIDIA; SM utilisation
-by GPM on Hopper and newer), `RsmiProbe` (AMD), `NoProbe`. A machine without a GPU
-is normal: its samples are empty and its facts say "no GPU" and why. NVML's `utilization.gpu` is the
-share of its own sampling period with any kernel running; it says nothing of how full the GPU was,
-and MIG partitions do not have it.
+A probe is a plug-in that reads all GPUs of one vendor at once: `NvmlProbe` (NVIDIA; `gpu_nvml`),
+`RsmiProbe` (AMD), `NoProbe`. A machine without a GPU is normal: its samples are empty and its facts
+say "no GPU" and why. Where the driver tells on which GPUs this process computes, the facts are
+theirs alone: on a machine of eight, seven may be idle or somebody else's.
 """
 
 from __future__ import annotations
@@ -14,14 +13,16 @@ import importlib
 import importlib.util
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence, Set
+from operator import itemgetter
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-import pynvml
+from pynvml import NVMLError
 
 from lakefeed.bench import metrics
+from lakefeed.bench.gpu_nvml import NvmlProbe
+from lakefeed.bench.gpu_probe import NoProbe, Probe, Reading
 
 # NVML averages utilisation over 1/6 s to 1 s, so more samples would repeat themselves.
 SAMPLE_SECONDS = 0.2
@@ -29,121 +30,7 @@ _JOIN_SECONDS = 5.0
 # An hour of them: 30 MB with eight GPUs. Then every other one goes, and half as many come.
 SAMPLES_MAX = 1 << 14
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One GPU at one moment; None where the hardware or the driver does not say.
-
-    `joules` counts from the driver's start.
-    """
-
-    gpu: int
-    busy: float | None = None
-    sm: float | None = None
-    watts: float | None = None
-    joules: float | None = None
-
-
 Sample = tuple[float, list[Reading]]
-
-
-class Probe(Protocol):
-    """Reads all GPUs."""
-
-    @property
-    def names(self) -> list[str]:
-        """The GPUs by name; empty where there is none."""
-
-    @property
-    def why(self) -> str:
-        """Why there is none, or ""."""
-
-    def read(self) -> list[Reading]:
-        """Return one reading for each GPU."""
-
-    def close(self) -> None:
-        """Let go of the driver. Works twice."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoProbe:
-    """There is no GPU, or nothing to read it with."""
-
-    why: str
-    names: list[str] = field(default_factory=list)
-
-    def read(self) -> list[Reading]:
-        """Return nothing."""
-        return []
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-class NvmlProbe:
-    """NVIDIA's GPUs through NVML, and GPM where the GPU has it."""
-
-    why = ""
-
-    def __init__(self, nvml: Any = pynvml) -> None:
-        self._nvml = nvml
-        nvml.nvmlInit()
-        count = nvml.nvmlDeviceGetCount()
-        self._handles = [nvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
-        self.names = [_text(nvml.nvmlDeviceGetName(handle)) for handle in self._handles]
-        self._before: dict[int, Any] = {}
-        self._open = True
-
-    def read(self) -> list[Reading]:
-        """Return one reading for each GPU; what one refuses is None."""
-        return [self._one(number, handle) for number, handle in enumerate(self._handles)]
-
-    def _one(self, number: int, handle: Any) -> Reading:
-        nvml = self._nvml
-        busy = self._asked(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100)
-        watts = self._asked(lambda: nvml.nvmlDeviceGetPowerUsage(handle) / 1e3)
-        joules = self._asked(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
-        sm = self._asked(lambda: self._sm(number, handle))
-        return Reading(number, busy, sm, watts, joules)
-
-    def _asked(self, call: Any) -> float | None:
-        try:
-            value = call()
-        except self._nvml.NVMLError:
-            return None
-        return None if value is None else float(value)
-
-    def _sm(self, number: int, handle: Any) -> float | None:
-        """Return SM utilisation since the reading before; needs two of them."""
-        nvml = self._nvml
-        if not nvml.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
-            return None
-        sample = nvml.nvmlGpmSampleAlloc()
-        try:
-            nvml.nvmlGpmSampleGet(handle, sample)
-        except BaseException:
-            nvml.nvmlGpmSampleFree(sample)
-            raise
-        before, self._before[number] = self._before.get(number), sample
-        if before is None:
-            return None
-        try:
-            wanted = nvml.c_nvmlGpmMetricsGet_t()
-            wanted.version = nvml.NVML_GPM_METRICS_GET_VERSION
-            wanted.numMetrics = 1
-            wanted.sample1, wanted.sample2 = before, sample
-            wanted.metrics[0].metricId = nvml.NVML_GPM_METRIC_SM_UTIL
-            return float(nvml.nvmlGpmMetricsGet(wanted).metrics[0].value / 100)
-        finally:
-            nvml.nvmlGpmSampleFree(before)
-
-    def close(self) -> None:
-        """Free the samples and shut NVML down."""
-        if self._open:
-            self._open = False
-            for sample in self._before.values():
-                self._nvml.nvmlGpmSampleFree(sample)
-            self._nvml.nvmlShutdown()
 
 
 class RsmiProbe:
@@ -186,7 +73,7 @@ def find() -> Probe:
     why = "NVML is there and finds none"
     try:
         probe: Probe = NvmlProbe()
-    except pynvml.NVMLError as error:
+    except NVMLError as error:
         if importlib.util.find_spec("pyrsmi") is None:
             return NoProbe(f"no GPU ({error})")
         try:
@@ -197,7 +84,12 @@ def find() -> Probe:
     if probe.names:
         return probe
     probe.close()
-    return NoProbe(f"no GPU ({why})")
+    return NoProbe(f"no GPU ({probe.why or why})")
+
+
+def left_out(probe: Probe) -> list[str]:
+    """Return a note on GPUs that cannot be read beside others that can; else nothing."""
+    return [f"GPUs left out, they cannot be read: {probe.why}"] if probe.names and probe.why else []
 
 
 class Sampler:
@@ -243,10 +135,11 @@ class Sampler:
     def facts(self, spans: Sequence[tuple[float, float]], samples: int) -> dict[str, Any]:
         """Return busy, SM, power and energy in stretches of time, means over GPUs and time.
 
-        What the GPUs do between the stretches (validation) is not counted; energy is, up to their
-        very ends. Without a GPU all are None and `why` says so.
+        The GPUs are those on which this process computes; all, where nobody tells. What they do
+        between the stretches (validation) is not counted; energy is, up to their very ends. Without
+        a GPU all are None and `why` says so.
         """
-        taken = self._samples
+        taken, used = self._samples, self._used()
         flat = [
             reading
             for start, end in spans
@@ -256,10 +149,12 @@ class Sampler:
                 )
             ]
             for reading in readings
+            if reading.gpu in used
         ]
-        joules = _joules(taken, spans)
+        joules = _joules(taken, spans, used)
         return {
-            "names": list(self._probe.names),
+            "names": [name for at, name in enumerate(self._probe.names) if at in used],
+            "there": len(self._probe.names),
             "why": self._probe.why,
             "busy": _mean([reading.busy for reading in flat]),
             "sm": _mean([reading.sm for reading in flat]),
@@ -270,18 +165,28 @@ class Sampler:
             else metrics.joules_per_sample(joules, samples),
         }
 
+    def _used(self) -> Set[int]:
+        """Return the GPUs on which this process was seen to compute, or all."""
+        readings = [reading for _, readings in self._samples for reading in readings]
+        return {one.gpu for one in readings if one.own} or {one.gpu for one in readings}
+
     def line(self, start: float, seconds: Sequence[float]) -> list[float]:
-        """Return GPU busy at each of these moments after `start`: the nearest sample's."""
-        taken = self._samples
-        if not taken:
+        """Return GPU busy at each of these moments after `start`: the nearest sample that has it;
+        nothing where none has."""
+        used = self._used()
+        means = [
+            (moment, _mean([one.busy for one in readings if one.gpu in used]))
+            for moment, readings in self._samples
+        ]
+        known = [(moment, busy) for moment, busy in means if busy is not None]
+        if not known:
             return []
         values = []
         for after in seconds:
             moment = start + after
-            at = bisect.bisect_left(taken, moment, key=_moment)
-            beside = taken[max(0, at - 1) : at + 1]
-            _, nearest = min(beside, key=lambda sample: abs(_moment(sample) - moment))
-            values.append(_mean([reading.busy for reading in nearest]) or 0.0)
+            at = bisect.bisect_left(known, moment, key=itemgetter(0))
+            beside = known[max(0, at - 1) : at + 1]
+            values.append(min(beside, key=lambda one: abs(one[0] - moment))[1])
         return values
 
 
@@ -289,14 +194,17 @@ def _moment(sample: Sample) -> float:
     return sample[0]
 
 
-def _joules(taken: Sequence[Sample], spans: Sequence[tuple[float, float]]) -> float | None:
+def _joules(
+    taken: Sequence[Sample], spans: Sequence[tuple[float, float]], used: Set[int]
+) -> float | None:
     """Return energy from the counters, or from sampled power where there are none."""
     if len(taken) < 2:
         return None
     total = 0.0
-    for gpu in range(len(taken[0][1])):
-        counted = [(m, r[gpu].joules) for m, r in taken if r[gpu].joules is not None]
-        powered = [(m, r[gpu].watts) for m, r in taken if r[gpu].watts is not None]
+    for gpu in used:
+        own = [(moment, one) for moment, readings in taken for one in readings if one.gpu == gpu]
+        counted = [(moment, one.joules) for moment, one in own if one.joules is not None]
+        powered = [(moment, one.watts) for moment, one in own if one.watts is not None]
         if len(counted) < 2:  # the driver does not count
             if not powered:
                 return None
@@ -310,7 +218,3 @@ def _joules(taken: Sequence[Sample], spans: Sequence[tuple[float, float]]) -> fl
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return metrics.mean(known) if known else None
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name

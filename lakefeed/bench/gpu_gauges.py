@@ -10,6 +10,7 @@ import threading
 import time
 
 from lakefeed.bench import gpu
+from lakefeed.bench.gpu_probe import Probe, Reading
 from lakefeed.closing import Closing
 from lakefeed.metrics.gpu import GpuMetrics
 
@@ -21,11 +22,11 @@ _JOIN_SECONDS = 5.0
 class GpuGauges(Closing):
     """Keeps GPU metrics up to date until `close`."""
 
-    def __init__(self, metrics: GpuMetrics, probe: gpu.Probe) -> None:
+    def __init__(self, metrics: GpuMetrics, probe: Probe) -> None:
         self._metrics = metrics
         self._probe = probe
         self._stop = threading.Event()
-        self._before: dict[int, tuple[float, gpu.Reading]] = {}
+        self._before: dict[int, tuple[float, Reading]] = {}
         self._thread = threading.Thread(target=self._run, name="lakefeed-gpu-metrics", daemon=True)
 
     @classmethod
@@ -50,7 +51,7 @@ class GpuGauges(Closing):
             self._metrics.sampled(reading.gpu, reading.busy, reading.sm, reading.watts, joules)
             self._before[reading.gpu] = now, reading
 
-    def _joules(self, now: float, reading: gpu.Reading) -> float:
+    def _joules(self, now: float, reading: Reading) -> float:
         """Return the energy since the reading before: counted, or from power where none counts."""
         then, before = self._before.get(reading.gpu, (now, reading))
         if reading.joules is not None and before.joules is not None:

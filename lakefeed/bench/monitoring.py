@@ -30,6 +30,7 @@ from prometheus_client import CollectorRegistry
 
 from lakefeed.bench import environment, figures, gpu, metrics, page, reports, verdict
 from lakefeed.bench.gpu_gauges import GpuGauges
+from lakefeed.bench.gpu_probe import Probe
 from lakefeed.bench.keeping import Keeper, KeptEpoch
 from lakefeed.bench.steps import LIVE, RankResult, peak_rss_bytes
 from lakefeed.errors import Invalid
@@ -63,7 +64,7 @@ class Monitor:
     def __init__(self, options: MonitorOptions | None = None) -> None:
         self.options = options or MonitorOptions()
         self._keeper = Keeper()
-        self._probe: gpu.Probe | None = None
+        self._probe: Probe | None = None
         self._sampler: gpu.Sampler | None = None
         self._measuring: ExitStack | None = None
         self._used = 0.0
@@ -143,7 +144,9 @@ class Monitor:
             epochs[0].start, run["timeline"]["seconds"]
         )
         line = verdict.monitored(run, run["steps"])
-        why = [] if self._probe is None or self._probe.names else [self._probe.why]
+        notes = [] if self._probe is None else gpu.left_out(self._probe)
+        if self._probe is not None and not self._probe.names:
+            notes = [self._probe.why]
         return {
             "schema": reports.SCHEMA,
             "kind": "monitor",
@@ -151,7 +154,7 @@ class Monitor:
             "workload": None,
             "emulated": False,
             "runs": [run],
-            "notes": why,
+            "notes": notes,
             "passed": None,
             "lines": [line],
             "verdict": line,

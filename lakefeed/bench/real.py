@@ -27,6 +27,7 @@ import numpy as np
 from lakefeed.bench import environment, figures, gpu, metrics, pixels, reports, verdict
 from lakefeed.bench.apart import Line, run_apart
 from lakefeed.bench.emulation import shared_state
+from lakefeed.bench.gpu_probe import Probe
 from lakefeed.bench.models import CLASSES, Ready, Trainer, check, trainer
 from lakefeed.bench.opening import opened
 from lakefeed.bench.preparing import Contents
@@ -133,7 +134,7 @@ def _measure(
 
 def _source(
     options: TrainOptions,
-    real: tuple[Trainer, RealOptions, gpu.Probe],
+    real: tuple[Trainer, RealOptions, Probe],
     source: tuple[str, str, Contents],
     line: Line,
 ) -> dict[str, Any]:
@@ -286,13 +287,13 @@ def _report(
     options: TrainOptions,
     what: tuple[Trainer, RealOptions, Contents],
     measured: tuple[dict[str, Any], list[dict[str, Any]]],
-    probe: gpu.Probe,
+    probe: Probe,
 ) -> dict[str, Any]:
     model, chosen, held = what
     ceiling, runs = measured
     simulated = None if options.delays is None else options.delays.label
     lines = [verdict.real_line(run, model.name, simulated) for run in runs]
-    notes = []
+    notes = gpu.left_out(probe)
     if not probe.names:
         notes.append(f"{probe.why}: the processor trained, GPU busy and power are not known")
     if any(run["own_per_second"] > 1.2 * run["ceiling_per_second"] for run in runs):

@@ -38,11 +38,14 @@ def percent(share: float | None) -> str:
 def gpu_words(gpu: Mapping[str, Any] | None) -> str:
     """Return 'GPU busy 81.0 %, SM 55.0 %, 412 W, 0.31 J a sample', as far as the driver tells.
 
-    That there is no GPU is a value. A part of one (MIG) is a GPU that tells nothing of busy.
+    That there is no GPU is a value. A part of one (MIG) is a GPU that tells nothing of busy. Of
+    several GPUs all but the energy are means.
     """
     if gpu is None or not gpu["names"]:
         return "no GPU"
     words = ["GPU busy not told" if gpu["busy"] is None else f"GPU busy {percent(gpu['busy'])}"]
+    if len(gpu["names"]) > 1:
+        words.append(f"mean of {len(gpu['names'])} GPUs")
     if gpu["sm"] is not None:
         words.append(f"SM {percent(gpu['sm'])}")
     if gpu["watts"] is not None:

@@ -1,7 +1,6 @@
-"""GPU sampling: this machine's own GPUs or their absence, and NVML's answers played by a stand-in.
+"""GPU sampling: this machine's own GPUs or their absence, and what becomes of a probe's readings.
 
-No GPU can be had here, so `Nvml` answers in NVML's shapes; whatever a real driver says beyond
-them is not covered.
+NVML itself is met in `test_nvml`.
 """
 
 from __future__ import annotations
@@ -13,76 +12,18 @@ import time
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pynvml
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from lakefeed.bench import gpu, gpu_gauges
-from lakefeed.bench.gpu import NoProbe, NvmlProbe, Reading, RsmiProbe, Sampler
+from lakefeed.bench.gpu import RsmiProbe, Sampler
+from lakefeed.bench.gpu_probe import NoProbe, Reading
 from lakefeed.bench.monitoring import Monitor, MonitorOptions
 from lakefeed.bench.watching import Gauges
 from lakefeed.metrics.gpu import GpuMetrics
 from tests.support.patience import PATIENCE_SECONDS
-
-
-class Nvml:
-    """Two GPUs, the second without GPM and without an energy counter."""
-
-    NVMLError = pynvml.NVMLError
-    NVML_GPM_METRICS_GET_VERSION = 1
-    NVML_GPM_METRIC_SM_UTIL = 2
-    c_nvmlGpmMetricsGet_t = pynvml.c_nvmlGpmMetricsGet_t
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.open = self.samples = 0
-
-    def nvmlInit(self) -> None:
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
-        return number
-
-    def nvmlDeviceGetName(self, handle: int) -> bytes:
-        return b"GPU %d" % handle
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
-        return SimpleNamespace(gpu=80 if handle == 0 else 40)
-
-    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
-        return 300_000
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
-        if handle == 1:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        self.calls += 1
-        return 1000 * 60 * self.calls
-
-    def nvmlGpmQueryDeviceSupport(self, handle: int) -> Any:
-        return SimpleNamespace(isSupportedDevice=handle == 0)
-
-    def nvmlGpmSampleAlloc(self) -> Any:
-        self.samples += 1
-        return pynvml.c_nvmlGpmSample_t()
-
-    def nvmlGpmSampleGet(self, handle: int, sample: Any) -> Any:
-        return sample
-
-    def nvmlGpmSampleFree(self, sample: Any) -> None:
-        self.samples -= 1
-
-    def nvmlGpmMetricsGet(self, wanted: Any) -> Any:
-        assert (wanted.version, wanted.numMetrics, wanted.metrics[0].metricId) == (1, 1, 2)
-        wanted.metrics[0].value = 55.0
-        return wanted
 
 
 def test_this_machine_has_gpus_or_says_why_not() -> None:
@@ -103,34 +44,6 @@ def test_no_gpu_is_a_value() -> None:
     assert facts["joules_per_sample"] is None
     assert facts["why"] == "no GPU (none)"
     assert sampler.line(0, [1, 2]) == []
-
-
-def test_nvml_is_read_and_what_it_refuses_is_none() -> None:
-    nvml = Nvml()
-    probe = NvmlProbe(nvml)
-    assert probe.names == ["GPU 0", "GPU 1"]
-    assert probe.read()[0].sm is None, "GPM needs two samples"
-    first, second = probe.read()
-    assert first == Reading(0, 0.8, 0.55, 300.0, 120.0)
-    assert second == Reading(1, 0.4, None, 300.0, None)
-    probe.close()
-    probe.close()
-    assert (nvml.open, nvml.samples) == (0, 0)
-
-
-@pytest.mark.parametrize("call", ["nvmlGpmSampleGet", "nvmlGpmMetricsGet"])
-def test_what_gpm_refuses_leaves_no_samples(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
-
-    nvml = Nvml()
-    probe = NvmlProbe(nvml)
-    monkeypatch.setattr(nvml, call, refuse)
-    for _ in range(5):
-        assert probe.read()[0].sm is None
-    assert nvml.samples <= 1
-    probe.close()
-    assert nvml.samples == 0
 
 
 class Steady:
@@ -213,6 +126,33 @@ def test_each_moment_has_its_nearest_sample() -> None:
     sampler = Sampler(NoProbe("none"))
     sampler._samples = [(at, [Reading(0, busy=at)]) for at in (0.0, 1.0, 4.0)]
     assert sampler.line(0, [-9, 0.4, 0.6, 2.0, 3.0, 99]) == [0, 0, 1, 1, 4, 4]
+
+
+def test_where_nobody_tells_how_busy_a_gpu_is_there_is_no_line() -> None:
+    sampler = Sampler(NoProbe("none"))
+    sampler._samples = [(float(at), [Reading(0, sm=0.5)]) for at in range(4)]
+    assert sampler.line(0, [0, 1, 2]) == []
+    sampler._samples.append((4.0, [Reading(0, busy=0.75)]))
+    assert sampler.line(0, [0, 1, 2]) == [0.75] * 3
+
+
+def test_gpus_that_others_use_do_not_count_once_a_process_is_seen_on_its_own() -> None:
+    sampler = Sampler(NoProbe("none", ["a", "b"]))
+    others = Reading(0, busy=0.1, watts=900.0)
+    sampler._samples = [
+        (float(at), [others, Reading(1, busy=0.8, watts=100.0, own=at == 3)]) for at in range(5)
+    ]
+    facts = sampler.facts([(0, 4)], 10)
+    assert (facts["names"], facts["there"]) == (["b"], 2)
+    assert (facts["busy"], facts["watts"], facts["joules"]) == (pytest.approx(0.8), 100, 400)
+    assert sampler.line(0, [1]) == [0.8]
+
+
+def test_a_gpu_that_is_gone_in_a_later_training_costs_no_report() -> None:
+    sampler = Sampler(NoProbe("none"))
+    both = [Reading(0, watts=100.0), Reading(1, watts=50.0)]
+    sampler._samples = [(0.0, both), (1.0, both), (2.0, both[:1])]
+    assert sampler.facts([(0, 2)], 1)["joules"] == 250
 
 
 def test_rocm_is_read() -> None:
@@ -316,19 +256,6 @@ def test_gpus_are_sampled_in_each_training_of_a_monitor(
     assert monitor._sampler is not None
     for span in spans:
         assert monitor._sampler.facts([span], 1)["busy"] == 0.25
-
-
-def test_energy_is_what_came_in_since_the_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = CollectorRegistry()
-    gauges = gpu_gauges.GpuGauges(GpuMetrics(registry), NvmlProbe(Nvml()))
-    clock = iter([0.0, 2.0, 3.0])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    for _ in range(3):
-        gauges.read()
-    text = generate_latest(registry).decode()
-    # The first GPU counts 60 J a look; the second does not, and draws 300 W.
-    assert 'lakefeed_gpu_energy_joules_total{gpu="0"} 120.0' in text
-    assert 'lakefeed_gpu_energy_joules_total{gpu="1"} 900.0' in text
 
 
 def test_samples_become_metrics() -> None:

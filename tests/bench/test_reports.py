@@ -74,6 +74,10 @@ def test_the_page_says_cold_or_warm_and_the_seed_where_they_are_known() -> None:
         ({"sm": None, "watts": None, "joules_per_sample": None}, "GPU busy 81.0 %"),
         ({"busy": None, "sm": None}, "GPU busy not told, 412 W, 0.31 J a sample"),
         ({"names": [], "busy": None}, "no GPU"),
+        (
+            {"names": ["g", "g"], "sm": None, "joules_per_sample": None},
+            "GPU busy 81.0 %, mean of 2 GPUs, 412 W",
+        ),
     ],
 )
 def test_page_and_verdict_tell_what_the_driver_tells(gpu: dict[str, Any], words: str) -> None:
