@@ -9,7 +9,7 @@ that processor time and peak memory are its own as well.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,14 @@ from lakefeed.bench.ranks import TIMEOUT_SECONDS, Job, run_ranks
 from lakefeed.bench.reports import SCHEMA
 from lakefeed.bench.sources import Reading, Spec
 from lakefeed.bench.steps import Loop
+from lakefeed.bench.verdict import BUSY_SHARE
 from lakefeed.errors import Invalid
 
 # More steps than any run reaches within its time.
 _STEPS_MAX = 1 << 40
 _SECONDS_MIN = 2.0
+# A feed that gets so much of what bare reads get has little left to win.
+_NEAR_BARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,6 @@ def _report(options: FeedBench, rows: list[dict[str, Any]], samples: int) -> dic
     )
     if options.seconds < _SECONDS_MIN:
         line = f"TOO SMALL TO MEAN MUCH ({options.seconds:g} s a run). {line}"
-    busy = best["cpus_busy"] >= 0.85 * (os.cpu_count() or 1)
-    advice = (
-        "the processors are the limit: larger batches and shuffle runs=K cost less of them"
-        if busy
-        else 'the volume is the limit: "lakefeed bench volume" shows what it can do'
-    )
     return {
         "schema": SCHEMA,
         "kind": "feed",
@@ -131,6 +128,20 @@ def _report(options: FeedBench, rows: list[dict[str, Any]], samples: int) -> dic
         "notes": [],
         "lines": [line],
         "verdict": line,
-        "next": advice,
+        "next": advice(best, share, os.cpu_count() or 1),
         "environment": environment.describe(options.lake),
     }
+
+
+def advice(best: Mapping[str, Any], share: float, processors: int) -> str:
+    """Return what limits the best of the feeds, which gets this share of bare reads."""
+    if best["cpus_busy"] >= BUSY_SHARE * processors:
+        return "the processors are the limit: larger batches and shuffle runs=K cost less of them"
+    if share >= _NEAR_BARE:
+        return 'the volume is the limit: "lakefeed bench volume" shows what it can do'
+    times = f"{1 / share:.1f} times as much" if share else "more"
+    busy = f"{best['cpus_busy']:.1f} of {processors} busy"
+    return (
+        f"neither the volume (bare reads get {times}) nor the processors ({busy}) are the limit: "
+        "try --shuffles runs=256 and other --prefetches, and repeat on a quiet machine"
+    )

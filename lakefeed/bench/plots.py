@@ -14,7 +14,9 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
+
+from lakefeed.bench.verdict import most_words
 
 # Placeholders: colours that occur nowhere else, and the CSS variable that takes each one's place.
 INK, GRID, SOFT = "#010101", "#020202", "#030303"
@@ -45,7 +47,8 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
 }
-
+# Matplotlib's own would write powers as mathematics, which is off.
+_FIGURES = StrMethodFormatter("{x:,.10g}")
 
 _NUMBERS = {"lake": 0, "plain": 1, "tfrecord": 2, "webdataset": 3, "mount": 4}
 
@@ -65,7 +68,7 @@ def _label(text: str) -> str:
 
 
 def timelines(runs: Sequence[Mapping[str, Any]], name: str) -> str:
-    """AU (or GPU busy) above, delivered MB/s below, over the seconds of each run."""
+    """AU or compute (dashed: GPU busy) above, MB/s below, over the seconds of each run."""
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure((8.6, 3.9), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
@@ -122,7 +125,7 @@ def sweeps(found: Mapping[str, Mapping[str, Any]], threshold: float, name: str) 
             at = [point["accelerators"] for point in points]
             busy = [100 * point["utilisation"] for point in points]
             colour = _drawn(source, number)
-            label = f"{source}: feeds {sweep['most']}"
+            label = f"{source}: feeds {most_words(sweep)}"
             axes.plot(at, busy, "o-", color=colour, linewidth=1.8, markersize=5, label=label)
         axes.axhline(100 * threshold, color=SOFT, linestyle="--", linewidth=1.2)
         axes.annotate(
@@ -173,6 +176,7 @@ def bars(labels: Sequence[str], values: Sequence[float], unit: str, name: str) -
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_formatter(_FIGURES)
         axes.set(xlabel=unit, xlim=(0, max(values, default=1) * 1.12 or 1))
         return _svg(figure)
 
@@ -192,6 +196,9 @@ def rates(tables: Mapping[str, Mapping[int, float]], unit: str, name: str) -> st
         ticks = sorted({c for points in tables.values() for c in points})
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
+        # Between a power of ten and the next there are marks too: a volume may vary by less.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(_FIGURES)
         axes.set(xlabel="requests in flight", ylabel=unit)
         figure.legend(loc="outside right upper")
         return _svg(figure)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lakefeed.bench import metrics
 from lakefeed.bench.plots import colour_of
-from lakefeed.bench.verdict import gpu_words, percent
+from lakefeed.bench.verdict import gpu_words, most_words, percent
 
 Row = Sequence[str]
 
@@ -24,19 +24,33 @@ def tiles(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the few figures to see first: (value, name)."""
     runs = report.get("runs", ())
     found = []
-    for run in runs[:4]:
+    for run in runs:
         if run.get("utilisation") is not None:
             found.append((percent(run["utilisation"]), f"{busy_word(report)}, {run['source']}"))
     for kind, sweep in report.get("sweeps", {}).items():
-        found.append((f"{sweep['most']}", f"{report['workload']['accelerator']} fed by {kind}"))
+        found.append((most_words(sweep), f"{report['workload']['accelerator']} fed by {kind}"))
     if report.get("ceiling"):
         found.append((percent(report["ceiling"]["utilisation"]), "AU of batches from memory"))
     if len(runs) == 1:
         run = runs[0]
         found.append((f"{run['samples_per_second']:,.0f}", "samples a second"))
         found.append((milliseconds(run["wait_seconds"]["p99"]), "wait for a batch, p99"))
-    for row in report.get("feeds", ())[:4]:
-        found.append((f"{row['samples_per_second']:,.0f}", f"samples/s, {row['name']}"))
+    return found + _feed_tiles(report.get("feeds") or ())
+
+
+def _feed_tiles(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the best of the feeds, and the ceilings that something had to be read for."""
+    reading = [row for row in rows if row["read_amplification"]]
+    feeds = [row for row in reading if "(ceiling)" not in row["name"]]
+    if not feeds:
+        return []
+    best = max(feeds, key=lambda row: float(row["samples_per_second"]))
+    found = [(f"{best['samples_per_second']:,.0f}", f"samples/s at best: {best['name']}")]
+    for row in reading:
+        if "(ceiling)" in row["name"]:
+            found.append((f"{row['samples_per_second']:,.0f}", f"samples/s, {row['name']}"))
+    found.append((f"{best['cpu_per_thousand_samples'] * 1e3:.0f} µs", "processor time a sample"))
+    found.append((milliseconds(best["wait_seconds"]["p99"]), "wait for a batch, p99"))
     return found
 
 

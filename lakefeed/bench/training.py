@@ -289,7 +289,10 @@ def _sweep(
     most_data = held.samples // (2 * options.workload.batch_size)
     highest = min(options.limits.sweep_max, most_data)
     most = close_in(passes, highest, _guess(options, first))
-    chosen = ("accelerators", "utilisation", "samples_per_second", "bytes_per_second", "cpus_busy")
+    chosen = (
+        "accelerators", "utilisation", "samples_per_second", "bytes_per_second", "cpus_busy",
+        "steps", "wall_seconds",
+    )  # fmt: skip
     return {
         "most": most,
         "highest_tried": max(points),
@@ -349,8 +352,8 @@ def _report(
     lines = [run["verdict"] for run in judged]
     if len(judged) > 1:
         lines.insert(0, verdict.compare(judged, workload, simulated))
-    for kind, sweep in measured["sweeps"].items():
-        lines.append(verdict.sweep_line(kind, sweep, workload, simulated))
+    if measured["sweeps"]:
+        lines.insert(0, verdict.sweep_line(measured["sweeps"], workload, simulated))
     return {
         "schema": reports.SCHEMA,
         "kind": "train",

@@ -121,21 +121,32 @@ def _next(
 def compare(runs: Sequence[Mapping[str, Any]], workload: Workload, simulated: str | None) -> str:
     """Return one line that compares the sources of one report."""
     parts = [f"{run['source']} {percent(run['utilisation'])}" for run in runs]
-    where = "" if simulated is None else f" ({simulated})"
-    return f"AU on {workload.label}{where}: {', '.join(parts)}"
+    where = "" if simulated is None else f", {simulated}"
+    return f"{_small_first(runs)}AU on {workload.label} (emulated{where}): {', '.join(parts)}"
 
 
 def sweep_line(
-    source: str, sweep: Mapping[str, Any], workload: Workload, simulated: str | None
+    sweeps: Mapping[str, Mapping[str, Any]], workload: Workload, simulated: str | None
 ) -> str:
-    """Return what a sweep found."""
-    most = sweep["most"]
+    """Return one line on how many accelerators each source feeds."""
+    parts = [f"{source} feeds {most_words(sweep)}" for source, sweep in sweeps.items()]
+    points = [point for sweep in sweeps.values() for point in sweep["points"]]
     where = "" if simulated is None else f" ({simulated})"
-    more = " or more" if most == sweep["highest_tried"] else ""
     return (
-        f"{source} feeds {most}{more} emulated {workload.accelerator} on {workload.name} at AU "
-        f"{percent(workload.utilisation_min)} or better{where}"
+        f"{_small_first(points)}{', '.join(parts)} emulated {workload.accelerator} on "
+        f"{workload.name} at AU {percent(workload.utilisation_min)} or better{where}"
     )
+
+
+def most_words(sweep: Mapping[str, Any]) -> str:
+    """Return '3', or '3 or more' where a sweep ended for want of more to try."""
+    return f"{sweep['most']}{' or more' if sweep['most'] == sweep['highest_tried'] else ''}"
+
+
+def _small_first(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the warning that the smallest of some runs deserves, or nothing."""
+    small = too_small(min(runs, key=lambda run: (run["steps"], run["wall_seconds"])))
+    return "" if small is None else f"{small}. "
 
 
 def sweep_next(
@@ -146,6 +157,8 @@ def sweep_next(
     shuffle: str | None = "global",
 ) -> str:
     """Return what to try next once a sweep has found the most accelerators."""
+    if _small_first(sweep["points"]):
+        return "measure longer: more samples, or --steps 200 --repeat"
     most = sweep["most"]
     above = [point for point in sweep["points"] if point["accelerators"] > most]
     if not above and sweep.get("data_ends"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lakefeed.bench import page, reports, verdict
+from lakefeed.bench import page, reports, tables, verdict
 from lakefeed.bench.figures import WAIT_EDGES_SECONDS
 from lakefeed.cli import benching
 from lakefeed.errors import Conflict, Invalid, NotFound, VolumeFailed
@@ -105,11 +105,58 @@ def test_sections_follow_the_facts() -> None:
     titles = [title for title, _, _ in page.sections(report())]
     assert titles == ["Side by side", "Over time", "Waiting for batches"]
     points = [{"accelerators": 1, "utilisation": 0.9}]
-    sweeps = {"lake": {"most": 1, "points": points}}
+    sweeps = {"lake": {"most": 1, "highest_tried": 1, "points": points}}
     stalls = {"compute_share": 0.5, "prepare_share": 0.25, "fetch_share": 0.25}
     whole = report(sweeps=sweeps, runs=[{**run("lake", 1), "stalls": stalls}])
     titles = [title for title, _, _ in page.sections(whole)]
     assert {"How many can it feed?", "Where the time goes"} < set(titles)
+    text = page.render(whole)
+    assert "<b>1 or more</b>x fed by lake" in text
+    assert "lake: feeds 1 or more" in text
+
+
+def feed(name: str, rate: float, amplification: float = 1.0) -> dict[str, Any]:
+    return {
+        "name": name, "samples_per_second": rate, "bytes_per_second": rate * 1e5,
+        "read_amplification": amplification, "cpu_per_thousand_samples": 0.1,
+        "peak_rss_bytes": 10, "wait_seconds": {"p50": 0.1, "p99": 0.2},
+    }  # fmt: skip
+
+
+def test_a_feeds_picture_and_tiles_are_of_what_was_read() -> None:
+    rows = [
+        feed("memory (ceiling)", 26e6, 0.0), feed("bare reads (ceiling)", 9000),
+        feed("batch 32", 100), feed("batch 256", 200),
+    ]  # fmt: skip
+    found = report(kind="feed", feeds=rows, runs=[], emulated=False)
+    assert tables.tiles(found)[:2] == [
+        ("200", "samples/s at best: batch 256"),
+        ("9,000", "samples/s, bare reads (ceiling)"),
+    ]
+    _, picture = [content for _, _, content in page.sections(found)]
+    assert ">bare reads (ceiling)<" in picture
+    assert ">memory (ceiling)<" not in picture
+
+
+def test_every_source_has_its_tile() -> None:
+    runs = [run(str(number), 1) for number in range(5)]
+    assert len(tables.tiles(report(runs=runs))) == 5
+
+
+def test_marks_of_a_plot_are_plain_figures() -> None:
+    cells = [
+        {"name": "stat", "concurrency": count, "knee": 1, "calls_per_second": rate}
+        for count, rate in ((1, 300.0), (4, 2_500_000.0))
+    ]
+    pages = [
+        page.render(report(kind="volume", calls=cells, runs=[])),
+        page.render(report(kind="volume", calls=cells[1:], runs=[])),
+        page.render(report(kind="feed", feeds=[feed("a", 3e7), feed("b", 1)], runs=[])),
+    ]
+    for text in pages:
+        assert "mathdefault" not in text
+        assert ">1e" not in text
+    assert ">1,000,000<" in pages[0]
 
 
 def test_a_comparison_gives_ratios_and_warnings() -> None:

@@ -356,7 +356,13 @@ def test_the_next_step_after_a_sweep(
     source: str, most: int, cpus_busy: float, advice: str, workload: Workload
 ) -> None:
     points = [
-        {"accelerators": count, "bytes_per_second": 3e6, "cpus_busy": cpus_busy}
+        {
+            "accelerators": count,
+            "bytes_per_second": 3e6,
+            "cpus_busy": cpus_busy,
+            "steps": 100,
+            "wall_seconds": 5.0,
+        }
         for count in (1, 2, 3)
     ]
     strict = dataclasses.replace(workload, utilisation_min=0.85)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lakefeed.bench.emulation import Delays
-from lakefeed.bench.verdict import compare, real_next, sweep_line
+from lakefeed.bench.feeding import advice
+from lakefeed.bench.verdict import compare, real_next, sweep_line, sweep_next
 from lakefeed.bench.workloads import load
+
+SIZES = (("lake", 100), ("plain", 6))
 
 
 @pytest.mark.parametrize(
@@ -27,10 +32,14 @@ def test_the_limit_of_a_real_training_is_where_most_time_goes(
     assert real_next(run, 4).startswith(limit)
 
 
-@pytest.mark.parametrize(("most", "words"), [(4, "feeds 4 emulated"), (8, "feeds 8 or more")])
+def point(steps: int = 100) -> dict[str, Any]:
+    return {"steps": steps, "wall_seconds": 5.0}
+
+
+@pytest.mark.parametrize(("most", "words"), [(4, "lake feeds 4 emulated"), (8, "feeds 8 or more")])
 def test_a_sweep_that_ended_for_want_of_more_says_so(most: int, words: str) -> None:
-    found = {"most": most, "highest_tried": 8}
-    assert words in sweep_line("lake", found, load("resnet50", "h100"), None)
+    found = {"most": most, "highest_tried": 8, "points": [point()]}
+    assert words in sweep_line({"lake": found}, load("resnet50", "h100"), None)
 
 
 def test_what_is_simulated_is_called_so_in_the_line_of_its_figure() -> None:
@@ -38,8 +47,43 @@ def test_what_is_simulated_is_called_so_in_the_line_of_its_figure() -> None:
     told = "simulated volume 'slow'"
     assert delays.describe() == f"{told}: 2.5 ms a call, at most 1,000 calls/s, at most 200 MB/s"
     workload = load("resnet50", "h100")
-    runs = [{"source": "lake", "utilisation": 0.971}, {"source": "files", "utilisation": 0.5}]
+    runs = [
+        {"source": "lake", "utilisation": 0.971, **point()},
+        {"source": "files", "utilisation": 0.5, **point()},
+    ]
     assert compare(runs, workload, delays.label) == (
-        f"AU on resnet50/h100 ({told}): lake 97.1 %, files 50.0 %"
+        f"AU on resnet50/h100 (emulated, {told}): lake 97.1 %, files 50.0 %"
     )
-    assert told in sweep_line("lake", {"most": 1, "highest_tried": 2}, workload, delays.label)
+    sweeps = {
+        "plain": {"most": 1, "highest_tried": 2, "points": [point()]},
+        "lake": {"most": 3, "highest_tried": 3, "points": [point()]},
+    }
+    assert sweep_line(sweeps, workload, delays.label) == (
+        "plain feeds 1, lake feeds 3 or more emulated h100 on resnet50 at AU 90.0 % or better "
+        f"({told})"
+    )
+
+
+def test_a_comparison_and_a_sweep_are_no_larger_than_the_smallest_of_their_runs() -> None:
+    workload = load("resnet50", "h100")
+    small = "TOO SMALL TO MEAN MUCH (6 steps in 5.0 s). "
+    runs = [{"source": name, "utilisation": 0.9, **point(steps)} for name, steps in SIZES]
+    assert compare(runs, workload, None).startswith(f"{small}AU on ")
+    sweep = {"most": 1, "highest_tried": 2, "points": [point(steps) for _, steps in SIZES]}
+    assert sweep_line({"lake": sweep}, workload, None).startswith(f"{small}lake feeds ")
+    assert sweep_next("lake", sweep, workload, 2).startswith("measure longer")
+
+
+@pytest.mark.parametrize(
+    ("cpus_busy", "share", "limit"),
+    [
+        (1.8, 0.9, "the processors are the limit"),
+        (0.5, 0.9, "the volume is the limit"),
+        (0.5, 0.32, "neither the volume (bare reads get 3.1 times as much)"),
+        (0.5, 0.0, "neither the volume (bare reads get more)"),
+    ],
+)
+def test_what_limits_a_feed_is_told_by_processors_and_bare_reads(
+    cpus_busy: float, share: float, limit: str
+) -> None:
+    assert advice({"cpus_busy": cpus_busy}, share, 2).startswith(limit)
