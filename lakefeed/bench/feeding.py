@@ -60,7 +60,8 @@ def measure(options: FeedBench, say: Callable[[str], object]) -> dict[str, Any]:
             hint='import more files, or make some with "lakefeed bench generate"',
         )
     rows = []
-    for name, spec in plan(options, round(held.sample_bytes)):
+    # All of them at once: what cannot be asked for is refused before anything is measured.
+    for name, spec in list(plan(options, round(held.sample_bytes))):
         say(name)
         if options.cold:
             environment.drop_caches()

@@ -143,7 +143,7 @@ class Monitor:
         run["timeline"]["gpu_busy"] = self._sampler.line(
             epochs[0].start, run["timeline"]["seconds"]
         )
-        line = verdict.monitored(run, run["steps"])
+        line = verdict.monitored(run)
         notes = [] if self._probe is None else gpu.left_out(self._probe)
         if self._probe is not None and not self._probe.names:
             notes = [self._probe.why]
@@ -223,8 +223,9 @@ class Watched(Generic[T]):
 
 
 def watch(loader: Iterable[T], report: str | Path = "training.html", **more: Any) -> Watched[T]:
-    """Return the loader, timed; each epoch's end writes the report.
+    """Return the loader, timed; each epoch's end writes the report, of all epochs so far.
 
+    Call it once, before the loop over epochs: each call begins a training of its own.
     `more` are the fields of `MonitorOptions`. A report that cannot be written is told at once.
     """
     page.check(Path(report))

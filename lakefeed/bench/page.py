@@ -40,9 +40,9 @@ p {{ margin: 6px 0; }}
 .soft {{ color: var(--soft); }}
 .theme {{ float: right; font-size: 13.5px; color: var(--soft); }}
 .verdict {{ margin: 20px 0 8px; padding: 14px 18px; border-radius: 10px; color: #fff;
-  background: var(--good); font-weight: 600; }}
-.verdict.failed {{ background: var(--bad); }}
-.verdict.plain {{ background: var(--s1); }}
+  background: #1c7a4d; font-weight: 600; }}
+.verdict.failed {{ background: #b3362b; }}
+.verdict.plain {{ background: #0f6e84; }}
 .next, .note {{ padding: 10px 16px; border-radius: 10px; border: 1px solid var(--line);
   background: var(--card); margin: 8px 0; }}
 .note {{ border-left: 4px solid var(--note); }}
@@ -223,7 +223,8 @@ def sections(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if timed:
         is_watched = any(run["timeline"].get("gpu_busy") for run in timed)
         dashed = ", GPU busy (dashed)" if is_watched else ""
-        text = f"{tables.busy_word(report)}{dashed} and delivered bytes over each run.{word}"
+        busy = tables.busy_word(report).replace("compute", "Compute")
+        text = f"{busy}{dashed} and delivered bytes over each run.{word}"
         parts.append(("Over time", text, plots.timelines(timed, "time")))
         text = "A step that waits keeps its accelerator idle."
         parts.append(("Waiting for batches", text, plots.waits(timed, "waits")))

@@ -17,13 +17,17 @@ from typing import Protocol
 import numpy as np
 
 from lakefeed.bench.emulation import Delays
+from lakefeed.feed.options import FeedOptions
 
 KINDS = ("lake", "plain", "mount", "tfrecord", "webdataset", "bare", "null")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a source reads: the loader's knobs, as far as it has them."""
+    """How a source reads: the loader's knobs, as far as it has them.
+
+    Invalid for what no feed would take, whichever source it is for.
+    """
 
     shuffle: str | None = "global"
     seed: int = 0
@@ -34,6 +38,9 @@ class Reading:
     prefetch: int | None = 16
     memory_bytes: int = 1 << 30
     window: int | None = None  # with shuffle "runs=K", of a lake
+
+    def __post_init__(self) -> None:
+        FeedOptions(shuffle=self.shuffle, window=self.window, seed=self.seed)
 
 
 @dataclass(frozen=True, slots=True)

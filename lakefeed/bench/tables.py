@@ -30,7 +30,9 @@ def tiles(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     for kind, sweep in report.get("sweeps", {}).items():
         found.append((most_words(sweep), f"{report['workload']['accelerator']} fed by {kind}"))
     if report.get("ceiling"):
-        found.append((percent(report["ceiling"]["utilisation"]), "AU of batches from memory"))
+        found.append(
+            (percent(report["ceiling"]["utilisation"]), f"{busy_word(report)}, batches from memory")
+        )
     if len(runs) == 1:
         run = runs[0]
         found.append((f"{run['samples_per_second']:,.0f}", "samples a second"))

@@ -217,9 +217,9 @@ def real_next(run: Mapping[str, Any], processors: int) -> str:
     )
 
 
-def monitored(run: Mapping[str, Any], steps: int) -> str:
+def monitored(run: Mapping[str, Any]) -> str:
     """Return the verdict on a user's own training."""
-    small = too_small({**run, "steps": steps})
+    small = too_small(run)
     return (
         f"{small + '. ' if small else ''}{run['source']} waits for batches "
         f"{percent(run['stall_share'])} of the time; {gpu_words(run['gpu'])}; "
@@ -229,6 +229,8 @@ def monitored(run: Mapping[str, Any], steps: int) -> str:
 
 def monitored_next(run: Mapping[str, Any]) -> str:
     """Return what to try next in a user's own training."""
+    if too_small(run):
+        return "measure longer: more steps in an epoch, or more epochs"
     if run["stall_share"] < CEILING_POINTS:
         return "the loader keeps up: neither storage nor preparation would make it quicker"
     return (

@@ -84,7 +84,7 @@ def cell_table(
     rows: dict[str, dict[int, Mapping[str, Any]]] = {}
     for cell in cells:
         rows.setdefault(cell["name"], {})[cell["concurrency"]] = cell
-    titles = (title, *(f"{count} in flight>" for count in counts), "knee>", "p50>", "p99>")
+    titles = (f"{title}, in flight:", *(f"{count}>" for count in counts), "knee>", "p50>", "p99>")
     return titles, [_cell_row(name, row, rate, unit) for name, row in rows.items()]
 
 
@@ -142,7 +142,7 @@ def finish(facts: dict[str, Any], report: Path | None, as_json: bool) -> None:
 def _print_facts(facts: dict[str, Any]) -> None:
     runs = [*facts.get("runs", ()), *([facts["ceiling"]] if facts.get("ceiling") else [])]
     if runs:
-        print_table(RUN_COLUMNS, [run_row(run) for run in runs])
+        print_table(RUN_COLUMNS, [run_row(run) for run in runs], turns=True)
         print_line()
     if facts.get("feeds"):
         print_table(FEED_COLUMNS, [feed_row(row) for row in facts["feeds"]])

@@ -21,9 +21,13 @@ from lakefeed.service.logs import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+    from rich.table import Table
 
     from lakefeed.lake.findings import Progress as Stages
 
+
+# Wider than any table.
+_ENDLESS = 100_000
 
 # One encoder for all lines: `json.dumps` with options would make one for each.
 encode_json = json.JSONEncoder(ensure_ascii=False).encode
@@ -60,24 +64,46 @@ def shown_lines(text: str, stream: TextIO) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under column titles; a column of numbers (title ending in '>') aligns right."""
-    from rich import box
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], turns: bool = False
+) -> None:
+    """Print rows under column titles; a column of numbers (title ending in '>') aligns right.
+
+    With `turns`, what is wider than the terminal has a line for each column instead, so that no
+    figure is cut or broken: for few rows of many columns.
+    """
     from rich.console import Console
+
+    # A pipe has no width, so nothing is cut there.
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if terminal else _ENDLESS)
+    table = _table(columns, rows, terminal)
+    unbounded = console.options.update(max_width=_ENDLESS)
+    if turns and console.measure(table, options=unbounded).maximum > console.width:
+        names = [f"{row[0]}>" for row in rows]
+        lines = zip(*(row[1:] for row in rows), strict=True)
+        turned = [
+            (title.rstrip(">"), *line) for title, line in zip(columns[1:], lines, strict=True)
+        ]
+        table = _table([columns[0], *names], turned, terminal)
+    console.print(table)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], terminal: bool) -> Table:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    # A pipe has no width, so nothing is cut there; nor are there rules for programs to trip over.
-    terminal = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if terminal else 100_000)
-    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
+    # In a pipe there are no rules for programs to trip over.
+    shape: dict[str, Any] = {"pad_edge": False, "show_edge": False, "collapse_padding": terminal}
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, **shape)
     for title in columns:
         right = title.endswith(">")
         name = Text(title.rstrip(">"))
         table.add_column(name, justify="right" if right else "left", no_wrap=not terminal)
     for row in rows:
         table.add_row(*(Text(shown(str(cell))) for cell in row))
-    console.print(table)
+    return table
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:

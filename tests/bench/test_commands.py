@@ -103,6 +103,9 @@ def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file:
         (("bench", "train", lake, *own, "--metrics-port", port), 2, "a free port"),
         (("bench", "feed", lake, "--batch-sizes", "999"), 2, "batch of 999"),
         (("bench", "feed", lake, "--batch-sizes", "²"), 2, "write numbers"),
+        (("bench", "feed", lake, "--batch-sizes", "8", "--shuffles", "global,rnus=8"), 2, "rnus=8"),
+        (("bench", "train", lake, *own, "--source", "plain", "--shuffle", "glob"), 2, "'glob'"),
+        (("bench", "train", lake, *own, "--window", 8), 2, 'shuffle="runs=K" with it'),
         (("bench", "volume", tmp_path, "--file-size", "1kB"), 2, "1 MiB or more"),
         (("bench", "volume", tmp_path / "none"), 3, "name a directory"),
         (("bench", "compare", tmp_path / "none.json"), 3, "name the .json that --report wrote"),
@@ -110,7 +113,9 @@ def test_bad_input_has_its_exit_codes(lake: Path, tmp_path: Path, workload_file:
     ):
         done = ran(*words)
         assert done.exit_code == code, (words, done.stdout, done.stderr)
-        assert said in " ".join(re.sub("[│╭╰─╮╯]", " ", done.stderr).split()), words
+        told = " ".join(re.sub("[│╭╰─╮╯]", " ", done.stderr).split())
+        assert said in told, words
+        assert "ceiling" not in told, "refused before anything was measured"
     taken.close()
 
 
@@ -216,7 +221,7 @@ def test_volume_prints_what_it_measured(tmp_path: Path, monkeypatch: pytest.Monk
     """Once as on a local disk, then as on NFS: with what the client asked of the server."""
     cells = ("--file-size", "1MiB", "--files", 3, "--seconds", "10ms", "--concurrency", "1,2")
     local = ran("bench", "volume", tmp_path, *cells, "-q").stdout
-    assert re.search(r"^MB/s +1 in flight +2 in flight +knee +p50 +p99", local, re.MULTILINE)
+    assert re.search(r"^MB/s, in flight: +1 +2 +knee +p50 +p99", local, re.MULTILINE)
     for kind in ("sequential 4 KiB", "random 1 MiB", r"create \+ fsync"):
         figures = r" +[\d,]+ +[\d,]+ +[12] +[\d.,]+ ms +[\d.,]+ ms"
         assert re.search(f"^{kind}{figures}", local, re.MULTILINE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_page_and_verdict_tell_what_the_driver_tells(gpu: dict[str, Any], words:
     mine = {**run("lake", 1), **more}
     assert f">{words}</td>" in page.render(report(runs=[mine], emulated=False))
     assert f"; {words}; " in verdict.real_line(mine, "cnn", None)
-    assert f"; {words}; " in verdict.monitored(mine, 100)
+    assert f"; {words}; " in verdict.monitored(mine)
 
 
 def test_what_nobody_counted_is_not_a_figure() -> None:
@@ -136,6 +137,22 @@ def test_a_feeds_picture_and_tiles_are_of_what_was_read() -> None:
     _, picture = [content for _, _, content in page.sections(found)]
     assert ">bare reads (ceiling)<" in picture
     assert ">memory (ceiling)<" not in picture
+
+
+def test_the_verdict_can_be_read_on_its_colour_in_either_theme() -> None:
+    """White on it has the contrast of 4.5 that WCAG wants."""
+    colours = re.findall(r"\.verdict[.a-z]* \{[^}]*background: #(\w{6})", page.render(report()))
+    assert len(colours) == 3
+    for colour in colours:
+        shares = [int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        red, green, blue = (((share + 0.055) / 1.055) ** 2.4 for share in shares)
+        light = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        assert 1.05 / (light + 0.05) >= 4.5, colour
+
+
+def test_a_real_trainings_ceiling_is_no_utilisation() -> None:
+    mine = report(ceiling=run("null", 9), emulated=False)
+    assert ("50.0 %", "compute share, batches from memory") in tables.tiles(mine)
 
 
 def test_every_source_has_its_tile() -> None:

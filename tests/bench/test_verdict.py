@@ -8,7 +8,7 @@ import pytest
 
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.feeding import advice
-from lakefeed.bench.verdict import compare, real_next, sweep_line, sweep_next
+from lakefeed.bench.verdict import compare, monitored_next, real_next, sweep_line, sweep_next
 from lakefeed.bench.workloads import load
 
 SIZES = (("lake", 100), ("plain", 6))
@@ -87,3 +87,11 @@ def test_what_limits_a_feed_is_told_by_processors_and_bare_reads(
     cpus_busy: float, share: float, limit: str
 ) -> None:
     assert advice({"cpus_busy": cpus_busy}, share, 2).startswith(limit)
+
+
+@pytest.mark.parametrize(
+    ("steps", "stall", "words"),
+    [(99, 0.0, "measure longer"), (100, 0.0, "the loader keeps up"), (100, 0.5, "replay one")],
+)
+def test_what_comes_after_a_training_of_ones_own(steps: int, stall: float, words: str) -> None:
+    assert monitored_next({**point(steps), "stall_share": stall}).startswith(words)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import re
 import shlex
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -50,6 +56,35 @@ def test_a_table_in_a_pipe_has_neither_rules_nor_cuts(capsys: pytest.CaptureFixt
         ["name", "size"], ["a" * 300, "5"], ["[bold]b", "12345"],
     ]  # fmt: skip
     assert len({len(line.rstrip()) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_table_that_is_wider_than_a_terminal_is_turned(width: int) -> None:
+    program = (
+        "from lakefeed.cli.output import print_table\n"
+        "titles = ['source', *(f'figure {number}>' for number in range(9))]\n"
+        "rows = [(name, *(f'{number}23.4 ms' for number in range(9))) for name in ('a', 'b')]\n"
+        "print_table(titles, rows, turns=True)\n"
+    )
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    environment = {**os.environ, "TERM": "xterm"}
+    for name in ("COLUMNS", "LINES"):
+        environment.pop(name, None)
+    command_line = [sys.executable, "-c", program]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": slave}
+    subprocess.run(command_line, **pipes, check=True, env=environment, timeout=PATIENCE_SECONDS)
+    os.close(slave)
+    text = os.read(master, 1 << 16).decode()
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    os.close(master)
+    assert max(map(len, lines)) <= width
+    words = [line.split() for line in lines]
+    if width == 80:
+        assert [*words[0], *words[-1]] == ["source", "a", "b", "figure", "8", *["823.4", "ms"] * 2]
+        assert len(lines) == 11
+    else:
+        assert [line[0] for line in (words[0], *words[-2:])] == ["source", "a", "b"]
 
 
 def test_facts_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
