@@ -64,6 +64,7 @@ td {{ white-space: nowrap; }}
 .left td {{ white-space: normal; }}
 .left td:first-child {{ white-space: nowrap; overflow-wrap: normal; }}
 th {{ font-weight: 600; color: var(--soft); font-size: 13px; }}
+.words {{ display: inline-block; white-space: normal; width: 15em; }}
 .pass {{ color: var(--good); font-weight: 600; }}
 .fail {{ color: var(--bad); font-weight: 600; }}
 .warn {{ color: var(--note); font-weight: 600; }}

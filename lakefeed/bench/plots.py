@@ -49,7 +49,8 @@ _STYLE: dict[Any, Any] = {
 }
 # Matplotlib's own would write powers as mathematics, which is off.
 _FIGURES = StrMethodFormatter("{x:,.10g}")
-
+# A comparison may have more runs than there are colours.
+_LINES = ("-", ":")
 _NUMBERS = {"lake": 0, "plain": 1, "tfrecord": 2, "webdataset": 3, "mount": 4}
 
 
@@ -76,13 +77,14 @@ def timelines(runs: Sequence[Mapping[str, Any]], name: str) -> str:
             line, colour = run["timeline"], _drawn(run["source"], number)
             busy = [100 * value for value in line["utilisation"]]
             label = _label(run["source"])
-            upper.plot(line["seconds"], busy, color=colour, linewidth=1.6, label=label)
+            style = _LINES[number // len(SERIES) % len(_LINES)]
+            upper.plot(line["seconds"], busy, style, color=colour, linewidth=1.6, label=label)
             gpu = line.get("gpu_busy")
             if gpu:
                 busy = [100 * value for value in gpu]
                 upper.plot(line["seconds"], busy, "--", color=colour, linewidth=1.2)
             moved = [value / 1e6 for value in line["bytes_per_second"]]
-            lower.plot(line["seconds"], moved, color=colour, linewidth=1.6)
+            lower.plot(line["seconds"], moved, style, color=colour, linewidth=1.6)
             lower.fill_between(line["seconds"], moved, color=colour, alpha=0.12, linewidth=0)
         upper.set(ylabel="busy (%)", ylim=(0, 103))
         lower.set(ylabel="MB/s", xlabel="seconds", ylim=(0, None))

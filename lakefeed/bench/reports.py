@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lakefeed.bench.verdict import small_first
 from lakefeed.errors import Invalid, NotFound
 
 SCHEMA = "lakefeed.bench/1"
@@ -114,6 +115,11 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     first = reports[0][1]
     warnings = _differences(reports)
     lines = [_line(change) for change in changes] or ["nothing in common: see the table"]
+    lengths = [
+        run for run in runs if _is_number(run.get("steps")) and _is_number(run.get("wall_seconds"))
+    ]
+    small = small_first([run for run in lengths if "accelerators" in run])
+    lines[0] = small + lines[0]
     return {
         "schema": SCHEMA,
         "kind": "comparison",
@@ -127,7 +133,8 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
         "notes": warnings,
         "lines": lines,
         "verdict": lines[0],
-        "next": "repeat both runs: differences below 5 % are within the noise of one machine",
+        "next": f"{'measure longer, and ' if small else ''}repeat both runs: differences below 5 % "
+        "are within the noise of one machine",
         "environment": first["environment"],
         "cold": first.get("cold"),
     }

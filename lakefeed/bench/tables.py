@@ -110,7 +110,7 @@ def _run(report: Mapping[str, Any], number: int | None, run: Mapping[str, Any]) 
         key + name,
         escape(str(run["accelerators"])),
         percent(run["utilisation"]),
-        gpu_words(run.get("gpu")),
+        _gpu(run.get("gpu")),
         percent(run["stall_share"]),
         f"{run['samples_per_second']:,.0f}",
         f"{run['bytes_per_second'] / 1e6:,.0f}",
@@ -122,6 +122,12 @@ def _run(report: Mapping[str, Any], number: int | None, run: Mapping[str, Any]) 
         head,
         word,
     )
+
+
+def _gpu(gpu: Mapping[str, Any] | None) -> str:
+    words = gpu_words(gpu)
+    # A sentence: on one line it would push the other columns out of sight.
+    return words if gpu is None or not gpu["names"] else f'<span class="words">{words}</span>'
 
 
 def _passed(passed: bool) -> str:

@@ -122,7 +122,7 @@ def compare(runs: Sequence[Mapping[str, Any]], workload: Workload, simulated: st
     """Return one line that compares the sources of one report."""
     parts = [f"{run['source']} {percent(run['utilisation'])}" for run in runs]
     where = "" if simulated is None else f", {simulated}"
-    return f"{_small_first(runs)}AU on {workload.label} (emulated{where}): {', '.join(parts)}"
+    return f"{small_first(runs)}AU on {workload.label} (emulated{where}): {', '.join(parts)}"
 
 
 def sweep_line(
@@ -133,7 +133,7 @@ def sweep_line(
     points = [point for sweep in sweeps.values() for point in sweep["points"]]
     where = "" if simulated is None else f" ({simulated})"
     return (
-        f"{_small_first(points)}{', '.join(parts)} emulated {workload.accelerator} on "
+        f"{small_first(points)}{', '.join(parts)} emulated {workload.accelerator} on "
         f"{workload.name} at AU {percent(workload.utilisation_min)} or better{where}"
     )
 
@@ -143,8 +143,10 @@ def most_words(sweep: Mapping[str, Any]) -> str:
     return f"{sweep['most']}{' or more' if sweep['most'] == sweep['highest_tried'] else ''}"
 
 
-def _small_first(runs: Sequence[Mapping[str, Any]]) -> str:
-    """Return the warning that the smallest of some runs deserves, or nothing."""
+def small_first(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Return the warning that the smallest of some runs deserves, to be put first, or nothing."""
+    if not runs:
+        return ""
     small = too_small(min(runs, key=lambda run: (run["steps"], run["wall_seconds"])))
     return "" if small is None else f"{small}. "
 
@@ -157,7 +159,7 @@ def sweep_next(
     shuffle: str | None = "global",
 ) -> str:
     """Return what to try next once a sweep has found the most accelerators."""
-    if _small_first(sweep["points"]):
+    if small_first(sweep["points"]):
         return "measure longer: more samples, or --steps 200 --repeat"
     most = sweep["most"]
     above = [point for point in sweep["points"] if point["accelerators"] > most]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lakefeed.bench import page, reports, tables, verdict
+from lakefeed.bench import page, plots, reports, tables, verdict
 from lakefeed.bench.figures import WAIT_EDGES_SECONDS
 from lakefeed.cli import benching
 from lakefeed.errors import Conflict, Invalid, NotFound, VolumeFailed
@@ -86,7 +86,7 @@ def test_page_and_verdict_tell_what_the_driver_tells(gpu: dict[str, Any], words:
     stalls = {"compute_share": 0.5, "prepare_share": 0.25, "fetch_share": 0.25}
     more = {"gpu": {**known, **gpu}, "stalls": stalls, "steps": 100}
     mine = {**run("lake", 1), **more}
-    assert f">{words}</td>" in page.render(report(runs=[mine], emulated=False))
+    assert f">{words}</" in page.render(report(runs=[mine], emulated=False))
     assert f"; {words}; " in verdict.real_line(mine, "cnn", None)
     assert f"; {words}; " in verdict.monitored(mine)
 
@@ -244,6 +244,23 @@ def test_what_no_json_reader_takes_is_invalid(tmp_path: Path, text: str) -> None
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(Invalid):
         reports.read(tmp_path / "r.json")
+
+
+def test_a_comparison_of_runs_that_are_too_small_says_so() -> None:
+    small = report(runs=[{**run("lake", 1), "steps": 6}])
+    whole = report(runs=[{**run("lake", 1), "steps": 600}])
+    found = reports.compare([("one", whole), ("two", small)])
+    assert found["verdict"].startswith("TOO SMALL TO MEAN MUCH (6 steps in 9.0 s). two against")
+    assert found["next"].startswith("measure longer")
+    found = reports.compare([("one", whole), ("two", whole)])
+    assert found["verdict"].startswith("two against the first")
+
+
+def test_more_runs_than_colours_are_told_apart() -> None:
+    runs = [run(str(number), 1) for number in range(6)]
+    text = plots.timelines(runs, "t")
+    assert text.count("stroke-dasharray") == 2 + 1, "in both pictures, and in the legend"
+    assert "stroke-dasharray" not in plots.timelines(runs[:5], "t")
 
 
 def test_one_report_cannot_be_compared() -> None:
