@@ -71,17 +71,26 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def drop_caches(path: Path = DROP_CACHES) -> None:
+def check_cold() -> None:
+    """Raise what `drop_caches` would raise; ask before anything is copied or measured."""
+    _tell_kernel("")
+
+
+def drop_caches() -> None:
     """Empty the page cache, so that the run is cold; Invalid where we may not."""
+    os.sync()
+    _tell_kernel("3")
+
+
+def _tell_kernel(text: str) -> None:
     if sys.platform != "linux":
         raise Invalid("cold run", expected="Linux", found=sys.platform)
-    os.sync()
     try:
-        path.write_text("3", encoding="ascii")
+        DROP_CACHES.write_text(text, encoding="ascii")
     except OSError as error:
         raise Invalid(
             "cold run",
-            expected=f"permission to write {path}",
+            expected=f"permission to write {DROP_CACHES}",
             found=os.strerror(error.errno or 0).lower(),
             hint="run as root, or leave --cold out: the run then counts as warm",
         ) from error

@@ -50,6 +50,8 @@ class FeedBench:
 
 def measure(options: FeedBench, say: Callable[[str], object]) -> dict[str, Any]:
     """Return the report; Invalid when the lake has less than a batch."""
+    if options.cold:
+        environment.check_cold()
     with open_lake(options.lake, options.timeout_seconds) as lake:
         held = contents(lake.snapshot(options.at), options.select)
     if held.samples < max(options.batch_sizes):

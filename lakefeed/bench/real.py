@@ -85,6 +85,8 @@ def train_really(
     """Run the three phases for each source; return the report."""
     workload = replace(options.workload, batch_size=chosen.batch_size)
     options = replace(options, workload=workload, accelerators=1)
+    if options.cold:
+        environment.check_cold()
     held = look_into(options)
     check_samples(options, held)
     check(chosen.framework, chosen.device)

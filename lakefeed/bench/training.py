@@ -81,6 +81,8 @@ def train(options: TrainOptions, say: Say, watch: Watch) -> dict[str, Any]:
         hint = "a sweep begins with --accelerators: raise --sweep-max"
         found = f"{options.accelerators}"
         raise Invalid("accelerators", expected=f"at most {most}", found=found, hint=hint)
+    if options.cold:
+        environment.check_cold()
     held = look_into(options)
     notes = check_samples(options, held)
     with directories(options, say) as where:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from lakefeed.bench import mountstats, page, probing, volume
+from lakefeed.bench import environment, mountstats, page, probing, volume
 from lakefeed.bench.mountstats import NfsMount, Operation
 from lakefeed.bench.reports import SCHEMA
 from lakefeed.bench.volume import VolumeOptions, measured
@@ -176,6 +176,19 @@ def test_cold_without_permission_is_a_usage_error() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert "leave --cold out" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [("train",), ("train", "--source", "plain"), ("train", "--device", "cpu"), ("feed",)]
+)
+def test_cold_without_permission_is_told_before_anything_is_copied_or_measured(
+    words: tuple[str, ...], lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's file is another here, which nobody can write: the tests may run as root."""
+    monkeypatch.setattr(environment, "DROP_CACHES", tmp_path / "none" / "drop_caches")
+    done = ran("bench", words[0], lake, *words[1:], "--cold")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: invalid: cold run, expected permission to write")
 
 
 def test_feed_has_ceilings_in_its_table(lake: Path, tmp_path: Path) -> None:

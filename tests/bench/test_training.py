@@ -312,9 +312,10 @@ def test_samples_of_another_size_are_another_workload(workload: Workload) -> Non
     assert notes == ["what-if: samples have 9,000 bytes on average, the workload's 3,000"]
 
 
-def test_a_cold_run_needs_permission(tmp_path: Path) -> None:
+def test_a_cold_run_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "DROP_CACHES", tmp_path / "none" / "drop_caches")
     with pytest.raises(Invalid, match="leave --cold out"):
-        environment.drop_caches(tmp_path / "none" / "drop_caches")
+        environment.drop_caches()
 
 
 RUN = {
