@@ -7,51 +7,26 @@ nested tensor, `rows()` a padded matrix. The tensors refer to the feed's memory 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, overload
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch as FeedBatch
-
-
-class Paths(Sequence[str]):
-    """The paths of a feed's batch, looked up on first use; in another process they are a list."""
-
-    def __init__(self, batch: FeedBatch) -> None:
-        self._names = batch.names
-
-    def __len__(self) -> int:
-        return len(self._names.list)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
-        return self._names.list[at]
-
-    def __repr__(self) -> str:
-        return repr(self._names.list)
-
-    def __reduce__(self) -> tuple[type[list[str]], tuple[list[str]]]:
-        return list, (self._names.list,)
+from lakefeed.feed.batch import Names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Verified samples; sample i is `data[offsets[i] : offsets[i] + lengths[i]]`.
 
-    `paths` are looked up when they are first asked for, so ask while the loop runs. `state` is
-    where to go on behind this batch. Labels are int64, as torch's losses want them. The first
-    `real` samples are the step's own, see `FeedOptions.last`; `corrupt` names what was left out.
+    `state` is where to go on behind this batch. Labels are int64, as torch's losses want them. The
+    first `real` samples are the step's own, see `FeedOptions.last`; `corrupt` names what was left
+    out.
     """
 
-    paths: Sequence[str]
+    names: Names = field(repr=False)
     labels: torch.Tensor | None
     data: torch.Tensor
     offsets: torch.Tensor
@@ -65,7 +40,7 @@ class Batch:
         """Return a feed's batch as tensors over the same memory."""
         labels = batch.labels
         return cls(
-            Paths(batch),
+            batch.names,
             None if labels is None else torch.from_numpy(labels).to(torch.int64),
             torch.from_numpy(batch.data),
             torch.from_numpy(batch.offsets),
@@ -77,6 +52,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def paths(self) -> list[str]:
+        """The samples' paths. They are looked up on first use, so ask while the loop runs."""
+        return self.names.list
 
     def views(self) -> list[torch.Tensor]:
         """Return each sample's bytes as a flat uint8 tensor, without copying them."""

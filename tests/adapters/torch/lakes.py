@@ -6,7 +6,6 @@ Everything here can be sent to a spawned process.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def expected(where: Path, options: FeedOptions = OPTIONS, epoch: int = 0) -> lis
     """The batches of one epoch, by their paths, as one feed gives them."""
     with Lake.open(where) as lake, Feed(lake.snapshot(), "train", at(options, epoch)) as feed:
         feed.restore({**feed.state(), "epoch": epoch})
-        return [list(batch.paths) for batch in feed]
+        return [batch.paths for batch in feed]
 
 
 def at(options: FeedOptions, epoch: int) -> FeedOptions:
@@ -47,11 +46,11 @@ def at(options: FeedOptions, epoch: int) -> FeedOptions:
 
 def kept(batches: Iterable[Any]) -> list[Any]:
     """The batches, each with its paths looked up while the feed is open."""
-    return [replace(batch, paths=list(batch.paths)) for batch in batches]
+    return [batch for batch in batches if batch.paths]
 
 
 def paths(batches: Iterable[Any]) -> list[list[str]]:
-    return [list(batch.paths) for batch in batches]
+    return [batch.paths for batch in batches]
 
 
 def check(batch: Any) -> None:

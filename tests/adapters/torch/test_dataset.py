@@ -112,6 +112,18 @@ def test_a_transform_runs_where_the_batch_is_read(lake: Path) -> None:
     assert names(loader_of(dataset, 2)) == expected(lake)
 
 
+def labels_and_paths(batch: lakefeed.torch.Batch) -> tuple[Any, list[str]]:
+    return batch.labels, batch.paths
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_paths_that_a_transform_returns_are_a_list_for_whatever_comes_behind(
+    lake: Path, workers: int
+) -> None:
+    dataset = lakefeed.torch.IterableDataset(lake, "train", OPTIONS, transform=labels_and_paths)
+    assert [each for _, each in loader_of(dataset, workers)] == expected(lake)
+
+
 def test_a_lake_in_memory_is_served_here_and_in_forked_workers() -> None:
     with lake_of(some_files(30)) as lake:
         dataset = lakefeed.torch.IterableDataset(lake, "train", FeedOptions(4))

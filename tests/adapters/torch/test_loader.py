@@ -135,7 +135,7 @@ def test_without_a_transform_batches_come_as_they_are(lake: Path) -> None:
 
 
 def rows_and_labels(batch: lakefeed.torch.Batch) -> dict[str, Any]:
-    return {"rows": batch.rows(4000), "rest": (batch.labels, list(batch.paths))}
+    return {"rows": batch.rows(4000), "rest": (batch.labels, batch.paths)}
 
 
 @pytest.mark.parametrize("number", [0, 2])
@@ -226,7 +226,7 @@ def test_an_iteration_that_broke_off_is_not_at_its_end(
     def transform(batch: lakefeed.torch.Batch) -> list[str]:
         if next(calls) == 3:
             raise error
-        return list(batch.paths)
+        return batch.paths
 
     with Loader(lake, "train", OPTIONS, LoaderOptions(transform=transform)) as loader:
         batches, seen = iter(loader), []
