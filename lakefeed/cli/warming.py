@@ -19,7 +19,14 @@ from lakefeed.cli.units import human_count, human_size, size_option
 from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND, VolumeFailed
 
 if TYPE_CHECKING:
-    from lakefeed.feed.feed import Cache, Feed
+    from lakefeed.feed.feed import Cache, Feed, FeedOptions
+    from lakefeed.feed.selection import Selection
+
+# Read ahead at most, unless one file is bigger.
+_MEMORY_BYTES = 1 << 30
+_BATCH_SIZES = (256, 64, 16, 4, 1)
+# Sizes looked at together: whole batches.
+_ROWS = 256 * _BATCH_SIZES[0]
 
 commands = typer.Typer()
 
@@ -58,10 +65,10 @@ def warm(
     from lakefeed.feed.feed import Cache, Feed, FeedOptions
 
     blocks = Cache(cache, cache_bytes)
-    options = FeedOptions(256, None, cache=blocks)
     with (
         open_snapshot(lake, at) as snapshot,
-        Feed(snapshot, prefix, options) as feed,
+        Feed(snapshot, prefix, FeedOptions(cache=blocks)) as wanted,
+        Feed(snapshot, wanted.selection, _fitting(wanted.selection, blocks)) as feed,
         metering("warming", total_files=len(feed.selection), quiet=quiet or as_json) as meter,
     ):
         _read(feed, meter, blocks, cache_bytes * 7 // 8)
@@ -77,6 +84,24 @@ def warm(
             found=f"{human_count(facts['blocks_refused'])} that it did not take",
             hint="look at its free space and at the directory's permissions, then repeat",
         )
+
+
+def _fitting(selection: Selection, cache: Cache) -> FeedOptions:
+    """Return options whose batches are in memory several at a time, however big the files are."""
+    import numpy as np
+
+    from lakefeed.feed.feed import FeedOptions
+
+    heaviest = dict.fromkeys(_BATCH_SIZES, 0)
+    for low in range(0, len(selection), _ROWS):
+        sizes = selection.rows(np.arange(low, min(low + _ROWS, len(selection)))).size
+        for batch_size in _BATCH_SIZES:
+            batches = np.add.reduceat(sizes, np.arange(0, len(sizes), batch_size))
+            heaviest[batch_size] = max(heaviest[batch_size], int(batches.max()))
+    fitting = (each for each in _BATCH_SIZES if heaviest[each] <= _MEMORY_BYTES // 4)
+    batch_size = next(fitting, _BATCH_SIZES[-1])
+    memory_bytes = max(_MEMORY_BYTES, 2 * heaviest[batch_size])  # compressed ones are there twice
+    return FeedOptions(batch_size, None, memory_bytes=memory_bytes, cache=cache)
 
 
 def _tell(facts: dict[str, Any], meter: Meter, cache_bytes: int) -> None:

@@ -87,6 +87,17 @@ def test_a_block_that_several_reads_want_fills_the_cache_once(tmp_path: Path, ru
     assert run(*warm, "--json").json["blocks_fetched"] == 0
 
 
+@pytest.mark.slow
+def test_files_that_fill_the_memory_come_a_few_at_a_time(tmp_path: Path, run: Run) -> None:
+    packing = WriterOptions(codec=Codec.ZSTD)
+    with Lake.create(tmp_path / "lake") as lake, lake.writer(packing) as writer:
+        for number in range(260):
+            writer.put(f"films/{number:03d}", bytes(5_000_000))
+        writer.put("films/whole", bytes((1 << 30) + 1))
+    facts = run("warm", tmp_path / "lake", "--cache", tmp_path / "cache", "--json").json
+    assert (facts["files"], facts["files_left"]) == (261, 0)
+
+
 def test_a_disk_that_does_not_take_the_blocks_is_told(tmp_path: Path, run: Run) -> None:
     lake, cache = lake_at(tmp_path / "lake"), tmp_path / "file"
     cache.touch()
