@@ -13,7 +13,9 @@ Without a transform a batch is its flat buffer, given to JAX by DLPack: on a CPU
 copied (`flat`).
 
 With several processes each is a rank of the feed, and a batch is one global array to which every
-process brings its part. Keeps I8 and I9; the state is that of the last batch handed out.
+process brings its part. Parts of different shapes would end the first collective operation in an
+abort of all processes, so what could make such parts is refused. Keeps I8 and I9; the state is that
+of the last batch handed out.
 """
 
 from __future__ import annotations
@@ -153,6 +155,8 @@ class Loader(Epochs):
         epoch, state = self.position.epoch, self.position.state
         feed = self._feed(running, epoch)
         feed.restore(state or {**feed.state(), "epoch": epoch})
+        if _is_of_many(self.options):
+            _check_parts(feed, self.options.transform)
         placed = Conveyor(_stamped(feed), feed.close, self._placed, 0, self.options.prefetch)
         running.callback(placed.close)
         return placed
@@ -184,6 +188,37 @@ class Loader(Epochs):
     def close(self) -> None:
         """Stop reading; no thread is left. Works twice."""
         self._stop()
+
+
+def _is_of_many(options: LoaderOptions) -> bool:
+    """Tell whether a batch is a global array, of which other processes have parts."""
+    if options.transform is None or jax.process_count() == 1:
+        return False
+    shardings = jax.tree.leaves(options.sharding)
+    return not shardings or not all(each.is_fully_addressable for each in shardings)
+
+
+def _check_parts(feed: Feed, transform: Callable[[Batch], Any] | None) -> None:
+    """Invalid unless all processes bring parts of one shape, as far as it is for us to say."""
+    if transform is rows:
+        raise Invalid(
+            "transform",
+            expected="rows of one width in all processes",
+            found="lakefeed.jax.rows, as wide as a process's own longest file",
+            hint="pass functools.partial(lakefeed.jax.rows, width=4096), or a transform of yours",
+        )
+    options, count = feed.options, len(feed.selection)
+    left = count - int(feed.state()["position"] or 0)
+    is_uneven = bool(count % options.world_size or left % options.world_size)
+    differ = options.on_corrupt == "skip" or (options.last == "keep" and is_uneven)
+    if differ and options.last not in ("pad", "repeat"):
+        raise Invalid(
+            "last",
+            expected="shares of equal length in all processes",
+            found=f"{options.last!r}, on_corrupt={options.on_corrupt!r}, {left} samples for "
+            f"{options.world_size} processes",
+            hint='choose last="pad" or "repeat" (or, if nothing is skipped, "drop")',
+        )
 
 
 def over_all_devices() -> jax.sharding.NamedSharding:

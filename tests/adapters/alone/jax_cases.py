@@ -247,13 +247,31 @@ jax.distributed.initialize(address, 2, rank)
 import numpy as np
 import lakefeed.jax
 from lakefeed import FeedOptions
-with lakefeed.jax.Loader(lake, "train", FeedOptions(8, last="drop")) as loader:
+from functools import partial
+from lakefeed.errors import Invalid
+from lakefeed.jax import LoaderOptions, rows
+wide = LoaderOptions(transform=partial(rows, width=64))
+def refused(options, **more):
+    try:
+        with lakefeed.jax.Loader(lake, "train", FeedOptions(8, **more), options) as loader:
+            next(iter(loader))
+    except Invalid as error:
+        return error.subject
+here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+answers = [refused(LoaderOptions()), refused(LoaderOptions(sharding=here)), refused(wide),
+           refused(wide, on_corrupt="skip"), refused(wide, on_corrupt="skip", last="pad")]
+with lakefeed.jax.Loader(lake, ["train/00.bin"] * 65, FeedOptions(8), wide) as loader:
+    try:
+        next(iter(loader))
+    except Invalid as error:
+        answers.append(error.subject)
+with lakefeed.jax.Loader(lake, "train", FeedOptions(8, last="drop"), wide) as loader:
     mine, shapes = [], []
     for batch in loader:
         shapes.append(batch["lengths"].shape)
         mine += [int(part.data[at]) for part in batch["lengths"].addressable_shards
                  for at in range(len(part.data))]
-print(json.dumps({"mine": mine, "shapes": shapes}))
+print(json.dumps({"mine": mine, "shapes": shapes, "refused": answers}))
 """
 
 
@@ -265,6 +283,8 @@ def test_two_processes_are_two_ranks_of_one_global_batch(tmp_path: Path) -> None
         answers = of_two_processes(f"127.0.0.1:{port}", tmp_path)
     assert [answer["shapes"] for answer in answers] == [[[16]] * 4] * 2
     assert sorted(answers[0]["mine"] + answers[1]["mine"]) == list(range(64))
+    assert answers[0]["refused"] == answers[1]["refused"]
+    assert answers[0]["refused"] == ["transform", None, None, "last", None, "last"]
 
 
 def of_two_processes(address: str, lake: Path) -> list[dict[str, Any]]:
