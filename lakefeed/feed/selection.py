@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,7 +45,7 @@ class Where:
     """
 
     condition: str
-    evaluate: Evaluate
+    evaluate: Evaluate = field(repr=False)  # its address is another one in each process
 
 
 Select = str | Sequence[str] | Where

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from absl import flags
 
 from lakefeed.adapters.grain import DataSource
+from lakefeed.adapters.sql import where
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
@@ -131,6 +134,13 @@ def test_a_pickled_source_names_itself_alike_and_other_files_do_not(
     for each in (copy, other):
         each.close()
         each.close()
+
+
+def test_a_source_of_a_condition_has_one_name_in_all_processes(lake: Path) -> None:
+    source = DataSource(lake, where("size > 17"))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(repr, source).result() == repr(source)
+    source.close()
 
 
 def test_the_snapshot_stays_what_it_was(tmp_path: Path) -> None:
