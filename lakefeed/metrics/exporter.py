@@ -17,7 +17,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Metric, generate_latest, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Metric,
+    generate_latest,
+    start_http_server,
+    values,
+)
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from lakefeed.closing import Closing
@@ -133,8 +139,15 @@ def metered(options: FeedOptions, metrics_port: int) -> FeedOptions:
     return replace(options, observer=loader_metrics())
 
 
+def adds_up() -> bool:
+    """Tell whether pages add up all processes: PROMETHEUS_MULTIPROC_DIR was set in time."""
+    return values.ValueClass is not values.MutexValue
+
+
 def _all_processes() -> CollectorRegistry | None:
     """Return what adds up all processes, None unless prometheus_client was told to share values."""
+    if not adds_up():
+        return None
     shared = CollectorRegistry()
     try:
         _Processes(shared)  # type: ignore[no-untyped-call]

@@ -36,7 +36,7 @@ from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source
-from lakefeed.metrics.exporter import metered
+from lakefeed.metrics.exporter import adds_up, metered
 
 # Worker processes of the process that this one was forked from; each loader that was there has one.
 _OTHERS: list[data.DataLoader[Any]] = []
@@ -109,11 +109,22 @@ class Loader(Epochs):
         if self.options.locks_buffers and feed.allocate is None:
             feed = replace(feed, allocate=page_locked)
         if self.options.metrics_port is not None:
+            self._check_metrics()
             feed = metered(feed, self.options.metrics_port)
         self.dataset = _Stamping(source, select, feed, transform, self.options.group)
         self._dataset_epoch: int | None = 0  # what the dataset serves next from its start
         self._workers: data.DataLoader[Any] | None = None
         self._workers_of = 0  # the process that made them
+
+    def _check_metrics(self) -> None:
+        """Refuse a page of zeros: worker processes count, and their counts would stay there."""
+        if self.options.processes and not adds_up():
+            raise Invalid(
+                "metrics_port",
+                expected="PROMETHEUS_MULTIPROC_DIR, set before the program starts, with processes",
+                found="none",
+                hint="let it name an empty directory, or choose threads",
+            )
 
     def __len__(self) -> int:
         """Return how many batches one epoch has."""

@@ -359,6 +359,9 @@ def test_options_that_cannot_be_are_refused(lake: Path) -> None:
         LoaderOptions(threads=1)
     with pytest.raises(Invalid, match="prefetch"):
         LoaderOptions(prefetch=0)
+    counting = LoaderOptions(processes=1, metrics_port=9466)
+    with pytest.raises(Invalid, match="PROMETHEUS_MULTIPROC_DIR"):  # its page would show zeros
+        Loader(lake, "train", OPTIONS, counting)
     with Loader(lake, "train", OPTIONS) as loader:
         state = loader.state_dict()
     with Loader(lake, "train/class0", OPTIONS) as loader, pytest.raises(Invalid, match="selection"):
