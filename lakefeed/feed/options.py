@@ -21,7 +21,7 @@ OnCorrupt = Literal["raise", "skip"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
-_WHOLE = ("batch_size", "rank", "world_size")
+_WHOLE = ("batch_size", "rank", "world_size", "seed")
 _WHOLE_OR_NONE = ("epochs", "prefetch", "window")
 # More batches than any budget of bytes lets through.
 _DEPTH_MAX = 1 << 20
@@ -44,7 +44,7 @@ def bytes_of(size: int | str, name: str) -> int:
 def _whole(number: int, name: str) -> int:
     """Return a whole number, numpy's too, as Python's: a feed's state is made of it."""
     try:
-        return operator.index(number)
+        return int(operator.index(number))  # of True, too, which JSON would tell from 1
     except TypeError as error:
         raise Invalid(name, expected="a whole number", found=repr(number)) from error
 
@@ -123,7 +123,7 @@ class FeedOptions:
         for name, value in (("prefetch", limits.depth), ("memory_bytes", limits.bytes_max)):
             if value < 1:
                 raise Invalid(name, expected="at least 1", found=value)
-        if type(self.seed) is not int or not 0 <= self.seed < 1 << 64:
+        if not 0 <= self.seed < 1 << 64:
             raise Invalid("seed", expected="a number from 0 to 2^64 - 1", found=repr(self.seed))
         if self.on_corrupt not in ("raise", "skip"):
             raise Invalid("on_corrupt", expected='"raise" or "skip"', found=repr(self.on_corrupt))

@@ -46,8 +46,9 @@ class Partition:
     last: Last = "keep"
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise Invalid("batch_size", expected="at least 1", found=self.batch_size)
+        for name, value in (("batch_size", self.batch_size), ("world_size", self.world_size)):
+            if value < 1:
+                raise Invalid(name, expected="at least 1", found=value)
         if not 0 <= self.rank < self.world_size:
             raise Invalid("rank", expected=f"0 to {self.world_size - 1}", found=self.rank)
         if self.last not in LAST:

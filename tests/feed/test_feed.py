@@ -333,9 +333,11 @@ def test_a_budget_may_be_a_number_of_numpys() -> None:
 
 
 def test_counts_may_be_numbers_of_numpys(lake: Lake) -> None:
-    size, rank, world, epochs = np.array([8, 1, 2, 1])
-    options = FeedOptions(size, rank=rank, world_size=world, epochs=epochs, prefetch=size)
-    assert options == FeedOptions(8, rank=1, world_size=2, prefetch=8)
+    size, rank, world, epochs, seed = np.array([8, 1, 2, 1, 7])
+    options = FeedOptions(
+        size, rank=rank, world_size=world, epochs=epochs, prefetch=size, seed=seed
+    )
+    assert options == FeedOptions(8, rank=1, world_size=2, prefetch=8, seed=7)
     states = [batch.state for batch in read(lake, options)]
     assert json.loads(json.dumps(states)) == states
 
@@ -343,7 +345,7 @@ def test_counts_may_be_numbers_of_numpys(lake: Lake) -> None:
 def test_options_that_cannot_be_are_refused_at_once() -> None:
     for options in ({"batch_size": 0}, {"shuffle": "a bit"}, {"rank": 1}, {"prefetch": 0},
                     {"memory_bytes": 0}, {"labels": "colour"}, {"memory_bytes": 1e9}, {"seed": -1},
-                    {"seed": 1 << 64}, {"seed": 0.5}, {"seed": np.int64(7)}, {"batch_size": 8.0},
+                    {"seed": 1 << 64}, {"seed": 0.5}, {"seed": None}, {"batch_size": 8.0},
                     {"batch_size": "8"}, {"batch_size": None}, {"world_size": 2.0}, {"epochs": 0},
                     {"epochs": -1}, {"epochs": 1.5}, {"prefetch": 2.5}, {"prefetch": "2"},
                     {"shuffle": "runs=8,window=16", "window": 64},

@@ -192,9 +192,18 @@ def test_a_rank_that_would_wait_for_ever_is_refused() -> None:
     Partition(1, 3, 4, "keep").check(4)
 
 
-@pytest.mark.parametrize(("batch", "rank", "world"), [(0, 0, 1), (1, 1, 1), (1, -1, 2), (1, 0, 0)])
-def test_an_impossible_share_is_refused(batch: int, rank: int, world: int) -> None:
-    with pytest.raises(Invalid, match=r"batch_size|rank"):
+@pytest.mark.parametrize(
+    ("batch", "rank", "world", "blamed"),
+    [
+        (0, 0, 1, "batch_size"),
+        (1, 1, 1, "rank"),
+        (1, -1, 2, "rank"),
+        (1, 0, 0, "world_size"),
+        (1, 0, -1, "world_size"),
+    ],
+)
+def test_an_impossible_share_is_refused(batch: int, rank: int, world: int, blamed: str) -> None:
+    with pytest.raises(Invalid, match=f"^Invalid: {blamed}, expected "):
         Partition(batch, rank, world)
 
 
