@@ -33,7 +33,7 @@ from lakefeed.adapters._epochs import Epochs, Position
 from lakefeed.adapters._places import Place
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch
-from lakefeed.feed.feed import Feed, FeedOptions
+from lakefeed.feed.feed import Feed, FeedOptions, Mix
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source
 from lakefeed.metrics.exporter import metered
@@ -107,7 +107,7 @@ class Loader(Epochs):
     def __init__(
         self,
         source: Source,
-        select: Select = "",
+        select: Select | Mix = "",
         feed: FeedOptions | None = None,
         options: LoaderOptions | None = None,
     ) -> None:

@@ -34,7 +34,7 @@ from lakefeed.adapters.torch.batch import Batch
 from lakefeed.adapters.torch.ranks import running, with_rank
 from lakefeed.adapters.torch.standing import Standing, Turn
 from lakefeed.errors import Invalid
-from lakefeed.feed.feed import FeedOptions
+from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source
 
@@ -52,7 +52,7 @@ class IterableDataset(data.IterableDataset[Any]):
     def __init__(
         self,
         source: Source,
-        select: Select = "",
+        select: Select | Mix = "",
         options: FeedOptions | None = None,
         transform: Transform | None = None,
         group: Any = "auto",

@@ -33,7 +33,7 @@ from lakefeed.adapters.torch.dataset import IterableDataset, Iteration, Transfor
 from lakefeed.adapters.torch.device import Mover, page_locked, pinned
 from lakefeed.errors import Invalid
 from lakefeed.feed.cursor import Cursor
-from lakefeed.feed.feed import FeedOptions
+from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source
 from lakefeed.metrics.exporter import adds_up, metered
@@ -98,7 +98,7 @@ class Loader(Epochs):
     def __init__(
         self,
         source: Source,
-        select: Select = "",
+        select: Select | Mix = "",
         feed: FeedOptions | None = None,
         options: LoaderOptions | None = None,
     ) -> None:

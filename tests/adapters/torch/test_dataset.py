@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import lakefeed.torch
 from lakefeed.errors import Corrupt, Invalid
-from lakefeed.feed.feed import FeedOptions
+from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.mounts import Mount, Mounts
@@ -122,6 +123,19 @@ def test_paths_that_a_transform_returns_are_a_list_for_whatever_comes_behind(
 ) -> None:
     dataset = lakefeed.torch.IterableDataset(lake, "train", OPTIONS, transform=labels_and_paths)
     assert [each for _, each in loader_of(dataset, workers)] == expected(lake)
+
+
+def test_a_mix_comes_in_one_order_whatever_the_workers(lake: Path) -> None:
+    mix = Mix.of({"train/class0": 3, "train/class2": 1})
+    options = replace(OPTIONS, last="pad", class_names=("class0", "class1", "class2"))
+    orders = []
+    for workers in (0, 2):
+        dataset = lakefeed.torch.IterableDataset(lake, mix, options)
+        orders.append([path for batch in loader_of(dataset, workers) for path in batch.paths])
+    assert orders[0] == orders[1]
+    served = [path.split("/")[1] for path in orders[0] if path]
+    assert Counter(served) == {"class0": 41, "class2": 14}
+    assert len(orders[0]) == 56
 
 
 def test_a_lake_in_memory_is_served_here_and_in_forked_workers() -> None:
