@@ -8,6 +8,8 @@ SYSTEM ?= yes
 WORKERS ?= 3
 ARGS ?=
 export PYTHON SYSTEM
+# Images of Python often forbid it: then each of the commands that tests start compiles lakefeed anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
