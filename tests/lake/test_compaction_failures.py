@@ -29,6 +29,7 @@ from lakefeed.volume.memory import MemoryVolume
 from tests.lake.compacting import AT_ONCE, FILES, STAGES, during, filled, sound
 from tests.lake.tools import QUIET, contents, damage, new_lake, write
 from tests.support.faulty import MODES, FaultyVolume
+from tests.survival.lakes import raw_files
 
 
 @pytest.fixture
@@ -299,6 +300,7 @@ def test_a_failing_call_leaves_the_old_lake_or_the_new(
         compact(lake)
     total = calls.count()
     assert total > 50
+    examined: set[tuple[frozenset[tuple[str, bytes]], bool]] = set()
     for number in range(3, total + 1, 3 if mode == "before" else 5):
         volume = base.power_cut()
         faulty = FaultyVolume(volume, number, mode, dead=dead)  # type: ignore[arg-type]
@@ -309,6 +311,11 @@ def test_a_failing_call_leaves_the_old_lake_or_the_new(
         except LakefeedError:
             acknowledged = False
         for left in (volume.power_cut(), volume):
+            # Most faults leave what another one left, to the byte.
+            what = frozenset(raw_files(left).items()), acknowledged
+            if what in examined:
+                continue
+            examined.add(what)
             with Lake.open(left) as lake:
                 assert contents(lake.snapshot()) == FILES
                 assert len(lake.snapshot().state.packs) == 1 or not acknowledged
@@ -318,6 +325,7 @@ def test_a_failing_call_leaves_the_old_lake_or_the_new(
                 collect(lake, AT_ONCE)
                 assert len(list(stored_files(left))) == 2
                 assert contents(lake.snapshot()) == FILES
+    assert len(examined) > 5
 
 
 def test_an_io_error_while_reading_changes_nothing_and_leaves_nothing() -> None:
