@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lakefeed.adapters.fuse.answers import attrs_of
 from lakefeed.adapters.fuse.nodes import Directory, Node
 from lakefeed.adapters.fuse.spool import Spool
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec, Kind, Row
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import WriterOptions
+
+# A file is stored anew as a whole, so one that programs go on writing is stored at no more than
+# this rate while nobody waits for it.
+OPEN_BYTES_PER_SECOND = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,37 @@ class Outcome:
     snapshot: Snapshot
     rows: list[Row | None]
     changed: list[str] | None
+
+
+def item_of(path: str, node: Node, removal: tuple[Directory, bytes] | None) -> Item:
+    """Return what a commit takes of a node, which is not marked any more."""
+    draft = node.changed()
+    meta = Meta(node.mtime_ns, node.mode, dict(attrs_of(node)) or None)
+    item = Item(path, node, removal, Kind(node.kind), meta, None, node.row, draft.content)
+    spool = draft.spool
+    if spool is not None and spool.on_disk:
+        item.data = spool
+        draft.freezing = True
+    elif spool is not None:
+        item.data = spool.read(0, spool.size)
+    draft.marked = draft.fresh = False
+    return item
+
+
+def ready_at(path: str, node: Node) -> float:
+    """Return from when on a commit takes a marked node that nobody waits for; 0: at once.
+
+    A file that is being written waits, where its path is as the lake has it, or free there. One
+    that was moved does not: its old name goes away, or shows another file, in the same commit.
+    """
+    draft = node.changed()
+    if not draft.writers or draft.content == draft.committed:
+        return 0.0
+    if not draft.fresh:
+        row = node.row
+        if row is None or row.path != path:
+            return 0.0
+    return draft.marked_at + node.size / OPEN_BYTES_PER_SECOND
 
 
 def same_bytes(one: Row, other: Row) -> bool:

@@ -31,7 +31,7 @@ class Draft:
     """What this mount changed about a node since the row it came from."""
 
     __slots__ = ("attrs", "closed_bytes", "committed", "content", "ctime_ns", "freezing", "fresh",
-                 "marked", "removed", "spool")  # fmt: skip
+                 "marked", "marked_at", "removed", "spool", "writers")  # fmt: skip
 
     def __init__(self) -> None:
         # The bytes as written here; None: those of the node's row, or none at all.
@@ -44,8 +44,11 @@ class Draft:
         self.committed = 0
         # How many bytes a commit gives back: what is counted of the spool while nobody has it open.
         self.closed_bytes = 0
-        # Waiting for the next commit; `Node.dirty` also covers the commit under way.
+        # Waiting for the next commit, and since when; `Node.dirty` also covers the one under way.
         self.marked = False
+        self.marked_at = 0.0
+        # How many handles may write to it.
+        self.writers = 0
         # Made here under a name that was free, and no commit was tried with it yet.
         self.fresh = False
         # True while a commit reads the spool file: it must not change under its reader.
@@ -163,6 +166,13 @@ class Directory(Node):
                 yield child
                 if isinstance(child, Directory):
                     waiting.append(child)
+
+
+def is_nameless(node: Node) -> bool:
+    """Tell whether a file's name went away, or stands for another one by now."""
+    if isinstance(node, Directory) or node.parent is None:
+        return False
+    return node.parent.children.get(node.name) is not node
 
 
 class Inodes:

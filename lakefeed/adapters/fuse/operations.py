@@ -34,6 +34,8 @@ from lakefeed.volume.base import Volume
 SPACE_SECONDS = 5.0
 NAME_BYTES_MAX = 255
 _BLOCK = 4096
+# Added to the number of an inode: the number of a handle that may write to it.
+_WRITES = 1 << 62
 # "." and "..", which come before all other names of a listing.
 _DOTS = 2
 
@@ -85,10 +87,14 @@ class ReadOperations(Answers, pyfuse3.Operations):
 
     def node(self, ino: int) -> Node:
         """Return the node of an inode that the kernel knows."""
-        node = self.tree.inodes.table.get(ino)
+        node = self.tree.inodes.table.get(ino) or self.held(ino)
         if node is None:
             raise pyfuse3.FUSEError(errno.ESTALE)
         return node
+
+    def held(self, fh: int) -> Node | None:
+        """Return the node of an open file."""
+        return self.tree.inodes.table.get(fh & ~_WRITES)
 
     def directory(self, ino: int) -> Directory:
         """Return the directory of an inode that the kernel knows."""
@@ -139,11 +145,18 @@ class ReadOperations(Answers, pyfuse3.Operations):
     async def open(self, ino: int, flags: int, ctx: object) -> pyfuse3.FileInfo:
         """Open a file."""
         node = self.node(ino)
-        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if writes or flags & os.O_TRUNC:
             await self.open_for_writing(node, flags)
+        return self.opened(node, writes=writes)
+
+    def opened(self, node: Node, *, writes: bool) -> pyfuse3.FileInfo:
+        """Count one more handle of a file and return it."""
         node.opens += 1
         self.stats.open_handles += 1
-        return pyfuse3.FileInfo(fh=ino, keep_cache=True)
+        if writes:
+            node.changed().writers += 1
+        return pyfuse3.FileInfo(fh=node.ino | _WRITES if writes else node.ino, keep_cache=True)
 
     async def open_for_writing(self, node: Node, flags: int) -> None:
         """Refuse; a writable mount does better."""
@@ -180,16 +193,20 @@ class ReadOperations(Answers, pyfuse3.Operations):
 
     @walled
     async def release(self, fh: int) -> None:
-        """Take notice that an open file was closed for the last time."""
+        """Take notice that a handle was closed for the last time."""
         self.stats.open_handles -= 1
-        node = self.tree.inodes.table.get(fh)
-        if node is not None:
-            node.opens -= 1
-            if not node.opens:
-                self.closed(node)
+        node = self.held(fh)
+        if node is None:
+            return
+        node.opens -= 1
+        writes = fh & _WRITES
+        if writes:
+            node.changed().writers -= 1
+        if writes or not node.opens:
+            self.closed(node)
 
     def closed(self, node: Node) -> None:
-        """Take notice that nobody has a node open any more."""
+        """Take notice that a handle that could write was closed, or the last of all."""
 
     # -- directories -----------------------------------------------------------------------------
 

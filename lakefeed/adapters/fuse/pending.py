@@ -5,7 +5,8 @@ a commit is planned, so a file written ten times and renamed twice is one row. A
 the oldest mark is old enough, when there are many or it would free much of the spool, or when
 somebody waits for it (fsync). One runs at a time; those who come meanwhile wait for the next one,
 together. The spool of an open file stays, so it makes no commit due and nobody wait; what open
-files hold is bounded by the spool itself (ENOSPC).
+files hold is bounded by the spool itself (ENOSPC). A big file that is being written is left out,
+for a while, of commits that are not for it (`changes.ready_at`).
 
 1. Plan, on the trio thread: take the marks, copy small contents, freeze big ones.
 2. Publish, on a thread (`publishing`).
@@ -21,19 +22,19 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
 
-from lakefeed.adapters.fuse.answers import attrs_of
-from lakefeed.adapters.fuse.changes import Committing, Item
-from lakefeed.adapters.fuse.nodes import Directory, Node
+from lakefeed.adapters.fuse.changes import Committing, Item, item_of, ready_at
+from lakefeed.adapters.fuse.nodes import Directory, Node, is_nameless
 from lakefeed.adapters.fuse.publishing import Publishing
 from lakefeed.adapters.fuse.spool import Budget, Spool
 from lakefeed.adapters.fuse.tree import Tree
 from lakefeed.errors import Conflict, LakefeedError, VolumeFailed, from_os_error
-from lakefeed.format.pack import Meta
-from lakefeed.format.rows import Kind, Row
+from lakefeed.format.rows import Row
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.writer import Writer
 
@@ -45,6 +46,8 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Waiter:
+    # Tells of a node whether its commit is waited for, too, when it may come later.
+    wants: Callable[[Node], bool]
     done: trio.Event = field(default_factory=trio.Event)
     error: LakefeedError | None = None
 
@@ -69,10 +72,12 @@ class Pending:
         self._waiters: list[_Waiter] = []
         self._kick = trio.Event()
         self._thawed = trio.Event()
-        self._due_at = 0.0
+        self._due_at = math.inf
+        # How many nodes the last commit left out.
+        self._left_out = 0
         self._patience = 0.0
-        # Seconds of the last commit: the next one is not due sooner, or a big file that is being
-        # written would be committed, as a whole, all the time.
+        # Seconds of the last commit: the next one is not due sooner, or a slow volume would have
+        # commits all the time.
         self._took = 0.0
         self.commits = 0
         self.failed_commits = 0
@@ -99,6 +104,7 @@ class Pending:
         if not node.is_named() and not self._reclaim(node):
             return
         draft.marked = True
+        draft.marked_at = trio.current_time()
         if not node.dirty:
             node.dirty = True
             self._tree.inodes.hold(node)
@@ -155,18 +161,25 @@ class Pending:
             self._noted()
 
     def _noted(self) -> None:
-        count = len(self._nodes) + len(self._removals)
-        if count == 1 or count >= self.options.files or self._frees(self.options.bytes):
-            if count == 1:
-                self._due_at = trio.current_time() + max(self.options.age_seconds, self._took)
+        patience = max(self.options.age_seconds, self._took, self._patience)
+        due_at = trio.current_time() + patience
+        if due_at < self._due_at or self._is_much():
+            self._due_at = min(self._due_at, due_at)
             self._kick.set()
 
+    def _is_much(self) -> bool:
+        count = len(self._nodes) + len(self._removals) - self._left_out
+        return count >= self.options.files or self._frees(self.options.bytes)
+
     def closed(self, node: Node) -> None:
-        """Take notice that nobody has a node open any more: a commit frees its spool now."""
+        """Take notice that a handle that could write was closed, or the last of all.
+
+        So a commit may free a spool now, and may have no reason to leave the node out any more.
+        """
         self._count(node)
         self.trim(node)
-        if self._frees(self.options.bytes):
-            self._kick.set()
+        if node.dirty:
+            self._noted()
 
     def _count(self, node: Node) -> None:
         """Count what a commit gives back of a node's spool.
@@ -196,7 +209,7 @@ class Pending:
         draft = node.draft
         if draft is None or draft.spool is None or node.dirty or node.opens:
             return
-        if node.row is not None or _is_nameless(node):
+        if node.row is not None or is_nameless(node):
             draft.spool.close()
             draft.spool = None
 
@@ -204,9 +217,11 @@ class Pending:
 
     async def commit(self) -> None:
         """Return once everything marked so far is durable, or raise what is in the way."""
-        if not self.count:
-            return
-        waiter = _Waiter()
+        if self.count:
+            await self._commit(lambda node: True)
+
+    async def _commit(self, wants: Callable[[Node], bool]) -> None:
+        waiter = _Waiter(wants)
         self._waiters.append(waiter)
         self._kick.set()
         await waiter.done.wait()
@@ -223,7 +238,7 @@ class Pending:
             return
         content = draft.content
         while node.dirty:
-            await self.commit()
+            await self._commit(lambda each: each is node)
             if draft.committed >= content:
                 return
         if draft.committed < content and not draft.removed:
@@ -233,7 +248,7 @@ class Pending:
     async def room(self) -> None:
         """Return once there is room for more changes."""
         while self.is_full():
-            await self.commit()
+            await self._commit(lambda node: False)
 
     def is_full(self) -> bool:
         """Tell whether writers have to wait for a commit, which then frees something."""
@@ -254,10 +269,8 @@ class Pending:
             await self._until_due()
             waiters, self._waiters = self._waiters, []
             error: LakefeedError | None = None
-            began = trio.current_time()
             try:
-                await self._round()
-                self._took = trio.current_time() - began
+                await self._round(waiters)
                 self._patience = 0.0
             except LakefeedError as failure:
                 error = failure
@@ -284,22 +297,19 @@ class Pending:
     async def _until_due(self) -> None:
         while not self._waiters:
             self._kick = trio.Event()
-            count = len(self._nodes) + len(self._removals)
-            if not count:
-                await self._kick.wait()
-                continue
-            much = count >= self.options.files or self._frees(self.options.bytes)
-            if trio.current_time() >= self._due_at or (much and not self._patience):
+            much = self._is_much() and not self._patience
+            if trio.current_time() >= self._due_at or much:
                 return
             with trio.move_on_at(self._due_at):
                 await self._kick.wait()
 
     # -- a commit --------------------------------------------------------------------------------
 
-    async def _round(self) -> None:
+    async def _round(self, waiters: list[_Waiter]) -> None:
+        began = trio.current_time()
         async with self._tree.moving:
             old = self._tree.view.snapshot
-            items = self._in_flight = self._plan()
+            items = self._in_flight = self._plan(waiters)
             if not items:
                 return
             self._thawed = trio.Event()
@@ -324,9 +334,11 @@ class Pending:
                 if item.removal is not None and item.removal not in self._removals:
                     item.removal[0].gone.discard(item.removal[1])
             self.commits += 1
+            self._took = trio.current_time() - began
 
-    def _plan(self) -> list[Item]:
-        """Take the marks and return what they mean now."""
+    def _plan(self, waiters: list[_Waiter]) -> list[Item]:
+        """Take the marks and return what they mean now, but for nodes that are left out."""
+        now, self._due_at = trio.current_time(), math.inf
         nodes, self._nodes = self._nodes, {}
         removals, self._removals = self._removals, {}
         items: dict[str, Item] = {}
@@ -337,21 +349,15 @@ class Pending:
         for node in nodes:
             path = node.path()
             removal = items[path].removal if path in items else None
-            items[path] = self._item(path, node, removal)
+            ready = 0.0 if removal is not None else ready_at(path, node)
+            if ready > now and not any(waiter.wants(node) for waiter in waiters):
+                self._nodes[node] = None
+                self._count(node)
+                self._due_at = min(self._due_at, ready)
+            else:
+                items[path] = item_of(path, node, removal)
+        self._left_out = len(self._nodes)
         return list(items.values())
-
-    def _item(self, path: str, node: Node, removal: tuple[Directory, bytes] | None) -> Item:
-        draft = node.changed()
-        meta = Meta(node.mtime_ns, node.mode, dict(attrs_of(node)) or None)
-        item = Item(path, node, removal, Kind(node.kind), meta, None, node.row, draft.content)
-        spool = draft.spool
-        if spool is not None and spool.on_disk:
-            item.data = spool
-            draft.freezing = True
-        elif spool is not None:
-            item.data = spool.read(0, spool.size)
-        draft.marked = draft.fresh = False
-        return item
 
     def _thaw(self, items: list[Item]) -> None:
         for item in items:
@@ -366,7 +372,7 @@ class Pending:
                 self._removals[item.removal] = None
             if item.node is not None:
                 draft = item.node.changed()
-                if draft.removed or _is_nameless(item.node):
+                if draft.removed or is_nameless(item.node):
                     self._clean(item.node)
                 elif not draft.marked:
                     draft.marked = True
@@ -391,10 +397,3 @@ class Pending:
             if not draft.marked:
                 self._clean(node)
         return others
-
-
-def _is_nameless(node: Node) -> bool:
-    """Tell whether a file's name went away, or stands for another one by now."""
-    if isinstance(node, Directory) or node.parent is None:
-        return False
-    return node.parent.children.get(node.name) is not node

@@ -125,9 +125,7 @@ class WriteOperations(ReadOperations):
         taken = errno.EEXIST if flags & os.O_EXCL else errno.ESTALE
         directory = await self._free(parent, name, taken)
         node = self._new(directory, name, Kind.FILE, mode)
-        node.opens += 1
-        self.stats.open_handles += 1
-        return pyfuse3.FileInfo(fh=node.ino, keep_cache=True), self.attributes(node)
+        return self.opened(node, writes=True), self.attributes(node)
 
     @walled
     async def mknod(
@@ -370,7 +368,7 @@ class WriteOperations(ReadOperations):
     @walled
     async def fsync(self, fh: int, datasync: bool) -> None:
         """Return once a file is committed."""
-        node = self.tree.inodes.table.get(fh)
+        node = self.held(fh)
         if node is not None:
             await self.pending.commit_file(node)
 
@@ -384,7 +382,7 @@ class WriteOperations(ReadOperations):
         """With `sync_close`, return once a file is committed; else the kernel need not ask."""
         if not self.pending.options.sync_close:
             raise Error(errno.ENOSYS)
-        node = self.tree.inodes.table.get(fh)
+        node = self.held(fh)
         if node is not None:
             await self.pending.commit_file(node)
 
