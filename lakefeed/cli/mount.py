@@ -289,9 +289,13 @@ def _end(found: kernel.Mounted, *, lazy: bool) -> None:
 def _commit(path: str, way: str) -> int | None:
     """Have everything committed; return the daemon's pid, if it is one that we may wait for.
 
-    `way` leads to what is mounted at the path, or was.
+    `way` leads to what is mounted at the path, or was. Another user's mount lets nobody in, root
+    neither: it can be ended, and its daemon then commits what is pending.
     """
-    handle = os.open(way, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        handle = os.open(way, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        return None
     try:
         try:
             os.fsync(handle)

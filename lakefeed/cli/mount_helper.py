@@ -1,7 +1,8 @@
-"""The program that mount(8) runs: `mount -t fuse.lakefeed LAKE DIR -o OPTIONS`, and lines in fstab.
+"""The programs behind mount(8) and umount(8): `mount -t fuse.lakefeed LAKE DIR`, lines in fstab.
 
-Installed as `mount.fuse.lakefeed`; mount(8) looks for it in /sbin, so link it there. It translates
-and runs `lakefeed mount`. Options:
+Installed as `mount.fuse.lakefeed` and `umount.fuse.lakefeed`; they are looked for in /sbin, so link
+them there. They translate and run `lakefeed mount` and `lakefeed umount`. Without the latter,
+umount(8) returns while the daemon commits what is pending, and hears of no failure. Options:
 
 ro, rw         whether files can be written; mount(8) says rw when nobody said anything. With `at=`
                there is nothing to write.
@@ -49,8 +50,8 @@ class Request:
     pretend: bool = False
 
 
-def request_of(words: list[str]) -> Request:
-    """Return what the arguments that mount(8) gives ask for."""
+def _parsed(words: list[str]) -> tuple[list[str], list[str], str]:
+    """Return the places, the options behind -o, and the letters of all other flags."""
     places: list[str] = []
     options: list[str] = []
     flags = ""
@@ -64,6 +65,12 @@ def request_of(words: list[str]) -> Request:
             flags += word[1:]
         else:
             places.append(word)
+    return places, options, flags
+
+
+def request_of(words: list[str]) -> Request:
+    """Return what the arguments that mount(8) gives ask for."""
+    places, options, flags = _parsed(words)
     translated, user, unknown = _translate(options)
     return Request(["mount", *places, *translated], user, tuple(unknown), "f" in flags)
 
@@ -86,6 +93,16 @@ def _translate(options: list[str]) -> tuple[list[str], str | None, list[str]]:
             unknown.append(option)
     writable = "rw" in options and "ro" not in options and not fixed
     return ["--rw", *translated] if writable else translated, user, unknown
+
+
+def unmounting_of(words: list[str]) -> list[str]:
+    """Return the command that does what the arguments that umount(8) gives ask for."""
+    places, _, flags = _parsed(words)
+    lazy = "l" in flags
+    if "f" in flags:
+        # The connection is to be broken, whatever that loses.
+        return ["umount", "-i", "-f", *(["-l"] if lazy else []), *places]
+    return ["lakefeed", "umount", *(["--lazy"] if lazy else []), *places]
 
 
 def become(name: str) -> None:
@@ -111,6 +128,15 @@ def main() -> None:
     if not request.pretend:
         sys.argv = ["lakefeed", *request.arguments]
         run_lakefeed()
+
+
+def unmount() -> None:
+    """Unmount, as umount(8) asked: what is pending is committed first, or that fails."""
+    command = unmounting_of(sys.argv[1:])
+    if command[0] != "lakefeed":
+        os.execvp(command[0], command)
+    sys.argv = command
+    run_lakefeed()
 
 
 if __name__ == "__main__":

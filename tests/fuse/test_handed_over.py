@@ -18,6 +18,7 @@ import pytest
 
 import lakefeed
 from lakefeed import Lake
+from lakefeed.cli.mount_helper import unmounting_of
 from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -50,18 +51,24 @@ def open_to_all(tmp_path: Path) -> None:
             directory.chmod(directory.stat().st_mode | 0o055)
 
 
+def mounted_by_hand(point: Path, options: str) -> int:
+    """Mount with mount(2) alone; return the /dev/fuse of it, which nobody serves yet."""
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    data = f"fd={fuse},rootmode=40000,default_permissions,{options}"
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = 1 | 2 | 4  # read-only, no set-user-id, no devices
+    arguments = (b"lakefeed", os.fsencode(point), b"fuse.lakefeed", flags, data.encode())
+    assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
+    return fuse
+
+
 def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_path: Path) -> None:
     with Lake.open(lake) as opened, opened.writer() as writer:
         writer.put("file", b"content")
     point = tmp_path / "mnt"
     point.mkdir()
     open_to_all(tmp_path)
-    fuse = os.open("/dev/fuse", os.O_RDWR)
-    data = f"fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
-    libc = ctypes.CDLL(None, use_errno=True)
-    flags = 1 | 2 | 4  # read-only, no set-user-id, no devices
-    arguments = (b"lakefeed", os.fsencode(point), b"fuse.lakefeed", flags, data.encode())
-    assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
+    fuse = mounted_by_hand(point, "user_id=0,group_id=0,allow_other")
     options = ["--fd", str(fuse), "--foreground", "--watchdog", "0s"]
     try:
         daemon = subprocess.Popen(
@@ -82,6 +89,21 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
     assert shown.stdout == b"content", said
     assert daemon.returncode == 0, said
     assert b"Traceback" not in said
+
+
+def test_root_ends_the_mount_of_a_user_who_lets_nobody_in(lake: Path, tmp_path: Path) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    open_to_all(tmp_path)
+    fuse = mounted_by_hand(point, f"user_id={NOBODY},group_id={NOBODY}")
+    command = [*AS_NOBODY, *LAKEFEED, "mount", lake, point, "--fd", f"{fuse}", "--foreground"]
+    daemon = subprocess.Popen([*command, "--watchdog", "0s"], pass_fds=[fuse])
+    os.close(fuse)
+    with pytest.raises(PermissionError):
+        os.listdir(point)
+    wait_until(lambda: run("umount", point, check=False).returncode != 6 or daemon.poll())
+    assert not is_mounted(point)
+    assert daemon.wait(PATIENCE_SECONDS) == 0
 
 
 def test_the_watchdog_of_an_ordinary_user_takes_a_dead_mount_away(
@@ -132,6 +154,30 @@ def test_mount_helper_speaks_mount_8(lake: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert wrong.returncode == 3
     assert not is_mounted(point)
+
+
+@pytest.mark.parametrize("flags", [[], ["-l", "-v"]])
+def test_unmount_helper_returns_when_all_is_committed(
+    lake: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    run("mount", lake, point, "--rw", "--commit-age", "1h")
+    for number in range(2000):
+        (point / f"{number}").write_bytes(b"x" * 10_000)
+    helper = [sys.executable, "-c", "from lakefeed.cli.mount_helper import unmount; unmount()"]
+    done = subprocess.run(
+        [*helper, point, *flags, "-t", "fuse.lakefeed"],
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with Lake.open(lake) as opened:
+        assert len(opened.snapshot().ls()) == 2000
+    assert not is_mounted(point)
+
+
+def test_unmount_helper_breaks_a_connection_when_asked_to() -> None:
+    assert unmounting_of(["/data", "-f", "-l", "-n"]) == ["umount", "-i", "-f", "-l", "/data"]
 
 
 @pytest.mark.parametrize("words", [["mount", "--rw", "--"], ["--", "mount", "--rw"]])
