@@ -255,6 +255,10 @@ def modes_and_times(d: Path) -> Iterator[Callable[[], Any]]:
     past = os.stat(d / "dir").st_mtime_ns
     touch(d / "dir" / "x")
     yield lambda: os.stat(d / "dir").st_mtime_ns > past
+    yield lambda: os.stat(d / "dir").st_ctime_ns >= os.stat(d / "dir").st_mtime_ns
+    os.chmod(d, 0o755)
+    os.rename(d / "dir", d / "moved")
+    yield lambda: os.stat(d).st_ctime_ns >= os.stat(d).st_mtime_ns
 
 
 @case

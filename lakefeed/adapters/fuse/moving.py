@@ -51,7 +51,7 @@ class Moves:
 
     def _lose(self, parent: Directory, node: Node) -> None:
         del parent.children[node.name]
-        parent.mtime_ns = time.time_ns()
+        parent.touch()
         self._pending.removed(parent, node.name, node)
         if not parent.stored and parent.parent is not None:
             self._pending.mark(parent)
@@ -81,7 +81,8 @@ class Moves:
         for _ in range(holds):
             inodes.hold(node)
         parent.children[name] = node
-        parent.mtime_ns = node.changed().ctime_ns = time.time_ns()
+        parent.touch()
+        node.changed().ctime_ns = parent.mtime_ns
 
     async def move(self, node: Node, parent: Directory, name: bytes, target: Node | None) -> None:
         """Rename a node, over `target` if there is one."""
@@ -169,7 +170,7 @@ class Moves:
         old = node.parent
         assert old is not None
         del old.children[node.name]
-        old.mtime_ns = time.time_ns()
+        old.touch()
         if not old.stored and old.parent is not None:
             self._pending.mark(old)
         self._place(node, parent, name)

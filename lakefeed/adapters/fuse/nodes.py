@@ -13,6 +13,7 @@ committed. All of it belongs to the trio thread.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -157,6 +158,12 @@ class Directory(Node):
         self.columns, self.at, self.stored = columns, at, columns is not None
         if self.draft is not None:
             self.draft.attrs = None
+
+    def touch(self) -> None:
+        """Take notice that names in it came or went."""
+        self.mtime_ns = time.time_ns()
+        if self.draft is not None:
+            self.draft.ctime_ns = self.mtime_ns
 
     def walk(self) -> Iterator[Node]:
         """Yield every node below that is in memory, however deep."""

@@ -101,7 +101,7 @@ class WriteOperations(ReadOperations):
         draft.fresh = name not in parent.gone
         draft.committed = -1
         parent.children[name] = node
-        parent.mtime_ns = now_ns
+        parent.touch()
         self.pending.mark(node)
         self.tree.inodes.meet(node)
         return node
