@@ -258,6 +258,9 @@ def modes_and_times(d: Path) -> Iterator[Callable[[], Any]]:
     yield lambda: os.stat(d / "dir").st_ctime_ns >= os.stat(d / "dir").st_mtime_ns
     os.chmod(d, 0o755)
     os.rename(d / "dir", d / "moved")
+    os.chmod(d / "moved", 0o2750)
+    os.mkdir(d / "moved" / "sub")
+    yield lambda: oct(os.stat(d / "moved" / "sub").st_mode)
     yield lambda: os.stat(d).st_ctime_ns >= os.stat(d).st_mtime_ns
 
 

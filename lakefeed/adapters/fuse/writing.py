@@ -92,6 +92,7 @@ class WriteOperations(ReadOperations):
         if kind is Kind.DIR:
             node = Directory(parent.view, parent, name, None, 0)
             node.complete = True
+            mode |= parent.mode & stat.S_ISGID  # which, on Linux, is the file system's to do
         else:
             node = Node(parent, name, None, 0)
         now_ns = time.time_ns()
