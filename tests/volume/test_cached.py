@@ -6,6 +6,7 @@ import os
 import resource
 import stat
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 
 from lakefeed.errors import Invalid, VolumeFailed
 from lakefeed.format.checksum import crc32c
+from lakefeed.volume import cached as cached_module
 from lakefeed.volume import fetches as fetches_module
 from lakefeed.volume.base import Volume, write_file
 from lakefeed.volume.cached import PIECE_BYTES, BlockCache, CachedVolume
@@ -141,6 +143,17 @@ def test_a_local_disk_that_refuses_costs_no_read(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "file")
     assert rig.read(3, BLOCK) == rig.data[3 : BLOCK + 3]
     assert rig.cache.failures > 0
+    assert rig.cache.refused == 4  # two blocks, read twice
+
+
+def test_a_block_that_cannot_be_read_is_fetched_anew(rig: Rig) -> None:
+    rig.read(0, BLOCK)
+    (block,) = rig.blocks()
+    block.unlink()
+    block.symlink_to(block)
+    assert rig.read(0, BLOCK) == rig.data[:BLOCK]
+    assert rig.fetched_bytes() == 2 * BLOCK
+    assert (rig.cache.failures, rig.cache.refused) == (1, 0)
 
 
 def test_a_process_without_descriptors_removes_no_sound_block(rig: Rig) -> None:
@@ -189,6 +202,24 @@ def test_the_cache_stays_in_its_bound(tmp_path: Path) -> None:
             file.read_at(block * BLOCK, 10)
         # An epoch in the same order again: an order of age would have kept nothing of use.
         assert cache.counts()[0] - before > 5
+
+
+def test_a_cache_counts_its_blocks_now_and_then_and_overshoots_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it wrote so much; the first time at once, for others may have filled it."""
+    monkeypatch.setattr(cached_module, "_RECOUNT_SHARE", 4)
+    cache, usual, counts = cache_at(tmp_path, 32), BlockCache._names, []
+
+    def names(cache: BlockCache) -> Iterator[str]:
+        counts.append(written)
+        return usual(cache)
+
+    monkeypatch.setattr(BlockCache, "_names", names)
+    for written in range(1, 49):
+        cache.keep("packs/a", written, memoryview(bytes(BLOCK)))
+        assert sum(1 for _ in usual(cache)) <= 32 + 8
+    assert counts == [1, 9, 17, 25, 33, 41]
 
 
 def test_a_cache_that_was_full_once_does_not_look_half_empty_for_having_made_room(
