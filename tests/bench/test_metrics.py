@@ -18,6 +18,10 @@ def test_utilisation_of_less_than_two_steps_is_nothing(steps: list[float]) -> No
     assert metrics.accelerator_utilisation(steps, 10, 2) == 0
 
 
+def test_utilisation_of_no_time_is_nothing() -> None:
+    assert metrics.accelerator_utilisation([2, 0], 4, 4) == 0
+
+
 def test_mean_of_nothing_is_nothing() -> None:
     assert metrics.mean([0.8, 0.9]) == pytest.approx(0.85)
     assert metrics.mean([]) == 0
@@ -85,6 +89,7 @@ def test_the_knee_is_where_more_gains_next_to_nothing() -> None:
     assert metrics.knee({1: 100, 4: 380, 16: 900, 64: 950}) == 16
     assert metrics.knee({1: 100, 4: 104, 16: 90}) == 1
     assert metrics.knee({1: 100, 4: 400, 16: 1600}) == 16
+    assert metrics.knee({64: 950, 4: 380, 16: 900, 1: 100}) == 16
     # A dip does not end the climb.
     assert metrics.knee({1: 100, 4: 95, 16: 300}) == 16
     assert metrics.knee({}) is None

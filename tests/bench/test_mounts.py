@@ -102,6 +102,14 @@ def test_counters_of_a_mount_with_a_space_in_its_name_are_found(tmp_path: Path) 
     assert found.operations["WRITE"].calls == 30
 
 
+def test_of_two_mounts_at_one_point_the_latest_counts(tmp_path: Path) -> None:
+    assert [mount.point for mount in mountstats.parse(STATS)] == ["/run/c1", "/run/c1"]
+    (tmp_path / "stats").write_text(STATS)
+    found = mountstats.read("/run/c1", tmp_path / "stats")
+    assert found is not None
+    assert found.version == "3"
+
+
 def test_the_difference_is_what_happened_between() -> None:
     before, after = mountstats.parse(STATS)[0], mountstats.parse(STATS)[0]
     operations = dict(after.operations)
@@ -113,6 +121,28 @@ def test_the_difference_is_what_happened_between() -> None:
     assert rows[0]["calls_per_second"] == 50
     assert rows[0]["round_trip_seconds"] == pytest.approx(0.004)
     assert rows[0]["retransmissions"] == 2
+
+
+def test_what_happened_is_told_for_each_call_and_the_busiest_first() -> None:
+    before = {"READ": Operation(10, 11, 1, 100, 1000, 10, 20, 30, 1), "GETATTR": Operation(7, 7)}
+    after = {
+        "GETATTR": Operation(9, 9),
+        "READ": Operation(14, 17, 3, 500, 9000, 18, 420, 634, 2),
+        "COMMIT": Operation(1, 0),
+    }
+    rows = mountstats.between(
+        mountstats.NfsMount("/m", "3", 5, "", before), mountstats.NfsMount("/m", "3", 7, "", after),
+        2.0,
+    )  # fmt: skip
+    assert [(row["operation"], row["calls"]) for row in rows] == [
+        ("READ", 4), ("GETATTR", 2), ("COMMIT", 1),
+    ]  # fmt: skip
+    assert rows[0] == {
+        "operation": "READ", "calls": 4, "calls_per_second": 2.0, "round_trip_seconds": 0.1,
+        "queue_seconds": 0.002, "execute_seconds": 0.151, "retransmissions": 2, "timeouts": 2,
+        "sent_bytes": 400, "received_bytes": 8000, "errors": 1,
+    }  # fmt: skip
+    assert (rows[1]["retransmissions"], rows[2]["retransmissions"]) == (0, 0)
 
 
 def test_older_and_newer_kernels_are_understood() -> None:

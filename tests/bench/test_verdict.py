@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.feeding import advice
-from lakefeed.bench.verdict import compare, monitored_next, real_next, sweep_line, sweep_next
+from lakefeed.bench.verdict import compare, judge, monitored_next, real_next, sweep_line, sweep_next
 from lakefeed.bench.workloads import load
 
 SIZES = (("lake", 100), ("plain", 6))
+
+# 100 MB/s keep one accelerator busy.
+WORKLOAD = replace(
+    load("resnet50", "h100"),
+    batch_size=100, computation_seconds=1.0, sample_bytes=1_000_000, utilisation_min=0.9,
+)  # fmt: skip
+RUN = {
+    "source": "lake", "accelerators": 3, "steps": 100, "wall_seconds": 5.0, "utilisation": 0.9,
+    "samples_per_second": 2700.0, "bytes_per_second": 243e6, "cpus_busy": 3.4,
+    "cpu_per_thousand_samples": 1.25,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "words"),
+    [(0.9, "PASS: lake keeps 3 emulated h100 busy"), (0.89, "FAIL: lake keeps 3 emulated h100 w")],
+)
+def test_a_run_is_judged_in_a_line_with_all_its_figures(utilisation: float, words: str) -> None:
+    found = judge({**RUN, "utilisation": utilisation}, WORKLOAD, 0.95, 8, "simulated volume 'slow'")
+    assert found.passed == words.startswith("PASS")
+    assert found.verdict.startswith(words)
+    assert found.verdict.endswith(
+        f" on resnet50: AU {100 * utilisation:.1f} % (90.0 % wanted, ceiling of the harness "
+        "95.0 %), 2,700 samples/s, 243 MB/s, simulated volume 'slow'"
+    )
+    assert judge(RUN, WORKLOAD, None, 8).verdict.endswith(
+        "(90.0 % wanted), 2,700 samples/s, 243 MB/s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "ceiling", "advice"),
+    [
+        ({"steps": 99}, 0.8, "measure longer"),
+        ({"wall_seconds": 4.9}, 0.8, "measure longer"),
+        ({"utilisation": 0.5}, 0.89, "no storage passes here: even batches from memory reach 89.0"),
+        ({}, 0.9, "try more accelerators: --sweep finds how many this source feeds (now 3)"),
+        ({"utilisation": 0.89}, None, "the processors are the limit (3.4 of 4 busy)"),
+        ({"utilisation": 0.89, "cpus_busy": 3.3}, 0.9,
+         "storage is the limit (243 of 270 MB/s came): look at the volume"),
+        ({"utilisation": 0.89, "cpus_busy": 3.3, "source": "files"}, None,
+         "storage is the limit (243 of 270 MB/s came): import the files"),
+    ],
+)  # fmt: skip
+def test_what_to_try_next_follows_from_what_was_short(
+    facts: dict[str, Any], ceiling: float | None, advice: str
+) -> None:
+    assert judge({**RUN, **facts}, WORKLOAD, ceiling, 4).advice.startswith(advice)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +88,9 @@ def point(steps: int = 100) -> dict[str, Any]:
 @pytest.mark.parametrize(("most", "words"), [(4, "lake feeds 4 emulated"), (8, "feeds 8 or more")])
 def test_a_sweep_that_ended_for_want_of_more_says_so(most: int, words: str) -> None:
     found = {"most": most, "highest_tried": 8, "points": [point()]}
-    assert words in sweep_line({"lake": found}, load("resnet50", "h100"), None)
+    line = sweep_line({"lake": found}, load("resnet50", "h100"), None)
+    assert words in line
+    assert line.endswith("h100 on resnet50 at AU 90.0 % or better")
 
 
 def test_what_is_simulated_is_called_so_in_the_line_of_its_figure() -> None:
