@@ -24,7 +24,7 @@ def recorded(
         recorder.step(clock, clock + wait)
         recorder.delivered(4, 4000, 1)
         clock += wait + compute
-    recorder.fetched([fetch], 50_000, waiting)
+    recorder.fetched([fetch, 0.002, 0.001], 50_000, waiting)
     recorder.stage("verify", verify)
     return recorder.facts(Now(occupancy=0.5, workers=3))
 
@@ -38,6 +38,8 @@ def test_waits_and_steps_add_up() -> None:
     assert (stats.samples, stats.sample_bytes, stats.batches) == (40, 40_000, 10)
     assert stats.read_amplification == pytest.approx(1.25)
     assert stats.wait.max == pytest.approx(0.25)
+    assert (stats.reads, stats.read.p50, stats.read.max) == (3, 0.001, 0.002)
+    assert stats.stages["fetch"] == pytest.approx(0.003)
 
 
 def test_the_verdict_names_what_limits() -> None:
@@ -48,11 +50,15 @@ def test_the_verdict_names_what_limits() -> None:
     assert model.verdict.startswith("model-bound: 0%")
     assert "at a time" in storage.verdict
     assert processor.verdict.endswith("in verify")
+    reading = recorded(wait=0.5, compute=0.5, fetch=5.0, waiting=0.5, verify=4.0)
+    assert reading.verdict.endswith("in fetch")
+    assert all(" 4 samples/s" in s.verdict for s in (storage, processor))  # 40 in 9.5 s
+    assert "2.00 ms a read (p99 9000.00), 3 at a time" in storage.verdict
     assert all("\n" not in s.verdict for s in (model, storage, processor))
 
 
 def test_quantiles_are_those_of_the_values() -> None:
-    assert Quantiles.of(range(101)) == Quantiles(50, 95, 99, 100)
+    assert Quantiles.of(range(100, -1, -1)) == Quantiles(50, 95, 99, 100)
     assert Quantiles.of([3.0]) == Quantiles(3, 3, 3, 3)
     assert Quantiles.of([]) == Quantiles()
 
