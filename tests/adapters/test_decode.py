@@ -15,6 +15,7 @@ from PIL import Image
 
 from lakefeed.adapters.decode import Decode, Pictures, decoded
 from lakefeed.adapters.decode.geometry import Part, choose, draws
+from lakefeed.adapters.decode.pictures import decode_one
 from lakefeed.errors import Corrupt, Invalid
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.labels import NO_LABEL
@@ -90,6 +91,18 @@ def test_pictures_look_like_what_pillow_makes_of_them(kind: str, size: tuple[int
         image = np.frombuffer(found[path], np.uint8).reshape(*size, 3)
         difference = np.abs(image.astype(int) - np.asarray(wanted).astype(int))
         assert difference.mean() < 3, kind
+
+
+def test_a_part_of_a_picture_that_is_decoded_smaller_is_the_same_part() -> None:
+    """A JPEG is, where it has many more pixels than are wanted; a PNG never."""
+    pixels, drawn = scene(480, 640), draws(1, 0, np.arange(6))
+    files = [encoded(pixels, kind) for kind in ("JPEG", "PNG")]
+    for crop in ("center", "random"):
+        for at, numbers in enumerate(drawn):
+            shown = np.empty((2, 40, 30, 3), np.uint8)
+            for data, into in zip(files, shown, strict=True):
+                decode_one(data, Decode((40, 30), crop=crop), numbers, into)
+            assert np.abs(shown[0].astype(int) - shown[1]).mean() < 8, (crop, at)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
@@ -195,6 +208,32 @@ def test_random_parts_lie_inside_and_have_the_wanted_area() -> None:
         assert 0.95 < part.width / part.height < 2.05
     assert 900 < sum(part.mirrored for part in parts) < 1100
     assert choose(Decode((8, 8)), 200, 300, np.zeros(5)) == Part(0, 0, 200, 300, False)
+
+
+def test_random_parts_reach_every_edge() -> None:
+    options = Decode((8, 8), crop="random", area=(0.25, 0.5))
+    nearly = 1 - 2.0**-53
+    first = choose(options, 200, 300, np.array([0.5, 0.5, 0, 0, 0]))
+    last = choose(options, 200, 300, np.array([0.5, 0.5, nearly, nearly, 0]))
+    assert (first.top, first.left) == (0, 0)
+    assert (last.top + last.height, last.left + last.width) == (200, 300)
+
+
+@pytest.mark.parametrize(
+    ("size", "picture", "part"),
+    [
+        ((20, 20), (40, 100), Part(0, 30, 40, 40, False)),
+        ((20, 20), (100, 40), Part(30, 0, 40, 40, False)),
+        ((10, 20), (90, 100), Part(20, 0, 50, 100, False)),
+        ((20, 10), (90, 100), Part(0, 27, 90, 45, False)),
+        ((1, 100), (51, 10), Part(25, 0, 1, 10, False)),
+        ((100, 1), (10, 51), Part(0, 25, 10, 1, False)),
+    ],
+)
+def test_the_middle_is_the_largest_part_of_the_wanted_proportions(
+    size: tuple[int, int], picture: tuple[int, int], part: Part
+) -> None:
+    assert choose(Decode(size, crop="center"), *picture, np.zeros(5)) == part
 
 
 # -- batches of one size ---------------------------------------------------------------------------
