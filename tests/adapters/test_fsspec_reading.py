@@ -143,6 +143,20 @@ def test_links_are_followed_inside_the_lake(root: str, fs: LakeFileSystem) -> No
     assert kinds[f"{root}/out"] == kinds[f"{root}/loop"] == "link"
 
 
+def test_a_listing_tells_of_links_what_they_lead_to_in_the_end(
+    root: str, fs: LakeFileSystem
+) -> None:
+    with Lake.open(root) as lake, lake.writer() as writer:
+        writer.symlink("to-link", "to-file")
+        writer.symlink("to-stored-directory", "empty")
+    listed = {info["name"].removeprefix(f"{root}/"): info for info in fs.ls(root)}
+    told = {name: (listed[name]["type"], listed[name]["size"]) for name in listed}
+    assert told["to-link"] == told["to-file"] == ("file", 3)
+    assert told["to-stored-directory"] == ("link", len("empty"))
+    assert listed["to-link"]["destination"] == "to-file"
+    assert listed["to-link"] == fs.info(f"{root}/to-link")
+
+
 def test_links_that_lead_nowhere_are_errors(root: str, fs: LakeFileSystem) -> None:
     with pytest.raises(FileNotFoundError, match="/etc/passwd"):
         fs.cat_file(f"{root}/out")

@@ -10,6 +10,7 @@ import os
 import random
 import tarfile
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -230,13 +231,13 @@ GOOD = (member("a", b"1" * 700), member("b", b"2" * 5000), member("c", b"3"))
 @pytest.mark.parametrize(
     ("damage", "kept", "reason"),
     [
-        (lambda data: data[:3000], "a", "unexpected end of data at"),
-        (lambda data: data[:1536], "a", "without an end mark"),
-        (lambda data: data[:1700], "a", "truncated header"),
-        (lambda data: data[:1600] + b"x" + data[1601:], "a", "bad checksum"),
-        (lambda data: data[:1536] + bytes(512) + data[2048:], "a", "behind an end mark"),
-        (lambda data: data + data, "abc", "behind an end mark"),
-        (lambda data: data[:8192], "abc", "without an end mark"),
+        (lambda data: data[:3000], "a", "at byte 3000 of the tar; * unexpected end of data"),
+        (lambda data: data[:1536], "a", "at byte 1536 of the tar; * without an end mark"),
+        (lambda data: data[:1700], "a", "at byte 1536 of the tar; * truncated header"),
+        (lambda data: data[:1600] + b"x" + data[1601:], "a", "at byte 1536 *: bad checksum"),
+        (lambda data: data[:1536] + bytes(512) + data[2048:], "a", "at byte 1536 * an end mark"),
+        (lambda data: data + data, "abc", "at byte 8192 of the tar; * behind an end mark"),
+        (lambda data: data[:8192], "abc", "at byte 8192 of the tar; * without an end mark"),
         (lambda data: b"", "", "not a tar archive"),
         (lambda data: b"\xff\xd8\xff" + bytes(3000), "", "not a tar archive"),
     ],
@@ -249,7 +250,7 @@ def test_damage_is_named_and_what_is_whole_stays(
     report = import_archives(lake, [tmp_path / "bad.tar", tmp_path / "good.tar"])
     assert set(contents(lake.snapshot())) == {*kept, "later"}
     assert list(reasons(report)) == [str(tmp_path / "bad.tar")]
-    assert reason.split(" at")[0] in reasons(report)[str(tmp_path / "bad.tar")]
+    assert fnmatch(reasons(report)[str(tmp_path / "bad.tar")], f"*{reason}*")
 
 
 @pytest.mark.parametrize("size", [-5, 1 << 62, 1 << 86])
