@@ -105,6 +105,17 @@ def test_a_part_of_a_picture_that_is_decoded_smaller_is_the_same_part() -> None:
             assert np.abs(shown[0].astype(int) - shown[1]).mean() < 8, (crop, at)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_pixel_is_left_out_of_what_becomes_much_smaller(turned: bool) -> None:
+    """Every fourth line is white: any four have one of it, and any two have none or half."""
+    pixels = np.zeros((16, 64, 3), np.uint8)
+    pixels[:, ::4] = 255
+    data = encoded(pixels.transpose(1, 0, 2) if turned else pixels, "PNG")
+    shown = np.empty((16, 16, 3), np.uint8)
+    decode_one(data, Decode((16, 16)), np.zeros(5), shown)
+    assert set(shown.ravel().tolist()) == {64}
+
+
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
 def test_gray_palette_and_alpha_become_red_green_blue(mode: str) -> None:
     source = Image.fromarray(scene(40, 40)).convert(mode)
@@ -196,6 +207,35 @@ def test_numbers_are_even_and_apart() -> None:
     assert np.abs(np.corrcoef(drawn.T) - np.eye(drawn.shape[1])).max() < 0.03
     assert len(np.unique(drawn)) == drawn.size
     assert np.array_equal(draws(3, 1, np.array([17])), drawn[17:18])
+
+
+def test_numbers_are_those_of_splitmix64_in_every_version() -> None:
+    """Worked out with Python's own integers: a saved state goes on with the parts it had."""
+    assert draws(3, 1, np.array([17])).tolist() == [
+        [0.8826134778127038, 0.2295293886399271, 0.6253130179483207, 0.9494397411083597,
+         0.2504233374166701],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "mirrored"), [(0.49, True), (0.5, False)])
+def test_a_mirrored_picture_has_its_left_on_the_right(number: float, mirrored: bool) -> None:
+    data = encoded(scene(48, 64), "PNG")
+    shown, plain = np.empty((2, 48, 64, 3), np.uint8)
+    decode_one(data, Decode((48, 64), flip=True), np.array([0, 0, 0, 0, number]), shown)
+    decode_one(data, Decode((48, 64)), np.array([0, 0, 0, 0, number]), plain)
+    assert np.array_equal(shown, plain[:, ::-1] if mirrored else plain)
+
+
+def test_a_sample_that_is_skipped_changes_no_others_part(tmp_path: Path) -> None:
+    whole = decode_all(FILES, RANDOM, batch_size=8, seed=5)
+    with Lake.create(tmp_path) as lake, lake.writer(QUIET) as writer:
+        for path, data in FILES.items():
+            writer.put(path, data)
+    corrupt_one_payload(tmp_path, FILES["train/class1/007"])
+    options = FeedOptions(8, seed=5, on_corrupt="skip")
+    with Feed(tmp_path, "", options) as feed, decoded(feed, RANDOM) as batches:
+        found = by_path(list(batches))
+    assert found == {path: whole[path] for path in FILES if path != "train/class1/007"}
 
 
 def test_random_parts_lie_inside_and_have_the_wanted_area() -> None:
