@@ -76,6 +76,35 @@ def test_gauges_show_what_they_were_told_last() -> None:
     assert found["lakefeed_io_read_amplification_ratio"] == 1.5
 
 
+def test_counters_add_up_what_they_were_told() -> None:
+    registry = CollectorRegistry()
+    metrics = LoaderMetrics(registry)
+    for compute_seconds in (0.0, 0.25, 0.5):  # before the first batch nothing was computed
+        metrics.step(1.0, compute_seconds)
+    for reason in ("EIO", "straggler", "EIO"):
+        metrics.retried(reason)
+    for name, seconds in (("index", 1.0), ("verify", 2.0), ("index", 4.0)):
+        metrics.stage(name, seconds)
+    metrics.reads([0.5, 1.5], 100)
+    metrics.corrupt(2)
+    metrics.corrupt(3)
+    metrics.cached(5, 7, 1 << 20)
+    metrics.cached(1, 2, 1 << 20)
+    found = values(generate_latest(registry).decode())
+    assert found["lakefeed_loader_wait_seconds_sum"] == 3
+    assert found["lakefeed_loader_step_seconds_sum"] == 0.75
+    assert found["lakefeed_loader_step_seconds_count"] == 2
+    assert found["lakefeed_loader_corrupt_samples_total"] == 5
+    assert found["lakefeed_io_read_seconds_sum"] == found["lakefeed_io_reads_total"] == 2
+    assert found["lakefeed_io_read_bytes_total"] == 100
+    assert found["lakefeed_cache_hits_total"] == 6
+    assert found["lakefeed_cache_misses_total"] == 9
+    assert found["lakefeed_cache_bytes"] == 1 << 20
+    assert registry.get_sample_value("lakefeed_loader_retries_total", {"reason": "EIO"}) == 2
+    stage = {"stage": "index"}
+    assert registry.get_sample_value("lakefeed_loader_stage_seconds_sum", stage) == 5
+
+
 def test_of_a_feed_that_was_closed_nothing_is_ready_or_under_way() -> None:
     registry = CollectorRegistry()
     options = FeedOptions(4, epochs=None, observer=LoaderMetrics(registry))
