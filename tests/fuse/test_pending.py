@@ -43,6 +43,21 @@ def test_an_open_file_is_written_beyond_all_bounds_without_a_commit() -> None:
     played(scene, bytes=1000, held_bytes_max=2000)
 
 
+def test_a_file_that_stays_open_after_a_commit_is_written_on_without_another() -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.create("log", bytes(5000))
+        await here.pending.commit()
+        for number in range(10):
+            await here.operations.write(handle, 5000 + number, b"x")
+            await trio.testing.wait_all_tasks_blocked()
+        assert here.pending.commits == 1
+        await here.operations.release(handle)
+        await here.commits()
+        assert here.pending.held_bytes == 0
+
+    played(scene, bytes=1000, held_bytes_max=2000)
+
+
 def test_writers_wait_while_a_commit_would_free_enough() -> None:
     async def scene(here: Here) -> None:
         for number in range(30):

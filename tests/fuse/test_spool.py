@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakefeed.adapters.fuse.spool import Budget, Spool
+from lakefeed.adapters.fuse.spool import MEMORY_FILE_BYTES, Budget, Spool
 
 writes = st.tuples(st.integers(0, 5000), st.binary(max_size=300))
 steps = st.lists(st.one_of(writes, st.integers(0, 6000)), max_size=30)
@@ -34,9 +34,20 @@ def test_a_spool_is_a_file(steps: list[Any], memory: int) -> None:
     assert spool.read(0, 10_000) == model
     assert spool.size == len(model)
     assert budget.memory_bytes + budget.disk_bytes == len(model)
+    assert budget.memory_bytes <= memory
     spool.close()
     spool.close()
     assert budget.memory_bytes == budget.disk_bytes == 0
+
+
+def test_what_is_made_long_without_bytes_takes_no_memory(tmp_path: Path) -> None:
+    spool = Spool(budget := Budget(str(tmp_path)))
+    spool.write(0, b"kept")
+    spool.truncate(2 * MEMORY_FILE_BYTES)
+    assert spool.on_disk
+    assert (budget.memory_bytes, budget.disk_bytes) == (0, 2 * MEMORY_FILE_BYTES)
+    assert spool.read(0, 6) == b"kept\0\0"
+    spool.close()
 
 
 def test_a_full_spool_says_so_and_changes_nothing(tmp_path: Path) -> None:
