@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -129,6 +130,32 @@ def test_find_walk_du_and_glob_agree(root: str, fs: LakeFileSystem) -> None:
     assert fs.du(f"{root}/a") == sum(fs.du(f"{root}/a", total=False).values()) == 11
     assert fs.find(f"{root}/gone") == []
     assert fs.find(f"{root}/a/one.txt") == [f"{root}/a/one.txt"]
+
+
+@pytest.mark.parametrize("call", ["find", "du", "walk"])
+def test_a_call_sees_one_snapshot_whatever_is_committed_meanwhile(
+    root: str, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    fs = LakeFileSystem(skip_instance_cache=True, refresh_seconds=0)
+    calls: dict[str, Callable[[], Any]] = {
+        "find": lambda: fs.find(f"{root}/a", maxdepth=3),
+        "du": lambda: fs.du(f"{root}/a", maxdepth=3),
+        "walk": lambda: [(where, sorted(files)) for where, _, files in fs.walk(f"{root}/a")],
+    }
+    before, usual, commits = calls[call](), LakeFileSystem.ls, []
+
+    def ls(fs: LakeFileSystem, *args: Any, **options: Any) -> Any:
+        found = usual(fs, *args, **options)
+        with Lake.open(root) as lake, lake.writer() as writer:
+            writer.put(f"a/b/later {len(commits)}", b"later")
+        commits.append(args)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LakeFileSystem, "ls", ls)
+        assert calls[call]() == before
+    assert calls[call]() != before
+    fs.close()
 
 
 def test_links_are_followed_inside_the_lake(root: str, fs: LakeFileSystem) -> None:
