@@ -138,7 +138,9 @@ def complete_path(ctx: typer.Context, incomplete: str) -> list[str]:
         # Nobody can read a message while pressing a key; the command itself will tell.
         return []
     names = (row.path + ("/" if row.kind.name == "DIR" else "") for row in rows)
-    return [*islice((name for name in names if name.startswith(incomplete)), COMPLETIONS_MAX)]
+    # The shells take a name a line, and show it: a line break or an escape would do more than that.
+    fitting = (name for name in names if name.startswith(incomplete) and name.isprintable())
+    return [*islice(fitting, COMPLETIONS_MAX)]
 
 
 LakeArgument = Annotated[

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from string import ascii_lowercase
 
 import pytest
 
+from lakefeed import Lake
 from tests.cli.conftest import Run
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.silent import silenced
@@ -26,13 +31,69 @@ press {words}
 """
 
 
+# What a shell at a terminal is told first. Completion asks it; what is typed in the end
+# meets a function, which shows the words that the program would have got.
+LOADED = {
+    "bash": "source <(lakefeed completion bash)",
+    "zsh": "autoload -U compinit; compinit -D; source <(lakefeed completion zsh)",
+    "zsh, installed": """mkdir functions; lakefeed completion zsh > functions/_lakefeed
+fpath=($PWD/functions $fpath); autoload -U compinit; compinit -D""",
+}
+START = {"bash": ["bash", "--norc", "--noprofile", "-i"], "zsh": ["zsh", "-f", "-i"]}
+SHOWN = """lakefeed() { printf 'WORDS'; printf '<%s>' "$@"; }; PS1='READ''Y'"""
+
+# A shell that evaluated one of the last would make the file `taken`.
+ODD = [
+    'two  spaces, it\'s "$HOME" \\ * [br] (p) {a,b} ; & ~ # ü %s =!',
+    "*",
+    "$(touch taken)",
+    "\\$(touch taken)",
+    "\\`touch taken`",
+]
+
+
 @pytest.fixture
-def press(tmp_path: Path) -> object:
+def program(tmp_path: Path) -> Path:
+    """The program, as what a shell finds in its PATH."""
+    made = tmp_path / "bin/lakefeed"
+    made.parent.mkdir()
+    made.write_text(f'#!/bin/sh\nexec {sys.executable} -m lakefeed "$@"\n')
+    made.chmod(0o755)
+    return made
+
+
+def typed(shell: str, keys: list[str], home: Path, program: Path) -> str:
+    """Return all that a terminal shows while lines of keys are typed to a shell in `home`."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "TERM": "dumb"}
+    with subprocess.Popen(
+        START[shell.split(",")[0]],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=home,
+        env=environment,
+        start_new_session=True,
+    ):
+        os.close(theirs)
+        os.write(ours, f"{LOADED[shell]}\n{SHOWN}\n".encode())
+        seen = b""
+        for line in [*keys, "exit"]:
+            prompts = seen.count(b"READY")
+            while seen.count(b"READY") == prompts:
+                seen += os.read(ours, 65536)
+            os.write(ours, f"{line}\n".encode())
+        # An error once the shell is gone, and with it the terminal's other end.
+        with contextlib.suppress(OSError):
+            while True:
+                seen += os.read(ours, 65536)
+    os.close(ours)
+    return seen.decode()
+
+
+@pytest.fixture
+def press(program: Path) -> object:
     """Complete a command line in bash and return the words it offers."""
-    program = tmp_path / "bin/lakefeed"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m lakefeed "$@"\n')
-    program.chmod(0o755)
 
     def complete(words: str) -> list[str]:
         script = PRESS.format(bin=program.parent, words=words)
@@ -66,11 +127,66 @@ def test_bash_completes(press, lake: Path, words: str, offered: set[str]) -> Non
     assert set(press(words.replace("LAKE", str(lake)))) == offered
 
 
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A lake with a file of each odd name, each behind a letter of its own."""
+    with Lake.create(tmp_path / "odd") as made, made.writer() as writer:
+        for letter, name in zip(ascii_lowercase, ODD, strict=False):
+            writer.put(f"d/{letter}{name}", b"")
+        for name in ("line\nbreak", "esc\x1b[2J"):
+            writer.put(f"e/{name}", b"")
+        writer.put("e/plain", b"")
+    return tmp_path / "odd"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", LOADED)
+def test_a_path_is_one_word_whatever_it_is_called(
+    shell: str, odd: Path, tmp_path: Path, program: Path
+) -> None:
+    if not shutil.which(shell.split(",")[0]):
+        pytest.skip(f"needs {shell}")
+    letters = ascii_lowercase[: len(ODD)]
+    keys = [f"lakefeed cat {odd} d/{letter}\t" for letter in letters]
+    seen = typed(shell, [*keys, f"lakefeed ls {odd} d\t", "lakefeed mkd\t"], tmp_path, program)
+    paths = [f"d/{letter}{name}" for letter, name in zip(letters, ODD, strict=True)]
+    assert [path for path in paths if f"WORDS<cat><{odd}><{path}>" not in seen] == []
+    assert f"WORDS<ls><{odd}><d/>" in seen
+    assert "WORDS<mkdir>" in seen
+    assert not (tmp_path / "taken").exists()
+
+
+@pytest.mark.slow
+def test_fish_completes(odd: Path, tmp_path: Path, program: Path) -> None:
+    if not shutil.which("fish"):
+        pytest.skip("needs fish")
+    lines = [f"lakefeed cat {odd} d/", "lakefeed mkd", f"lakefeed find {odd} --max"]
+    script = ["lakefeed completion fish | source", *(f"complete -C '{line}'" for line in lines)]
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", "\n".join(script)],
+        env={**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=True,
+    )
+    words = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    paths = [f"d/{letter}{name}" for letter, name in zip(ascii_lowercase, ODD, strict=False)]
+    assert (sorted(words), done.stderr) == (sorted([*paths, "mkdir", "--max-size"]), "")
+    assert not (tmp_path / "taken").exists()
+
+
+@pytest.mark.slow
+def test_names_that_no_line_can_show_are_left_out(press, odd: Path) -> None:  # type: ignore[no-untyped-def]
+    assert press(f"lakefeed cat {odd} e/") == ["e/plain"]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_shell_has_a_script(run: Run, shell: str) -> None:
     done = run("completion", shell)
     assert (done.code, done.err) == (0, "")
-    assert "_LAKEFEED_COMPLETE=complete_" + shell in done.out
+    assert "_LAKEFEED_COMPLETE=complete_" in done.out
     if shutil.which(shell):
         subprocess.run(
             [shell, "-n"], input=done.out, text=True, check=True, timeout=PATIENCE_SECONDS
