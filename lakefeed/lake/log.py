@@ -4,7 +4,7 @@
 2. Find the head: start from a checkpoint, then open commit N+1, N+2, … by name until there is none.
    The log directory is opened first, so that NFS asks its server instead of a cached miss. A
    checkpoint counts only with its commit: in a copy that ended early the number may be free.
-3. Write the whole commit to `tmp/`, sync it, close it.
+3. Write the whole commit to `tmp/`, sync it, close it. Look whether what it names is still there.
 4. `link` it to the next number. Anything but success is ambiguous, because the server may have done
    it and lost the reply: read that number and compare commit ids. Equal: committed. Different: lost
    to another writer. Nothing there: link again, with the same file.
@@ -291,6 +291,7 @@ class Log:
                                 draft.author, changes, draft.message, dict(draft.app))  # fmt: skip
                 file.write([encode_commit(commit)])
                 file.sync()
+            self._check_there(changes, state)
             won = self._link(tmp, number, commit_id)
         finally:
             discard_tmp(self._volume, tmp)
@@ -298,6 +299,20 @@ class Log:
             return None
         self._volume.sync_directory(layout.LOG)
         return commit
+
+    def _check_there(self, changes: Changes, state: State) -> None:
+        """Raise Conflict where a pack or segment is gone that is about to be named: whoever was
+        asleep since writing it, longer than the grace of garbage collection, comes too late."""
+        paths = [layout.pack_path(pack.id) for pack in changes.add_packs]
+        paths += [layout.segment_path(segment.id) for segment in changes.add_segments
+                  if segment.id not in state.segments]  # fmt: skip
+        for path in paths:
+            try:
+                self._volume.stat(path)
+            except NotFound as error:
+                raise Conflict(f"commit to {self._volume.name}", expected=path, found="none",
+                               hint="garbage collection took it, as it waited for so long; repeat",
+                               ) from error  # fmt: skip
 
     def _link(self, tmp: str, number: int, commit_id: str) -> bool:
         error: LakefeedError | None = None

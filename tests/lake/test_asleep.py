@@ -1,0 +1,106 @@
+"""Who sleeps between the last byte of a pack or segment and its commit, longer than the grace of
+garbage collection, is refused: a commit never names what is gone (I2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from lakefeed.errors import Conflict
+from lakefeed.lake import layout
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.garbage import GRACE_SECONDS, collect
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.repair import rebuild_index
+from lakefeed.transfer.importing import import_tree
+from lakefeed.volume.base import Volume
+from lakefeed.volume.memory import MemoryVolume
+from tests.lake.compacting import filled, sound
+from tests.lake.tools import contents, write
+from tests.service.tools import Service, drop
+from tests.support.faulty import FaultyVolume
+
+T = TypeVar("T")
+
+
+class Clock:
+    """A file server's clock that somebody else moves."""
+
+    def __init__(self) -> None:
+        self.now_ns = 10**18
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+class SleepyVolume(FaultyVolume):
+    """Sleeps for two graces before the first commit after a new pack or segment; meanwhile others
+    collect garbage. Later commits find it awake."""
+
+    def __init__(self, inner: Volume, clock: Clock) -> None:
+        super().__init__(inner)
+        self._clock = clock
+        self._has_made = self._has_slept = False
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Make the call, after a sleep where it is time for one."""
+        place = path.partition("/")[0]
+        if self._has_made and not self._has_slept and (verb, place) == ("create", layout.TMP):
+            self._has_slept = True
+            self._clock.now_ns += int(2 * GRACE_SECONDS * 1e9)
+            with Lake.open(self.inner) as other:
+                assert collect(other).deleted
+        self._has_made |= verb == "create" and place in (layout.PACKS, layout.INDEX)
+        return effect()
+
+
+Work = Callable[[Lake, Path], object]
+WORK: dict[str, Work] = {
+    "writer": lambda lake, place: write(lake, {"new": b"bytes"}),
+    "import": lambda lake, place: import_tree(lake, place),
+    "merge": lambda lake, place: lake.merge_index(everything=True),
+    "compaction": lambda lake, place: compact(lake),
+    "repair": lambda lake, place: rebuild_index(lake),
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_a_commit_that_would_name_what_was_collected_is_a_conflict(
+    work: str, tmp_path: Path
+) -> None:
+    (tmp_path / "imported").write_bytes(b"bytes")
+    clock = Clock()
+    volume = filled(MemoryVolume(clock_ns=clock))
+    with Lake.open(volume) as lake:
+        before = contents(lake.snapshot())
+    with Lake.open(SleepyVolume(volume, clock)) as lake:
+        with pytest.raises(Conflict, match="garbage collection took it"):
+            WORK[work](lake, tmp_path)
+        assert contents(lake.snapshot()) == before
+        sound(lake)
+        WORK[work](lake, tmp_path)
+        sound(lake)
+
+
+def test_an_inbox_takes_in_anew_what_was_collected_before_its_commit(tmp_path: Path) -> None:
+    clock = Clock()
+    volume = filled(MemoryVolume(clock_ns=clock))
+    drop(tmp_path, "a", b"dropped")
+    with Lake.open(SleepyVolume(volume, clock)) as lake:
+        made = Service(lake, tmp_path)
+        with pytest.raises(Conflict, match="garbage collection took it"):
+            made.take()
+        assert (tmp_path / "a").exists()
+        made.take()
+        assert lake.snapshot().get("a") == b"dropped"
+        assert not (tmp_path / "a").exists()
+        sound(lake)
