@@ -70,7 +70,7 @@ def fsck(
 
     JSON keys: snapshot, deep, clean, findings (kind, subject, expected, found, hint),
     findings_total, counters (commits, checkpoints, packs, segments, rows, live_rows, payloads,
-    payload_bytes, orphans).
+    payload_bytes, orphans, ahead).
 
     \b
     lakefeed fsck /mnt/lake --deep
@@ -107,9 +107,12 @@ def _print_report(report: Report) -> None:
     verdict = "clean" if report.clean else f"{human_count(report.findings_total)} findings"
     print_line(f"snapshot {report.snapshot}: {verdict} ({', '.join(parts)})")
     if counted.orphans:
-        print_line(
-            f'{human_count(counted.orphans)} files that no commit names: "lakefeed gc --orphans"'
-        )
+        count = human_count(counted.orphans)
+        print_line(f'{count} files that no commit names: "lakefeed gc --orphans"')
+    if counted.ahead:
+        told = ('may be of later commits: in a copy made beside writers, or where a log lost its '
+                'end; "lakefeed repair --log" takes them in')  # fmt: skip
+        print_line(f"{human_count(counted.ahead)} packs of them {told}")
 
 
 # -- gc --------------------------------------------------------------------------------------------

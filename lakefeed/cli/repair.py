@@ -71,6 +71,7 @@ def repair(
     and the lake goes on from the one before; so do damaged checkpoints, which only save time.
     Segments are rebuilt from the packs alone, beside readers and writers. A log is rebuilt only on
     request: which of two overlapping writers came first may then be a guess (docs/SERVICE.md).
+    With --log, packs that fsck finds to be of commits behind the newest one are taken in, too.
     Damaged payloads cannot be mended: see scrub. Findings that are beyond repair, such as a missing
     pack, are exit code 5, as with fsck. With --log the lake goes on without packs that are missing:
     copy them back first if you can, for their files are gone then, what they had deleted or
@@ -130,7 +131,8 @@ def _look(volume: Volume, progress: Progress, *, without_lost: bool) -> _Damage:
     if broken or (state is None and head is None):
         return _Damage(True, head, False, about)
     with Lake.open(volume) as opened:
-        findings = check(opened, progress=progress).findings
+        report = check(opened, progress=progress)
+        findings = report.findings
         packs = opened.snapshot().state.packs
     checkpoints = tuple(f.subject for f in findings if f.kind == "checkpoint")
     others = [f for f in findings if f.kind not in {"log", "checkpoint"}]
@@ -138,7 +140,7 @@ def _look(volume: Volume, progress: Progress, *, without_lost: bool) -> _Damage:
     missing = {f.subject for f in others if f.kind == "missing"}
     lost = frozenset(missing & set(map(pack_path, packs)))
     lasting = len(others) - index
-    if lost and without_lost:
+    if without_lost and (lost or report.counters.ahead):
         return _Damage(True, head, True, findings, lasting=lasting - len(lost))
     return _Damage(False, head, index > 0, findings, checkpoints, lasting, lost)
 

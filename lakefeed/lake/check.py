@@ -7,6 +7,8 @@
 5. Tags and pins name snapshots that are whole (`check_refs`).
 6. Files that no commit names are counted: they are work for garbage collection, not damage; but
    complete packs where there is no commit at all are what a lost log leaves, or a first writer.
+   Packs whose writers saw later commits than there are, are counted as well: a log that lost its
+   end leaves them, and so does a copy that was made beside writers.
 
 Re-verifies I1, I2, I3, I5 and I7 and changes nothing, so it runs on a read-only volume and beside
 writers. Never stops at a finding; a volume that cannot be read is VolumeFailed, as anywhere. It
@@ -113,13 +115,17 @@ def _refuse_expired(lake: Lake, state: State) -> None:
 def _count_orphans(lake: Lake, log: LogChecked, found: Collector, show: Progress) -> None:
     orphans = [path for path in stored_files(lake.volume) if _id_of(path) not in log.named]
     found.count("orphans", len(orphans))
-    if orphans and not found.total and not lake.log.head().number:
-        lost = lost_packs(lake.volume, orphans, 0, show)
-        if lost:
-            found.add("log", f"log of {lake.name}", f"the commits of {len(lost)} packs",
-                      "no commit", 'if it was not lost, a writer has not made the first one yet, '
-                      'or died before; else, with nobody at work, run "lakefeed repair --log"',
-                      )  # fmt: skip
+    if not orphans or found.total:
+        return
+    # Asked after the listing: who wrote what is listed saw no later commit than this one.
+    number = lake.log.head().number
+    lost = lost_packs(lake.volume, orphans, number, show)
+    if lost and not number:
+        found.add("log", f"log of {lake.name}", f"the commits of {len(lost)} packs",
+                  "no commit", 'if it was not lost, a writer has not made the first one yet, '
+                  'or died before; else, with nobody at work, run "lakefeed repair --log"',
+                  )  # fmt: skip
+    found.count("ahead", len(lost) if number else 0)
 
 
 def _id_of(path: str) -> str:

@@ -56,7 +56,8 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """How much was looked at. Orphans are files that no commit names: work for gc, no damage."""
+    """How much was looked at. Orphans are files that no commit names: work for gc, no damage. Those
+    packs among them that are `ahead` may be of commits behind the newest one that there is."""
 
     commits: int = 0
     checkpoints: int = 0
@@ -67,6 +68,7 @@ class Counters:
     payloads: int = 0
     payload_bytes: int = 0
     orphans: int = 0
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from lakefeed.errors import Conflict, Corrupt, Invalid, LakefeedError, NotFound, VolumeFailed
@@ -94,6 +95,7 @@ class Log:
         self._volume = volume
         self._lock = new_lock()
         self._state: State | None = None
+        self._is_warned = False  # guarded by the lock, too
         self._wake = threading.Event()
 
     def known(self) -> State | None:
@@ -109,11 +111,21 @@ class Log:
         while True:
             commit = self._read_if_there(state.number + 1)
             if commit is None:
+                if not state.number:
+                    self._warn_if_lost()
                 return self._remember(state)
             state = apply(state, commit)
             if state.number == far:
                 nearest = self._nearest(self._hint())
                 state = nearest if nearest.number > far else state
+
+    def _warn_if_lost(self) -> None:
+        """Say so, once, where there are packs and no commit: readers see an empty lake."""
+        with self._lock:
+            is_warned, self._is_warned = self._is_warned, True
+        if not is_warned and _has_packs(self._volume):
+            _logger.warning("%s has packs and no commit: was its log lost? Or its first writer has "
+                            "not committed yet, or died before", self._volume.name)  # fmt: skip
 
     def _remember(self, state: State) -> State:
         with self._lock:
@@ -366,3 +378,14 @@ class Log:
                 place_over(self._volume, data, path)  # it was of a commit that others do not know
         hint = envelope.seal({"type": "hint", "number": number})
         place_over(self._volume, hint, layout.HEAD_HINT)
+
+
+def _has_packs(volume: Volume) -> bool:
+    with suppress(NotFound):
+        return any(
+            layout.is_pack(entry.name)
+            for directory in volume.list(layout.PACKS)
+            if directory.is_directory
+            for entry in volume.list(f"{layout.PACKS}/{directory.name}")
+        )
+    return False

@@ -131,6 +131,23 @@ def test_a_lost_pack_and_a_damaged_newest_commit_are_mended_at_once(run: Run, la
     assert run("cat", lake, "a/b.txt").data == FILES["a/b.txt"]
 
 
+def test_what_a_log_lost_at_its_end_is_told_and_taken_in(run: Run, lake: Path) -> None:
+    for name in ("first", "second"):
+        assert run("put", lake, "-", name, stdin=name.encode()).code == 0
+    with Lake.open(lake) as opened:
+        head = opened.log.head().number
+    for number in (head - 1, head):
+        (lake / layout.commit_path(number)).unlink()
+    told = run("fsck", lake)
+    # A copy that was made beside writers looks the same, and nothing is wrong with one.
+    assert (told.code, "2 packs of them may be of later commits" in told.out) == (0, True)
+    assert run("fsck", lake, "--json").json["counters"]["ahead"] == 2
+    assert run("repair", lake).out == "nothing to repair\n"
+    assert run("repair", lake, "--log").code == 0
+    assert run("cat", lake, "second").out == "second"
+    assert run("fsck", lake, "--deep", "--json").json["counters"]["ahead"] == 0
+
+
 def test_repair_moves_a_damaged_newest_commit_away(run: Run, lake: Path) -> None:
     torn = lake / layout.commit_path(2)
     torn.write_bytes(b"torn")

@@ -117,3 +117,29 @@ def test_fsck_tells_packs_of_a_log_that_is_gone_from_leftovers() -> None:
             file.write([b"left by a writer that died"])
         assert check(lake).clean
         assert collect(lake, AT_ONCE).deleted == 1
+
+
+def test_fsck_counts_packs_of_commits_that_a_log_lost_at_its_end() -> None:
+    with Lake.open(without(2, 3)) as lake:
+        report = check(lake)
+        assert (report.clean, report.counters.orphans, report.counters.ahead) == (True, 2, 2)
+    # Only what the very last commit named looks like the leftovers of a writer that died.
+    with Lake.open(without(3)) as lake:
+        report = check(lake)
+        assert (report.clean, report.counters.orphans, report.counters.ahead) == (True, 1, 0)
+
+
+def test_whoever_opens_a_lake_whose_log_is_gone_is_warned_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Lake.open(without(1, 2, 3)) as lake, caplog.at_level(logging.WARNING, "lakefeed"):
+        for _ in range(2):
+            assert contents(lake.snapshot()) == {}
+    assert [one.getMessage().count("was its log lost?") for one in caplog.records] == [1]
+
+
+def test_nobody_is_warned_of_a_lake_that_is_new(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "lakefeed"), new_lake() as lake:
+        assert contents(lake.snapshot()) == {}
+        write(lake, {"a": b"1"})
+    assert not caplog.records
