@@ -216,13 +216,13 @@ def merge(
     lakefeed merge /mnt/lake --all
     """
     with open_lake(lake) as opened:
-        before = opened.snapshot().state
+        before = opened.snapshot().number
         after = opened.merge_index(everything=everything).state
-    unmerged = [info for info in before.packs.values() if not info.indexed]
+        done = _merges(opened, before, after.number)
     facts = {
         "snapshot": after.number,
-        "changed": after.number != before.number,
-        "packs_merged": len(unmerged) if after.number != before.number else 0,
+        "changed": bool(done),
+        "packs_merged": sum(len(commit.changes.index_packs) for commit in done),
         "segments": len(after.segments),
         "rows": sum(segment.rows for segment in after.segments.values()),
         "index_bytes": sum(segment.bytes for segment in after.segments.values()),
@@ -237,3 +237,12 @@ def merge(
             f"merged {facts['packs_merged']} packs in snapshot {facts['snapshot']}: the index has "
             f"{facts['rows']:,} rows in {facts['segments']} segments, {size}"
         )
+
+
+def _merges(lake: Lake, before: int, after: int) -> list[Commit]:
+    """Return this process's own merges among these commits: others may have been at work, too."""
+    from lakefeed.lake.log import Draft
+
+    own = Draft("merge")
+    commits = map(lake.log.read, range(before + 1, after + 1))
+    return [one for one in commits if (one.operation, one.author) == (own.operation, own.author)]

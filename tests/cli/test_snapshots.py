@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
 from lakefeed import Lake
+from lakefeed.lake.snapshot import Snapshot
 from tests.cli.conftest import Run
 
 COMMIT_KEYS = [
@@ -125,3 +131,35 @@ def test_merge_leaves_one_sorted_run(run: Run, lake: Path) -> None:
 def test_merge_says_what_it_did(run: Run, lake: Path) -> None:
     out = run("merge", lake).out
     assert out.startswith("merged 1 packs in snapshot 2: the index has 6 rows in 1 segments, ")
+
+
+def test_merge_counts_its_own_packs_where_others_are_at_work(
+    run: Run, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge_index = Lake.merge_index
+
+    def merge_behind_others(self: Lake, *, everything: bool = False) -> Snapshot:
+        with Lake.open(lake) as other, other.writer() as writer:
+            writer.put("by another", b"bytes")
+        return merge_index(self, everything=everything)
+
+    assert run("merge", lake).code == 0
+    monkeypatch.setattr(Lake, "merge_index", merge_behind_others)
+    facts = run("merge", lake, "--json").json
+    assert (facts["changed"], facts["packs_merged"]) == (True, 1)
+
+
+def test_merge_of_what_another_has_merged_changes_nothing(
+    run: Run, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge_index = Lake.merge_index
+
+    def merge_behind_others(self: Lake, *, everything: bool = False) -> Snapshot:
+        subprocess.run(
+            [sys.executable, "-m", "lakefeed", "merge", os.fspath(lake)],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        return merge_index(self, everything=everything)
+
+    monkeypatch.setattr(Lake, "merge_index", merge_behind_others)
+    assert run("merge", lake).out == "nothing to merge\n"
