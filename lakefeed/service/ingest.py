@@ -8,7 +8,8 @@
    recovers removes all of it. A crash before it leaves packs that nobody names, for `gc --orphans`.
 3. The commit names inbox and batch. Its plan refuses (Conflict) when another replica committed a
    batch of this inbox since this one looked: then both may have read the same files, and the lease
-   has most likely moved. So every file is in one commit, whoever is slow, stopped or cut off.
+   has most likely moved. So it does where the inbox's id was removed or made anew meanwhile. So
+   every file is in one commit, whoever is slow, stopped or cut off.
 4. The files are removed as far as they are still what was committed; the record goes last, once
    that is durable. It stays where one of them cannot be removed, so that none is ever taken again.
 
@@ -30,7 +31,7 @@ from itertools import accumulate, groupby
 
 from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
 from lakefeed.format.checksum import crc32c
-from lakefeed.format.commit import Changes, State
+from lakefeed.format.commit import Changes, Commit, State
 from lakefeed.format.pack import Meta, PackSealed, PackWriter
 from lakefeed.format.paths import parents
 from lakefeed.format.rows import Kind
@@ -92,6 +93,8 @@ class Ingest:
         self._doubtful: dict[str, int] = {}
         # Batches that were found in the log, and whose records may stay for long.
         self._committed: set[str] = set()
+        # Ids of other inboxes of the lake, or former ones of this.
+        self._others: set[str] = set()
         # Files taken in while the inbox was kept, which it is no longer, and still there.
         self.formerly: frozenset[bytes] = frozenset()
 
@@ -341,13 +344,32 @@ class Ingest:
             self._guard.check()
             for number in range(self._seen + 1, state.number + 1):
                 other = self._lake.log.read(number)
-                if other.operation == OPERATION and other.app.get("inbox") == self._records.id:
+                if other.operation == OPERATION and self._may_be_ours(other, packs):
                     raise Conflict(f"inbox {self._options.directory}", expected="no other replica",
                                    found=f"commit {number} of {other.author}")  # fmt: skip
             self._seen = state.number
+            # Last: whoever made another id before the newest commit is noticed.
+            self._records.check_id()
             return Changes(add_packs=tuple(packs))
 
         return self._lake.log.commit(Draft(OPERATION, message, app), plan)
+
+    def _may_be_ours(self, commit: Commit, packs: Sequence[PackSealed]) -> bool:
+        """Tell whether a batch may be of this inbox: by its id, or of an id that was lost since.
+
+        A replica that goes by a lost id finds that out before its next commit, so one commit of an
+        id is in doubt, if it has paths where these packs have.
+        """
+        inbox = commit.app.get("inbox", "")
+        if inbox == self._records.id:
+            return True
+        is_known = inbox in self._others
+        self._others.add(inbox)
+        return not is_known and any(
+            theirs.first <= ours.last and ours.first <= theirs.last
+            for theirs in commit.changes.add_packs
+            for ours in packs
+        )
 
 
 def without_place(

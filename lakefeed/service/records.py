@@ -29,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from lakefeed.errors import Corrupt, from_link_error
+from lakefeed.errors import Conflict, Corrupt, from_link_error
 from lakefeed.format import envelope
 from lakefeed.lake import layout
 from lakefeed.service.taking import (
@@ -89,12 +89,22 @@ class Records:
                 _create(home, self._name("id"), layout.new_id().encode())
             except FileExistsError:
                 _logger.debug("inbox %s has an id already", self._root)
-            found = (_content(home, "id") or b"").decode(errors="backslashreplace")
+        found = self._read_id()
         if not envelope.is_id(found):
             # It goes into the lake's log, and whoever drops files may have put another one there.
             raise Corrupt(self._name("id"), expected="an id in a regular file",
                           found=repr(found[:40]), hint="remove it")  # fmt: skip
         self.id = found
+
+    def _read_id(self) -> str:
+        with self._home() as home:
+            return (_content(home, "id") or b"").decode(errors="backslashreplace")
+
+    def check_id(self) -> None:
+        """Raise Conflict where the id was removed or made anew: another replica may go by that."""
+        found = self._read_id()
+        if found != self.id:
+            raise Conflict(self._name("id"), expected=self.id, found=repr(found[:40]))
 
     @contextmanager
     def _home(self) -> Iterator[int]:
