@@ -77,7 +77,7 @@ def repair(
     copy them back first if you can, for their files are gone then, what they had deleted or
     replaced is back where its pack is there, and older snapshots are given up.
 
-    JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, gone, quarantine), head
+    JSON keys: dry_run, log (needed, done, exact, guessed, unreadable, gone, over, quarantine), head
     (number, quarantine), checkpoints (damaged, quarantine), index (needed, done, snapshot, rows,
     segments), findings.
 
@@ -160,6 +160,7 @@ def _mend_log(volume: Volume, needed: bool, only_look: bool, progress: Progress)
         "guessed": rebuilt.guessed,
         "unreadable": list(rebuilt.unreadable),
         "gone": list(rebuilt.gone),
+        "over": list(rebuilt.over),
         "quarantine": place,
     }
 
@@ -206,6 +207,9 @@ def _print(facts: dict[str, Any], damage: _Damage) -> None:
             print_line(f"left out: {path} is no complete pack")
         for path in log["gone"]:
             print_line(f"left out: {path} is gone, compacted and collected since, or lost")
+        for path in log["over"]:
+            print_line(f"left out: {path} names bytes that are gone, and was never committed, or "
+                       "nothing is left of it")  # fmt: skip
     elif log["needed"]:
         print_line("the log needs to be written anew: repair --log, while nobody uses the lake")
     if head["quarantine"]:

@@ -17,6 +17,7 @@ Every sealed pack on the volume is read. What is exact and what is a best guess:
   is known; what such commits removed is out, once a part of it is gone. Packs that are known and
   gone were compacted and collected meanwhile, or are lost: they are left out, and named. Then the
   segments may be of another time, and the packs' own rows are the index.
+- Packs that refer to one which is gone are looked at more closely (`severed`).
 
 Reads; changes nothing. `repair` writes the log that this gives.
 """
@@ -28,45 +29,31 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
-import pyarrow.compute as pc
-
 from lakefeed.errors import Corrupt, Invalid, NotFound
-from lakefeed.format.columns import ColumnsReader
 from lakefeed.format.commit import Changes, PackInfo, State, apply, decode_checkpoint
-from lakefeed.format.pack import PackSealed, open_pack
-from lakefeed.format.rows import Kind, from_file
 from lakefeed.lake import layout
+from lakefeed.lake.evidence import Evidence, least_seqs, read_packs
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Progress
 from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.log import Log
+from lakefeed.lake.severed import look_for_moved, never_there, severed_of
 from lakefeed.volume.base import Volume, read_file
 
-_STEP_GROUPS = 16
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A pack as its own bytes describe it. `implied`: it has rows without a `seq`."""
-
-    sealed: PackSealed
-    base: int
-    mtime_ns: int
-    implied: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """A state for the lost log. `exact` packs have their true number, `unreadable` ones are out, as
-    are those that are `gone` from the volume."""
+    are those that are `gone` from the volume, and those `over`: what they refer to is gone."""
 
     state: State
     exact: int
     guessed: int
     unreadable: tuple[str, ...]
     gone: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +71,27 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
     known = surviving_state(volume) or State()
     files = OpenFiles(volume)
     try:
-        found, unreadable = _read_packs(volume, files, progress)
+        found, unreadable = read_packs(volume, files, progress)
         behind = commits_behind(volume, known, {pack.sealed.id for pack in found})
         known, gone = still_there(volume, known, behind)
         found = [pack for pack in found if _comes_later(pack, known, behind)]
         packs_by_id = {pack.sealed.id: pack for pack in found}
-        exact = _seqs_in_segments(volume, files, packs_by_id)
+        least = _least_in_segments(volume, files)
+        severed = severed_of(
+            (pack for pack in found if pack.sealed.id not in behind.added),
+            known.packs.keys() | packs_by_id.keys(),
+        )
+        moved = look_for_moved(files, found, severed)
     finally:
         files.close()
     # What a readable commit numbered is its own; a segment may tell it of packs it renames from.
     others = set(behind.added.values())
-    exact = {id_: number for id_, number in exact.items()
+    told = {**_numbers_told(least, packs_by_id), **moved.numbers}
+    exact = {id_: number for id_, number in _sure(told).items()
              if number > known.number and number not in others}  # fmt: skip
     exact |= {id_: number for id_, number in behind.added.items() if id_ in packs_by_id}
+    out = never_there(severed, moved, exact, least)
+    found = [pack for pack in found if pack.sealed.id not in out]
     numbers = number_packs(found, exact, known.number)
     packs = dict(known.packs)
     for pack in sorted(found, key=lambda pack: (numbers[pack.sealed.id], pack.sealed.id)):
@@ -108,7 +103,7 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
     if number != known.number:
         state = replace(state, commit_id=None)
     return Rebuilt(state, len(known.packs) + len(exact), len(found) - len(exact),
-                   tuple(unreadable), gone)  # fmt: skip
+                   tuple(unreadable), gone, tuple(map(layout.pack_path, sorted(out))))  # fmt: skip
 
 
 def _comes_later(pack: Evidence, known: State, behind: Behind) -> bool:
@@ -255,80 +250,39 @@ def _limits(ordered: list[Evidence], exact: dict[str, int], after: int) -> list[
     return limits[::-1]
 
 
-def _read_packs(
-    volume: Volume, files: OpenFiles, progress: Progress
-) -> tuple[list[Evidence], list[str]]:
-    """Return what every pack on the volume says of itself, and the files that are no packs."""
-    paths = sorted(path for path in stored_files(volume) if path.startswith(f"{layout.PACKS}/"))
-    found, unreadable = [], []
-    for done, path in enumerate(paths, 1):
-        try:
-            found.append(_read_pack(volume, files, path))
-        except (Corrupt, Invalid, NotFound) as error:
-            _logger.warning("not taken in: %s", error)
-            unreadable.append(path)
-        progress("packs", done, len(paths))
-    return found, unreadable
+def _least_in_segments(volume: Volume, files: OpenFiles) -> dict[str, int]:
+    """Return the least `seq` that segments show of each pack's rows."""
+    least: dict[str, int] = {}
+    for path in stored_files(volume):
+        if path.startswith(f"{layout.INDEX}/"):
+            try:
+                for pack, seq in least_seqs(files, path):
+                    least[pack] = min(seq, least.get(pack, seq))
+            except (Corrupt, Invalid, NotFound) as error:
+                _logger.warning("segment not used: %s", error)
+    return least
 
 
-def _opened(files: OpenFiles, path: str) -> tuple[ColumnsReader, int]:
-    size = files.read(path, lambda file: file.size)
-    reader = ColumnsReader(
-        lambda offset, length: files.read(path, lambda file: file.read_at(offset, length)),
-        size, path,
-    )  # fmt: skip
-    return reader, size
-
-
-def _read_pack(volume: Volume, files: OpenFiles, path: str) -> Evidence:
-    id_ = path.rpartition("/")[2].partition(".")[0]
-    reader, size = _opened(files, path)
-    payload_end = open_pack(reader, id_, path)
-    base = reader.meta.get("lakefeed.base", "")
-    if not base.isdecimal():
-        raise Corrupt(path, expected="the snapshot that its writer saw", found=repr(base[:80]))
-    groups = reader.groups
-    tombstones, implied, packs = 0, False, set()
-    for start in range(0, len(groups), _STEP_GROUPS):
-        stored = reader.read(start, min(start + _STEP_GROUPS, len(groups)))
-        implied = implied or stored["seq"].null_count > 0
-        rows = from_file(stored, id_, 0, path)
-        tombstones += int((np.asarray(rows["kind"]) == Kind.TOMBSTONE).sum())
-        packs.update(rows["pack"].cast("string").unique().to_pylist())
-    footer_bytes = size - groups.offset[-1] - groups.length[-1]
-    sealed = PackSealed(
-        id_, size, payload_end, footer_bytes, reader.rows, tombstones,
-        groups.first[0], groups.last, tuple(sorted(packs - {id_, ""})),
-    )  # fmt: skip
-    return Evidence(sealed, int(base), volume.stat(path).mtime_ns, implied)
-
-
-def _seqs_in_segments(
-    volume: Volume, files: OpenFiles, packs: dict[str, Evidence]
-) -> dict[str, int]:
+def _numbers_told(least: dict[str, int], packs: dict[str, Evidence]) -> dict[str, int]:
     """Return the number of the commit of each pack of which a segment still tells it.
 
     A row of a rename names the pack of its bytes but the `seq` of the rename, which is later; so
     the least `seq` among a pack's rows counts, and one that its writer could not have had does not.
     Nor does one later than what the writer of a rename or copy saw: it saw the pack there.
     """
-    least: dict[str, int] = {}
-    for path in stored_files(volume):
-        if path.startswith(f"{layout.INDEX}/"):
-            try:
-                for pack, seq in _least_seqs(files, path):
-                    least[pack] = min(seq, least.get(pack, seq))
-            except (Corrupt, Invalid, NotFound) as error:
-                _logger.warning("segment not used: %s", error)
     seen = _least_bases(packs.values())
-    usable = {
+    return {
         pack: seq
         for pack, seq in least.items()
         if pack in packs and packs[pack].implied and packs[pack].base < seq <= seen.get(pack, seq)
     }
-    # A rename of all that a pack held gives its number away to two: then neither is sure.
-    times = Counter(usable.values())
-    return {pack: seq for pack, seq in usable.items() if times[seq] == 1}
+
+
+def _sure(told: dict[str, int]) -> dict[str, int]:
+    """Leave out a number that is told of two: a rename of all that a pack held gives its own away.
+    Then neither is sure."""
+    times = Counter(told.values())
+    return {pack: seq for pack, seq in told.items() if times[seq] == 1}
 
 
 def _least_bases(packs: Iterable[Evidence]) -> dict[str, int]:
@@ -338,18 +292,6 @@ def _least_bases(packs: Iterable[Evidence]) -> dict[str, int]:
         for ref in pack.sealed.refs:
             least[ref] = min(pack.base, least.get(ref, pack.base))
     return least
-
-
-def _least_seqs(files: OpenFiles, path: str) -> Iterator[tuple[str, int]]:
-    reader, _ = _opened(files, path)
-    for start in range(0, len(reader.groups), _STEP_GROUPS):
-        stored = reader.read(start, min(start + _STEP_GROUPS, len(reader.groups)))
-        rows = from_file(stored, "", 0, path)
-        held = rows.filter(pc.less(rows["kind"], int(Kind.TOMBSTONE)))
-        table = held.select(["seq"]).append_column("pack", held["pack"].cast("string"))
-        for line in table.group_by("pack").aggregate([("seq", "min")]).to_pylist():
-            if line["pack"]:
-                yield line["pack"], line["seq_min"]
 
 
 def with_horizon(state: State) -> State:

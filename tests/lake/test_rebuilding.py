@@ -12,9 +12,10 @@ from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
+from lakefeed.lake.evidence import Evidence
 from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.rebuilding import Evidence, number_packs
+from lakefeed.lake.rebuilding import number_packs
 from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.compacting import AT_ONCE
