@@ -24,6 +24,7 @@ Reads; changes nothing. `repair` writes the log that this gives.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ from dataclasses import dataclass, replace
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.format.commit import Changes, PackInfo, State, apply, decode_checkpoint
+from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.evidence import Evidence, least_seqs, read_packs
 from lakefeed.lake.files import OpenFiles
@@ -202,15 +204,37 @@ def still_there(volume: Volume, state: State, behind: Behind) -> tuple[State, tu
     return replace(state, commit_id=None, packs=packs, segments={}), gone
 
 
+class _Numbers:
+    """Which packs have which number: packs that may hold the same path share none, as it would be
+    open which of two versions is the newer."""
+
+    def __init__(self, found: Iterable[Evidence], numbers: dict[str, int]) -> None:
+        self._packs: dict[int, list[PackSealed]] = {}
+        for pack in found:
+            if pack.sealed.id in numbers:
+                self.take(numbers[pack.sealed.id], pack)
+
+    def take(self, number: int, pack: Evidence) -> None:
+        """Note that a pack has a number."""
+        self._packs.setdefault(number, []).append(pack.sealed)
+
+    def free(self, numbers: Iterable[int], pack: Evidence) -> int | None:
+        """Return the first of these numbers that a pack may have."""
+        own = pack.sealed
+        return next((number for number in numbers
+                     if all(own.last < other.first or other.last < own.first
+                            for other in self._packs.get(number, ()))), None)  # fmt: skip
+
+
 def number_packs(found: list[Evidence], exact: dict[str, int], after: int) -> dict[str, int]:
     """Return the number of the commit that added each pack: known, or guessed as said above.
 
-    All are above `after`. Packs of one kind, those of compaction or the others, share none: it
-    would be open which of two versions is the newer.
+    All are above `after`. Packs of one kind, those of compaction or the others, share none if they
+    may have a path in common.
     """
     ordered = sorted(found, key=lambda pack: (pack.mtime_ns, pack.base, pack.sealed.id))
     numbers = dict(exact)
-    taken = {kind: set(exact.values()) for kind in (True, False)}
+    taken = {kind: _Numbers(found, exact) for kind in (True, False)}
     last = {True: after, False: after}
     for pack, limit in zip(ordered, _limits(ordered, exact, after), strict=True):
         known = exact.get(pack.sealed.id)
@@ -220,20 +244,21 @@ def number_packs(found: list[Evidence], exact: dict[str, int], after: int) -> di
         number = max(pack.base, last[pack.implied]) + 1
         if limit is not None:
             number = min(number, limit)
-        while number in taken[pack.implied]:
-            number += 1
-        numbers[pack.sealed.id] = number
-        last[pack.implied] = max(last[pack.implied], number)
-        taken[pack.implied].add(number)
+        guess = taken[pack.implied].free(itertools.count(number), pack)
+        assert guess is not None, "numbers never end"
+        numbers[pack.sealed.id] = guess
+        last[pack.implied] = max(last[pack.implied], guess)
+        taken[pack.implied].take(guess, pack)
     return numbers
 
 
 def _limits(ordered: list[Evidence], exact: dict[str, int], after: int) -> list[int | None]:
     """Return the highest number that may be guessed for each pack, None where nothing bounds it.
 
-    It is below all that are known of packs finished later, and another one for each.
+    It is not above what is known of packs finished later. Where there are more packs than numbers,
+    some were never committed: then one is below what its writer saw, and no later one is moved up.
     """
-    taken = set(exact.values())
+    taken = _Numbers(ordered, exact)
     limits: list[int | None] = []
     ceilings: dict[bool, int | None] = {True: None, False: None}
     for pack in reversed(ordered):
@@ -243,8 +268,9 @@ def _limits(ordered: list[Evidence], exact: dict[str, int], after: int) -> list[
             limits.append(None)
             continue
         below = ceilings[pack.implied]
-        room = range((below or 0) - 1, max(pack.base, after), -1)
-        limit = next((number for number in room if number not in taken), None)
+        limit = taken.free(range(below or 0, after, -1), pack)
+        if limit is not None:
+            taken.take(limit, pack)
         ceilings[pack.implied] = limit or below
         limits.append(limit)
     return limits[::-1]

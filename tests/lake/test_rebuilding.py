@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lakefeed.errors import NotFound
+from lakefeed.errors import NotFound, VolumeFailed
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.compaction import CompactionOptions
@@ -15,11 +16,13 @@ from lakefeed.lake.compactor import compact
 from lakefeed.lake.evidence import Evidence
 from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Log
 from lakefeed.lake.rebuilding import number_packs
 from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.compacting import AT_ONCE
 from tests.lake.tools import QUIET, contents, write
+from tests.service.tools import dying
 
 
 def pack(name: str, base: int, mtime_ns: int, implied: bool = True) -> Evidence:
@@ -43,6 +46,38 @@ def test_a_guess_is_below_all_that_is_known_of_later_ones() -> None:
     found = [pack("slow", 0, 10), pack("a", 1, 20), pack("b", 1, 30), pack("later", 5, 40)]
     numbers = number_packs(found, {"slow": 5, "later": 6}, 0)
     assert 1 < numbers["a"] < numbers["b"] < 5
+
+
+def test_no_pack_is_moved_above_a_later_one_where_there_are_more_packs_than_numbers() -> None:
+    # One of the first two was never committed: both saw 2, and the next one is 4.
+    found = [pack("x", 2, 10), pack("y", 2, 20), pack("later", 3, 30)]
+    assert number_packs(found, {"later": 4}, 0) == {"x": 2, "y": 3, "later": 4}
+
+
+def test_packs_without_a_path_in_common_may_share_a_number() -> None:
+    apart = Evidence(replace(pack("x", 0, 0).sealed, first="b", last="c"), 0, 10, True)
+    found = [apart, pack("y", 0, 20), pack("later", 1, 30)]
+    assert number_packs(found, {"later": 2}, 0) == {"x": 1, "y": 1, "later": 2}
+
+
+@pytest.mark.parametrize("lost", [(3,), (1, 2, 3)])
+def test_what_a_writer_left_that_died_moves_no_older_version_over_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: tuple[int, ...]
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        write(lake, {"c": b"1"})
+        lake.merge_index()
+        with pytest.raises(VolumeFailed), lake.writer(QUIET) as writer:
+            writer.put("a", b"never acknowledged")
+            dying(monkeypatch, Log, "commit", after=False)
+            writer.flush()
+        write(lake, {"a": b"old"})
+        write(lake, {"a": b"new"})
+        for number in lost:
+            lake.volume.unlink(layout.commit_path(number))
+        rebuild_log(lake.volume)
+    with Lake.open(tmp_path / "lake") as lake:
+        assert contents(lake.snapshot()) == {"a": b"new", "c": b"1"}
 
 
 def test_a_pack_comes_after_the_snapshot_its_writer_saw() -> None:
