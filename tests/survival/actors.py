@@ -40,6 +40,7 @@ from lakefeed.transfer.importing import ImportOptions, import_tree
 from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from tests.service.tools import drop, run_once
+from tests.survival.leaving import bring_out, feed_on
 from tests.survival.oracle import Facts, shown
 from tests.survival.world import DIRECTORIES, LONG_SECONDS, MANUAL, NAMES, ROUNDS, World
 
@@ -220,7 +221,8 @@ def sweep(here: World, actor: str) -> None:
     numbers = here.dice(actor)
     with here.open(actor) as lake:
         for _ in range(ROUNDS):
-            retention = Retention(0.0, LONG_SECONDS, numbers.choice((1, 1, 3)))
+            keep_seconds = numbers.choice((0.0, 0.0, 10.0, 200.0))
+            retention = Retention(keep_seconds, LONG_SECONDS, numbers.choice((1, 1, 3)))
             orphans = numbers.random() < 0.5
             _unless_others(partial(collect, lake, retention, orphans=orphans))
 
@@ -355,6 +357,8 @@ ACTORS: dict[str, Act] = {
     "pinned": read_pinned,
     "unpinned": read_unpinned,
     "tags": move_tag,
+    "export": bring_out,
+    "feed": feed_on,
 }
 
 
@@ -365,7 +369,7 @@ def acting(here: World, actor: str) -> None:
     except (Conflict, SnapshotExpired, Stopped):
         return
     except VolumeFailed:
-        if not here.fault_share:
+        if not here.is_faulty:
             raise
     except BaseException:
         # Whatever its end looks like from inside.

@@ -39,15 +39,19 @@ async def _serve(here: World, lake: Lake, numbers: random.Random) -> None:
                     await _change(here, scene, numbers, data)
                 except pyfuse3.FUSEError as refused:
                     # No such file, or another kind of one. EIO says that the lake is damaged.
-                    assert refused.errno != errno.EIO or here.fault_share or here.damaged
+                    assert refused.errno != errno.EIO or here.is_faulty or here.damaged
                 except VolumeFailed:
-                    assert here.fault_share
+                    assert here.is_faulty
             try:
-                await scene.pending.commit()
-            except LakefeedError:
+                if numbers.random() < 0.5:
+                    await scene.pending.commit()
+                    made = [*OWN]
+                else:
+                    made = [await _sync(scene, numbers.choice(OWN))]
+            except (LakefeedError, pyfuse3.FUSEError):
                 continue
-            for told in here.promised.values():
-                told[:] = told[-1:]
+            for name in made:
+                here.promised[name] = here.promised.get(name, [None])[-1:]
 
 
 async def _change(here: World, scene: Here, numbers: random.Random, data: bytes) -> None:
@@ -69,6 +73,16 @@ async def _change(here: World, scene: Here, numbers: random.Random, data: bytes)
         await scene.operations.unlink(ROOT, old.encode(), None)
     else:
         await scene.tree.follow()
+
+
+async def _sync(scene: Here, name: str) -> str:
+    """Have one file committed, as fsync(2) does; return its name."""
+    number = await scene.open(name)
+    try:
+        await scene.operations.fsync(number, False)
+    finally:
+        await scene.operations.release(number)
+    return name
 
 
 async def _write(scene: Here, name: str, data: bytes) -> None:

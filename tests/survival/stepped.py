@@ -29,6 +29,8 @@ PATIENCE = (0.0, 0.8, 0.97, 0.995)
 ERRNOS = (errno.EIO, errno.ENOSPC, errno.ETIMEDOUT, errno.ESTALE)
 SENT_TWICE = {"link": Conflict, "unlink": NotFound, "replace": NotFound}
 
+TAKES_ROOM = ("create", "write", "sync", "link", "make_directory")
+
 T = TypeVar("T")
 
 
@@ -141,13 +143,14 @@ class Died(BaseException):
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of an actor's calls: the share of them that fails, the one it dies at, and the
-    step of the scheduler at which everybody does."""
+    """What becomes of an actor's calls: the share of them that fails, the one it dies at, the
+    step of the scheduler at which everybody does, and the steps at which the volume is full."""
 
     seed: str
     fault_share: float = 0.0
     dies_at: int | None = None
     ends_at: int | None = None
+    full: range = range(0)
 
 
 class MortalVolume(SteppedVolume):
@@ -188,6 +191,10 @@ class MortalVolume(SteppedVolume):
             self.is_dead = True
             self._chance.choice((effect, half or effect, lambda: None))()
             raise Died
+        if verb in TAKES_ROOM and self._scheduler.steps in self._fate.full:
+            if half is not None:
+                half()
+            raise VolumeFailed(f"{verb} of {path}", found="no room", errno=errno.ENOSPC)
         # Where an answer can be misunderstood, more are lost: there are few such calls.
         share = self._fate.fault_share * (10 if verb in SENT_TWICE else 1)
         if verb == "close" or self._chance.random() >= share:

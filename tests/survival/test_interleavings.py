@@ -1,11 +1,13 @@
 """Writers, a mount, a service, imports, maintenance and readers on one lake, in any order.
 
-A seed decides who makes the next volume call; in some seeds calls fail, answers get lost, actors
-die at any call, the power is cut, a payload is damaged, and the server's clock is set. Whatever
-happens: the history is one chain (I4), every snapshot is exactly what the commits before it say,
-replayed in their order on a dictionary (I1, I5, I7), nothing acknowledged is lost and nothing
-refused is there, what arrived in an inbox is in one commit, the last import brings what others left
-out, and tagged and pinned snapshots stay readable under garbage collection (I3, I6).
+A seed decides who makes the next volume call; in some seeds calls fail, answers get lost, the
+volume is full for a while, actors die at any call, the power is cut, a payload is damaged, and the
+server's clock is set. Whatever happens: the history is one chain (I4), every snapshot is exactly
+what the commits before it say, replayed in their order on a dictionary (I1, I5, I7), nothing
+acknowledged is lost and nothing refused is there, what arrived in an inbox is in one commit, the
+last import brings what others left out, an export and a feed that goes on elsewhere give what their
+snapshot shows, tagged and pinned snapshots stay readable under garbage collection (I3, I6), and a
+log that is lost is written anew without naming anything that is not there.
 
 LAKEFEED_SEEDS=1000:3000 goes through these seeds instead of the first few.
 """
@@ -27,6 +29,8 @@ from lakefeed import Lake
 from lakefeed.errors import NotFound
 from lakefeed.format.commit import Changes
 from lakefeed.lake import check_payloads, copying, layout, opening, reader, scan, together
+from lakefeed.lake.check import check
+from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect, orphans_of
 from lakefeed.lake.log import Draft
 from lakefeed.lake.repair import rebuild_index, rebuild_log
@@ -44,7 +48,7 @@ from tests.survival.actors import (
     take_once,
 )
 from tests.survival.lakes import audit, raw_files
-from tests.survival.oracle import Model, check_same, check_shown, replayed, shown, telling
+from tests.survival.oracle import check_same, check_shown, replayed, shown, telling
 from tests.survival.stepped import Fate, MortalVolume
 from tests.survival.world import Inline, World, world
 
@@ -74,10 +78,13 @@ def explore(seed: int, home: Path) -> World:
     mortality = numbers.choice((0.0, 0.5))
     # The power is cut while all are at work: what was not synced is gone.
     ends_at = numbers.choice(ENDS) if numbers.random() < 0.3 else None
+    if numbers.random() < 0.3:
+        start = numbers.choice(ENDS)
+        here.full = range(start, start + numbers.choice((10, 100, 1000)))
     actors = [actor for actor in ACTORS if numbers.random() < 0.6]
     for actor in actors:
         dies_at = numbers.choice(DEATHS) if numbers.random() < mortality else None
-        fate = Fate(str(seed), here.fault_share, dies_at, ends_at)
+        fate = Fate(str(seed), here.fault_share, dies_at, ends_at, here.full)
         here.volumes[actor] = MortalVolume(here.volume, here.scheduler, actor, fate)
     with telling(here.told):
         here.scheduler.run({actor: partial(acting, here, actor) for actor in actors})
@@ -106,6 +113,7 @@ def judge(here: World) -> None:
         if here.is_calm:
             left = {entry.name for entry in lake.volume.list(layout.TMP)}
             assert left <= {f"{0:032}.json"}, "somebody left a temporary file"
+        check_lost_log(here, head)
         here.clock.settle()
         if here.is_cut:
             # Packs stay until the log has come as far as their writers saw: each actor may have
@@ -120,20 +128,40 @@ def judge(here: World) -> None:
         rebuild_index(lake)
         assert shown(lake.snapshot(), here.damaged) == models[head]
         assert shown(lake.snapshot("kept"), here.damaged) == here.base
-    check_without_log(here, models[head])
+    copy = copied(here, "copy")
+    rebuild_log(copy)
+    with Lake.open(copy) as lake:
+        check_same(shown(lake.snapshot(), here.damaged), models[head], "log written anew")
 
 
-def check_without_log(here: World, wanted: Model) -> None:
-    """Write the log anew from what is left, and look whether the lake shows the same."""
-    copy = here.home / "copy"
+def copied(here: World, name: str) -> PosixVolume:
+    """Copy the lake to a disk: a log is put in place by renaming directories."""
+    copy = here.home / name
+    for directory in layout.DIRECTORIES:
+        (copy / directory).mkdir(parents=True)
     for path, data in raw_files(here.volume).items():
         (copy / path).parent.mkdir(parents=True, exist_ok=True)
         (copy / path).write_bytes(data)
         time_ns = here.volume.stat(path).mtime_ns
         os.utime(copy / path, ns=(time_ns, time_ns))
-    rebuild_log(PosixVolume(copy))
+    return PosixVolume(copy)
+
+
+def check_lost_log(here: World, head: int) -> None:
+    """Lose commits, write the log anew, leftovers of all who died included, and go on: whatever is
+    shown then is there, and whoever collects or compacts changes nothing of it."""
+    copy = copied(here, "lost")
+    numbers = here.dice("lost log")
+    for number in numbers.choice(([], [numbers.randint(1, head)], range(1, head + 1))):
+        copy.unlink(layout.commit_path(number))
+    rebuild_log(copy)
     with Lake.open(copy) as lake:
-        check_same(shown(lake.snapshot(), here.damaged), wanted, "log written anew")
+        wanted = shown(lake.snapshot(), here.damaged)
+        for work in numbers.sample((compact, rebuild_index, partial(collect, retention=ALL)), 3):
+            work(lake)
+            found = check(lake, deep=True).findings
+            assert {finding.kind for finding in found} <= here.findings, (work, found)
+            check_same(shown(lake.snapshot(), here.damaged), wanted, f"log lost, {work}")
 
 
 def check_inbox(here: World, lake: Lake) -> None:

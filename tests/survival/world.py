@@ -67,6 +67,8 @@ class World:
     numbers: random.Random = field(init=False)
     volumes: dict[str, MortalVolume] = field(default_factory=dict)
     fault_share: float = 0.0
+    # From which step of the scheduler to which there is no room on the volume.
+    full: range = range(0)
     # Whether the power is cut while all are at work.
     is_cut: bool = False
     # Whether the inbox keeps what was taken in.
@@ -86,7 +88,12 @@ class World:
     @property
     def is_calm(self) -> bool:
         """Whether nobody dies, and no call fails."""
-        return not self.fault_share and not any(one.is_mortal for one in self.volumes.values())
+        return not self.is_faulty and not any(one.is_mortal for one in self.volumes.values())
+
+    @property
+    def is_faulty(self) -> bool:
+        """Whether calls may fail."""
+        return bool(self.fault_share or self.full)
 
     @property
     def findings(self) -> set[str]:
