@@ -62,7 +62,7 @@ def test_what_fails_is_told_in_its_place_and_ends_the_rest() -> None:
     with pytest.raises(Corrupt, match="a group"):
         made.extend(in_order(make, range(1000)))
     assert made == [0, 1, 2, 3, 4]
-    assert max(asked) <= 5 + AT_ONCE + 1
+    assert max(asked) <= 5 + together.THREADS_MAX + 1
 
 
 def test_who_takes_no_more_leaves_no_thread_behind() -> None:
