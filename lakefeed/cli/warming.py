@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,14 +22,24 @@ from lakefeed.cli.units import human_count, human_size, size_option
 from lakefeed.errors import EXIT_CORRUPT, EXIT_NOT_FOUND, VolumeFailed
 
 if TYPE_CHECKING:
-    from lakefeed.feed.feed import Cache, Feed, FeedOptions
+    import numpy as np
+    from numpy.typing import NDArray
+    from pyarrow import Array
+
+    from lakefeed.feed.feed import Cache, Feed
     from lakefeed.feed.selection import Selection
+    from lakefeed.feed.stats import FeedStats
+    from lakefeed.feed.table import Rows
+    from lakefeed.lake.snapshot import Snapshot
 
 # Read ahead at most, unless one file is bigger.
 _MEMORY_BYTES = 1 << 30
-_BATCH_SIZES = (256, 64, 16, 4, 1)
-# Sizes looked at together: whole batches.
-_ROWS = 256 * _BATCH_SIZES[0]
+# A batch costs up to 3 ms whatever is in it, a small file in a full one 0.06 ms: one big file must
+# not make small ones come alone. Four batches fit, of those up to this size as of the bigger ones.
+_BATCH_SIZE = 256
+_SMALL_BYTES = _MEMORY_BYTES // 4 // _BATCH_SIZE
+# Sizes looked at together.
+_ROWS = 1 << 16
 
 commands = typer.Typer()
 
@@ -68,11 +81,12 @@ def warm(
     with (
         open_snapshot(lake, at) as snapshot,
         Feed(snapshot, prefix, FeedOptions(cache=blocks)) as wanted,
-        Feed(snapshot, wanted.selection, _fitting(wanted.selection, blocks)) as feed,
-        metering("warming", total_files=len(feed.selection), quiet=quiet or as_json) as meter,
+        metering("warming", total_files=len(wanted.selection), quiet=quiet or as_json) as meter,
+        ExitStack() as feeds,
     ):
-        _read(feed, meter, blocks, cache_bytes * 7 // 8)
-        facts = _facts(feed, meter, cache)
+        parts = [feeds.enter_context(part) for part in parts_of(snapshot, wanted.selection, blocks)]
+        _read(parts, meter, blocks, cache_bytes * 7 // 8)
+        facts = _facts([part.stats() for part in parts], meter, len(wanted.selection), cache)
     if as_json:
         print_json(facts)
     else:
@@ -86,22 +100,71 @@ def warm(
         )
 
 
-def _fitting(selection: Selection, cache: Cache) -> FeedOptions:
-    """Return options whose batches are in memory several at a time, however big the files are."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Of a selection the files at some places, which ascend; or all but those."""
+
+    whole: Selection
+    places: NDArray[np.int64]
+    is_rest: bool
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """That of the whole: no state is taken of a part."""
+        return self.whole.digest
+
+    def __len__(self) -> int:
+        return len(self.whole) - len(self.places) if self.is_rest else len(self.places)
+
+    def _of_whole(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        import numpy as np
+
+        if not self.is_rest:
+            return self.places[numbers]
+        # How many of the rest lie before each place: so many places are skipped behind them.
+        before = self.places - np.arange(len(self.places))
+        return numbers + np.searchsorted(before, numbers, "right")
+
+    def rows(self, numbers: NDArray[np.int64]) -> Rows:
+        """Return where the payloads of some samples are."""
+        return self.whole.rows(self._of_whole(numbers))
+
+    def labels(self, numbers: NDArray[np.int64]) -> None:
+        """Nobody wants any."""
+
+    def paths(self, numbers: NDArray[np.int64]) -> Array:
+        """Return the paths of some samples, in the order asked."""
+        return self.whole.paths(self._of_whole(numbers))
+
+    def content(self) -> str:
+        """That of the whole, as its digest."""
+        return self.whole.content()
+
+    def through(self, snapshot: Snapshot) -> _Part:
+        """Return the same samples, looked up through another opening of their snapshot."""
+        return replace(self, whole=self.whole.through(snapshot))
+
+
+def parts_of(snapshot: Snapshot, selection: Selection, cache: Cache) -> Iterator[Feed]:
+    """Yield feeds of the small files and of the big ones, whose batches memory holds."""
     import numpy as np
 
-    from lakefeed.feed.feed import FeedOptions
+    from lakefeed.feed.feed import Feed, FeedOptions
 
-    heaviest = dict.fromkeys(_BATCH_SIZES, 0)
+    big, biggest = [np.empty(0, np.int64)], 0
     for low in range(0, len(selection), _ROWS):
         sizes = selection.rows(np.arange(low, min(low + _ROWS, len(selection)))).size
-        for batch_size in _BATCH_SIZES:
-            batches = np.add.reduceat(sizes, np.arange(0, len(sizes), batch_size))
-            heaviest[batch_size] = max(heaviest[batch_size], int(batches.max()))
-    fitting = (each for each in _BATCH_SIZES if heaviest[each] <= _MEMORY_BYTES // 4)
-    batch_size = next(fitting, _BATCH_SIZES[-1])
-    memory_bytes = max(_MEMORY_BYTES, 2 * heaviest[batch_size])  # compressed ones are there twice
-    return FeedOptions(batch_size, None, memory_bytes=memory_bytes, cache=cache)
+        big.append(low + np.flatnonzero(sizes > _SMALL_BYTES))
+        biggest = max(biggest, int(sizes.max()))
+    places = np.concatenate(big)
+    fitting = max(1, _MEMORY_BYTES // 4 // max(1, biggest))
+    memory_bytes = max(_MEMORY_BYTES, 2 * biggest)  # compressed ones are there twice
+    for is_rest, batch_size in ((True, _BATCH_SIZE), (False, fitting)):
+        part = _Part(selection, places, is_rest)
+        options = FeedOptions(batch_size, None, memory_bytes=memory_bytes, cache=cache)
+        if len(part):
+            yield Feed(snapshot, part, options)
 
 
 def _tell(facts: dict[str, Any], meter: Meter, cache_bytes: int) -> None:
@@ -117,26 +180,33 @@ def _tell(facts: dict[str, Any], meter: Meter, cache_bytes: int) -> None:
         )
 
 
-def _read(feed: Feed, meter: Meter, cache: Cache, bytes_max: int) -> None:
-    for batch in feed:
-        meter.add(len(batch), batch.data.nbytes)
-        stats = feed.stats()
-        # Whole blocks come for the first of their files, and compressed files take less than they
-        # have; what was there already shows in the reads alone. That is too much where reads side
-        # by side want one block, so the cache has to be full as well; it may be so of other files.
-        wanted_bytes = max(stats.cache_misses * cache.block_bytes, stats.read_bytes)
-        if min(wanted_bytes, stats.cache_filled_bytes) >= bytes_max:
-            return
+def _read(parts: Sequence[Feed], meter: Meter, cache: Cache, bytes_max: int) -> None:
+    missed = read_bytes = 0  # by the parts before
+    for part in parts:
+        for batch in part:
+            meter.add(len(batch), batch.data.nbytes)
+            now = part.stats()
+            # Whole blocks come for the first of their files, and compressed files take less than
+            # they have; what was there already shows in the reads alone. That is too much where
+            # reads side by side want one block, so the cache has to be full as well; it may be so
+            # of other files.
+            fetched_bytes = (missed + now.cache_misses) * cache.block_bytes
+            wanted_bytes = max(fetched_bytes, read_bytes + now.read_bytes)
+            if min(wanted_bytes, now.cache_filled_bytes) >= bytes_max:
+                return
+        end = part.stats()
+        missed, read_bytes = missed + end.cache_misses, read_bytes + end.read_bytes
 
 
-def _facts(feed: Feed, meter: Meter, cache: str) -> dict[str, Any]:
-    stats = feed.stats()
+def _facts(
+    stats: Sequence[FeedStats], meter: Meter, wanted_files: int, cache: str
+) -> dict[str, Any]:
     return {
         "files": meter.files,
         "bytes": meter.bytes,
-        "files_left": len(feed.selection) - meter.files,
-        "blocks_found": stats.cache_hits,
-        "blocks_fetched": stats.cache_misses,
-        "blocks_refused": stats.cache_refused,
+        "files_left": wanted_files - meter.files,
+        "blocks_found": sum(each.cache_hits for each in stats),
+        "blocks_fetched": sum(each.cache_misses for each in stats),
+        "blocks_refused": sum(each.cache_refused for each in stats),
         "cache": cache,
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake
+from lakefeed.cli.warming import parts_of
 from lakefeed.feed.feed import Cache, Feed, FeedOptions
 from lakefeed.format.rows import Codec
 from lakefeed.lake.writer import WriterOptions
@@ -96,6 +97,22 @@ def test_files_that_fill_the_memory_come_a_few_at_a_time(tmp_path: Path, run: Ru
         writer.put("films/whole", bytes((1 << 30) + 1))
     facts = run("warm", tmp_path / "lake", "--cache", tmp_path / "cache", "--json").json
     assert (facts["files"], facts["files_left"]) == (261, 0)
+
+
+def test_big_files_do_not_make_small_ones_come_alone(tmp_path: Path) -> None:
+    big = {0, 3, 4, 9}
+    with Lake.create(tmp_path / "lake") as lake, lake.writer() as writer:
+        for number in range(10):
+            writer.put(f"{number}", bytes((4 << 20) if number in big else number))
+    with Lake.open(tmp_path / "lake") as lake, Feed(lake.snapshot()) as wanted:
+        cache = Cache(tmp_path / "cache", "1GiB")
+        sizes, found = [], []
+        for part in parts_of(lake.snapshot(), wanted.selection, cache):
+            with part:
+                sizes.append(part.options.batch_size)
+                found.append([path for batch in part for path in batch.paths])
+    assert sizes == [256, 64]
+    assert found == [list("125678"), list("0349")]
 
 
 def test_a_disk_that_does_not_take_the_blocks_is_told(tmp_path: Path, run: Run) -> None:
