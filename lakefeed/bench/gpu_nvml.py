@@ -129,7 +129,8 @@ def _name(handle: Any) -> str:
 
 def _is_own(handle: Any) -> bool:
     """Tell whether this process computes on a GPU; a container's process may not be told so."""
-    running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+    # Without its version an older driver ends in an error that is no NVMLError.
+    running = pynvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
     return os.getpid() in {process.pid for process in running}
 
 

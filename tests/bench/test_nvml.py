@@ -89,6 +89,29 @@ def test_what_a_gpu_refuses_is_none_and_the_rest_is_there(
     assert all(getattr(reading, other) is not None for other in told)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nvmlDeviceGetMigMode",
+        "nvmlDeviceGetUtilizationRates",
+        "nvmlDeviceGetPowerUsage",
+        "nvmlDeviceGetTotalEnergyConsumption",
+        "nvmlDeviceGetComputeRunningProcesses_v3",
+        "nvmlGpmQueryDeviceSupport",
+        "nvmlGpmMetricsGet",
+    ],
+)
+def test_what_a_driver_is_too_old_for_is_none(
+    standin: Standin, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    standin.run_process(0, os.getpid())
+    library.take_away(name, monkeypatch)
+    (reading,) = second(gpu.find())
+    told = {"busy", "sm", "watts", "joules", "own"}
+    known = {each for each in told if getattr(reading, each) not in (None, False)}
+    assert len(known) == (5 if name == "nvmlDeviceGetMigMode" else 4)
+
+
 def test_a_lost_gpu_costs_the_others_nothing(standin: Standin) -> None:
     standin.has(3)
     standin.refuse(1, library.HANDLE, pynvml.NVML_ERROR_GPU_IS_LOST)

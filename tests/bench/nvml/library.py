@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pynvml
 import pytest
@@ -66,3 +67,21 @@ def lent(path: Path, monkeypatch: pytest.MonkeyPatch) -> Standin:
     monkeypatch.setattr(pynvml, "nvmlLib", ctypes.CDLL(str(path)))
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
     return standin
+
+
+class _Older:
+    """A library without one of its functions, as an older driver's."""
+
+    def __init__(self, library: Any, missing: str) -> None:
+        self._library = library
+        self._missing = missing
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._missing:
+            raise AttributeError(name)
+        return getattr(self._library, name)
+
+
+def take_away(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the library that was lent lack a function."""
+    monkeypatch.setattr(pynvml, "nvmlLib", _Older(pynvml.nvmlLib, name))
