@@ -145,10 +145,9 @@ def most_words(sweep: Mapping[str, Any]) -> str:
 
 def small_first(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return the warning that the smallest of some runs deserves, to be put first, or nothing."""
-    if not runs:
-        return ""
-    small = too_small(min(runs, key=lambda run: (run["steps"], run["wall_seconds"])))
-    return "" if small is None else f"{small}. "
+    # One with more steps may be the shorter one.
+    ordered = sorted(runs, key=lambda run: (run["steps"], run["wall_seconds"]))
+    return next((f"{small}. " for small in map(too_small, ordered) if small), "")
 
 
 def sweep_next(

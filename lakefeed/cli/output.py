@@ -99,7 +99,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], terminal: b
     table = Table(box=box.SIMPLE_HEAD if terminal else None, **shape)
     for title in columns:
         right = title.endswith(">")
-        name = Text(title.rstrip(">"))
+        name = Text(shown(title.rstrip(">")))
         table.add_column(name, justify="right" if right else "left", no_wrap=not terminal)
     for row in rows:
         table.add_row(*(Text(shown(str(cell))) for cell in row))

@@ -9,7 +9,15 @@ import pytest
 
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.feeding import advice
-from lakefeed.bench.verdict import compare, judge, monitored_next, real_next, sweep_line, sweep_next
+from lakefeed.bench.verdict import (
+    compare,
+    judge,
+    monitored_next,
+    real_next,
+    small_first,
+    sweep_line,
+    sweep_next,
+)
 from lakefeed.bench.workloads import load
 
 SIZES = (("lake", 100), ("plain", 6))
@@ -113,6 +121,14 @@ def test_what_is_simulated_is_called_so_in_the_line_of_its_figure() -> None:
         "plain feeds 1, lake feeds 3 or more emulated h100 on resnet50 at AU 90.0 % or better "
         f"({told})"
     )
+
+
+def test_of_several_runs_each_may_be_the_one_that_is_too_small() -> None:
+    quick, slow = {"steps": 200, "wall_seconds": 1.0}, {"steps": 100, "wall_seconds": 10.0}
+    few = {"steps": 99, "wall_seconds": 50.0}
+    assert small_first([slow, quick]) == "TOO SMALL TO MEAN MUCH (200 steps in 1.0 s). "
+    assert small_first([slow, few, quick]) == "TOO SMALL TO MEAN MUCH (99 steps in 50.0 s). "
+    assert small_first([slow]) == small_first([]) == ""
 
 
 def test_a_comparison_and_a_sweep_are_no_larger_than_the_smallest_of_their_runs() -> None:
