@@ -168,7 +168,8 @@ class Sampler:
     def _used(self) -> Set[int]:
         """Return the GPUs on which this process was seen to compute, or all."""
         readings = [reading for _, readings in self._samples for reading in readings]
-        return {one.gpu for one in readings if one.own} or {one.gpu for one in readings}
+        own = {one.gpu for one in readings if one.own}
+        return own or {one.gpu for one in readings} or set(range(len(self._probe.names)))
 
     def line(self, start: float, seconds: Sequence[float]) -> list[float]:
         """Return GPU busy at each of these moments after `start`: the nearest sample that has it;

@@ -46,6 +46,12 @@ def test_no_gpu_is_a_value() -> None:
     assert sampler.line(0, [1, 2]) == []
 
 
+def test_a_gpu_that_was_not_read_in_time_is_no_missing_one() -> None:
+    facts = Sampler(Steady()).facts([(0, 1)], 10)  # type: ignore[arg-type]
+    assert facts["names"] == ["one"]
+    assert facts["busy"] is facts["joules"] is None
+
+
 class Steady:
     """One GPU that draws 100 W; says when it was read often enough."""
 
