@@ -32,8 +32,8 @@ from lakefeed.lake.opening import open_together
 _BISECT_PER_GROUP = 4
 # Up to this many paths are bisected one by one.
 _FEW = 4
-# Rows that are probed at a time where a lake's are many: 14 MB, instead of a segment's 100.
-_STEP_ROWS = 131_072
+# Rows of so many bytes are probed at a time where a lake's are many: usually 130,000 of them.
+_STEP_BYTES = 14 << 20
 
 
 # What reading payloads needs; leaving out paths and attributes saves a fifth of a look-up.
@@ -113,11 +113,13 @@ class _Wanted:
             yield self.catalogue.cached_rows(source, groups)
             return
         step: list[pa.Table] = []
+        held_bytes = 0
         for table in self.catalogue.passing_rows(source, groups):
             step.append(table)
-            if sum(map(len, step)) >= _STEP_ROWS:
+            held_bytes += table.nbytes
+            if held_bytes >= _STEP_BYTES:
                 yield step
-                step = []
+                step, held_bytes = [], 0
         yield step
 
 

@@ -66,10 +66,11 @@ def _scan(
     waiting = _waiting(sources, *where[1:])
     open_together(where[0], [source for *_, source in reversed(waiting)])
     cursors: list[_Cursor] = []
-    pool = ThreadPoolExecutor(_THREADS, "lakefeed-scan")
+    pool, home = ThreadPoolExecutor(_THREADS, "lakefeed-scan"), os.getpid()
     try:
         while cursors or waiting:
-            _begin(cursors, waiting, where, pool)
+            # A forked child has no threads: it reads by itself.
+            _begin(cursors, waiting, where, pool if os.getpid() == home else None)
             bounds = [bound for cursor in cursors if (bound := cursor.next_path()) is not None]
             if waiting:
                 bounds.append(waiting[-1][0])
@@ -107,7 +108,7 @@ def _waiting(sources: Sequence[Source], low: str, high: str | None) -> _Waiting:
 
 
 def _begin(
-    cursors: list[_Cursor], waiting: _Waiting, where: _Where, pool: ThreadPoolExecutor
+    cursors: list[_Cursor], waiting: _Waiting, where: _Where, pool: ThreadPoolExecutor | None
 ) -> None:
     """Let every cursor hold rows, and add those of the sources that begin at or before them."""
     while True:
@@ -157,19 +158,17 @@ class _Cursor:
         # The next rows, and the group they end before.
         self._coming: tuple[int, Future[pa.Table]] | None = None
         self._begun = False
-        self._pid = os.getpid()
 
     @property
     def done(self) -> bool:
         """True when nothing is held and nothing is left to read."""
         return self._table is None and self._next >= self._end
 
-    def fill(self, groups: int, pool: ThreadPoolExecutor) -> None:
-        """Read the next groups if nothing is held, and have those behind them read."""
+    def fill(self, groups: int, pool: ThreadPoolExecutor | None) -> None:
+        """Read the next groups if nothing is held, and have those behind them read by a pool."""
         if self._table is not None or self._next >= self._end:
             return
-        here = self._pid == os.getpid()  # a forked child has no threads: it reads by itself
-        if self._coming is not None and here:
+        if self._coming is not None and pool is not None:
             self._next, coming = self._coming
             table = coming.result()
         else:
@@ -177,7 +176,7 @@ class _Cursor:
             table = self._read(self._next, stop)
             self._next = stop
         # Who looks at the first rows only is not made to wait for more.
-        self._coming = self._ahead(groups, pool) if self._begun and here else None
+        self._coming = self._ahead(groups, pool) if self._begun and pool is not None else None
         self._begun = True
         start = lower_bound(table["path"], self._low)
         end = len(table) if self._high is None else lower_bound(table["path"], self._high)

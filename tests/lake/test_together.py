@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from lakefeed.errors import Corrupt
-from lakefeed.lake import catalogue, scan, together
+from lakefeed.lake import catalogue, lookup, scan, together
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.together import in_order
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import new_lake, small_groups, write
+from tests.lake.tools import QUIET, big_lakes, new_lake, small_groups, write
 from tests.support.forks import in_child
 from tests.support.meeting import Meeting
 
@@ -92,7 +95,22 @@ def test_where_no_thread_starts_the_caller_does_it(
     assert [*in_order(abs, range(9))] == [*range(9)]
 
 
+def test_all_calls_of_a_process_share_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "_free", deque([None] * 4, 4))
+    one = in_order(abs, range(50))
+    assert [next(one), next(one)] == [0, 1]
+    assert len(together._free) <= 1
+    monkeypatch.setattr(together, "ThreadPoolExecutor", None)
+    assert [*in_order(abs, range(9))] == [*range(9)]
+    # A forked child has none of these threads.
+    monkeypatch.setattr(together, "THREADS_MAX", 4)
+    assert in_child(lambda: [together._free.pop() for _ in range(4)] == [None] * 4)
+    one.close()  # type: ignore[attr-defined]
+    assert len(together._free) == 4
+
+
 FILES = {f"{number:03d}": b"%d" % number for number in range(120)}
+MORE = {f"more/{path}": data for path, data in FILES.items()}
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -123,6 +141,29 @@ def test_scattered_groups_are_read_at_the_same_time(
     assert meet.held
 
 
+def test_rows_with_much_said_of_them_are_probed_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said, step_bytes, steps = "much" * 1000, 30_000, []
+    monkeypatch.setattr(catalogue, "_STEP_GROUPS", 1)
+    monkeypatch.setattr(lookup, "_STEP_BYTES", step_bytes)
+    plain = lookup._Best.add
+
+    def add(self: lookup._Best, tables: list[pa.Table], *given: Any) -> None:
+        steps.append(sum(table["attrs"].nbytes for table in tables))
+        plain(self, tables, *given)
+
+    monkeypatch.setattr(lookup._Best, "add", add)
+    with small_groups(), big_lakes(), new_lake() as lake:
+        with lake.writer(QUIET) as writer:
+            for path, data in FILES.items():
+                writer.put(path, data, attrs={"note": said})
+        found = lake.snapshot().locate([*FILES])
+    assert found["attrs"].to_pylist() == [[("note", said)]] * len(FILES)
+    assert sum(steps) > len(FILES) * len(said)
+    assert max(steps) < step_bytes + 4 * len(said)  # one group more than fits
+
+
 def test_a_scan_reads_on_while_its_rows_are_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
     reads, third = [], threading.Event()
     plain = catalogue.Catalogue.rows
@@ -146,13 +187,18 @@ def test_a_scan_reads_on_while_its_rows_are_worked_on(monkeypatch: pytest.Monkey
     assert found == [*FILES][6:]
 
 
-def test_a_forked_child_goes_on_with_a_scan_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 8])
+def test_a_forked_child_goes_on_with_a_scan_by_itself(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(scan, "_STEP_GROUPS", 2)
+    monkeypatch.setattr(scan, "_THREADS", threads)
     with small_groups(), new_lake() as lake:
         write(lake, FILES)
+        write(lake, MORE)  # which the child begins with
         tables = lake.snapshot().scan()
         begun = [path for _ in range(3) for path in next(tables)["path"].to_pylist()]
-        rest = [*FILES][len(begun) :]
+        rest = [*FILES, *MORE][len(begun) :]
 
         def go_on() -> None:
             assert rest == [path for table in tables for path in table["path"].to_pylist()]
