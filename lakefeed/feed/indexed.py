@@ -14,6 +14,7 @@ import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import pyarrow as pa
@@ -163,7 +164,7 @@ class Indexed:
             with self._lock:
                 lacking = needed[~self._filled[needed]].tolist()
                 stretches = self._stretches(lacking)
-                read = in_order(self._read_extents, stretches)
+                read = in_order(self._read_extents, stretches, attrgetter("nbytes"))
                 for stretch, rows in zip(stretches, read, strict=True):
                     self._fill(stretch, rows)
                 self._all_filled = bool(self._filled.all())
@@ -217,7 +218,8 @@ class Indexed:
             return self._snapshot.read_columns(*self._place(stretch), columns)
 
         stretches = self._stretches(groups)
-        for stretch, rows in zip(stretches, in_order(read, stretches), strict=True):
+        made = in_order(read, stretches, attrgetter("nbytes"))
+        for stretch, rows in zip(stretches, made, strict=True):
             yield from self._cut(stretch, rows)
 
     def _stretches(self, numbers: Sequence[int]) -> list[_Stretch]:

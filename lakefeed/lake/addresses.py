@@ -152,6 +152,12 @@ class Part(NamedTuple):
     attrs: list[pa.Array]
     directories: _Words
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that most of it takes."""
+        columns = sum(values.nbytes for values in self.columns.values())
+        return columns + sum(int(piece.nbytes) for piece in self.attrs)
+
 
 def part_of(table: pa.Table, prints: Fingerprints, subject: str) -> Part:
     """Return rows in memory shape as a part; most of the work, and any thread can do it.

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import pyarrow as pa
 
@@ -187,18 +188,20 @@ class Catalogue:
         def part(run: tuple[int, int]) -> Part:
             return part_of(self.rows(source, *run), self.resident.prints, source.path)
 
-        return in_order(part, _runs(range(groups)))
+        return in_order(part, _runs(range(groups)), attrgetter("nbytes"))
 
     def passing_rows(self, source: Source, groups: Sequence[int]) -> Iterator[pa.Table]:
         """Yield the rows of these groups, a few groups at a time, and keep none: there are so many
         that they would only drive out others."""
-        return in_order(lambda run: self._decoded(source, *run), _runs(groups))
+        return in_order(
+            lambda run: self._decoded(source, *run), _runs(groups), attrgetter("nbytes")
+        )
 
     def cached_rows(self, source: Source, groups: Sequence[int]) -> list[pa.Table]:
         """Return the rows of each of these groups, from the cache or read in runs and kept."""
         found = {number: self._held(source, number, _WHOLE) for number in groups}
         runs = _runs([number for number, table in found.items() if table is None])
-        made = in_order(lambda run: self._decoded(source, *run), runs)
+        made = in_order(lambda run: self._decoded(source, *run), runs, attrgetter("nbytes"))
         for (start, end), table in zip(runs, made, strict=True):
             position = 0
             for number in range(start, end):

@@ -22,14 +22,21 @@ THREADS_MAX = 16
 # One for each thread that this process may start; taken and put back in one step each. A lock would
 # be found taken by the garbage collector when it closes what somebody left half-way.
 _free = deque([None] * THREADS_MAX, THREADS_MAX)
+# What is made ahead may take so much, as 16 usual pieces do. Those with long attributes take ten
+# times as much each.
+_AHEAD_BYTES = 64 << 20
+
+Size = Callable[[Made], int]
 
 
-def in_order(make: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
+def in_order(
+    make: Callable[[Item], Made], items: Sequence[Item], size: Size[Made] = lambda _: 0
+) -> Iterator[Made]:
     """Yield what `make` returns for each item, in their order; a few are made ahead.
 
     The first one is made by the caller's thread, and how long it waited tells how many others at a
     time are worth it: as many as there are processors, or more, as far as others leave some of
-    `THREADS_MAX`. Raises what `make` raises.
+    `THREADS_MAX`. Of big ones, by `size` in bytes, fewer are made ahead. Raises what `make` raises.
     """
     if not items:
         return
@@ -39,13 +46,18 @@ def in_order(make: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Ma
     yield first
     taken: list[None] = []
     try:
-        _take(min(int(_processors() * max(waited, 1.0)), len(items) - 1), taken)
+        useful = int(_processors() * max(waited, 1.0))
+        _take(min(useful, _room(size(first)), len(items) - 1), taken)
         if len(taken) < 2:
             yield from map(make, items[1:])
         else:
-            yield from _ahead(len(taken), make, items[1:])
+            yield from _ahead(len(taken), make, items[1:], size)
     finally:
         _free.extend(taken)
+
+
+def _room(size_bytes: int) -> int:
+    return _AHEAD_BYTES // max(size_bytes, 1)
 
 
 def _take(threads: int, taken: list[None]) -> None:
@@ -54,9 +66,12 @@ def _take(threads: int, taken: list[None]) -> None:
             taken.append(_free.pop())
 
 
-def _ahead(threads: int, make: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
+def _ahead(
+    threads: int, make: Callable[[Item], Made], items: Sequence[Item], size: Size[Made]
+) -> Iterator[Made]:
     pool = ThreadPoolExecutor(threads, "lakefeed-index")
     coming: deque[Future[Made]] = deque()
+    depth = threads
     try:
         for item in items:
             try:
@@ -64,8 +79,10 @@ def _ahead(threads: int, make: Callable[[Item], Made], items: Sequence[Item]) ->
             except RuntimeError:  # no thread can be started: those there are, or this one, do it
                 yield from _all(coming)
                 yield make(item)
-            if len(coming) > threads:
-                yield coming.popleft().result()
+            while len(coming) > depth:
+                made = coming.popleft().result()
+                depth = min(depth, max(_room(size(made)), 1))
+                yield made
         yield from _all(coming)
     finally:
         # Whoever stops half-way, maybe in the midst of something, does not wait for what was ahead.

@@ -109,6 +109,22 @@ def test_all_calls_of_a_process_share_so_many_threads(monkeypatch: pytest.Monkey
     assert len(together._free) == 4
 
 
+@pytest.mark.parametrize("first", [1, 8])
+def test_fewer_big_ones_are_made_ahead(first: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "_processors", lambda: 8)
+    monkeypatch.setattr(together, "_AHEAD_BYTES", 16)
+    begun = []
+
+    def make(number: int) -> int:
+        begun.append(number)
+        return number
+
+    for made in in_order(make, range(1000), lambda number: 8 if number else first):
+        # Those that were begun before the first big one was seen come first.
+        assert made <= 16 or max(begun) <= made + 3
+    assert made == 999
+
+
 FILES = {f"{number:03d}": b"%d" % number for number in range(120)}
 MORE = {f"more/{path}": data for path, data in FILES.items()}
 
