@@ -26,7 +26,7 @@ from lakefeed.format.paths import PATH_BYTES_MAX, subtree_range
 from lakefeed.format.rows import COLUMNS, Kind, empty_table
 from lakefeed.lake.addresses import Addresses
 from lakefeed.lake.catalogue import Catalogue, Source, lower_bound
-from lakefeed.lake.opening import open_together
+from lakefeed.lake.opening import TOGETHER_MIN, open_together
 
 # Above this many wanted paths a group, finding each path's group costs more than probing them all.
 _BISECT_PER_GROUP = 4
@@ -224,7 +224,7 @@ def _probe_all(wanted: _Wanted, best: _Best) -> None:
     bounds = pc.min_max(unique).as_py()
     concerned = [source for source in wanted.sources
                  if source.overlaps(bounds["min"], bounds["max"] + "\0")]  # fmt: skip
-    open_together(wanted.catalogue, concerned, segments=True)
+    _open(wanted, concerned)
     for source in concerned:
         wanting = best.seq < source.seq_max
         if source.first > bounds["min"] or source.last < bounds["max"]:
@@ -249,6 +249,17 @@ def _probe_all(wanted: _Wanted, best: _Best) -> None:
         hit = np.flatnonzero(at >= 0)
         if len(hit):
             best.take(held.rows(at[hit], best.columns), missing[hit])
+
+
+def _open(wanted: _Wanted, sources: list[Source]) -> None:
+    """Open those of these sources that may hold a path, if that takes many calls to the volume."""
+    closed = wanted.catalogue.not_open(sources)
+    if len(closed) >= TOGETHER_MIN:
+        ordered = wanted.paths.take(pc.sort_indices(wanted.paths))
+        at = [lower_bound(ordered, source.first) for source in closed]
+        closed = [source for start, source in zip(at, closed, strict=True)
+                  if start < len(ordered) and ordered[start].as_py() <= source.last]  # fmt: skip
+        open_together(wanted.catalogue, closed, segments=True)
 
 
 def _groups(groups: Groups, probe: pa.Array) -> list[int]:

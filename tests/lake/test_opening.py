@@ -115,14 +115,40 @@ def test_more_packs_than_are_kept_open_are_not_opened_by_every_look(
     assert not asked
 
 
-def test_segments_are_opened_together_for_many_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_many_segments() -> tuple[MemoryVolume, list[str]]:
+    """Return a lake of more segments than are opened one by one, and its paths."""
     volume = MemoryVolume()
     with small_groups(), new_lake(volume) as lake:
         for part in range(2 * AT_ONCE):
             write(lake, {f"{part:02d}/{name}": b"1" for name in "abcde"})
             lake.merge_index()
-        paths = [*contents(lake.snapshot())]
-        assert len(lake.snapshot().sources) > AT_ONCE
+        assert len(lake.snapshot().sources) >= together.TOGETHER_MIN
+        return volume, sorted(contents(lake.snapshot()))
+
+
+def test_segments_that_hold_none_of_many_paths_are_not_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volume, paths = in_many_segments()
+    asked, plain = [], volume.open
+
+    def open_file(path: str) -> ReadableFile:
+        asked.append(path)
+        return plain(path)
+
+    with Lake.open(volume) as lake:
+        snapshot = lake.snapshot()
+        wanted = [*paths[:3], *paths[-3:]]
+        holding = [source.path for source in snapshot.sources
+                   if any(source.first <= path <= source.last for path in wanted)]  # fmt: skip
+        monkeypatch.setattr(volume, "open", open_file)
+        assert snapshot.locate(wanted)["path"].null_count == 0
+    assert sorted(asked) == sorted(holding)
+    assert len(holding) < together.TOGETHER_MIN
+
+
+def test_segments_are_opened_together_for_many_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume, paths = in_many_segments()
     meeting, plain = Meeting(AT_ONCE), volume.open
 
     def open_file(path: str) -> ReadableFile:
