@@ -65,7 +65,7 @@ def _window(value: Any) -> Window | None:
     if value is None or isinstance(value, Window):
         return value
     try:
-        return Window.parse(value if isinstance(value, str) else str(value)) if value else None
+        return Window.parse(str(value)) if value != "" else None
     except Invalid as error:
         raise ValueError(str(error.expected)) from error
 

@@ -230,6 +230,8 @@ def test_a_window_knows_how_long_it_is_open() -> None:
     ("text", "subject", "expected"),
     [
         ("window = 22", "setting window", "a time of day like 22:00-06:00"),
+        ("window = 0", "setting window", "a time of day like 22:00-06:00"),
+        ("window = false", "setting window", "a time of day like 22:00-06:00"),
         ("window = 22:00:00", "setting window", "a time of day like 22:00-06:00"),
         ("listen = 9464", "setting listen", "an address such as 127.0.0.1:9464"),
         ("pack-age = 'x'", "setting pack-age", "a duration such as"),
