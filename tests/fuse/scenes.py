@@ -51,15 +51,19 @@ class Here:
             number = int((await self.operations.lookup(number, each, None)).st_ino)
         return number
 
+    def inode(self, handle: int) -> int:
+        """Return the inode that a handle is of."""
+        node = self.operations.held(handle)
+        return node.ino if node is not None else 0
+
     async def list(self, name: str = "") -> None:
         """Have a directory read, as listing it does."""
         number = await self.find(name) if name else ROOT
         await self.tree.load(self.operations.directory(number))
 
     async def open(self, name: str, flags: int = os.O_RDWR) -> int:
-        number = await self.find(name)
-        await self.operations.open(number, flags, None)
-        return number
+        info = await self.operations.open(await self.find(name), flags, None)
+        return int(info.fh)
 
     async def create(self, name: str, data: bytes = b"") -> int:
         """Make a file, which stays open."""

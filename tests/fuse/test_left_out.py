@@ -93,6 +93,22 @@ def test_no_commit_takes_a_file_away_that_was_renamed_or_replaced(known: bool, n
 
 
 @pytest.mark.usefixtures("slowly")
+def test_no_commit_takes_a_file_away_that_was_renamed_there_and_back() -> None:
+    async def scene(here: Here) -> None:
+        handle = await here.create("new", BIG)
+        await here.operations.fsync(handle, False)
+        await here.operations.write(handle, 0, b"more")
+        await here.rename("new", "other")
+        await here.rename("other", "new")
+        await here.write("small", b"x")
+        await here.commits()
+        assert here.lake.snapshot().get("new")[:4] == b"more"
+        assert "other" not in names(here)
+
+    played(scene, age_seconds=SOON)
+
+
+@pytest.mark.usefixtures("slowly")
 def test_what_was_left_out_is_moved_removed_and_overtaken_as_anything_else() -> None:
     async def scene(here: Here) -> None:
         moved = await here.create("moved", BIG)
