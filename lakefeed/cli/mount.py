@@ -55,8 +55,6 @@ FILES_MAX = 1 << 16
 IDS_END = (1 << 32) - 1
 # Linux's numbers of /dev/fuse, which need not be there where it was handed over.
 FUSE_DEVICE = os.makedev(10, 229)
-# What a read-only mount says to fsync of a directory.
-_NOTHING_TO_SYNC = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 class SyncWhen(str, Enum):
@@ -261,16 +259,17 @@ def _end(found: kernel.Mounted, *, lazy: bool) -> None:
     if kernel.is_dead(found):
         kernel.unmount(found.path, lazy=True)
         return
-    if lazy:
-        # Leads to the mount when no path does any more; opened like this it asks nobody.
-        place = os.open(found.path, os.O_PATH)
-        try:
+    # Leads to the mount when no path does any more; opened like this it asks nobody.
+    place = os.open(found.path, os.O_PATH)
+    try:
+        user = kernel.lets_in(found) if os.geteuid() == 0 else None
+        if lazy:
             kernel.unmount(found.path, lazy=True)
-            _commit(found.path, f"/proc/self/fd/{place}")
-        finally:
-            os.close(place)
+        pid = _commit(found.path, place, user)
+    finally:
+        os.close(place)
+    if lazy:
         return
-    pid = _commit(found.path, found.path)
     handle = os.pidfd_open(pid) if pid is not None else None
     try:
         kernel.unmount(found.path)
@@ -286,30 +285,24 @@ def _end(found: kernel.Mounted, *, lazy: bool) -> None:
             os.close(handle)
 
 
-def _commit(path: str, way: str) -> int | None:
+def _commit(path: str, place: int, user: tuple[int, int] | None) -> int | None:
     """Have everything committed; return the daemon's pid, if it is one that we may wait for.
 
-    `way` leads to what is mounted at the path, or was. Another user's mount lets nobody in, root
-    neither: it can be ended, and its daemon then commits what is pending.
+    `place` is open and leads to what is mounted at the path, or was. If that does not let us in,
+    it is asked as `user`.
     """
-    try:
-        handle = os.open(way, os.O_RDONLY | os.O_DIRECTORY)
-    except PermissionError:
-        return None
+    from lakefeed.adapters.fuse import asking
+
     try:
         try:
-            os.fsync(handle)
-        except OSError as error:
-            if error.errno not in _NOTHING_TO_SYNC:
-                raise from_os_error(error, f"commit what is pending at {path}") from error
-        pid = int(os.getxattr(handle, "user.lakefeed.pid"))
-    except (OSError, ValueError) as error:
-        if isinstance(error, LakefeedError):
-            raise
-        return None
-    finally:
-        os.close(handle)
-    return pid if os.path.exists(f"/proc/{pid}") else None
+            pid = asking.commit(place)
+        except PermissionError:
+            if user is None:
+                raise
+            pid = asking.commit_as(*user, place)
+    except OSError as error:
+        raise from_os_error(error, f"commit what is pending at {path}") from error
+    return pid if pid is not None and os.path.exists(f"/proc/{pid}") else None
 
 
 # -- the daemon ------------------------------------------------------------------------------------

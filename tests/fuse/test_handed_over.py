@@ -12,6 +12,8 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,12 +53,12 @@ def open_to_all(tmp_path: Path) -> None:
             directory.chmod(directory.stat().st_mode | 0o055)
 
 
-def mounted_by_hand(point: Path, options: str) -> int:
+def mounted_by_hand(point: Path, options: str, *, writable: bool = False) -> int:
     """Mount with mount(2) alone; return the /dev/fuse of it, which nobody serves yet."""
     fuse = os.open("/dev/fuse", os.O_RDWR)
     data = f"fd={fuse},rootmode=40000,default_permissions,{options}"
     libc = ctypes.CDLL(None, use_errno=True)
-    flags = 1 | 2 | 4  # read-only, no set-user-id, no devices
+    flags = 2 | 4 | (not writable)  # no set-user-id, no devices, read-only
     arguments = (b"lakefeed", os.fsencode(point), b"fuse.lakefeed", flags, data.encode())
     assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
     return fuse
@@ -91,19 +93,56 @@ def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_pat
     assert b"Traceback" not in said
 
 
-def test_root_ends_the_mount_of_a_user_who_lets_nobody_in(lake: Path, tmp_path: Path) -> None:
-    point = tmp_path / "mnt"
+@contextmanager
+def letting_nobody_in(lake: Path, point: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Mount as a user who lets in nobody else; nothing is committed until somebody asks."""
     point.mkdir()
-    open_to_all(tmp_path)
-    fuse = mounted_by_hand(point, f"user_id={NOBODY},group_id={NOBODY}")
-    command = [*AS_NOBODY, *LAKEFEED, "mount", lake, point, "--fd", f"{fuse}", "--foreground"]
-    daemon = subprocess.Popen([*command, "--watchdog", "0s"], pass_fds=[fuse])
-    os.close(fuse)
-    with pytest.raises(PermissionError):
-        os.listdir(point)
-    wait_until(lambda: run("umount", point, check=False).returncode != 6 or daemon.poll())
-    assert not is_mounted(point)
-    assert daemon.wait(PATIENCE_SECONDS) == 0
+    open_to_all(point)
+    for path in (lake, *lake.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    fuse = mounted_by_hand(point, f"user_id={NOBODY},group_id={NOBODY}", writable=True)
+    words = ["mount", lake, point, "--fd", f"{fuse}", "--foreground", "--watchdog", "0s"]
+    command = [*AS_NOBODY, *LAKEFEED, *words, "--rw", "--commit-age", "1h"]
+    with subprocess.Popen(command, pass_fds=[fuse]) as daemon:
+        os.close(fuse)
+        try:
+            yield daemon
+        finally:
+            daemon.kill()
+            subprocess.run(["umount", "-i", "-l", "-q", point], check=False)
+
+
+def written_by_nobody(point: Path) -> None:
+    write = 'cd "$0" && for n in $(seq 2000); do echo $n > $n; done'
+    subprocess.run([*AS_NOBODY, "sh", "-c", write, point], check=True, timeout=PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize("lazy", [(), ("--lazy",)])
+def test_root_ends_the_mount_of_a_user_who_lets_nobody_in_once_it_is_committed(
+    lake: Path, tmp_path: Path, lazy: tuple[str, ...]
+) -> None:
+    point = tmp_path / "mnt"
+    with letting_nobody_in(lake, point) as daemon:
+        written_by_nobody(point)
+        with pytest.raises(PermissionError):
+            os.listdir(point)
+        run("umount", point, *lazy)
+        with Lake.open(lake) as opened:
+            assert len(opened.snapshot().ls()) == 2000
+        assert not is_mounted(point)
+        assert daemon.wait(PATIENCE_SECONDS) == 0
+
+
+def test_root_ends_a_mount_that_let_nobody_in_and_whose_daemon_died(
+    lake: Path, tmp_path: Path
+) -> None:
+    point = tmp_path / "mnt"
+    with letting_nobody_in(lake, point) as daemon:
+        written_by_nobody(point)
+        daemon.kill()
+        daemon.wait(PATIENCE_SECONDS)
+        run("umount", point)
+        assert not is_mounted(point)
 
 
 def test_the_watchdog_of_an_ordinary_user_takes_a_dead_mount_away(

@@ -61,6 +61,15 @@ def mounted_at(path: str) -> Mounted | None:
     return next((mount for mount in reversed(mounts()) if mount.path == full), None)
 
 
+def lets_in(mount: Mounted) -> tuple[int, int] | None:
+    """Return the user and group that may use a FUSE mount without `allow_other`."""
+    text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+    for each in parse_mountinfo(text):
+        if each.number == mount.number and {"user_id", "group_id"} <= each.options.keys():
+            return int(each.options["user_id"]), int(each.options["group_id"])
+    return None
+
+
 def lakes_below(path: str) -> list[Mounted]:
     """Return the lakes mounted below a path, the newest first, so that each can be unmounted.
 
