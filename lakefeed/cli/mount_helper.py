@@ -59,8 +59,11 @@ def _parsed(words: list[str]) -> tuple[list[str], list[str], str]:
     for word in rest:
         if word == "-o":
             options += next(rest, "").split(",")
-        elif word in ("-t", "-N"):
+        elif word == "-t":
             next(rest, None)
+        elif word == "-N":
+            # A namespace to do it in. We would do it in our own, perhaps to another mount.
+            options.append(f"{word} {next(rest, '')}")
         elif word.startswith("-"):
             flags += word[1:]
         else:
@@ -95,9 +98,11 @@ def _translate(options: list[str]) -> tuple[list[str], str | None, list[str]]:
     return ["--rw", *translated] if writable else translated, user, unknown
 
 
-def unmounting_of(words: list[str]) -> list[str]:
-    """Return the command that does what the arguments that umount(8) gives ask for."""
-    places, _, flags = _parsed(words)
+def unmounting_of(words: list[str]) -> list[str] | None:
+    """Return the command that does what the arguments that umount(8) gives ask for, if we can."""
+    places, options, flags = _parsed(words)
+    if options:
+        return None
     lazy = "l" in flags
     if "f" in flags:
         # The connection is to be broken, whatever that loses.
@@ -133,6 +138,10 @@ def main() -> None:
 def unmount() -> None:
     """Unmount, as umount(8) asked: what is pending is committed first, or that fails."""
     command = unmounting_of(sys.argv[1:])
+    if command is None:
+        print("umount.fuse.lakefeed: unknown option -N: run it in there, with nsenter -m",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(_EXIT_USAGE)
     if command[0] != "lakefeed":
         os.execvp(command[0], command)
     sys.argv = command

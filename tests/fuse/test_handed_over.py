@@ -215,6 +215,28 @@ def test_unmount_helper_returns_when_all_is_committed(
     assert not is_mounted(point)
 
 
+@pytest.mark.parametrize("name", ["main", "unmount"])
+def test_a_helper_leaves_other_namespaces_and_the_mounts_of_its_own_alone(
+    lake: Path, tmp_path: Path, name: str
+) -> None:
+    point = tmp_path / "mnt"
+    point.mkdir()
+    places = [lake, point]
+    if name == "unmount":
+        run("mount", *places)
+        places = [point]
+    helper = [sys.executable, "-c", f"from lakefeed.cli.mount_helper import {name}; {name}()"]
+    done = subprocess.run(
+        [*helper, *places, "-N", "/proc/self/ns/mnt"],
+        check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    was_mounted = is_mounted(point)
+    run("umount", point, check=False)
+    assert was_mounted is (name == "unmount")
+    assert done.returncode == 1
+    assert "unknown option -N" in done.stderr
+
+
 def test_unmount_helper_breaks_a_connection_when_asked_to() -> None:
     assert unmounting_of(["/data", "-f", "-l", "-n"]) == ["umount", "-i", "-f", "-l", "/data"]
 
