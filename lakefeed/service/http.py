@@ -72,7 +72,9 @@ class Endpoints:
             if not lake["ready"]
         ]
         if problems:
-            return web.Response(status=503, text="\n".join(problems) + "\n")
+            # A path need not be UTF-8.
+            body = "".join(f"{one}\n" for one in problems).encode(errors="backslashreplace")
+            return web.Response(status=503, body=body, content_type="text/plain", charset="utf-8")
         return web.Response(text="ready\n")
 
     async def _show_metrics(self, request: web.Request) -> web.Response:

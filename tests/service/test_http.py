@@ -36,3 +36,19 @@ def test_a_client_that_is_being_answered_does_not_keep_it_from_ending(
 
     monkeypatch.setattr(http, "END_SECONDS", 0.01)
     asyncio.run(serve())
+
+
+def test_a_lake_whose_name_is_not_utf_8_is_named_by_who_is_not_ready() -> None:
+    async def ask() -> bytes:
+        lakes = [{"path": "/mnt/l\udcff", "problem": "", "ready": False}]
+        endpoints = Endpoints("here", CompactorMetrics(), lambda: lakes)
+        reader, writer = await asyncio.open_connection(*await endpoints.open("127.0.0.1", 0))
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        said = await reader.read()
+        writer.close()
+        await endpoints.close()
+        return said
+
+    said = asyncio.run(ask())
+    assert b" 503 " in said.splitlines()[0]
+    assert said.endswith(b"/mnt/l\\udcff: not open yet\n")
