@@ -170,15 +170,17 @@ class Log:
         except Corrupt as error:
             # A torn head (a server that acknowledged what it lost) must not brick the lake. With
             # commits after it, it is no head, and an old state must not pass for the newest.
-            if self._exists(number + 1):
+            if self._exists(layout.commit_path(number + 1)):
                 # Or one that a repair moved away, and others took its number: that one is sound.
                 return self.read(number)
             _logger.warning("ignoring a damaged commit: %s", error)
             return None
 
-    def _exists(self, number: int) -> bool:
+    def _exists(self, path: str) -> bool:
+        # Opened: what a stat says on NFS may be a minute old, and no clock goes on in a machine
+        # that sleeps.
         try:
-            self._volume.open(layout.commit_path(number)).close()
+            self._volume.open(path).close()
         except NotFound:
             return False
         return True
@@ -232,7 +234,7 @@ class Log:
             return self.read(number).id == state.commit_id
         except NotFound:
             # Without the checkpoint all that follows would be hidden as well.
-            return self._exists(number + 1)
+            return self._exists(layout.commit_path(number + 1))
         except Corrupt:
             return True
 
@@ -318,13 +320,11 @@ class Log:
         paths = [layout.pack_path(pack.id) for pack in changes.add_packs]
         paths += [layout.segment_path(segment.id) for segment in changes.add_segments
                   if segment.id not in state.segments]  # fmt: skip
-        for path in paths:
-            try:
-                self._volume.stat(path)
-            except NotFound as error:
-                raise Conflict(f"commit to {self._volume.name}", expected=path, found="none",
-                               hint="garbage collection took it, as it waited for so long; repeat",
-                               ) from error  # fmt: skip
+        gone = next((path for path in paths if not self._exists(path)), None)
+        if gone is not None:
+            raise Conflict(f"commit to {self._volume.name}", expected=gone, found="none",
+                           hint="garbage collection took it, as it waited for so long; repeat",
+                           )  # fmt: skip
 
     def _link(self, tmp: str, number: int, commit_id: str) -> bool:
         error: LakefeedError | None = None

@@ -16,7 +16,7 @@ from lakefeed.lake.garbage import GRACE_SECONDS, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.repair import rebuild_index
 from lakefeed.transfer.importing import import_tree
-from lakefeed.volume.base import Volume
+from lakefeed.volume.base import FileStat, Volume
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.compacting import filled, sound
 from tests.lake.tools import contents, write
@@ -38,12 +38,18 @@ class Clock:
 
 class SleepyVolume(FaultyVolume):
     """Sleeps for two graces before the first commit after a new pack or segment; meanwhile others
-    collect garbage. Later commits find it awake."""
+    collect garbage. Later commits find it awake. As on NFS, a stat tells what it knew before."""
 
     def __init__(self, inner: Volume, clock: Clock) -> None:
         super().__init__(inner)
         self._clock = clock
-        self._has_made = self._has_slept = False
+        self._has_slept = False
+        self._made: list[str] = []
+        self._known: dict[str, FileStat] = {}
+
+    def stat(self, path: str) -> FileStat:
+        """Return what is known of a file, without asking whether it is there."""
+        return self._known.get(path) or super().stat(path)
 
     def run(
         self,
@@ -54,12 +60,14 @@ class SleepyVolume(FaultyVolume):
     ) -> T:
         """Make the call, after a sleep where it is time for one."""
         place = path.partition("/")[0]
-        if self._has_made and not self._has_slept and (verb, place) == ("create", layout.TMP):
+        if self._made and not self._has_slept and (verb, place) == ("create", layout.TMP):
             self._has_slept = True
+            self._known = {made: self.inner.stat(made) for made in self._made}
             self._clock.now_ns += int(2 * GRACE_SECONDS * 1e9)
             with Lake.open(self.inner) as other:
                 assert collect(other).deleted
-        self._has_made |= verb == "create" and place in (layout.PACKS, layout.INDEX)
+        if verb == "create" and place in (layout.PACKS, layout.INDEX):
+            self._made.append(path)
         return effect()
 
 
