@@ -208,8 +208,8 @@ def _print(facts: dict[str, Any], damage: _Damage) -> None:
         for path in log["gone"]:
             print_line(f"left out: {path} is gone, compacted and collected since, or lost")
         for path in log["over"]:
-            print_line(f"left out: {path} names bytes that are gone, and was never committed, or "
-                       "nothing is left of it")  # fmt: skip
+            why = "was never committed, as far as can be told, or nothing is left of it"
+            print_line(f"left out: {path} {why}")
     elif log["needed"]:
         print_line("the log needs to be written anew: repair --log, while nobody uses the lake")
     if head["quarantine"]:

@@ -8,7 +8,7 @@ nothing: that is left to `rebuilding` and `severed`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,11 @@ class Evidence:
     base: int
     mtime_ns: int
     implied: bool
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """Sorts packs by the time at which they were finished."""
+        return self.mtime_ns, self.base, self.sealed.id
 
     @property
     def holds_payloads(self) -> bool:
@@ -100,6 +105,30 @@ def least_seqs(files: OpenFiles, path: str) -> Iterator[tuple[str, int]]:
         for line in table.group_by("pack").aggregate([("seq", "min")]).to_pylist():
             if line["pack"]:
                 yield line["pack"], line["seq_min"]
+
+
+def look_for_repeated(
+    files: OpenFiles, some: Iterable[Evidence], others: Iterable[Evidence]
+) -> set[str]:
+    """Return the ids of those packs that have a path which one of the others, finished later, put
+    or deleted after what their writer saw."""
+    owners: dict[str, list[Evidence]] = {}
+    for pack in some:
+        for rows in rows_of(files, pack):
+            for path in rows["path"].to_pylist():
+                owners.setdefault(path, []).append(pack)
+    found = set[str]()
+    if not owners:
+        return found
+    paths = pa.array(sorted(owners), pa.string())
+    for other in others:
+        for rows in rows_of(files, other):
+            shared = rows.filter(pc.is_in(rows["path"], value_set=paths))
+            both = zip(shared["path"].to_pylist(), shared["seq"].to_pylist(), strict=True)
+            for path, seq in both:
+                found.update(pack.sealed.id for pack in owners[path] if pack.order < other.order
+                             and (not seq or seq > pack.base))  # fmt: skip
+    return found
 
 
 def _plain(rows: pa.Table) -> pa.Table:

@@ -17,6 +17,10 @@ Every sealed pack on the volume is read. What is exact and what is a best guess:
   is known; what such commits removed is out, once a part of it is gone. Packs that are known and
   gone were compacted and collected meanwhile, or are lost: they are left out, and named. Then the
   segments may be of another time, and the packs' own rows are the index.
+- Where no number is left between what a pack's writer saw and those of packs finished later, it was
+  committed after these, or never. It was never, as far as can be told, if one of these has a path
+  of it: whoever died before a commit is run again. Then it goes below, or is out where no number is
+  left there either; it is above them otherwise, and hides nothing of theirs.
 - Packs that refer to one which is gone are looked at more closely (`severed`).
 
 Reads; changes nothing. `repair` writes the log that this gives.
@@ -27,14 +31,14 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.format.commit import Changes, PackInfo, State, apply, decode_checkpoint
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
-from lakefeed.lake.evidence import Evidence, least_seqs, read_packs
+from lakefeed.lake.evidence import Evidence, least_seqs, look_for_repeated, read_packs
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Progress
 from lakefeed.lake.garbage import stored_files
@@ -42,13 +46,17 @@ from lakefeed.lake.log import Log
 from lakefeed.lake.severed import look_for_moved, never_there, severed_of
 from lakefeed.volume.base import Volume, read_file
 
+# Tells which of some packs have a path that one of others, finished later, has.
+Repeated = Callable[[list[Evidence], list[Evidence]], Collection[str]]
+
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """A state for the lost log. `exact` packs have their true number, `unreadable` ones are out, as
-    are those that are `gone` from the volume, and those `over`: what they refer to is gone."""
+    are those that are `gone` from the volume, and those `over`: never committed as far as can be
+    told, or nothing is left of them."""
 
     state: State
     exact: int
@@ -84,17 +92,27 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
             known.packs.keys() | packs_by_id.keys(),
         )
         moved = look_for_moved(files, found, severed)
+        # What a readable commit numbered is its own; a segment may tell it of renamed packs.
+        others = set(behind.added.values())
+        told = {**_numbers_told(least, packs_by_id), **moved.numbers}
+        exact = {id_: number for id_, number in _sure(told).items()
+                 if number > known.number and number not in others}  # fmt: skip
+        exact |= {id_: number for id_, number in behind.added.items() if id_ in packs_by_id}
+        out = never_there(severed, moved, exact, least)
+        found = [pack for pack in found if pack.sealed.id not in out]
+        committed = least.keys() | _least_bases(found).keys()
+        numbers = number_packs(
+            found,
+            exact,
+            known.number,
+            lambda crowded, later: look_for_repeated(
+                files, [pack for pack in crowded if pack.sealed.id not in committed], later
+            ),
+        )
     finally:
         files.close()
-    # What a readable commit numbered is its own; a segment may tell it of packs it renames from.
-    others = set(behind.added.values())
-    told = {**_numbers_told(least, packs_by_id), **moved.numbers}
-    exact = {id_: number for id_, number in _sure(told).items()
-             if number > known.number and number not in others}  # fmt: skip
-    exact |= {id_: number for id_, number in behind.added.items() if id_ in packs_by_id}
-    out = never_there(severed, moved, exact, least)
-    found = [pack for pack in found if pack.sealed.id not in out]
-    numbers = number_packs(found, exact, known.number)
+    out |= {pack.sealed.id for pack in found} - numbers.keys()
+    found = [pack for pack in found if pack.sealed.id in numbers]
     packs = dict(known.packs)
     for pack in sorted(found, key=lambda pack: (numbers[pack.sealed.id], pack.sealed.id)):
         packs[pack.sealed.id] = PackInfo(pack.sealed, numbers[pack.sealed.id])
@@ -226,54 +244,79 @@ class _Numbers:
                             for other in self._packs.get(number, ()))), None)  # fmt: skip
 
 
-def number_packs(found: list[Evidence], exact: dict[str, int], after: int) -> dict[str, int]:
-    """Return the number of the commit that added each pack: known, or guessed as said above.
+def _all_repeated(crowded: list[Evidence], later: list[Evidence]) -> Collection[str]:
+    return {pack.sealed.id for pack in crowded}
+
+
+def number_packs(
+    found: list[Evidence], exact: dict[str, int], after: int, repeated: Repeated = _all_repeated
+) -> dict[str, int]:
+    """Return the number of the commit that added each pack: known, or guessed as said above; those
+    are left out that were never committed and have no place.
 
     All are above `after`. Packs of one kind, those of compaction or the others, share none if they
     may have a path in common.
     """
-    ordered = sorted(found, key=lambda pack: (pack.mtime_ns, pack.base, pack.sealed.id))
+    ordered = sorted(found, key=lambda pack: pack.order)
     numbers = dict(exact)
     taken = {kind: _Numbers(found, exact) for kind in (True, False)}
     last = {True: after, False: after}
-    for pack, limit in zip(ordered, _limits(ordered, exact, after), strict=True):
-        known = exact.get(pack.sealed.id)
+    limits, out = _limits(ordered, exact, after, repeated)
+    for pack in ordered:
+        id_ = pack.sealed.id
+        if id_ in out:
+            continue
+        known = exact.get(id_)
         if known is not None:
             last[True] = max(last[True], known)
             continue
         number = max(pack.base, last[pack.implied]) + 1
-        if limit is not None:
-            number = min(number, limit)
+        number = min(number, limits.get(id_, number))
         guess = taken[pack.implied].free(itertools.count(number), pack)
         assert guess is not None, "numbers never end"
-        numbers[pack.sealed.id] = guess
+        numbers[id_] = guess
         last[pack.implied] = max(last[pack.implied], guess)
         taken[pack.implied].take(guess, pack)
     return numbers
 
 
-def _limits(ordered: list[Evidence], exact: dict[str, int], after: int) -> list[int | None]:
-    """Return the highest number that may be guessed for each pack, None where nothing bounds it.
+def _limits(
+    ordered: list[Evidence], exact: dict[str, int], after: int, repeated: Repeated
+) -> tuple[dict[str, int], set[str]]:
+    """Return the highest number that may be guessed for a pack, where anything bounds it, and those
+    packs for which there is none.
 
-    It is not above what is known of packs finished later. Where there are more packs than numbers,
-    some were never committed: then one is below what its writer saw, and no later one is moved up.
+    It is above what its writer saw and not above what is known of packs finished later. Where it
+    cannot be, and the pack was repeated, it is below what its writer saw.
     """
     taken = _Numbers(ordered, exact)
-    limits: list[int | None] = []
+    limits: dict[str, int] = {}
+    crowded: list[Evidence] = []
     ceilings: dict[bool, int | None] = {True: None, False: None}
     for pack in reversed(ordered):
         known = exact.get(pack.sealed.id)
+        below = ceilings[pack.implied]
         if known is not None:
             ceilings = {kind: min(known, below or known) for kind, below in ceilings.items()}
-            limits.append(None)
-            continue
-        below = ceilings[pack.implied]
-        limit = taken.free(range(below or 0, after, -1), pack)
+        elif below is not None:
+            limit = taken.free(range(below, max(pack.base, after), -1), pack)
+            if limit is not None:
+                taken.take(limit, pack)
+                ceilings[pack.implied] = limits[pack.sealed.id] = limit
+            elif pack.implied:  # the rows of others are as new as they say
+                crowded.append(pack)
+    bounded = [pack for pack in ordered if pack.sealed.id in exact or pack.sealed.id in limits]
+    again = repeated(crowded, bounded) if crowded else ()
+    out = set[str]()
+    for pack in crowded:
+        id_ = pack.sealed.id
+        limit = taken.free(range(pack.base, after, -1), pack) if id_ in again else None
         if limit is not None:
             taken.take(limit, pack)
-        ceilings[pack.implied] = limit or below
-        limits.append(limit)
-    return limits[::-1]
+            limits[id_] = limit
+        elif id_ in again:
+            out.add(id_)
+    return limits, out
 
 
 def _least_in_segments(volume: Volume, files: OpenFiles) -> dict[str, int]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakefeed.errors import NotFound, VolumeFailed
+from lakefeed.format.commit import State
 from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.evidence import Evidence
-from lakefeed.lake.garbage import collect
+from lakefeed.lake.garbage import collect, stored_files
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Log
 from lakefeed.lake.rebuilding import number_packs
@@ -28,6 +31,13 @@ from tests.service.tools import dying
 def pack(name: str, base: int, mtime_ns: int, implied: bool = True) -> Evidence:
     sealed = PackSealed(name, 100, 50, 20, 1, 0, "a", "a", ())
     return Evidence(sealed, base, mtime_ns, implied)
+
+
+def long_ago(lake: Lake) -> None:
+    """Let the packs that are there be older than those to come, whatever the ticks of the clock."""
+    for path in stored_files(lake.volume):
+        if layout.is_pack(path):
+            os.utime(f"{lake.volume.name}/{path}", ns=(10**9, 10**9))
 
 
 def test_packs_are_numbered_in_the_order_they_were_finished() -> None:
@@ -71,6 +81,7 @@ def test_what_a_writer_left_that_died_moves_no_older_version_over_a_newer_one(
             writer.put("a", b"never acknowledged")
             dying(monkeypatch, Log, "commit", after=False)
             writer.flush()
+        long_ago(lake)
         write(lake, {"a": b"old"})
         write(lake, {"a": b"new"})
         for number in lost:
@@ -78,6 +89,60 @@ def test_what_a_writer_left_that_died_moves_no_older_version_over_a_newer_one(
         rebuild_log(lake.volume)
     with Lake.open(tmp_path / "lake") as lake:
         assert contents(lake.snapshot()) == {"a": b"new", "c": b"1"}
+
+
+def test_a_pack_that_nobody_repeated_was_committed_behind_what_is_known() -> None:
+    found = [pack("slow", 2, 10), pack("known", 2, 20)]
+    assert number_packs(found, {"known": 3}, 0, lambda *_: ()) == {"slow": 4, "known": 3}
+
+
+def test_a_pack_that_was_repeated_and_has_no_place_is_out() -> None:
+    assert number_packs([pack("died", 0, 10), pack("known", 0, 20)], {"known": 1}, 0) == {
+        "known": 1
+    }
+
+
+def test_a_slow_writer_whose_commit_is_lost_goes_above_what_it_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        write(lake, {"b": b"1"})
+        write(lake, {"x": b"old"})
+        commit = Log.commit
+
+        def after_another(self: Log, *args: Any) -> State:
+            monkeypatch.setattr(Log, "commit", commit)
+            with Lake.open(lake.volume) as other:
+                write(other, {"a": b"1", "z": b"1"})
+            return commit(self, *args)
+
+        monkeypatch.setattr(Log, "commit", after_another)
+        last = write(lake, {"x": b"new", "y": b"new"})
+        wanted = contents(lake.snapshot())
+        lake.volume.unlink(layout.commit_path(last))
+        rebuild_log(lake.volume)
+    with Lake.open(tmp_path / "lake") as lake:
+        assert contents(lake.snapshot()) == wanted
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_a_first_writer_left_that_died_hides_nothing_of_its_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        with pytest.raises(VolumeFailed), lake.writer(QUIET) as writer:
+            writer.put("a", b"never acknowledged")
+            if deleted:
+                writer.delete("a")
+            dying(monkeypatch, Log, "commit", after=False)
+            writer.flush()
+        long_ago(lake)
+        write(lake, {"a": b"acknowledged"})
+        lake.volume.unlink(layout.commit_path(write(lake, {"z": b"1"})))
+        rebuilt, _ = rebuild_log(lake.volume)
+        assert len(rebuilt.over) == 1
+    with Lake.open(tmp_path / "lake") as lake:
+        assert contents(lake.snapshot()) == {"a": b"acknowledged", "z": b"1"}
 
 
 def test_a_pack_comes_after_the_snapshot_its_writer_saw() -> None:
