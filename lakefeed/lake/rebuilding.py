@@ -14,9 +14,10 @@ Every sealed pack on the volume is read. What is exact and what is a best guess:
   older pack of the path is not.
 - Where a checkpoint is left, it and the commits after it are the truth, up to one that is lost or
   damaged. Added are the packs of readable commits behind that, and those finished later than what
-  is known; what such commits removed is out, once a part of it is gone. Packs that are known and
-  gone were compacted and collected meanwhile, or are lost: they are left out, and named. Then the
-  segments may be of another time, and the packs' own rows are the index.
+  is known, or committed later (`late`); what such commits removed is out, once a part of it is
+  gone. Packs that are known and gone were compacted and collected meanwhile, or are lost: they are
+  left out, and named. Then the segments may be of another time, and the packs' own rows are the
+  index.
 - Where no number is left between what a pack's writer saw and those of packs finished later, it was
   committed after these, or never. It was never, as far as can be told, if one of these has a path
   of it: whoever died before a commit is run again. Then it goes below, or is out where no number is
@@ -42,6 +43,7 @@ from lakefeed.lake.evidence import Evidence, least_seqs, look_for_repeated, read
 from lakefeed.lake.files import OpenFiles
 from lakefeed.lake.findings import Progress
 from lakefeed.lake.garbage import stored_files
+from lakefeed.lake.late import late_packs
 from lakefeed.lake.log import Log
 from lakefeed.lake.severed import look_for_moved, never_there, severed_of
 from lakefeed.volume.base import Volume, read_file
@@ -84,7 +86,8 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
         found, unreadable = read_packs(volume, files, progress)
         behind = commits_behind(volume, known, {pack.sealed.id for pack in found})
         known, gone = still_there(volume, known, behind)
-        found = [pack for pack in found if _comes_later(pack, known, behind)]
+        late = _late(volume, files, known, behind, found)
+        found = [pack for pack in found if _comes_later(pack, known, behind, late)]
         packs_by_id = {pack.sealed.id: pack for pack in found}
         least = _least_in_segments(volume, files)
         severed = severed_of(
@@ -126,12 +129,20 @@ def rebuild_state(volume: Volume, progress: Progress) -> Rebuilt:
                    tuple(unreadable), gone, tuple(map(layout.pack_path, sorted(out))))  # fmt: skip
 
 
-def _comes_later(pack: Evidence, known: State, behind: Behind) -> bool:
+def _late(
+    volume: Volume, files: OpenFiles, known: State, behind: Behind, found: list[Evidence]
+) -> Collection[str]:
+    """Return the late ones among the packs, where anything shows that there were later commits."""
+    last = max([behind.number, *(pack.base for pack in found)])
+    return late_packs(Log(volume), files, known, found) if last > known.number else ()
+
+
+def _comes_later(pack: Evidence, known: State, behind: Behind, late: Collection[str]) -> bool:
     """Tell whether a pack is to be added to what is known of the lake."""
     id_ = pack.sealed.id
     if id_ in known.packs or id_ in behind.removed:
         return False
-    return id_ in behind.added or pack.mtime_ns > known.time_ns
+    return id_ in behind.added or id_ in late or pack.mtime_ns > known.time_ns
 
 
 def commits_behind(volume: Volume, known: State, there: set[str]) -> Behind:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,27 +16,20 @@ from lakefeed.lake import layout
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.evidence import Evidence
-from lakefeed.lake.garbage import collect, stored_files
+from lakefeed.lake.garbage import collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Log
 from lakefeed.lake.rebuilding import number_packs
 from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.compacting import AT_ONCE
-from tests.lake.tools import QUIET, contents, write
+from tests.lake.tools import QUIET, contents, made_older, write
 from tests.service.tools import dying
 
 
 def pack(name: str, base: int, mtime_ns: int, implied: bool = True) -> Evidence:
     sealed = PackSealed(name, 100, 50, 20, 1, 0, "a", "a", ())
     return Evidence(sealed, base, mtime_ns, implied)
-
-
-def long_ago(lake: Lake) -> None:
-    """Let the packs that are there be older than those to come, whatever the ticks of the clock."""
-    for path in stored_files(lake.volume):
-        if layout.is_pack(path):
-            os.utime(f"{lake.volume.name}/{path}", ns=(10**9, 10**9))
 
 
 def test_packs_are_numbered_in_the_order_they_were_finished() -> None:
@@ -81,7 +73,7 @@ def test_what_a_writer_left_that_died_moves_no_older_version_over_a_newer_one(
             writer.put("a", b"never acknowledged")
             dying(monkeypatch, Log, "commit", after=False)
             writer.flush()
-        long_ago(lake)
+        made_older(lake)
         write(lake, {"a": b"old"})
         write(lake, {"a": b"new"})
         for number in lost:
@@ -136,7 +128,7 @@ def test_what_a_first_writer_left_that_died_hides_nothing_of_its_next_run(
                 writer.delete("a")
             dying(monkeypatch, Log, "commit", after=False)
             writer.flush()
-        long_ago(lake)
+        made_older(lake)
         write(lake, {"a": b"acknowledged"})
         lake.volume.unlink(layout.commit_path(write(lake, {"z": b"1"})))
         rebuilt, _ = rebuild_log(lake.volume)
