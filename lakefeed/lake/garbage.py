@@ -17,7 +17,9 @@ from facts about the volume:
 `collect` does: commit the new horizon; read head, tags and pins *again*, until the tags rested
 meanwhile; make durable what was read; delete what is still unreached, segments before packs. A tag
 or pin written in between either is seen by that second look, or its maker sees the new horizon (see
-`Lake.pin`). Keeps I3 and I6. Commits and checkpoints stay for ever. Nothing is deleted when any of
+`Lake.pin`). Where files go that no commit names it commits in any case, unless the log lost its end
+and would seem to reach it again: a link that is under way for longer than the grace finds its
+number taken. Keeps I3 and I6. Commits and checkpoints stay for ever. Nothing is deleted when any of
 the log, a tag or a pin cannot be read.
 """
 
@@ -53,6 +55,7 @@ REFS_TRIES_MAX = 10
 GarbageKind = Literal["segment", "pack", "temporary", "pin"]
 # Readers start at the commit and follow the index to the packs: deleted in that order.
 _DELETE_ORDER: tuple[GarbageKind, ...] = ("segment", "pack", "temporary", "pin")
+_PACKED = ("segment", "pack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Facts:
     named: frozenset[str]
     stored: tuple[Stored, ...]
     old_before_ns: int
+    is_whole: bool = False  # the log: nothing shows that commits were lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class GarbagePlan:
 
     horizon: int | None
     files: tuple[Stored, ...]
+    commits: bool = False  # first, whether the horizon changes or not
 
     @property
     def bytes(self) -> int:
@@ -115,8 +120,7 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long snapshots stay readable without a tag, how many of the newest do in any case, and
-    how long unnamed files are left alone."""
+    """How long, and how many, snapshots stay readable without a tag, and unnamed files unharmed."""
 
     keep_seconds: float = KEEP_SECONDS
     grace_seconds: float = GRACE_SECONDS
@@ -135,7 +139,9 @@ def plan_garbage(facts: Facts) -> GarbagePlan:
     # A higher horizon reaches nothing more: if none of these is reached now, the horizon may stay.
     gives_up = any(file.id in facts.now.ids for file in freed)
     files = sorted(freed, key=lambda file: (_DELETE_ORDER.index(file.kind), file.path))
-    return GarbagePlan(facts.wanted.horizon if gives_up else None, tuple(files))
+    unnamed = any(file.kind in _PACKED and file.id not in facts.named for file in freed)
+    horizon = facts.wanted.horizon if gives_up else None
+    return GarbagePlan(horizon, tuple(files), gives_up or (unnamed and facts.is_whole))
 
 
 def collect(
@@ -160,11 +166,10 @@ def collect(
     plan = plan_garbage(_gather(lake, retention or Retention(), now_ns, orphans, progress))
     if dry_run or not plan.files:
         return Collected(plan, dry_run)
-    if plan.horizon is not None:
-        changes = Changes(horizon=plan.horizon)
-        older = sorted(number for number in _kept_now(lake, now_ns) if number < plan.horizon)
+    if plan.commits:
+        older = sorted(number for number in _kept_now(lake, now_ns) if number < (plan.horizon or 0))
         noted = {KEPT: ",".join(map(str, older))} if older else {}
-        lake.log.commit(Draft("gc", app=noted), lambda state: changes)
+        lake.log.commit(Draft("gc", app=noted), lambda state: Changes(horizon=plan.horizon))
     needed = _needed(lake, now_ns, progress)
     # Whoever gave up what goes may have died, or failed, before its step was durable.
     for directory in (layout.LOG, layout.REFS, layout.PINS):
@@ -259,11 +264,11 @@ def _gather(lake: Lake, keep: Retention, now_ns: int, orphans: bool, told: Progr
     if not orphans:
         files += [history.files[id_] for id_ in history.named - wanted.ids]
         files += _still_there(lake.volume, history, wanted)
-    unnamed = [file.path for file in files if file.kind in ("pack", "segment")
-               and file.id not in named and file.changed_ns <= old_before_ns]  # fmt: skip
+    # The young ones, too: one may be all that shows that there were more commits.
+    unnamed = [file.path for file in files if file.kind in _PACKED and file.id not in named]
     lost = kept_for_repair(lake, unnamed, head, told)
     found = tuple(file for file in files if file.path not in lost)
-    return Facts(now, wanted, named, found, old_before_ns)
+    return Facts(now, wanted, named, found, old_before_ns, bool(head.number and not lost))
 
 
 def _still_there(volume: Volume, history: _History, wanted: Reach) -> Iterator[Stored]:

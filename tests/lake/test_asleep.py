@@ -36,13 +36,19 @@ class Clock:
         return self.now_ns
 
 
-class SleepyVolume(FaultyVolume):
-    """Sleeps for two graces before the first commit after a new pack or segment; meanwhile others
-    collect garbage. Later commits find it awake. As on NFS, a stat tells what it knew before."""
+WRITTEN = ("create", layout.TMP)
+LINKED = ("link", layout.LOG)
 
-    def __init__(self, inner: Volume, clock: Clock) -> None:
+
+class SleepyVolume(FaultyVolume):
+    """Sleeps for two graces before the first commit after a new pack or segment, or in its link;
+    meanwhile others collect garbage. Later commits find it awake. As on NFS, a stat tells what it
+    knew before."""
+
+    def __init__(self, inner: Volume, clock: Clock, call: tuple[str, str] = WRITTEN) -> None:
         super().__init__(inner)
         self._clock = clock
+        self._call = call
         self._has_slept = False
         self._made: list[str] = []
         self._known: dict[str, FileStat] = {}
@@ -60,7 +66,7 @@ class SleepyVolume(FaultyVolume):
     ) -> T:
         """Make the call, after a sleep where it is time for one."""
         place = path.partition("/")[0]
-        if self._made and not self._has_slept and (verb, place) == ("create", layout.TMP):
+        if self._made and not self._has_slept and (verb, place) == self._call:
             self._has_slept = True
             self._known = {made: self.inner.stat(made) for made in self._made}
             self._clock.now_ns += int(2 * GRACE_SECONDS * 1e9)
@@ -81,16 +87,17 @@ WORK: dict[str, Work] = {
 }
 
 
+@pytest.mark.parametrize("call", [WRITTEN, LINKED])
 @pytest.mark.parametrize("work", WORK)
 def test_a_commit_that_would_name_what_was_collected_is_a_conflict(
-    work: str, tmp_path: Path
+    work: str, call: tuple[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "imported").write_bytes(b"bytes")
     clock = Clock()
     volume = filled(MemoryVolume(clock_ns=clock))
     with Lake.open(volume) as lake:
         before = contents(lake.snapshot())
-    with Lake.open(SleepyVolume(volume, clock)) as lake:
+    with Lake.open(SleepyVolume(volume, clock, call)) as lake:
         with pytest.raises(Conflict, match="garbage collection took it"):
             WORK[work](lake, tmp_path)
         assert contents(lake.snapshot()) == before

@@ -11,7 +11,7 @@ from lakefeed.errors import Corrupt
 from lakefeed.format.commit import Changes
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
-from lakefeed.lake.garbage import collect, orphans_of
+from lakefeed.lake.garbage import GRACE_SECONDS, Retention, collect, orphans_of
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
@@ -56,6 +56,30 @@ def test_packs_stay_whose_commits_a_log_lost_at_its_end_until_it_is_written_anew
     rebuild_log(volume)
     with Lake.open(volume) as lake:
         assert contents(lake.snapshot()) == FILES
+
+
+def test_a_young_pack_tells_for_an_old_one_that_the_log_lost_its_end() -> None:
+    now_ns = 10**18
+    volume = MemoryVolume(clock_ns=lambda: now_ns)
+    with new_lake(volume) as lake:
+        for path, data in FILES.items():
+            write(lake, {path: data})
+            now_ns += int(GRACE_SECONDS * 1e9)
+        write(lake, {"young": b"1"})
+    for number in (3, 4):
+        volume.unlink(layout.commit_path(number))
+    with Lake.open(volume) as lake:
+        assert collect(lake, Retention(keep_seconds=0)).deleted == 0
+        assert lake.log.head().number == 2
+
+
+def test_garbage_collection_takes_no_number_where_the_log_lost_its_end() -> None:
+    with Lake.open(without(2, 3)) as lake:
+        with lake.volume.create(layout.pack_path(layout.new_id())) as file:
+            file.write([b"left by a writer that died"])
+        assert collect(lake, AT_ONCE).deleted == 1
+        assert lake.log.head().number == 1
+        assert check(lake).counters.ahead == 2
 
 
 def test_the_order_of_packs_stays_known_where_segments_tell_it(tmp_path: Path) -> None:
