@@ -54,6 +54,10 @@ def test_i3_a_pin_is_seen_by_a_collector_on_the_other_client_at_once(facts: Fact
     assert of(facts, "visible")["late pins"] == []
 
 
+def test_i2_no_commit_names_a_pack_that_the_other_client_removed(facts: Facts) -> None:
+    assert "garbage collection took it" in of(facts, "visible")["commit of what the other removed"]
+
+
 def test_i7_a_reader_whose_packs_were_moved_reads_the_same_bytes_elsewhere(facts: Facts) -> None:
     found = of(facts, "moved")
     assert found["before"] == found["moved"] == found["newest"] == "right"

@@ -14,13 +14,14 @@ from typing import Any
 from tools import outcome
 from world import World
 
-from lakefeed.errors import NotFound
+from lakefeed.errors import Conflict, NotFound
 from lakefeed.format.commit import Changes
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.volume import directories
 from lakefeed.volume.posix import PosixVolume
+from lakefeed.volume.posix_writing import PosixWritableFile
 
 ROUNDS = 40
 SERVED = Path("/run/export/visible")
@@ -86,6 +87,33 @@ def late_pins(writer: Lake, reader: Lake) -> list[str]:
     return late
 
 
+class Removing(PosixVolume):
+    """Before a commit is written, the other client removes the pack that it is to name."""
+
+    def __init__(self, root: Path, other: Path) -> None:
+        super().__init__(root)
+        self._other = other
+        self._pack = ""
+
+    def create(self, path: str) -> PosixWritableFile:
+        if layout.is_pack(path):
+            self._pack = path
+        elif self._pack:
+            (self._other / self._pack).unlink()
+            self._pack = ""
+        return super().create(path)
+
+
+def commit_of_what_is_gone(near: Path, far: Path) -> str:
+    """This client has just written the pack: a stat tells of it from memory."""
+    try:
+        with Lake.open(Removing(near, far)) as lake, lake.writer() as writer:
+            writer.put("path", b"bytes")
+    except Conflict as refused:
+        return str(refused)
+    return "made"
+
+
 def found(root: Path) -> bool:
     """Say whether there is a lake for this client."""
     try:
@@ -107,6 +135,7 @@ def main(world: World) -> dict[str, Any]:
             "late commits": late_commits(writer, reader),
             "late tags": late_tags(writer, reader),
             "late pins": late_pins(writer, reader),
+            "commit of what the other removed": commit_of_what_is_gone(near, far),
             **without_the_touch(writer, reader),
         }
 
