@@ -39,6 +39,7 @@ from lakefeed.format.commit import (
 )
 from lakefeed.lake import layout
 from lakefeed.lake.placing import discard_tmp, place_new, place_over
+from lakefeed.lake.together import in_order
 from lakefeed.volume.base import Volume, read_file
 
 # Opening replays at most about this many commits; one checkpoint costs two small files.
@@ -320,7 +321,8 @@ class Log:
         paths = [layout.pack_path(pack.id) for pack in changes.add_packs]
         paths += [layout.segment_path(segment.id) for segment in changes.add_segments
                   if segment.id not in state.segments]  # fmt: skip
-        gone = next((path for path in paths if not self._exists(path)), None)
+        found = zip(paths, in_order(self._exists, paths), strict=True)
+        gone = next((path for path, there in found if not there), None)
         if gone is not None:
             raise Conflict(f"commit to {self._volume.name}", expected=gone, found="none",
                            hint="garbage collection took it, as it waited for so long; repeat",

@@ -8,9 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from lakefeed.errors import VolumeFailed
+from lakefeed.format.pack import Meta, PackWriter
+from lakefeed.format.payload import encode
 from lakefeed.lake import catalogue
 from lakefeed.lake import opening as together
+from lakefeed.lake import together as in_order
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.lake.packing import new_pack
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import ReadableFile
 from lakefeed.volume.memory import MemoryVolume
@@ -160,3 +165,21 @@ def test_segments_are_opened_together_for_many_paths(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(volume, "open", open_file)
         assert snapshot.locate(paths)["path"].null_count == 0
     assert meeting.held
+
+
+def holding(path: str) -> Callable[[PackWriter, int], None]:
+    return lambda writer, time_ns: writer.add(path, encode(b"1"), Meta(time_ns))
+
+
+def test_packs_are_looked_for_together_before_they_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        sealed = [new_pack(volume, 0, holding(f"{number}")) for number in range(2 * AT_ONCE)]
+        meeting = Meeting(AT_ONCE)
+        monkeypatch.setattr(in_order, "_processors", lambda: AT_ONCE)
+        opening(monkeypatch, volume, meeting)
+        lake.append(sealed, Draft("many"))
+        assert meeting.held
+        assert len(contents(lake.snapshot())) == len(sealed)
