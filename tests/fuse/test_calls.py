@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from lakefeed import Lake
-from tests.fuse.tools import Mounted, fsck, mounted, needs_fuse
+from tests.fuse.tools import Mounted, needs_fuse, new_mount
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
 
@@ -340,12 +340,8 @@ def outcomes(script: Script, directory: Path) -> list[object]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
-    base = tmp_path_factory.mktemp("calls")
-    Lake.create(base / "lake").close()
-    with mounted(base / "lake", base / "mnt", "--rw") as here:
+    with new_mount(tmp_path_factory.mktemp("calls")) as here:
         yield here
-        here.sync()
-    fsck(base / "lake")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake
-from tests.fuse.tools import Mounted, fsck, mounted, needs_fuse
+from tests.fuse.tools import Mounted, needs_fuse, new_mount
 from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
@@ -99,12 +99,8 @@ def said(script: str, directory: Path, outside: Path) -> str:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounted]:
-    base = tmp_path_factory.mktemp("daily")
-    Lake.create(base / "lake").close()
-    with mounted(base / "lake", base / "mnt", "--rw") as here:
+    with new_mount(tmp_path_factory.mktemp("daily")) as here:
         yield here
-        here.sync()
-    fsck(base / "lake")
 
 
 @pytest.mark.parametrize("programs", SCRIPTS)

@@ -118,3 +118,13 @@ def fsck(lake: Path) -> None:
     """The lake itself is sound, to the last payload."""
     done = run("fsck", lake, "--deep", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextmanager
+def new_mount(base: Path) -> Iterator[Mounted]:
+    """Mount a new lake for writing; at the end all of it is committed, and sound."""
+    Lake.create(base / "lake").close()
+    with mounted(base / "lake", base / "mnt", "--rw") as here:
+        yield here
+        here.sync()
+    fsck(base / "lake")
