@@ -120,6 +120,11 @@ class Log:
                 nearest = self._nearest(self._hint())
                 state = nearest if nearest.number > far else state
 
+    def take_as_whole(self) -> None:
+        """Do not say that the log may be lost: who writes with us has looked, and told."""
+        with self._lock:
+            self._is_warned = True
+
     def _warn_if_lost(self) -> None:
         """Say so, once, where there are packs and no commit: readers see an empty lake."""
         with self._lock:

@@ -57,6 +57,7 @@ class _Worker:
 
     def _import(self, volume: Volume, task: Task) -> Done:
         with Lake.open(volume) as lake:
+            lake.log.take_as_whole()  # packs without a commit are the other workers'
             self._importer = Importer(lake, task, self._problems, self._tell)
             self._importer.begin(self._found())
             threading.Thread(target=self._listen, name="lakefeed-parent", daemon=True).start()

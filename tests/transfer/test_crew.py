@@ -14,6 +14,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import Invalid, LakefeedError, VolumeFailed
+from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.transfer import recruiting
 from lakefeed.transfer.directory import DirectoryTarget
@@ -109,6 +110,21 @@ def test_every_worker_takes_part_and_commits(lake: Lake, wide: Path) -> None:
     assert report.files == 8000
     assert report.packs == len(lake.snapshot().state.packs) > 8
     assert count(lake) == 8040
+
+
+@pytest.mark.slow
+def test_packs_that_others_have_not_committed_yet_alarm_no_worker(
+    tmp_path: Path, wide: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with Lake.create(tmp_path / "lake") as new:
+        pack = tmp_path / "lake" / layout.pack_path("ab" * 16)
+        pack.parent.mkdir(parents=True)
+        pack.write_bytes(b"of a worker that is quicker")
+        assert import_tree(new, wide, CREW).files == 8000
+    assert [record.message.split(" has ")[1][:20] for record in caplog.records] == [
+        "packs and no commit:"
+    ]
+    assert "no commit" not in capfd.readouterr().err
 
 
 @pytest.mark.slow
