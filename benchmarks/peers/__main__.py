@@ -40,6 +40,7 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.peers.contest import COUNTS, SMALL, Contestant, make_files, sizes
 from benchmarks.peers.everybody import EVERYBODY, folder
+from benchmarks.peers.picture import draw
 from benchmarks.peers.report import Figures, page, report
 
 HERE = Path(__file__).parent
@@ -268,9 +269,10 @@ def main() -> None:
 
 
 def write_page() -> None:
-    """Write the saved result as a page."""
+    """Write the saved result as a page and a picture."""
     document = json.loads((harness.RESULTS / "peers.json").read_text())
     (HERE.parent / "PEERS.md").write_text(page(document))
+    draw(document, HERE.parent / "peers.png")
 
 
 if __name__ == "__main__":

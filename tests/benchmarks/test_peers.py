@@ -16,6 +16,7 @@ from benchmarks.peers.contest import Task, listed, make_files, sizes
 from benchmarks.peers.files_threads import FilesThreads, read
 from benchmarks.peers.lake_feed import LakeFeed
 from benchmarks.peers.limit import Limit
+from benchmarks.peers.picture import draw
 from benchmarks.peers.report import CPU, FEED, LIMIT, page, verdicts
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -48,7 +49,7 @@ def test_an_epoch_is_every_sample_once(
     assert cut.epoch in (None, whole)
 
 
-def test_the_page_of_figures_says_what_fell_short_and_who_could_not_run() -> None:
+def test_the_page_of_figures_says_what_fell_short_and_who_could_not_run(tmp_path: Path) -> None:
     fast = {"samples_per_second": 100, "cpu_seconds_per_million": 2.0, "peak_mb": 9,
             "first_seconds": 0.1}  # fmt: skip
     slow = fast | {"samples_per_second": 60, "cpu_seconds_per_million": 5.0}
@@ -60,6 +61,8 @@ def test_the_page_of_figures_says_what_fell_short_and_who_could_not_run() -> Non
     document = {"cells": {"warm/img": figures}, "counts": {"img": 4}, "rounds": 1,
                 "environment": harness.environment()}  # fmt: skip
     assert "- FFCV: it does not build" in page(document)
+    draw(document, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes()[1:4] == b"PNG"
 
 
 @pytest.mark.slow
