@@ -121,7 +121,7 @@ class Log:
                 state = nearest if nearest.number > far else state
 
     def take_as_whole(self) -> None:
-        """Do not say that the log may be lost: who writes with us has looked, and told."""
+        """Do not warn of a lost log: the packs are those of writers who have not committed yet."""
         with self._lock:
             self._is_warned = True
 
@@ -262,6 +262,7 @@ class Log:
         not acknowledged; it may still have happened (its packs are then part of the lake).
         """
         commit_id = layout.new_id()
+        self.take_as_whole()
         state = self.head()
         self._check_history(state)
         for _ in range(RACES_MAX):

@@ -167,3 +167,17 @@ def test_nobody_is_warned_of_a_lake_that_is_new(caplog: pytest.LogCaptureFixture
         assert contents(lake.snapshot()) == {}
         write(lake, {"a": b"1"})
     assert not caplog.records
+
+
+def test_whoever_commits_the_first_packs_of_a_lake_is_not_warned_of_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Lake.create(tmp_path / "lake").close()
+    with caplog.at_level(logging.WARNING, "lakefeed"):
+        with Lake.open(tmp_path / "lake") as lake:
+            sealed = new_pack(lake.volume, 0, lambda writer, now_ns: None)
+            lake.append([sealed], Draft("test"))
+        Lake.create(tmp_path / "other").close()
+        with Lake.open(tmp_path / "other") as lake, lake.writer() as writer:
+            writer.put("a", b"1").wait()
+    assert not caplog.records
