@@ -32,7 +32,6 @@ EVENTS_OF_COMPUTE = 26
 EVENTS_OF_LOGGING = 7
 # 7 kB each, mostly of the trace: a run of MLPerf Storage's size would leave gigabytes a rank.
 STEPS_KEPT = 1000
-EVENTS_A_STEP = EVENTS_OF_LOADING + EVENTS_OF_COMPUTE + EVENTS_OF_LOGGING
 
 
 class Bookkeeping(Closing):

@@ -23,7 +23,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from array import array
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -85,11 +84,6 @@ class Company:
     live: Any
     stop: threading.Event
     scratch: str | None = None  # None: where the system keeps temporary files
-
-
-def alone() -> Company:
-    """Return the company of a rank that has none."""
-    return Company(lambda: None, array("d", [0.0] * len(LIVE)), threading.Event())
 
 
 def run(source: Source, loop: Loop, company: Company, rank: int = 0) -> RankResult:

@@ -138,11 +138,6 @@ class Meter:
                 self._task, completed=self.files, size_bytes=self.bytes, rates=self.rates()
             )
 
-    def expect(self, files: int | None) -> None:
-        """Say how many files there will be, once that is known."""
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, total=files)
-
     @property
     def seconds(self) -> float:
         """Time since the start."""

@@ -54,11 +54,6 @@ class PackUsage:
         return min(1.0, self.live_bytes / self.payload_bytes) if self.payload_bytes else 1.0
 
 
-def usage(snapshot: View, prefix: str = "") -> Usage:
-    """Return what lies in and below a directory, or how big a file is."""
-    return next(iter(usage_by_directory(snapshot, prefix, 0)))
-
-
 def usage_by_directory(snapshot: View, prefix: str = "", depth: int = 1) -> list[Usage]:
     """Return the usage of `prefix` and of the directories up to `depth` levels below it, by path.
 

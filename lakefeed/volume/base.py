@@ -67,11 +67,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Room on the volume, in bytes and in inodes (-1: the volume does not count inodes)."""
+    """Room on the volume."""
 
     total_bytes: int
     free_bytes: int
-    free_inodes: int
 
 
 class WritableFile(Protocol):

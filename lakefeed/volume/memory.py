@@ -282,7 +282,7 @@ class MemoryVolume:
         with self._lock:
             used = self._used()
         total = self._capacity_bytes if self._capacity_bytes is not None else 1 << 62
-        return Space(total, total - used, -1)
+        return Space(total, total - used)
 
 
 def _check_open(closed: bool, subject: str) -> None:

@@ -293,8 +293,7 @@ class PosixVolume:
             info = os.statvfs(self._root)
         except OSError as error:
             raise from_os_error(error, self._root) from error
-        inodes = info.f_favail if info.f_files else -1
-        return Space(info.f_blocks * info.f_frsize, info.f_bavail * info.f_frsize, inodes)
+        return Space(info.f_blocks * info.f_frsize, info.f_bavail * info.f_frsize)
 
 
 def _open_for_reading(full: str, flags: int) -> tuple[int, os.stat_result]:

@@ -10,6 +10,8 @@ import os
 import re
 import shutil
 import tempfile
+import threading
+from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -21,13 +23,13 @@ import pytest
 
 from lakefeed.bench import bookkeeping, environment, figures, page, reports, verdict
 from lakefeed.bench.apart import run_apart
-from lakefeed.bench.bookkeeping import EVENTS_A_STEP, Bookkeeping
+from lakefeed.bench.bookkeeping import Bookkeeping
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.preparing import Contents, Copy, copy_apart
 from lakefeed.bench.processes import told
 from lakefeed.bench.ranks import Job, run_ranks
 from lakefeed.bench.sources import Delivered, NullSource, Reading, Spec
-from lakefeed.bench.steps import Loop, alone
+from lakefeed.bench.steps import LIVE, Company, Loop
 from lakefeed.bench.steps import run as run_rank
 from lakefeed.bench.training import (
     Limits,
@@ -41,6 +43,14 @@ from lakefeed.bench.training import (
 from lakefeed.bench.workloads import Workload
 from lakefeed.errors import Invalid, NotFound, VolumeFailed
 from tests.support.stalling import stalling
+
+EVENTS_A_STEP = (
+    bookkeeping.EVENTS_OF_LOADING + bookkeeping.EVENTS_OF_COMPUTE + bookkeeping.EVENTS_OF_LOGGING
+)
+
+
+def alone() -> Company:
+    return Company(lambda: None, array("d", [0.0] * len(LIVE)), threading.Event())
 
 
 def options(lake: Path, workload: Workload, **more: Any) -> TrainOptions:

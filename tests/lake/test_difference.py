@@ -13,7 +13,7 @@ from lakefeed.lake import difference
 from lakefeed.lake.difference import diff
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
-from lakefeed.lake.usage import pack_usage, usage, usage_by_directory
+from lakefeed.lake.usage import pack_usage, usage_by_directory
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.test_views import PATHS, STEPS, replay, replay_one
 from tests.lake.tools import QUIET, all_rows, contents, new_lake, small_groups, write
@@ -124,7 +124,8 @@ def test_usage_equals_the_sums_over_the_dictionary(steps: list[object], depth: i
             assert [line.path for line in lines] == sorted(wanted)
             for line in lines:
                 assert (line.files, line.size_bytes) == summed(lake, line.path)
-        assert usage(lake.snapshot()).files == len(model)
+        (whole,) = usage_by_directory(lake.snapshot(), "", 0)
+        assert whole.files == len(model)
 
 
 def test_usage_counts_stored_directories_and_names_what_is_missing() -> None:
@@ -134,9 +135,10 @@ def test_usage_counts_stored_directories_and_names_what_is_missing() -> None:
             writer.put("file", bytes(100))
         lines = usage_by_directory(lake.snapshot())
         assert [(line.path, line.files) for line in lines] == [("", 1), ("empty", 0)]
-        assert usage(lake.snapshot(), "file").size_bytes == 100
+        (file,) = usage_by_directory(lake.snapshot(), "file", 0)
+        assert file.size_bytes == 100
         with pytest.raises(NotFound):
-            usage(lake.snapshot(), "nothing")
+            usage_by_directory(lake.snapshot(), "nothing")
 
 
 def test_usage_goes_down_as_deep_as_paths_do() -> None:

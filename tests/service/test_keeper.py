@@ -107,7 +107,7 @@ def test_how_much_room_there_is_is_told_without_the_lease_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full volume takes no lease: if the leader alone told, the alert would end there."""
-    room = [Space(1 << 30, 0, -1)]
+    room = [Space(1 << 30, 0)]
 
     def space(volume: PosixVolume) -> Space:
         if not room:
@@ -133,7 +133,7 @@ def test_how_much_room_there_is_is_told_without_the_lease_as_well(
             assert not made.status.leader
             room.clear()
             await asyncio.wait_for(tells(None), 60.0)
-            room.append(Space(1 << 30, 7, -1))
+            room.append(Space(1 << 30, 7))
             await asyncio.wait_for(tells(7.0), 60.0)
             made.stop()
             await running

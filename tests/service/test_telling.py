@@ -35,7 +35,7 @@ OF_THE_LEADER = {
 def tell(teller: Teller) -> None:
     teller.moved(1, 1)
     teller.collected(Collected(GarbagePlan(None, ()), False), 7)
-    teller.looked(State(), Space(10, 5, -1), 3)
+    teller.looked(State(), Space(10, 5), 3)
 
 
 def shown(metrics: CompactorMetrics) -> set[str]:

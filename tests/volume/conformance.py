@@ -363,7 +363,6 @@ class VolumePromises:
         write_file(volume, "a", b"x" * 100)
         space = volume.space()
         assert 0 < space.free_bytes <= space.total_bytes
-        assert space.free_inodes >= -1
 
     def test_open_files_are_what_they_say(self, volume: Volume) -> None:
         writer: WritableFile

@@ -31,7 +31,7 @@ READ_AHEAD_KIB = 1024
 HAND_OVER_SECONDS = 60.0
 # As many as Linux follows on the way to a file.
 LINKS_MAX = 40
-_MNT_FORCE, _MNT_DETACH = 1, 2
+_MNT_DETACH = 2
 
 _logger = logging.getLogger(__name__)
 
@@ -199,15 +199,6 @@ def hand_over(path: str, names: list[str]) -> None:
 def _in_use(path: str) -> VolumeFailed:
     return VolumeFailed(f"unmount {path}", found="it is busy: files are open there",
                         hint="close them, or detach it with --lazy", errno=errno.EBUSY)  # fmt: skip
-
-
-def abort(minor: int, path: str) -> None:
-    """Break a connection whose daemon does not answer: everybody waiting gets an error."""
-    try:
-        Path(f"/sys/fs/fuse/connections/{minor}/abort").write_text("1")
-    except OSError as error:
-        _logger.warning("no control file of connection %d (%s), forcing instead", minor, error)
-        _umount2(path, _MNT_FORCE | _MNT_DETACH)
 
 
 def widen_read_ahead(minor: int, kib: int = READ_AHEAD_KIB) -> bool:
