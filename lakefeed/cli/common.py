@@ -45,7 +45,6 @@ import typer
 import typer.core
 
 from lakefeed.cli.output import shown_lines
-from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import parse_time
 from lakefeed.errors import (
     EXIT_BUG,
@@ -341,9 +340,10 @@ def is_file(where: str) -> bool:
 @contextmanager
 def open_lake(where: str) -> Iterator[Lake]:
     """Open a lake for one command."""
-    spare_pandas()
+    from lakefeed.format.bridge import spare_pandas
     from lakefeed.lake.lake import Lake
 
+    spare_pandas()
     with Lake.open(volume_at(where)) as lake:
         yield lake
 
@@ -351,9 +351,10 @@ def open_lake(where: str) -> Iterator[Lake]:
 @contextmanager
 def open_federation(where: str) -> Iterator[Federation]:
     """Open a federation file for one command."""
-    spare_pandas()
+    from lakefeed.format.bridge import spare_pandas
     from lakefeed.lake.federation import Federation
 
+    spare_pandas()
     with Federation.open(where, volume_at=volume_at) as federation:
         yield federation
 

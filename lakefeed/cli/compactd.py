@@ -20,7 +20,6 @@ from lakefeed.cli.common import (
     settings,
 )
 from lakefeed.cli.output import print_json, print_line
-from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import human_count, human_size
 from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND, EXIT_OK
 
@@ -156,12 +155,13 @@ def compactd(
     flags = dict(locals())
     for other in ("config", "once", "as_json"):
         del flags[other]
-    spare_pandas()
     import asyncio
 
     from lakefeed.cli.service_settings import load
+    from lakefeed.format.bridge import spare_pandas
     from lakefeed.service.daemon import Daemon
 
+    spare_pandas()
     found = load(flags, config)
     options = found.options(settings.get().timeout_seconds)
     _start_logging(found.log_format)

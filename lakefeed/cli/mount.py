@@ -29,7 +29,6 @@ from lakefeed.cli.common import (
 )
 from lakefeed.cli.mount_daemon import READY_FD, Daemons, Reporter, notify_systemd
 from lakefeed.cli.mount_federation import Wanted, mount_federation, words_of
-from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import duration_option, exact_seconds, size_option
 from lakefeed.errors import (
     EXIT_CONFLICT,
@@ -351,14 +350,15 @@ def _check_handed(fd: int | None) -> None:
 
 
 def _serve(lake: str, mountpoint: str, options: MountOptions, reporter: Reporter) -> None:
-    spare_pandas()
     # Nodes of long listings are many small objects that live long and hold no cycles.
     gc.set_threshold(100_000, 50, 100)
     # A commit computes on a thread; the one that answers requests must not wait 5 ms for its turn.
     sys.setswitchinterval(0.0005)
     from lakefeed.adapters.fuse.session import Mount
+    from lakefeed.format.bridge import spare_pandas
     from lakefeed.lake.lake import Lake
 
+    spare_pandas()
     reporter.listen()
     # Not behind a deadline: handing every read to a thread would cost more than most reads take.
     with Lake.open(lake) as opened:

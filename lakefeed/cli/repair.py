@@ -17,7 +17,6 @@ from lakefeed.cli.common import (
     volume_at,
 )
 from lakefeed.cli.output import print_json, print_line, shown, stages
-from lakefeed.cli.sparing import spare_pandas
 from lakefeed.cli.units import human_count
 from lakefeed.errors import EXIT_CONFLICT, EXIT_CORRUPT, EXIT_NOT_FOUND, Corrupt
 
@@ -85,6 +84,8 @@ def repair(
     lakefeed repair /mnt/lake --dry-run
     lakefeed repair /mnt/lake --log
     """
+    from lakefeed.format.bridge import spare_pandas
+
     spare_pandas()
     volume = volume_at(lake)
     with stages(quiet=quiet or as_json) as progress:

@@ -1,42 +1,13 @@
-"""What few commands need, and is not loaded for that reason: pandas, pydantic.
-
-pyarrow loads pandas of its own accord; a command asks it not to before it opens a lake. Typer loads
-pydantic for the first option or argument that has a value.
-"""
+"""Typer's options without pydantic, which it loads for the first that has a value."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import typer.core
-
-
-class _NoPandas:
-    """An import finder in whose presence there is no pandas."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
-def spare_pandas() -> None:
-    """Let pyarrow of this process do without pandas.
-
-    pyarrow looks for pandas once, when it converts its first Python list, and loads it where it is
-    installed: 0.2 s and 40 MB that no command needs. Others may still import pandas afterwards.
-    """
-    import pyarrow as pa
-
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        pa.array([])
-    finally:
-        sys.meta_path.remove(finder)
 
 
 def spare_pydantic() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from queue import SimpleQueue
 from typing import BinaryIO
 
 from lakefeed.errors import LakefeedError
+from lakefeed.format.bridge import spare_pandas
 from lakefeed.lake.lake import Lake
 from lakefeed.transfer.crew import Chunk, Done, Finish, Going, Wanting, receive
 from lakefeed.transfer.filling import Counts
@@ -101,14 +101,6 @@ class _Worker:
             self.send(Going(counts, progress.errors))
 
 
-class _NoPandas:
-    """An import finder: pyarrow would load pandas, which an import has no use for."""
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError(name)
-
-
 def main() -> None:
     """Work for the parent at the other end of the standard streams."""
     # What others print must not get among the messages.
@@ -116,7 +108,7 @@ def main() -> None:
     # A file leaves a few tuples behind until its chunk of rows is full, and no cycles.
     gc.set_threshold(_GARBAGE_AFTER)
     os.dup2(2, 1)
-    sys.meta_path.insert(0, _NoPandas())
+    spare_pandas()
     _Worker(os.fdopen(os.dup(0), "rb"), outgoing).run()
     # The thread that listens is still reading.
     os._exit(0)
