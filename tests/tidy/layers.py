@@ -68,7 +68,6 @@ OWNERS = {
     "matplotlib": ("demo", "bench"),
     "plotext": ("bench",),
     "pynvml": ("bench",),
-    "psutil": ("bench",),
     "typer": ("cli",),
     "click": ("cli",),
     "rich": ("cli", "demo", "bench"),

@@ -1,17 +1,19 @@
-"""The oldest releases that pyproject.toml allows have what the code uses of them.
+"""What pyproject.toml asks for is used, and the oldest releases that it allows have what is used.
 
-The tests run with the newest releases, so an old bound can be untrue for years. Each line here was
-seen to fail with the release before.
+The tests run with the newest releases, so an old bound can be untrue for years. Each line of bounds
+was seen to fail with the release before.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-TEXT = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+from tests.tidy.layers import imported
+from tests.tidy.sources import ROOT, python_files, read
+
+TEXT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,13 @@ def test_the_oldest_release_has_what_is_used(package: str, oldest: tuple[int, ..
     bounds = re.findall(rf'"{package}>=([\d.]+)', TEXT)
     assert bounds
     assert all(tuple(map(int, bound.split("."))) >= oldest for bound in bounds)
+
+
+def test_what_everybody_has_to_install_is_imported() -> None:
+    listed = re.search(r"^dependencies = \[(.*?)^\]", TEXT, re.DOTALL | re.MULTILINE)
+    assert listed is not None
+    needed = {name.replace("-", "_") for name in re.findall(r'"([\w-]+)>=', listed[1])}
+    assert "pyarrow" in needed
+    found = [imported("lakefeed", read(path), is_package=True) for path in python_files("lakefeed")]
+    used = {target.split(".")[0] for imports in found for _, target in imports}
+    assert needed - used == set()
