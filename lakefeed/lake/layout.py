@@ -38,7 +38,7 @@ SCRUB = "scrub"
 SCRUB_STATE = "scrub/state.json"
 QUARANTINE = "quarantine"
 DIRECTORIES = (LOG, PACKS, INDEX, REFS, PINS, LEASES, TMP)
-# Made when they are first needed: lakes of earlier versions have none.
+# Made when they are first needed.
 LATER_DIRECTORIES = (SCRUB, QUARANTINE)
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")

@@ -13,8 +13,8 @@ A record is written and synced before its commit, and goes once it is durable th
 Whatever dies in between, the next one reads the record, asks the log, and finishes the removal; or
 it forgets the record, once a commit of its own keeps that one from being made. Records are
 envelopes, so a torn one is noticed; the commit cannot have been made then. A lake goes by its own
-records: several may keep from one inbox, and one made anew gets all of it. Records of earlier
-versions name none and count for each. Blocking, used by one thread at a time.
+records: several may keep from one inbox, and one made anew gets all of it. Blocking, used by one
+thread at a time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from lakefeed.volume.base import SMALL_FILE_BYTES_MAX
 
 HOME = ".lakefeed"
 CLAIMS = f"{HOME}/claims"
-_NAME = re.compile(r"(?:([0-9a-f]{32})-)?\d{20}-[0-9a-f]{32}\.(open|taken)")
+_NAME = re.compile(r"([0-9a-f]{32})-\d{20}-[0-9a-f]{32}\.(open|taken)")
 # What is made under one of these names is renamed or removed by the next call or two. An hour: more
 # than any server is waited for, and whoever comes later finds no file, and tries again.
 _MOMENTARY = re.compile(r"(now|id)\.[0-9a-f]{32}|.+\.(open|taken)\.tmp")
@@ -63,12 +63,12 @@ _logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Record:
     """The files of one batch; the commit that has its id, if any, comes after snapshot `base` of
-    the lake with the id `lake` ("": an earlier version did not say)."""
+    the lake with the id `lake`."""
 
     batch: str
     base: int
     files: tuple[Candidate, ...]
-    lake: str = ""
+    lake: str
 
 
 class Records:
@@ -175,14 +175,13 @@ class Records:
 
     def keep(self, record: Record) -> None:
         """Remember that these files, which stay where they are, were taken in."""
-        ours = replace(record, lake=self._lake)
-        names = (_name_of(record, "open"), _name_of(ours, "taken"))
+        names = (_name_of(record, "open"), _name_of(record, "taken"))
         try:
             with self._home() as home:
                 os.replace(*names, src_dir_fd=home, dst_dir_fd=home)
         except FileNotFoundError:
             # Never begun, as the lake had all of it; or moved on by another replica.
-            self._note(ours, "taken")
+            self._note(record, "taken")
 
     def pending(self) -> list[Record]:
         """Return the batches of which it is not known whether they were committed."""
@@ -204,9 +203,8 @@ class Records:
 
     def _names(self, home: int, state: str) -> list[str]:
         """Return the names of this lake's records, the oldest first."""
-        matches = map(_NAME.fullmatch, sorted(os.listdir(home)))
-        ours = (None, self._lake)
-        return [one[0] for one in matches if one is not None and one[2] == state and one[1] in ours]
+        matches = filter(None, map(_NAME.fullmatch, sorted(os.listdir(home))))
+        return [one[0] for one in matches if one.groups() == (self._lake, state)]
 
     def _read(self, state: str, *, drop: bool = True) -> Iterator[Record]:
         """Yield the records that can be read; whoever takes drops the others, and takes anew."""
@@ -215,7 +213,7 @@ class Records:
                 try:
                     data = _content(home, name)
                     if data is not None:
-                        yield _unsealed(data, self._name(name))
+                        yield _unsealed(data, self._name(name), self._lake)
                 except Corrupt as error:
                     if drop:
                         _logger.warning("a record that cannot be read is dropped: %s", error)
@@ -235,10 +233,10 @@ class Records:
     ) -> Record | None:
         """Write the records of kept files anew as one, without those that left the inbox; return
         it, None if they are less than `least`. What lies at or below an `unseen` path may be there:
-        it stays. Records of earlier versions stay, for the other lakes.
+        it stays.
         """
         with self._home() as home:
-            names = [n for n in self._names(home, "taken") if n.startswith(f"{self._lake}-")]
+            names = self._names(home, "taken")
             if len(names) < least:
                 return None
             below = tuple(f"{path}/" for path in unseen)
@@ -256,8 +254,7 @@ class Records:
 
 
 def _name_of(record: Record, state: str) -> str:
-    lake = f"{record.lake}-" if record.lake else ""
-    return f"{lake}{record.base:020d}-{record.batch}.{state}"
+    return f"{record.lake}-{record.base:020d}-{record.batch}.{state}"
 
 
 def _create(home: int, path: str, data: bytes) -> None:
@@ -343,15 +340,13 @@ def _sealed(record: Record) -> bytes:
     return envelope.seal(body)
 
 
-def _unsealed(data: bytes, path: str) -> Record:
+def _unsealed(data: bytes, path: str, lake: str) -> Record:
     fields = envelope.unseal(data, "taken", path)
     files = tuple(
         Candidate(f.text("path"), f.number("size"), f.word("mtime_ns"), f.word("inode"), 0)
         for f in fields.objects("files")
     )
-    match = _NAME.fullmatch(os.path.basename(path))
-    lake = match[1] if match is not None else None
-    return Record(fields.id("batch"), fields.number("base"), files, lake or "")
+    return Record(fields.id("batch"), fields.number("base"), files, lake)
 
 
 def sorted_files(files: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lakefeed.errors import Conflict, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.service import inbox, taking
 from lakefeed.service.ingest import Ingest
-from lakefeed.service.records import CLAIMS, Record, Records
+from lakefeed.service.records import CLAIMS, Records
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Candidate
 from lakefeed.volume.memory import MemoryVolume
@@ -253,7 +254,8 @@ def test_a_record_holds_whatever_a_file_server_says_of_a_file(tmp_path: Path) ->
     mine = Records(str(tmp_path))
     mine.open(layout.new_id())
     odd = Candidate("a", (1 << 63) - 1, -1 << 63, (1 << 64) - 1, 0)
-    record = Record(layout.new_id(), 1, (odd, odd._replace(mtime_ns=(1 << 63) - 1, inode=0)))
+    files = (odd, odd._replace(mtime_ns=(1 << 63) - 1, inode=0))
+    record = replace(mine.new(1), files=files)
     mine.begin(record)
     assert mine.pending() == [record]
 

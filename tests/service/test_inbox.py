@@ -20,7 +20,7 @@ from lakefeed.service.inbox import Inbox
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Bad, Candidate
 from lakefeed.volume.base import SMALL_FILE_BYTES_MAX
-from tests.service.tools import LONG_AGO_NS, drop, run_once, service, waiting
+from tests.service.tools import LONG_AGO_NS, Service, drop, run_once, service, waiting
 from tests.support.descriptors import open_below
 
 
@@ -277,7 +277,9 @@ def test_nothing_is_taken_without_the_lease(tmp_path: Path) -> None:
         assert made.commits() == 0
 
 
-RECORD = f".lakefeed/{0:020d}-{'a' * 32}.open"
+def record_of(made: Service) -> Path:
+    """Where a record of this lake may be."""
+    return made.root / f".lakefeed/{made.lake.read_id()}-{0:020d}-{'a' * 32}.open"
 
 
 def link_to(place: Path, target: Path) -> None:
@@ -294,8 +296,9 @@ def bound(place: Path, target: Path) -> None:
     place.parent.mkdir(exist_ok=True)
     home = os.open(place.parent, os.O_PATH)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"/proc/self/fd/{home}/{place.name}")  # the path itself may be too long
+        listener.bind(f"/proc/self/fd/{home}/socket")  # the path itself is too long
     os.close(home)
+    (place.parent / "socket").rename(place)
 
 
 @pytest.mark.parametrize("make", [link_to, pipe])
@@ -349,7 +352,7 @@ def test_a_record_that_is_no_file_is_none_and_stays_open_nowhere(
 ) -> None:
     with service(tmp_path) as made:
         drop(made.root, "a", b"1")
-        make(made.root / RECORD, Path("/dev/zero"))
+        make(record_of(made), Path("/dev/zero"))
         assert made.take() == 1
         assert open_below(made.root) == []
 
@@ -357,7 +360,7 @@ def test_a_record_that_is_no_file_is_none_and_stays_open_nowhere(
 def test_a_record_bigger_than_any_is_dropped(tmp_path: Path) -> None:
     with service(tmp_path) as made:
         drop(made.root, "a", b"1")
-        record = made.root / RECORD
+        record = record_of(made)
         record.parent.mkdir()
         with record.open("wb") as file:
             file.truncate(SMALL_FILE_BYTES_MAX + 1)

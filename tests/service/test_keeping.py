@@ -100,16 +100,6 @@ def test_what_was_kept_once_and_has_left_the_inbox_may_come_again(
         assert (made.files(), waiting(made.root)) == ({"a": b"1"}, [])
 
 
-def test_an_inbox_that_was_kept_by_an_earlier_version_brings_nothing_back(tmp_path: Path) -> None:
-    with service(tmp_path) as made:
-        drop(made.root, "a", b"1")
-        assert made.take(keep=True) == 1
-        date_back(made)
-        deleted(made, "a")
-        assert made.take() == 0
-        assert (made.files(), waiting(made.root)) == ({}, ["a"])
-
-
 @pytest.mark.slow
 def test_the_records_of_a_kept_inbox_do_not_grow_for_ever(tmp_path: Path) -> None:
     with service(tmp_path, keep=True, pack_files=1) as made:
@@ -154,40 +144,6 @@ def test_the_recovery_of_one_lake_leaves_the_batches_of_another_alone(
         deleted(made, "a")
         assert made.take() == 0
         assert made.files() == {}
-
-
-def test_records_of_earlier_versions_count(tmp_path: Path) -> None:
-    with service(tmp_path, keep=True) as made:
-        drop(made.root, "a", b"1")
-        assert made.take() == 1
-        date_back(made)
-        deleted(made, "a")
-        assert made.take() == 0
-        assert made.files() == {}
-
-
-@pytest.mark.slow
-def test_records_of_earlier_versions_count_for_each_lake_for_good(tmp_path: Path) -> None:
-    with (
-        service(tmp_path, keep=True, pack_files=1) as made,
-        Lake.create(tmp_path / "other") as lake,
-    ):
-        drop(made.root, "a", b"1")
-        assert made.take() == 1
-        date_back(made)
-        for number in range(40):
-            drop(made.root, f"{number:02d}", b"%d" % number)
-        other = Service(lake, made.root, made.options)
-        assert other.take() == 40  # its records are written anew as one
-        deleted(made, "a")
-        assert made.take() == 40
-        assert "a" not in made.files()
-
-
-def date_back(made: Service) -> None:
-    """Let the only record be one of an earlier version, which names no lake."""
-    (record,) = (made.root / ".lakefeed").glob("*.taken")
-    record.rename(record.with_name(record.name.partition("-")[2]))
 
 
 def deleted(made: Service, *paths: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from lakefeed.lake import layout
 from lakefeed.service import inbox
-from lakefeed.service.records import Record, Records
+from lakefeed.service.records import Records
 from lakefeed.service.waiting import Candidate
 from tests.service.daemons import PATIENCE_SECONDS
 from tests.service.tools import drop, refuse_to_open, run_once, service, waiting
@@ -120,7 +120,7 @@ def test_a_record_that_goes_stale_in_the_moment_of_reading_is_looked_for_again(
 ) -> None:
     mine = Records(str(tmp_path))
     mine.open(layout.new_id())
-    record = Record(layout.new_id(), 1, ())
+    record = mine.new(1)
     mine.begin(record)
     opened = os.open
 
