@@ -155,15 +155,15 @@ def cpu_per_thousand(cpu_seconds: float, samples: int) -> float:
     return 1000 * cpu_seconds / samples if samples else 0.0
 
 
-def knee(rates: Mapping[int, float], gain: float = KNEE_GAIN) -> int | None:
+def knee(rates: Mapping[int, float]) -> int | None:
     """Return the fewest requests in flight behind which more of them gain next to nothing.
 
-    The smallest concurrency whose rate is within `gain` of the best of all higher ones.
+    The smallest concurrency whose rate is within `KNEE_GAIN` of the best of all higher ones.
     """
     ordered = sorted(rates)
     for at, concurrency in enumerate(ordered):
         best_above = max((rates[more] for more in ordered[at + 1 :]), default=0.0)
-        if best_above <= rates[concurrency] * (1 + gain):
+        if best_above <= rates[concurrency] * (1 + KNEE_GAIN):
             return concurrency
     return None
 

@@ -199,11 +199,11 @@ def same_weights(one: Any, other: Any) -> bool:
 # -- reading alone ---------------------------------------------------------------------------------
 
 
-def reading_seconds(make: Callable[[], Any], passes: int = 3) -> float:
-    """Return the median time of one pass over undecoded pictures."""
+def reading_seconds(make: Callable[[], Any]) -> float:
+    """Return the median time of three passes over undecoded pictures."""
     data = make()
     times = []
-    for _ in range(passes):
+    for _ in range(3):
         began = time.perf_counter()
         for _ in data:
             pass

@@ -201,12 +201,9 @@ def _in_use(path: str) -> VolumeFailed:
                         hint="close them, or detach it with --lazy", errno=errno.EBUSY)  # fmt: skip
 
 
-def widen_read_ahead(minor: int, kib: int = READ_AHEAD_KIB) -> bool:
-    """Let the kernel read ahead in large requests; False where we may not say so."""
-    path = Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb")
+def widen_read_ahead(minor: int) -> None:
+    """Let the kernel read ahead in large requests, where we may say so."""
     try:
-        path.write_text(str(kib))
-        return int(path.read_text()) == kib
+        Path(f"/sys/class/bdi/0:{minor}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))
     except OSError as error:
         _logger.info("read-ahead stays as it is, requests stay at 128 KiB: %s", error)
-        return False

@@ -24,11 +24,10 @@ from lakefeed.feed.batch import Batch
 BYTES, BUFFER = "bytes", "buffer"
 
 
-def check_elements(elements: str) -> str:
-    """Return the kind of elements; Invalid for an unknown one."""
+def check_elements(elements: str) -> None:
+    """Raise Invalid for a kind of elements that is unknown."""
     if elements not in (BYTES, BUFFER):
         raise Invalid("elements", expected='"bytes" or "buffer"', found=repr(elements))
-    return elements
 
 
 def signature(elements: str, labelled: bool) -> Any:
