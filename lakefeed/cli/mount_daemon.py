@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import lakefeed
 from lakefeed.cli.stopping import held_back
-from lakefeed.errors import VolumeFailed
+from lakefeed.cli.units import parse_address
+from lakefeed.errors import Invalid, VolumeFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,10 +115,15 @@ class Reporter:
 
     def listen(self) -> None:
         """Take the address of the metrics, before anything is mounted."""
-        if self._listen is not None:
-            from lakefeed.adapters.fuse.report import listen
+        if self._listen is None:
+            return
+        from lakefeed.adapters.fuse.report import listen
 
-            self._show = listen(self._listen)
+        address = parse_address(self._listen)
+        if address is None:
+            expected = "HOST:PORT, such as 127.0.0.1:9464"
+            raise Invalid(f"--listen {self._listen}", expected=expected)
+        self._show = listen(*address)
 
     def ready(self, operations: ReadOperations) -> None:
         """Say that the mount answers."""

@@ -31,7 +31,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from lakefeed.cli.units import DURATION_MAX_SECONDS, INTEGER_MAX, parse_duration, parse_size
+from lakefeed.cli.units import (
+    DURATION_MAX_SECONDS,
+    INTEGER_MAX,
+    parse_address,
+    parse_duration,
+    parse_size,
+)
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.format.paths import check_prefix
 from lakefeed.lake.compaction import CompactionOptions
@@ -41,7 +47,6 @@ from lakefeed.service.window import Window
 
 PORT = 9464
 _PREFIX = "LAKEFEED_"
-_ADDRESS = "an address such as 127.0.0.1:9464"
 
 
 def _reader(read: Callable[[str], Any], expected: str) -> BeforeValidator:
@@ -72,14 +77,12 @@ def _window(value: Any) -> Window | None:
 
 def _listen(value: Any) -> Any:
     """Return the host and the port that a text means."""
-    if not isinstance(value, str):
-        if isinstance(value, tuple | list):
-            return value
-        raise ValueError(_ADDRESS)
-    host, _, port = value.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
-        raise ValueError(_ADDRESS)
-    return host.strip("[]") or "0.0.0.0", int(port)
+    if isinstance(value, tuple | list):
+        return value
+    found = parse_address(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("an address such as 127.0.0.1:9464")
+    return found
 
 
 def _words(value: Any) -> Any:

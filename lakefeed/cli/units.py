@@ -23,6 +23,8 @@ _NUMBER = r"(\d{1,30}(?:\.\d{1,30})?)"
 _SIZE = re.compile(rf"{_NUMBER}\s*([kmgtp]?)(i?)(b?)", re.IGNORECASE)
 _DURATION = re.compile(rf"{_NUMBER}\s*(ms|s|m|h|d|w)")
 _EPOCH = re.compile(r"@(\d{1,30})")
+_ADDRESS = re.compile(r"(.*):(\d{1,5})")
+_PORT_MAX = 65_535
 _POWERS = "kmgtp"
 # Sizes and times of files have 64 bits, one of them for the sign: times end in 2262.
 INTEGER_MAX = (1 << 63) - 1
@@ -56,6 +58,15 @@ def parse_duration(text: str) -> float | None:
         return None
     seconds = sum(float(match[1]) * _SECONDS[match[2]] for match in found)
     return seconds if seconds <= DURATION_MAX_SECONDS else None
+
+
+def parse_address(text: str) -> tuple[str, int] | None:
+    """Return host and port from '127.0.0.1:9464', '[::1]:80' or ':80' (at every address of this
+    machine), or None for anything else."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match[2]) > _PORT_MAX:
+        return None
+    return match[1].strip("[]") or "0.0.0.0", int(match[2])
 
 
 def parse_time(text: str, now_ns: Callable[[], int] = time.time_ns) -> int | None:

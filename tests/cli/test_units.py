@@ -154,3 +154,21 @@ def test_a_duration_is_written(seconds: float, text: str) -> None:
 @pytest.mark.parametrize("seconds", [0.0, 5.0, 0.1 + 0.2, 1e-05, 1e-9, 3e9])
 def test_a_duration_is_read_as_it_was_written(seconds: float) -> None:
     assert units.parse_duration(units.exact_seconds(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:80", ("::1", 80)),
+        ("host:0", ("host", 0)),
+        (":65535", ("0.0.0.0", 65535)),
+        ("9464", None),
+        ("host:", None),
+        ("host:65536", None),
+        ("host:-1", None),
+        (":" + "9" * 5000, None),
+    ],
+)
+def test_an_address_is_read(text: str, address: tuple[str, int] | None) -> None:
+    assert units.parse_address(text) == address

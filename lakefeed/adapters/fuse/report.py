@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 from lakefeed.adapters.fuse.operations import ReadOperations
 from lakefeed.adapters.fuse.writing import WriteOperations
-from lakefeed.errors import Invalid, VolumeFailed
+from lakefeed.errors import VolumeFailed
 from lakefeed.metrics.fuse import FuseReading, OpReading, serve_mount
-
-_PORT_MAX = 65_535
 
 
 def reading(operations: ReadOperations) -> FuseReading:
@@ -33,16 +31,14 @@ def reading(operations: ReadOperations) -> FuseReading:
     )
 
 
-def listen(where: str) -> Callable[[ReadOperations], None]:
-    """Serve a page at HOST:PORT until the process ends; what this returns lets it show a mount.
+def listen(host: str, port: int) -> Callable[[ReadOperations], None]:
+    """Serve a page until the process ends; what this returns lets it show a mount.
 
-    Before mounting, so that Invalid and VolumeFailed (with the errno) leave no mount behind.
+    Before mounting, so that VolumeFailed (with the errno) leaves no mount behind.
     """
-    host, _, port = where.rpartition(":")
-    if not port.isdecimal() or int(port) > _PORT_MAX:
-        raise Invalid(f"--listen {where}", expected="HOST:PORT, such as 127.0.0.1:9464")
     try:
-        show = serve_mount(host.strip("[]") or "127.0.0.1", int(port))
+        show = serve_mount(host, port)
     except OSError as error:
-        raise VolumeFailed(f"listen on {where}", found=str(error), errno=error.errno) from error
+        subject = f"listen on {host}:{port}"
+        raise VolumeFailed(subject, found=str(error), errno=error.errno) from error
     return lambda operations: show(lambda: reading(operations))
