@@ -14,7 +14,7 @@ import typer
 
 from lakefeed.cli.common import open_lake, snapshot_of
 from lakefeed.cli.output import print_json, print_line, print_table
-from lakefeed.cli.units import human_size, parse_duration, parse_size
+from lakefeed.cli.units import human_size, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from lakefeed.bench.emulation import Delays
@@ -194,7 +194,7 @@ def delays_option(text: str | None) -> Delays | None:
         if key == "latency":
             number = parse_duration(value)
         elif key in ("calls", "bandwidth"):
-            number = parse_size(value.removesuffix("/s"))
+            number = parse_rate(value)
         else:
             number = None
         if number is None:

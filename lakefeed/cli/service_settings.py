@@ -36,6 +36,7 @@ from lakefeed.cli.units import (
     INTEGER_MAX,
     parse_address,
     parse_duration,
+    parse_rate,
     parse_size,
 )
 from lakefeed.errors import Invalid, LakefeedError, NotFound
@@ -59,10 +60,6 @@ def _reader(read: Callable[[str], Any], expected: str) -> BeforeValidator:
         return found
 
     return BeforeValidator(validate)
-
-
-def _rate(text: str) -> int | None:
-    return parse_size(text.strip().removesuffix("/s"))
 
 
 def _window(value: Any) -> Window | None:
@@ -101,7 +98,8 @@ Size = Annotated[
     _reader(parse_size, "a size such as 4096, 256KiB, 64MiB, 1GB"),
 ]
 Rate = Annotated[
-    Annotated[int, Field(gt=0, le=INTEGER_MAX)] | None, _reader(_rate, "a rate such as 200MB/s")
+    Annotated[int, Field(gt=0, le=INTEGER_MAX)] | None,
+    _reader(parse_rate, "a rate such as 200MB/s"),
 ]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]

@@ -50,6 +50,11 @@ def parse_size(text: str) -> int | None:
     return int(float(number) * base**power) if "." in number else int(number) * base**power
 
 
+def parse_rate(text: str) -> int | None:
+    """Return bytes a second from '200MB/s' or '200MB', or None for anything else."""
+    return parse_size(text.strip().removesuffix("/s"))
+
+
 def parse_duration(text: str) -> float | None:
     """Return seconds from '90s', '1h30m' or '7d', or None for anything else, or above 100 years."""
     text = text.strip()
@@ -97,7 +102,7 @@ def size_option(text: str) -> int:
 
 def rate_option(text: str) -> int:
     """Return bytes a second, or raise a usage error; usable as Typer's `parser`."""
-    size = parse_size(text.strip().removesuffix("/s"))
+    size = parse_rate(text)
     if not size or size > INTEGER_MAX:
         raise typer.BadParameter(f"{text!r} is no rate; write 200MB/s, 64MiB/s")
     return size
