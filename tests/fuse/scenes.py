@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from lakefeed import Lake
 from lakefeed.errors import LakefeedError
 from lakefeed.volume.memory import MemoryVolume
 
-pytest.importorskip("pyfuse3")
+pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
@@ -77,6 +78,14 @@ class Here:
 
     async def rename(self, old: str, new: str) -> None:
         await self.operations.rename(ROOT, old.encode(), ROOT, new.encode(), 0, None)
+
+    async def set_mode(self, number: int) -> None:
+        """Let an inode be for its owner alone."""
+        attributes = pyfuse3.EntryAttributes()
+        attributes.st_mode = 0o600
+        others = dict.fromkeys(("update_uid", "update_gid", "update_size", "update_mtime"), False)
+        fields = SimpleNamespace(**others, update_mode=True)
+        await self.operations.setattr(number, attributes, fields, None, None)
 
     def other(self, name: str, data: bytes) -> None:
         """Put a file as another writer."""

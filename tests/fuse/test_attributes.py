@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import stat
 from unittest import mock
 
 import pytest
@@ -15,7 +16,8 @@ pytest.importorskip("pyfuse3")
 from pyfuse3 import FUSEError
 
 from lakefeed.adapters.fuse.answers import attrs_with, listed_xattrs_of, xattrs_of
-from lakefeed.adapters.fuse.nodes import Node
+from lakefeed.adapters.fuse.nodes import ROOT, Node
+from tests.fuse.scenes import Here, played
 
 
 def test_no_attribute_is_listed_that_a_program_could_not_copy() -> None:
@@ -39,3 +41,15 @@ def test_a_file_takes_as_many_attributes_as_a_lake_keeps() -> None:
     with pytest.raises(FUSEError) as refused:
         attrs_with(node, "user.15", "x" * (1 << 16))
     assert refused.value.errno == errno.ENOSPC
+
+
+def test_a_mode_of_the_root_is_kept_in_memory_alone() -> None:
+    async def scene(here: Here) -> None:
+        await here.set_mode(ROOT)
+        assert stat.S_IMODE((await here.operations.getattr(ROOT, None)).st_mode) == 0o600
+        with pytest.raises(FUSEError) as refused:
+            await here.operations.setxattr(ROOT, b"user.a", b"b", None)
+        assert refused.value.errno == errno.EPERM
+        assert here.pending.count == 0
+
+    played(scene)

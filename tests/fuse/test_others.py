@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,22 +19,12 @@ from lakefeed.adapters.fuse.session import Mount, MountOptions  # noqa: E402
 from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
 from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
 
-FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
-
-
 # -- another writer puts the same path -------------------------------------------------------------
 
 
 async def chmod(here: Here) -> str:
-    await set_mode(here, await here.find("a"))
+    await here.set_mode(await here.find("a"))
     return "a"
-
-
-async def set_mode(here: Here, number: int) -> None:
-    with_mode = pyfuse3.EntryAttributes()
-    with_mode.st_mode = 0o600
-    fields = SimpleNamespace(**dict.fromkeys(FIELDS, False) | {"update_mode": True})
-    await here.operations.setattr(number, with_mode, fields, None, None)
 
 
 async def rename(here: Here) -> str:
@@ -189,7 +178,7 @@ def test_a_mode_set_through_an_old_handle_takes_no_bytes_away(committed: bool) -
         old, new = await two_handles(here)
         assert not committed or old == own
         await here.operations.write(new, 0, b"written")
-        await set_mode(here, old)
+        await here.set_mode(old)
         await here.operations.fsync(new, False)
         await here.operations.fsync(old, False)
 
@@ -292,7 +281,7 @@ def test_after_many_changes_elsewhere_an_open_file_is_one_file_for_all_its_handl
         new = await here.open("d/f")
         await here.operations.write(new, 0, b"FILE")
         await here.operations.release(new)
-        await set_mode(here, old)
+        await here.set_mode(old)
         await here.operations.write(old, 8, b"D")
         await here.operations.fsync(old, False)
         assert await here.read("d/f") == b"FILE in D"
@@ -313,7 +302,7 @@ def test_after_many_changes_a_mode_set_through_a_handle_brings_no_file_back(
         if replaced:
             here.other("a", NEWS)
         await many_changes(here, monkeypatch)
-        await set_mode(here, handle)
+        await here.set_mode(handle)
         await here.operations.setxattr(handle, b"user.by", b"us", None)
         await here.pending.commit()
         shown = await here.find("a")
