@@ -1,4 +1,4 @@
-"""Commits of a mount that fail: what was removed meanwhile goes, all else stays."""
+"""Commits of a mount, also some that fail: what was removed goes, all else stays."""
 
 from __future__ import annotations
 
@@ -64,3 +64,39 @@ def test_a_file_that_finds_no_lake_to_go_to_is_kept_and_committed_later(
         await here.pending.commit()
 
     assert played(scene, big_bytes=100_000).snapshot().get("big") == data
+
+
+def test_a_spool_that_a_commit_reads_stays_though_its_file_is_changed_and_removed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    publish, entered, leave = Publishing.publish, threading.Event(), threading.Event()
+    data = b"1" * (2 << 20)
+
+    def held(*args: Any) -> Any:
+        entered.set()
+        assert leave.wait(60)
+        return publish(*args)
+
+    async def scene(here: Here) -> None:
+        await here.write("big", data)
+        with monkeypatch.context() as patched:
+            patched.setattr(Publishing, "publish", held)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(here.pending.commit)
+                assert await trio.to_thread.run_sync(entered.wait, 60)
+                await here.set_mode(await here.find("big"))
+                await here.operations.unlink(ROOT, b"big", None)
+                leave.set()
+        assert here.lake.snapshot().get("big") == data
+        assert here.pending.held_bytes == 0
+        await here.pending.commit()
+
+    assert not played(scene).snapshot().exists("big")
+
+
+def test_what_is_removed_is_committed_though_nobody_waits() -> None:
+    async def scene(here: Here) -> None:
+        await here.operations.unlink(ROOT, b"a", None)
+        await here.commits()
+
+    assert not played(scene, age_seconds=0.0).snapshot().exists("a")
