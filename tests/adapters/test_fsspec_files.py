@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import gc
 import gzip
+import io
 import pickle
 from pathlib import Path
 
 import pytest
 
 from lakefeed import Lake, SnapshotExpired, VolumeFailed
-from lakefeed.adapters.fsspec import LakeFileSystem
+from lakefeed.adapters.fsspec import LakeFileSystem, local
 from lakefeed.adapters.fsspec.files import WriteFile
 from lakefeed.format.rows import Row
 from lakefeed.lake.garbage import Retention, collect
@@ -218,3 +219,21 @@ def test_a_pickled_file_comes_back_as_the_version_it_was(fs: LakeFileSystem) -> 
         pickle.loads(pickled_a)
     with pickle.loads(pickled_b) as twin:
         assert twin.read() == b"first b"
+
+
+def test_a_big_file_is_handed_on_in_pieces_and_whole(
+    fs: LakeFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr(local, "HELD_BYTES", 1 << 20)
+    data = bytes(range(251)) * 20_000
+    fs.pipe_file("big", data)
+    held = io.BytesIO()
+    fs.get_file("big", outfile=held)
+    fs.get_file("big", str(tmp_path / "local"))
+    assert held.getvalue() == (tmp_path / "local").read_bytes() == data
+    fs.touch("big", truncate=False)
+    assert stored(fs, "big") == data
+    with fs.open("big", "ab") as file:
+        file.write(b"end")
+    assert stored(fs, "big") == data + b"end"
