@@ -28,6 +28,18 @@ FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
 # -- when a commit is due --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("much", [{"files": 2}, {"bytes": 1 << 20}])
+def test_many_names_or_bytes_are_committed_before_they_are_old(much: dict[str, int]) -> None:
+    async def scene(here: Here) -> None:
+        await here.write("one", bytes(1 << 19))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not here.pending.commits
+        await here.write("two", bytes(1 << 19))
+        await here.commits()
+
+    assert played(scene, **much).snapshot().exists("two")
+
+
 def test_an_open_file_is_written_beyond_all_bounds_without_a_commit() -> None:
     async def scene(here: Here) -> None:
         handle = await here.create("log")
