@@ -136,6 +136,10 @@ class _Stream:
             raise
 
 
+def _refused(said: str) -> Invalid:
+    return Invalid("query", found=said)
+
+
 class Connection:
     """DuckDB over one snapshot. Made by `connect`."""
 
@@ -151,6 +155,21 @@ class Connection:
         """Return the whole result. Invalid for what DuckDB does not understand."""
         with self._translated():
             return self._apart(lambda: self._run(sql).read_all())
+
+    def fulfilling(self, condition: str) -> pa.Array:
+        """Return the paths of the files for which a condition holds: one expression, no more."""
+        files = self._duck.view("files")
+
+        def refused(said: str) -> Invalid:
+            # A line with a mark below it shows SQL that the caller has never seen.
+            found = " ".join(said.partition("\n\nLINE ")[0].split())
+            hint = f"the columns are {', '.join(files.columns)}"
+            return Invalid(f"where({condition!r})", expected="one condition on a file's columns",
+                           found=found, hint=hint)  # fmt: skip
+
+        with self._translated(refused):
+            found = self._apart(lambda: _fulfilling_one(files, condition))
+        return found["path"]
 
     def stream(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Return the columns of the result, and its rows as they come."""
@@ -192,7 +211,7 @@ class Connection:
         return pa.RecordBatchReader.from_stream(relation)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, refused: Callable[[str], Invalid] = _refused) -> Iterator[None]:
         for stream in self._streams:
             stream.failure.clear()
         try:
@@ -203,7 +222,7 @@ class Connection:
                     raise stream.failure[0] from error
             if isinstance(error, LakefeedError):
                 raise
-            raise Invalid("query", found=str(error)) from error
+            raise refused(str(error)) from error
 
 
 @contextmanager
@@ -253,20 +272,28 @@ def where(condition: str) -> Where:
     Each rank asks for itself, and all must get one answer: Invalid for what depends on chance; what
     depends on the clock (`now()`) or takes a sample gives ranks different files.
     """
+    given: object = condition  # whatever it was called with
+    if not isinstance(given, str) or not given.strip():
+        raise Invalid(f"where({given!r})", expected="a condition, for instance \"ext = 'jpg'\"",
+                      hint='"" as the selection is every file')  # fmt: skip
     return Where(condition, _fulfilling)
 
 
 def _fulfilling(snapshot: Snapshot, condition: str) -> pa.Array:
-    # The line ends before the bracket, so that a comment in the condition does not swallow it.
-    sql = f"SELECT path FROM files WHERE kind = 'file' AND ({condition}\n)"
+    sql = f"SELECT path FROM files WHERE {condition}"
     tables: dict[str, _Table] = {"rows_of_files": (MEMORY_SCHEMA, lambda: _files(snapshot))}
     with _connected(tables, (_FILES,)) as connection:
         volatile = connection.query(_VOLATILE.format(sql.replace("'", "''")))["name"].to_pylist()
         if volatile:
-            raise Invalid(f"condition {condition!r}", found=", ".join(volatile),
+            raise Invalid(f"where({condition!r})", found=", ".join(volatile),
                           expected="the same files whenever it is asked",
                           hint="crc32c % 10 = 0 takes a tenth, as if by chance")  # fmt: skip
-        return connection.query(sql)["path"]
+        return connection.fulfilling(condition)
+
+
+def _fulfilling_one(files: Any, condition: str) -> pa.Table:
+    found = files.filter("kind = 'file'").filter(condition).select("path")
+    return pa.RecordBatchReader.from_stream(found).read_all()
 
 
 def _files(snapshot: Snapshot) -> Iterator[pa.RecordBatch]:

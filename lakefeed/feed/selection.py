@@ -144,9 +144,10 @@ def resolve(snapshot: Snapshot, select: Select, labelling: Labelling | None = No
     columns = list(dict.fromkeys(("path", *_COLUMNS, *labelling.columns)))
     tables = [table.select(columns) for table in _tables(snapshot, select)]
     if not sum(map(len, tables)):
+        asks = "sql" if isinstance(select, Where) else "find"
         raise NotFound(
             f"files matching {_described(select)} in snapshot {snapshot.number}",
-            hint='"lakefeed find" shows what a prefix or a glob matches',
+            hint=f'"lakefeed {asks}" shows what matches',
         )
     found = pa.concat_tables(tables).unify_dictionaries()
     return Listed(snapshot, found, labelling)

@@ -174,6 +174,36 @@ def test_a_condition_that_selects_nothing_is_an_error(
         next(feed)
 
 
+@pytest.mark.parametrize(
+    ("condition", "found"),
+    [
+        ("sise > 3", 'column "sise" not found'),
+        ("size >", "syntax error"),
+        ("size > 'abc'", "Could not convert string 'abc'"),
+        ("-- size > 3", "without selection list"),
+        ("size > 3 limit 1", "modifiers"),
+        ("size > 3, true", "single expression"),
+        ("size > 3) OR (path = 'link'", "syntax error"),
+    ],
+)
+def test_what_is_no_condition_is_named_with_what_is_wrong_and_the_columns(
+    lake: Lake, condition: str, found: str
+) -> None:
+    with pytest.raises(Invalid) as refused, Feed(lake, sql.where(condition)) as feed:
+        next(feed)
+    assert refused.value.subject == f"where({condition!r})"
+    assert found in str(refused.value.found)
+    assert "SELECT path" not in str(refused.value)
+    assert "path, kind, size" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("condition", ["", " \n", None, 3])
+def test_a_condition_that_says_nothing_is_refused_where_it_is_made(condition: object) -> None:
+    with pytest.raises(Invalid) as refused:
+        sql.where(condition)  # type: ignore[arg-type]
+    assert refused.value.subject == f"where({condition!r})"
+
+
 @pytest.mark.parametrize("condition", ["random() < 0.5", "name = 'it''s' or UUID() > path"])
 def test_a_condition_that_each_rank_answers_differently_is_refused(
     lake: Lake, condition: str
