@@ -184,7 +184,8 @@ def needing(extra: str, module: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        text = f'{error}; {module} needs: pip install "lakefeed[{extra}]"'
+        # Of modules that import each other, the one that the caller imported has the word.
+        text = f'No module named {error.name!r}; {module} needs: pip install "lakefeed[{extra}]"'
         raise ModuleNotFoundError(text, name=error.name) from error
 
 

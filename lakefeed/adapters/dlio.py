@@ -27,13 +27,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dlio_benchmark.common.enumerations import DataLoaderType, DatasetType, Shuffle
-from dlio_benchmark.data_loader.base_data_loader import BaseDataLoader
-
 from lakefeed.errors import Invalid, NotFound
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.feed.selection import resolve
 from lakefeed.lake.lake import Lake
+
+try:
+    from dlio_benchmark.common.enumerations import DataLoaderType, DatasetType, Shuffle
+    from dlio_benchmark.data_loader.base_data_loader import BaseDataLoader
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"No module named {error.name!r}; {__name__} is loaded by DLIO, which no extra can bring: "
+        'see "Installing DLIO" in docs/DLIO.md',
+        name=error.name,
+    ) from error
 
 LAKE = "lake"
 _PARTS = ("train", "valid")

@@ -17,20 +17,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import (
-    CollectorRegistry,
-    Metric,
-    generate_latest,
-    start_http_server,
-    values,
-)
-from prometheus_client.multiprocess import MultiProcessCollector
-
 from lakefeed.closing import Closing
-from lakefeed.errors import Invalid, from_os_error
+from lakefeed.errors import Invalid, from_os_error, needing
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.forking import new_lock
-from lakefeed.metrics.loader import REGISTRY, loader_metrics
+
+with needing("metrics", __name__):
+    from prometheus_client import (
+        CollectorRegistry,
+        Metric,
+        generate_latest,
+        start_http_server,
+        values,
+    )
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    from lakefeed.metrics.loader import REGISTRY, loader_metrics
 
 # Any host may ask for metrics, as Prometheus in a cluster does.
 _EVERYWHERE = "0.0.0.0"

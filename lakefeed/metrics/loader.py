@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
+from lakefeed.errors import needing
 from lakefeed.forking import new_lock
+
+with needing("metrics", __name__):
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 # From a page cache's microseconds to a filer that has gone away.
 _BUCKETS = (1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
