@@ -210,9 +210,11 @@ def _joules(
             if not powered:
                 return None
             moments, watts = zip(*powered, strict=True)
-            counted = [*zip(moments, metrics.energy(moments, watts), strict=True)]
-        moments, joules = zip(*counted, strict=True)
-        total += metrics.within(spans, moments, joules)
+            totals = metrics.energy(moments, watts)
+        else:
+            moments, joules = zip(*counted, strict=True)
+            totals = metrics.counted(joules)
+        total += metrics.within(spans, moments, totals)
     return total
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 
-from lakefeed.bench import gpu
+from lakefeed.bench import gpu, metrics
 from lakefeed.bench.gpu_probe import Probe, Reading
 from lakefeed.closing import Closing
 from lakefeed.metrics.gpu import GpuMetrics
@@ -22,17 +22,17 @@ _JOIN_SECONDS = 5.0
 class GpuGauges(Closing):
     """Keeps GPU metrics up to date until `close`."""
 
-    def __init__(self, metrics: GpuMetrics, probe: Probe) -> None:
-        self._metrics = metrics
+    def __init__(self, shown: GpuMetrics, probe: Probe) -> None:
+        self._shown = shown
         self._probe = probe
         self._stop = threading.Event()
         self._before: dict[int, tuple[float, Reading]] = {}
         self._thread = threading.Thread(target=self._run, name="lakefeed-gpu-metrics", daemon=True)
 
     @classmethod
-    def start(cls, metrics: GpuMetrics) -> GpuGauges:
+    def start(cls, shown: GpuMetrics) -> GpuGauges:
         """Begin; a machine without a GPU has only the version."""
-        gauges = cls(metrics, gpu.find())
+        gauges = cls(shown, gpu.find())
         if gauges._probe.names:
             gauges._thread.start()
         return gauges
@@ -48,14 +48,14 @@ class GpuGauges(Closing):
         now = time.monotonic()
         for reading in self._probe.read():
             joules = self._joules(now, reading)
-            self._metrics.sampled(reading.gpu, reading.busy, reading.sm, reading.watts, joules)
+            self._shown.sampled(reading.gpu, reading.busy, reading.sm, reading.watts, joules)
             self._before[reading.gpu] = now, reading
 
     def _joules(self, now: float, reading: Reading) -> float:
         """Return the energy since the reading before: counted, or from power where none counts."""
         then, before = self._before.get(reading.gpu, (now, reading))
         if reading.joules is not None and before.joules is not None:
-            return max(0.0, reading.joules - before.joules)
+            return metrics.counted((before.joules, reading.joules))[-1]
         return (now - then) * (reading.watts or 0.0)
 
     def close(self) -> None:

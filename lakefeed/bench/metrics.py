@@ -183,6 +183,17 @@ def energy(stamps_seconds: Sequence[float], watts: Sequence[float]) -> list[floa
     return [0.0, *itertools.accumulate(areas)]
 
 
+def counted(readings: Sequence[float]) -> list[float]:
+    """Return how much came in from the first reading of a counter to each of them.
+
+    A counter that shows less than before has begun again at 0; what came in between the last
+    reading and its end is not known and not counted.
+    """
+    pairs = itertools.pairwise(readings)
+    steps = (after - before if after >= before else after for before, after in pairs)
+    return [0.0, *itertools.accumulate(steps)]
+
+
 def within(
     spans: Sequence[tuple[float, float]],
     stamps_seconds: Sequence[float],

@@ -128,6 +128,34 @@ def test_epochs_have_all_of_their_energy(epoch: float, counts: bool) -> None:
     assert facts["joules_per_sample"] == pytest.approx(100 * epoch)
 
 
+def test_energy_is_never_negative_where_a_driver_is_loaded_anew() -> None:
+    joules = [1e6, 1e6 + 100, 1e6 + 200, 60, 160]
+    sampler = Sampler(NoProbe("none"))
+    sampler._samples = [(float(at), [Reading(0, joules=each)]) for at, each in enumerate(joules)]
+    assert sampler.facts([(0, 4)], 1)["joules"] == 360
+    registry = CollectorRegistry()
+    with gpu_gauges.GpuGauges(GpuMetrics(registry), Told(joules)) as gauges:
+        for _ in joules:
+            gauges.read()
+    assert 'lakefeed_gpu_energy_joules_total{gpu="0"} 360.0' in generate_latest(registry).decode()
+
+
+class Told:
+    """One GPU whose counter shows one figure after the other."""
+
+    names = ("told",)
+    why = ""
+
+    def __init__(self, joules: list[float]) -> None:
+        self._joules = iter(joules)
+
+    def read(self) -> list[Reading]:
+        return [Reading(0, joules=next(self._joules))]
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
 def test_each_moment_has_its_nearest_sample() -> None:
     sampler = Sampler(NoProbe("none"))
     sampler._samples = [(at, [Reading(0, busy=at)]) for at in (0.0, 1.0, 4.0)]

@@ -95,6 +95,11 @@ def test_the_knee_is_where_more_gains_next_to_nothing() -> None:
     assert metrics.knee({}) is None
 
 
+def test_a_counter_that_begins_again_counts_on() -> None:
+    assert metrics.counted([1000, 1100, 40, 140]) == [0, 100, 140, 240]
+    assert metrics.counted([7]) == [0]
+
+
 def test_energy_is_the_area_under_the_power() -> None:
     # 100 W for 1 s, then rising to 200 W over 2 s: 100 + 300.
     assert metrics.energy([0, 1, 3], [100, 100, 200]) == [0, 100, 400]
