@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lakefeed.bench import plots, tables
-from lakefeed.errors import Invalid, from_os_error
+from lakefeed.errors import Invalid, from_local_error
 
 _LIGHT = """--bg:#f3f6f7;--card:#fff;--ink:#22313a;--soft:#5d6f78;--line:#dfe6e9;--good:#1c7a4d;
 --bad:#b3362b;--note:#8a6a16;--s1:#0f6e84;--s2:#c9762b;--s3:#8b6fb3;--s4:#4d8f4a;--s5:#b84a62;"""
@@ -88,7 +88,7 @@ def write(report: Mapping[str, Any], where: Path) -> tuple[Path, Path]:
         _put(data, json.dumps(report, indent=1) + "\n")
         _put(html, render(report))
     except OSError as error:
-        raise from_os_error(error, f"report {where}") from error
+        raise from_local_error(error, f"report {where}") from error
     return html, data
 
 
@@ -137,7 +137,7 @@ def check(where: Path) -> None:
             else:
                 tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))).close()
     except OSError as error:
-        raise from_os_error(error, f"report {where}") from error
+        raise from_local_error(error, f"report {where}") from error
 
 
 def _paths(where: Path) -> tuple[Path, Path]:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,13 @@ def test_one_report_cannot_be_compared() -> None:
     for others in ([], [("volume", volume)]):
         with pytest.raises(Invalid, match="two or more with runs, found 1 of"):
             reports.compare([("one", report()), *others])
+
+
+@pytest.mark.parametrize("put", [page.check, lambda where: page.write(report(), where)])
+def test_a_place_that_takes_no_file_is_no_matter_of_a_lake(put: Callable[[Path], object]) -> None:
+    with pytest.raises(NotFound, match="report /proc/r") as refused:
+        put(Path("/proc/r"))
+    assert refused.value.hint == "check the path and its permissions"
 
 
 def test_a_place_without_a_name_or_a_directory_is_refused_before(tmp_path: Path) -> None:
