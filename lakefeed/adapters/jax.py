@@ -211,7 +211,7 @@ def _check_parts(feed: Feed, transform: Callable[[Batch], Any] | None) -> None:
     left = count - int(feed.state()["position"] or 0)
     is_uneven = bool(count % options.world_size or left % options.world_size)
     differ = options.on_corrupt == "skip" or (options.last == "keep" and is_uneven)
-    if differ and options.last not in ("pad", "repeat"):
+    if differ and not options.partition.is_fixed:
         raise Invalid(
             "last",
             expected="shares of equal length in all processes",

@@ -195,7 +195,7 @@ class Feed(Closing, Staying):
             patience=Patience(closed, self._recorder),
             recorder=self._recorder,
             skips=options.on_corrupt == "skip",
-            fixed=options.last in ("pad", "repeat"),
+            fixed=options.partition.is_fixed,
         )
         return Ahead(means, self._plan(selection), options.limits, closed)
 

@@ -6,7 +6,7 @@ import operator
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from lakefeed.errors import Invalid
 from lakefeed.feed.buffers import Allocate
@@ -47,6 +47,12 @@ def _whole(number: int, name: str) -> int:
         return int(operator.index(number))  # of True, too, which JSON would tell from 1
     except TypeError as error:
         raise Invalid(name, expected="a whole number", found=repr(number)) from error
+
+
+def check_on_corrupt(choice: OnCorrupt) -> None:
+    """Invalid for what says neither to stop at damage nor to go on."""
+    if choice not in get_args(OnCorrupt):
+        raise Invalid("on_corrupt", expected='"raise" or "skip"', found=repr(choice))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +131,7 @@ class FeedOptions:
                 raise Invalid(name, expected="at least 1", found=value)
         if not 0 <= self.seed < 1 << 64:
             raise Invalid("seed", expected="a number from 0 to 2^64 - 1", found=repr(self.seed))
-        if self.on_corrupt not in ("raise", "skip"):
-            raise Invalid("on_corrupt", expected='"raise" or "skip"', found=repr(self.on_corrupt))
+        check_on_corrupt(self.on_corrupt)
         if self.window is not None and not str(self.shuffle).startswith("runs="):
             raise Invalid("window", expected='shuffle="runs=K" with it', found=self.shuffle)
 

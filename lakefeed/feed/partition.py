@@ -59,6 +59,11 @@ class Partition:
         """Samples of a full step, all ranks together."""
         return self.batch_size * self.world_size
 
+    @property
+    def is_fixed(self) -> bool:
+        """True where batches are filled up to `batch_size`, whatever is left or left out."""
+        return self.last in ("pad", "repeat")
+
     def step(self, position: int, count: int) -> Step | None:
         """Return the step that begins at a position, or None at the end of the epoch.
 
@@ -73,14 +78,14 @@ class Partition:
             stride = left
         low = position - (-stride * self.rank // self.world_size)
         high = position - (-stride * (self.rank + 1) // self.world_size)
-        filled = self.batch_size - (high - low) if self.last in ("pad", "repeat") else 0
+        filled = self.batch_size - (high - low) if self.is_fixed else 0
         # Ranks fill up from different places, as if the order went on into its own beginning.
         fill = self.rank * self.batch_size - (low - position)
         return Step(low, high, position + stride, fill, filled)
 
     def check(self, count: int) -> None:
         """Raise Invalid unless every rank gets a sample of each epoch of `count` samples."""
-        if self.batches(count) and (count >= self.world_size or self.last in ("pad", "repeat")):
+        if self.batches(count) and (count >= self.world_size or self.is_fixed):
             return
         raise Invalid(
             f"rank {self.rank} of {self.world_size}",

@@ -324,6 +324,25 @@ def test_what_is_no_picture_is_named_where_it_stands(data: bytes, threads: Threa
     assert threads.left() == []
 
 
+@pytest.mark.parametrize("last", ["keep", "pad"])
+def test_what_is_no_picture_is_skipped_and_named_on_request(last: str) -> None:
+    bad = {f"train/class1/{at:03d}": b"no picture" for at in (3, 5, 6)}
+    options = {"batch_size": 5, "shuffle": None, "labels": "parent", "last": last}
+    with pictures({**FILES, **bad}, Decode((8, 8), on_corrupt="skip"), **options) as batches:
+        found = batches()
+    assert [path for batch in found for path in batch.corrupt] == sorted(bad)
+    lengths = [5, 5, 3, 4, 5] if last == "keep" else [5] * 5
+    assert [len(batch) for batch in found] == lengths
+    for batch in found:
+        assert batch.labels is not None
+        rows = zip(batch.images, batch.labels.tolist(), batch.paths, strict=True)
+        for image, label, path in rows:
+            assert image.any() == bool(path) and path not in bad
+            assert label == (int(path[11]) if path else NO_LABEL)
+    sound = decode_all({path: FILES[path] for path in FILES if path not in bad}, Decode((8, 8)))
+    assert {path: data for path, data in by_path(found).items() if path} == sound
+
+
 def test_damage_comes_behind_the_batches_before_it() -> None:
     class Broken(Feed):
         left = 3
@@ -353,6 +372,7 @@ def test_damage_comes_behind_the_batches_before_it() -> None:
         ({"size": (4, 4), "crop": "left"}, "crop"),
         ({"size": (4, 4), "area": (0.5, 2.0)}, "area"),
         ({"size": (4, 4), "ratio": (2.0, 1.0)}, "ratio"),
+        ({"size": (4, 4), "on_corrupt": "ignore"}, "on_corrupt"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], subject: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lakefeed.errors import Invalid
+from lakefeed.feed.options import OnCorrupt, check_on_corrupt
 
 CROPS = (None, "center", "random")
 DRAWS = 5  # area, ratio, top, left, mirror
@@ -31,7 +32,8 @@ class Decode:
     `crop` None stretches the whole picture to `size`; "center" takes the largest part of the
     wanted proportions; "random" takes a part of `area` times the picture, of proportions `ratio`
     (width by height), wherever it lies. `flip` mirrors half of the pictures. `seed` None is the
-    feed's.
+    feed's. `on_corrupt` "raise" ends the iteration at what cannot be decoded, "skip" leaves it out
+    and names it.
     """
 
     size: tuple[int, int]
@@ -40,6 +42,7 @@ class Decode:
     area: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     seed: int | None = None
+    on_corrupt: OnCorrupt = "raise"
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
@@ -50,6 +53,7 @@ class Decode:
             raise Invalid("area", expected="a range above 0, up to 1", found=self.area)
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise Invalid("ratio", expected="a range above 0", found=self.ratio)
+        check_on_corrupt(self.on_corrupt)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from lakefeed.adapters._conveyor import applied
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Batch, Names
-from lakefeed.feed.feed import Feed
+from lakefeed.feed.feed import Feed, FeedOptions
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ class Samples:
 
     `views` are the samples' bytes: memory of the batch in this process, copies in another one. Some
     samples may be `blank`: they fill a batch up (`last="pad"`), or stand for a damaged one.
+    `corrupt` names those that the feed left out; batches that are `fixed` all have one length.
     """
 
     views: list[memoryview] | list[bytes]
@@ -59,6 +60,8 @@ class Samples:
     epoch: int
     positions: NDArray[np.int64]
     blank: NDArray[np.bool_]
+    corrupt: tuple[str, ...] = ()
+    fixed: bool = False
 
     def __len__(self) -> int:
         return len(self.views)
@@ -71,7 +74,7 @@ class Samples:
     def __reduce__(self) -> tuple[Any, ...]:
         copies = [bytes(view) for view in self.views]
         rest = (self.labels, Given(self.paths), self.seed, self.epoch, self.positions, self.blank)
-        return Samples, (copies, *rest)
+        return Samples, (copies, *rest, self.corrupt, self.fixed)
 
 
 class Ordered(Closing, Generic[T]):
@@ -134,7 +137,7 @@ class Ordered(Closing, Generic[T]):
         if batch is None:
             self._drained = True
             return
-        work = self._begin(samples_of(batch, self._feed.options.seed))
+        work = self._begin(samples_of(batch, self._feed.options))
         self._works.append((work, batch.state))
 
     def close(self) -> None:
@@ -181,16 +184,18 @@ def width(workers: int | None) -> int:
     return workers
 
 
-def samples_of(batch: Batch, seed: int) -> Samples:
-    """Return a batch of a feed with this seed."""
+def samples_of(batch: Batch, options: FeedOptions) -> Samples:
+    """Return a batch of a feed with these options."""
     return Samples(
         views=batch.views(),
         labels=batch.labels,
         names=batch.names,
-        seed=seed,
+        seed=options.seed,
         epoch=batch.epoch,
         positions=batch.low + (np.arange(len(batch)) if batch.kept is None else batch.kept),
         blank=batch.names.blank,
+        corrupt=batch.corrupt,
+        fixed=options.partition.is_fixed,
     )
 
 

@@ -9,8 +9,10 @@
 simplejpeg (libjpeg-turbo) decodes JPEG, at a half, a quarter or an eighth of its size where the
 wanted part is still sharper than the result; OpenCV decodes the rest and scales. Both release the
 interpreter's lock. A picture that cannot be decoded is Invalid and named: its bytes are what was
-written, so reading it again would not help. The orientation that a camera notes is not applied, as
-TensorFlow's decoder does not; that of a TIFF is, as OpenCV cannot be told to leave it.
+written, so reading it again would not help. Where such are to be skipped, batches get
+shorter, or have a black picture in their place where the feed fills batches up. The orientation
+that a camera notes is not applied, as TensorFlow's decoder does not; that of a TIFF is, as OpenCV
+cannot be told to leave it.
 """
 
 from __future__ import annotations
@@ -31,20 +33,25 @@ from lakefeed.adapters.decode.ordered import Given, Ordered, Samples, width
 from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Names
 from lakefeed.feed.feed import Feed
+from lakefeed.feed.labels import NO_LABEL
 
 Image = NDArray[np.uint8]
 
 _JPEG = b"\xff\xd8\xff"
-_HINT = 'leave it out of the selection, or look at it with "lakefeed cat"'
+_HINT = 'look at it with "lakefeed cat"; Decode(on_corrupt="skip") leaves such files out'
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
-    """A decoded batch: uint8 [samples, height, width, 3]; an empty sample is black."""
+    """A decoded batch: uint8 [samples, height, width, 3]; an empty sample is black.
+
+    `corrupt` names what was left out: what the feed skipped, and what could not be decoded.
+    """
 
     images: Image
     labels: NDArray[np.int32] | None
     names: Names | Given
+    corrupt: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,15 +76,14 @@ def decoded(
     def begin(samples: Samples) -> Callable[[], Pictures]:
         images = np.empty((len(samples), *options.size, 3), np.uint8)
         bounds = np.linspace(0, len(samples), min(count, len(samples)) + 1).astype(int).tolist()
-        shares: list[Future[None]] = [
+        shares: list[Future[list[int]]] = [
             executor.submit(_decode_some, samples, options, images, range(low, high))
             for low, high in itertools.pairwise(bounds)
         ]
 
         def wait() -> Pictures:
-            for share in shares:
-                share.result()
-            return Pictures(images, samples.labels, samples.names)
+            failed = [at for share in shares for at in share.result()]
+            return _without(failed, samples, images)
 
         return wait
 
@@ -87,11 +93,30 @@ def decoded(
 def decode(samples: Samples, options: Decode) -> Pictures:
     """Return the pictures of one batch, decoded in the calling thread."""
     images = np.empty((len(samples), *options.size, 3), np.uint8)
-    _decode_some(samples, options, images, range(len(samples)))
-    return Pictures(images, samples.labels, samples.names)
+    return _without(_decode_some(samples, options, images, range(len(samples))), samples, images)
 
 
-def _decode_some(samples: Samples, options: Decode, images: Image, which: range) -> None:
+def _without(failed: list[int], samples: Samples, images: Image) -> Pictures:
+    """Return the batch without what could not be decoded."""
+    labels, names = samples.labels, samples.names
+    if not failed:
+        return Pictures(images, labels, names, samples.corrupt)
+    paths = np.array(samples.paths, object)
+    corrupt = (*samples.corrupt, *paths[failed])
+    if samples.fixed:
+        images[failed], paths[failed] = 0, ""
+        labels = None if labels is None else labels.copy()
+        if labels is not None:
+            labels[failed] = NO_LABEL
+    else:
+        images, paths = np.delete(images, failed, 0), np.delete(paths, failed)
+        labels = None if labels is None else np.delete(labels, failed)
+    return Pictures(images, labels, Given(paths.tolist()), corrupt)
+
+
+def _decode_some(samples: Samples, options: Decode, images: Image, which: range) -> list[int]:
+    """Decode some samples into their places; return those that could not be, in order."""
+    failed = []
     seed = samples.seed if options.seed is None else options.seed
     drawn = draws(seed, samples.epoch, samples.positions[which.start : which.stop])
     assert drawn.shape[1] == DRAWS
@@ -102,12 +127,16 @@ def _decode_some(samples: Samples, options: Decode, images: Image, which: range)
         try:
             decode_one(samples.views[at], options, numbers, images[at])
         except (ValueError, cv2.error) as error:
+            if options.on_corrupt == "skip":
+                failed.append(at)
+                continue
             raise Invalid(
                 repr(samples.paths[at]),
                 expected="a JPEG, PNG or other picture that OpenCV reads",
                 found=f"{len(samples.views[at])} bytes ({error})",
                 hint=_HINT,
             ) from error
+    return failed
 
 
 def decode_one(
