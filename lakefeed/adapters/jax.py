@@ -87,18 +87,24 @@ class LoaderOptions:
     sharding, or one for each leaf; None: the first axis over all devices. `prefetch` batches are
     on the devices ahead of the one in use. With a `metrics_port` this process serves Prometheus
     metrics there (see `metered`).
+
+    `fixed_shape` says that the transform fills up by itself: its arrays have one shape, whatever
+    batch it gets. Several processes may then have batches of different lengths.
     """
 
     transform: Callable[[Batch], Any] | None = rows
     sharding: Any = None
     prefetch: int = 2
     metrics_port: int | None = None
+    fixed_shape: bool = False
 
     def __post_init__(self) -> None:
         if self.prefetch < 1:
             raise Invalid("prefetch", expected="at least 1", found=self.prefetch)
         if self.transform is None and self.sharding is not None:
             raise Invalid("sharding", expected="a transform whose arrays can be cut", found="none")
+        if self.fixed_shape and (self.transform is None or self.transform is rows):
+            raise Invalid("fixed_shape", expected="a transform of yours, which fills up")
 
 
 class Loader(Epochs):
@@ -116,6 +122,7 @@ class Loader(Epochs):
         self._place = Place.of(source)
         self._select = select
         self._feed_options = feed or FeedOptions()
+        self._shapes: Any = None  # the first batch's, of a transform with a fixed shape
         if self.options.metrics_port is not None:
             self._feed_options = metered(self._feed_options, self.options.metrics_port)
         if self._feed_options.epochs not in (1, None):
@@ -156,7 +163,7 @@ class Loader(Epochs):
         feed = self._feed(running, epoch)
         feed.restore(state or {**feed.state(), "epoch": epoch})
         if _is_of_many(self.options):
-            _check_parts(feed, self.options.transform)
+            _check_parts(feed, self.options)
         placed = Conveyor(_stamped(feed), feed.close, self._placed, 0, self.options.prefetch)
         running.callback(placed.close)
         return placed
@@ -174,6 +181,8 @@ class Loader(Epochs):
         if options.transform is None:
             return flat(batch)
         tree = options.transform(batch)
+        if options.fixed_shape:
+            self._check_shapes(jax.tree.map(np.shape, tree))
         sharding = over_all_devices() if options.sharding is None else options.sharding
         try:
             return _cut(tree, sharding)
@@ -184,6 +193,11 @@ class Loader(Epochs):
                 found=str(error),
                 hint="choose a batch_size that the devices share evenly, and drop the last batch",
             ) from error
+
+    def _check_shapes(self, shapes: Any) -> None:
+        first = self._shapes = self._shapes or shapes
+        if shapes != first:
+            raise Invalid("transform", expected=f"arrays of one fixed_shape, {first}", found=shapes)
 
     def close(self) -> None:
         """Stop reading; no thread is left. Works twice."""
@@ -198,9 +212,11 @@ def _is_of_many(options: LoaderOptions) -> bool:
     return not shardings or not all(each.is_fully_addressable for each in shardings)
 
 
-def _check_parts(feed: Feed, transform: Callable[[Batch], Any] | None) -> None:
+def _check_parts(feed: Feed, loader: LoaderOptions) -> None:
     """Invalid unless all processes bring parts of one shape, as far as it is for us to say."""
-    if transform is rows:
+    if loader.fixed_shape:
+        return
+    if loader.transform is rows:
         raise Invalid(
             "transform",
             expected="rows of one width in all processes",
@@ -217,7 +233,8 @@ def _check_parts(feed: Feed, transform: Callable[[Batch], Any] | None) -> None:
             expected="shares of equal length in all processes",
             found=f"{options.last!r}, on_corrupt={options.on_corrupt!r}, {left} samples for "
             f"{options.world_size} processes",
-            hint='choose last="pad" or "repeat" (or, if nothing is skipped, "drop")',
+            hint='choose last="pad" or "repeat" (or, if nothing is skipped, "drop"); of a '
+            "transform that fills up by itself say LoaderOptions(fixed_shape=True)",
         )
 
 

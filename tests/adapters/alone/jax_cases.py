@@ -155,6 +155,30 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(lake: Lake) -> None:
         Loader(lake, "train", FeedOptions(12, epochs=2))
 
 
+def test_a_transform_that_says_to_have_one_shape_is_taken_at_its_word(lake: Lake) -> None:
+    def filled(batch: Any) -> Any:
+        lengths = np.zeros(16, np.int32)
+        lengths[: len(batch)] = batch.lengths
+        return {"lengths": lengths}
+
+    options = FeedOptions(16, seed=3)  # 84 files: four samples in the last batch
+    with Loader(lake.snapshot(), "", options, LoaderOptions(filled, fixed_shape=True)) as loader:
+        lengths = [np.asarray(batch["lengths"]) for batch in loader]
+    assert np.count_nonzero(lengths) == sum(map(bool, FILES.values()))
+
+    def as_long(batch: Any) -> Any:
+        return batch.lengths
+
+    with (
+        Loader(lake.snapshot(), "", options, LoaderOptions(as_long, fixed_shape=True)) as loader,
+        pytest.raises(Invalid, match=r"fixed_shape, \(16,\), found \(4,\)"),
+    ):
+        list(loader)
+    for transform in (None, lakefeed.jax.rows):
+        with pytest.raises(Invalid, match="fixed_shape"):
+            LoaderOptions(transform, fixed_shape=True)
+
+
 def test_rows_of_a_fixed_width(lake: Lake) -> None:
     with Feed(lake.snapshot(), "train", FeedOptions(84)) as feed:
         batch = next(feed)
@@ -265,13 +289,22 @@ with lakefeed.jax.Loader(lake, ["train/00.bin"] * 65, FeedOptions(8), wide) as l
         next(iter(loader))
     except Invalid as error:
         answers.append(error.subject)
+def filled(batch):
+    lengths = np.zeros(10, np.int32)
+    lengths[:len(batch)] = batch.lengths
+    return lengths
+files = [f"train/{at:02d}.bin" for at in range(64)] + ["train/63.bin"]
+alike = LoaderOptions(filled, fixed_shape=True)
+with lakefeed.jax.Loader(lake, files, FeedOptions(10), alike) as loader:
+    sums = [int(jax.jit(lambda part: part.sum())(batch)) for batch in loader]
 with lakefeed.jax.Loader(lake, "train", FeedOptions(8, last="drop"), wide) as loader:
     mine, shapes = [], []
     for batch in loader:
         shapes.append(batch["lengths"].shape)
         mine += [int(part.data[at]) for part in batch["lengths"].addressable_shards
                  for at in range(len(part.data))]
-print(json.dumps({"mine": mine, "shapes": shapes, "refused": answers}))
+print(json.dumps({"mine": mine, "shapes": shapes, "refused": answers,
+                  "sums": sums}))
 """
 
 
@@ -284,6 +317,8 @@ def test_two_processes_are_two_ranks_of_one_global_batch(tmp_path: Path) -> None
     assert [answer["shapes"] for answer in answers] == [[[16]] * 4] * 2
     assert sorted(answers[0]["mine"] + answers[1]["mine"]) == list(range(64))
     assert answers[0]["refused"] == answers[1]["refused"]
+    assert len(answers[0]["sums"]) == 4
+    assert sum(answers[0]["sums"]) == sum(answers[1]["sums"]) == sum(range(64)) + 63
     assert answers[0]["refused"] == ["transform", None, None, "last", None, "last"]
 
 
