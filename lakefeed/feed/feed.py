@@ -10,8 +10,9 @@ cursor. The cursor moves when a batch is taken, so a saved state means *consumed
 is restored from it, at the same or at another world size, repeats and misses nothing (I8).
 
 Keeps I7 (every payload verified), I8 (ranks) and I9 (byte budget, nothing left behind by `close`).
-A feed is used by one thread. After a fork it starts its own workers in the process that iterates
-it. What it opened itself, it closes. Workers of a feed that is dropped instead end, too.
+Threads may share a feed: each batch goes to one of them, but its state tells nothing while they do.
+After a fork it starts its own workers in the process that iterates it. What it opened itself, it
+closes. Workers of a feed that is dropped instead end, too.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from lakefeed.feed.selection import Select, Selection, Where, resolve
 from lakefeed.feed.sources import Source, Sources
 from lakefeed.feed.stats import FeedStats, Now, Recorder, clock
 from lakefeed.feed.window import Means
-from lakefeed.forking import Lazy
+from lakefeed.forking import Lazy, new_lock
 from lakefeed.lake.snapshot import Snapshot
 
 __all__ = ["Cache", "Feed", "FeedOptions", "Mix", "Source", "Where"]
@@ -73,6 +74,7 @@ class Feed(Closing, Staying):
         self._watch: weakref.finalize[..., Feed] | None = None  # stops the workers with the feed
         self._past_peak_bytes = 0
         self._skip, self._every = 0, 1
+        self._lock = new_lock()  # one of several threads starts the workers
         self._closed = threading.Event()
         self._pool = Pool(self._options.limits.bytes_max, self._options.allocate)
         self._recorder = Recorder(self._options.observer)
@@ -146,6 +148,7 @@ class Feed(Closing, Staying):
         asked = clock()
         batch = self._running().next()
         if batch is None:
+            self._refuse_closed()  # another thread may have closed it, which is no end of an epoch
             raise StopIteration
         self._recorder.step(asked, clock())
         self._recorder.delivered(len(batch), batch.data.nbytes, batch.epoch)
@@ -171,11 +174,19 @@ class Feed(Closing, Staying):
         self._refuse_closed()
         ahead = self._own_ahead
         if ahead is None:
-            ahead = self._ahead = self._planned()
-            self._watch = weakref.finalize(self, _stop_dropped, ahead)
-            self._watch.atexit = False
-            ahead.start(Start(self._here(), self._skip))
+            ahead = self._begun(self._planned(), self._here())
             self._refuse_closed()  # another thread may have closed it, and seen nothing to stop
+        return ahead
+
+    def _begun(self, planned: Ahead, here: Cursor) -> Ahead:
+        """Return the workers, begun: these ones, unless those of another thread have been."""
+        with self._lock:
+            ahead = self._own_ahead
+            if ahead is None:
+                ahead = self._ahead = planned
+                self._watch = weakref.finalize(self, _stop_dropped, ahead)
+                self._watch.atexit = False
+                ahead.start(Start(here, self._skip))
         return ahead
 
     def _refuse_closed(self) -> None:
