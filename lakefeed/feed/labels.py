@@ -40,6 +40,8 @@ class Labelling:
             return
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise Invalid("class_names", expected="a tuple of names", found=repr(names))
+        if not all(isinstance(name, str) for name in names):
+            raise Invalid("class_names", expected="names, as text", found=repr(names))
         if len(set(names)) < len(names):
             raise Invalid("class_names", expected="each name once", found=names)
 

@@ -44,7 +44,12 @@ class Mix:
     def of(cls, parts: Mapping[str, float] | Sequence[tuple[Select, float]]) -> Mix:
         """Return a mix of selections by their weights."""
         pairs = parts.items() if isinstance(parts, Mapping) else parts
-        return cls(tuple((select, float(weight)) for select, weight in pairs))
+        try:
+            given = tuple((select, float(weight)) for select, weight in pairs)
+        except (TypeError, ValueError) as error:
+            raise Invalid("mix", expected="selections and their weights, each a number",
+                          found=repr(parts)) from error  # fmt: skip
+        return cls(given)
 
     def __post_init__(self) -> None:
         if not self.parts or not all(0 < weight < float("inf") for _, weight in self.parts):

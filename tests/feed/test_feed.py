@@ -350,7 +350,7 @@ def test_options_that_cannot_be_are_refused_at_once() -> None:
                     {"epochs": -1}, {"epochs": 1.5}, {"prefetch": 2.5}, {"prefetch": "2"},
                     {"shuffle": "runs=8,window=16", "window": 64},
                     {"shuffle": True}, {"shuffle": 8}, {"labels": True}, {"labels": 0},
-                    {"class_names": 2}, {"class_names": "cat"},
+                    {"class_names": 2}, {"class_names": "cat"}, {"class_names": (0, 1)},
                     {"cache": "/local/nvme"}):  # fmt: skip
         with pytest.raises(Invalid):
             FeedOptions(**options)  # type: ignore[arg-type]
