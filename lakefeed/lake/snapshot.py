@@ -48,6 +48,12 @@ VERIFIED_RANGE_BYTES = 4 << 20
 _Result = TypeVar("_Result")
 
 
+def is_read_whole(row: Row) -> bool:
+    """Tell whether reading a part of a file reads, and verifies, all of it: a small one, or one
+    that is compressed."""
+    return row.size <= VERIFIED_RANGE_BYTES or row.length != row.size
+
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What all snapshots of an opened lake use together; `newest` asks the volume for the head,
@@ -322,7 +328,7 @@ class Snapshot:
         end = min(offset + length, row.size)
         if offset >= end:
             return b""
-        if row.length != row.size or row.size <= VERIFIED_RANGE_BYTES:
+        if is_read_whole(row):
             return self.read_row(row)[offset:end]
         try:
             return self._shared.reader.read_part(row, offset, end - offset, self.state)

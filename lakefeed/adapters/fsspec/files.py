@@ -20,7 +20,7 @@ from fsspec.spec import AbstractBufferedFile
 from lakefeed.adapters.fsspec.entries import Info
 from lakefeed.adapters.fsspec.writing import Sink, Upload
 from lakefeed.format.rows import Row
-from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES, Snapshot
+from lakefeed.lake.snapshot import Snapshot, is_read_whole
 
 READ_BLOCK_BYTES = 8 << 20
 WRITE_BLOCK_BYTES = 8 << 20
@@ -36,7 +36,7 @@ class ReadFile(AbstractBufferedFile):  # type: ignore[misc, unused-ignore]
         self._shape = options
         self._data: bytes | None = None
         row = self._row
-        self._whole = row.size <= VERIFIED_RANGE_BYTES or row.length != row.size
+        self._whole = is_read_whole(row)
         if self._whole:
             options = {**options, "cache_type": "none", "cache_options": None}
         super().__init__(fs, info["name"], "rb", size=row.size, **options)

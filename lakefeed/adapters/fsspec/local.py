@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
-from lakefeed.adapters.fsspec.ranges import batches, is_whole
+from lakefeed.adapters.fsspec.ranges import batches
 from lakefeed.adapters.fsspec.reading import Found
 from lakefeed.errors import Corrupt
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import table_from_rows
+from lakefeed.lake.snapshot import is_read_whole
 from lakefeed.lake.writer import Writer
 from lakefeed.volume.base import Buffer
 
@@ -26,7 +27,7 @@ def chunks(found: Found) -> Iterator[bytes]:
     Pieces carry no checksum of their own, and whoever stores them would give them a new, valid one.
     """
     snapshot, row = found
-    if is_whole(row):
+    if is_read_whole(row):
         yield snapshot.read_row_range(row, 0, row.size)
         return
     checksum = 0

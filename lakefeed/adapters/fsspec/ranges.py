@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lakefeed.format.rows import Row, table_from_rows
-from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES, Snapshot
+from lakefeed.lake.snapshot import Snapshot, is_read_whole
 
 # About what a filer delivers in the time of one more round trip.
 GAP_BYTES = 64 << 10
@@ -46,11 +46,6 @@ def bounds(start: int | None, end: int | None, size: int) -> tuple[int, int]:
     return first, max(first, last)
 
 
-def is_whole(row: Row) -> bool:
-    """Tell whether reading a part of a file reads all of it."""
-    return row.size <= VERIFIED_RANGE_BYTES or row.length != row.size
-
-
 def plan_ranges(wanted: Sequence[Wanted], gap_bytes: int = GAP_BYTES) -> list[Read]:
     """Return the reads that cover the wanted ranges, neighbours merged."""
     order = sorted(range(len(wanted)), key=lambda at: (wanted[at].row.path, wanted[at].start))
@@ -79,7 +74,7 @@ def read_ranges(
     whole: dict[str, list[int]] = {}
     parts: list[int] = []
     for at, ask in enumerate(wanted):
-        if is_whole(ask.row):
+        if is_read_whole(ask.row):
             whole.setdefault(ask.row.path, []).append(at)
         else:
             parts.append(at)

@@ -34,7 +34,7 @@ from lakefeed.errors import LakefeedError, NotFound
 from lakefeed.feed.buffers import Pool
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.rows import Codec, Row
-from lakefeed.lake.snapshot import VERIFIED_RANGE_BYTES, Snapshot
+from lakefeed.lake.snapshot import Snapshot, is_read_whole
 from lakefeed.volume.base import ReadableFile
 
 # A sequential reader gets at most so many blocks ahead: enough for 100 ms at 160 MB/s.
@@ -112,7 +112,7 @@ class Reads:
         end = min(offset + length, row.size)
         if offset >= end:
             return b""
-        is_whole = row.length != row.size or row.size <= VERIFIED_RANGE_BYTES
+        is_whole = is_read_whole(row)
         at_once = end - offset == row.size if is_whole else not self._pace.slow
         if at_once and not self._pace.slow and end - offset <= BLOCK_BYTES:
             found = self._pace.here(end - offset, self._direct, snapshot, row, offset, end - offset)
