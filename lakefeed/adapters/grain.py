@@ -9,7 +9,8 @@ elements one by one, from its threads or its worker processes; where it asks for
 (`_getitems`, what Grain calls batched reads), neighbours are read together.
 
 The snapshot is fixed at construction. A source given by its path opens the lake in each process on
-first use, so it can be pickled to workers. Thread-safe, as Grain demands.
+first use, so it can be pickled to workers. Thread-safe, as Grain demands. With a `metrics_port` it
+counts for Prometheus what it hands out (see `metered`), in worker processes, too.
 """
 
 from __future__ import annotations
@@ -23,10 +24,16 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from lakefeed.adapters._places import Place
+from lakefeed.errors import needing
+from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Select, Selection, resolve
 from lakefeed.feed.sources import Source
+from lakefeed.feed.stats import Observer, clock
 from lakefeed.lake.snapshot import Snapshot
+
+with needing("grain", __name__):
+    from lakefeed.metrics.exporter import metered
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +56,15 @@ class DataSource:
         *,
         labels: str | None = None,
         class_names: tuple[str, ...] | None = None,
+        metrics_port: int | None = None,
     ) -> None:
         self._place = Place.of(source)
         self._select = select
         self._labelling = Labelling(labels, class_names)
         self._opened: _Opened | None = None
+        self._observer: Observer | None = None
+        if metrics_port is not None:
+            self._observer = metered(FeedOptions(), metrics_port).observer
 
     # -- what Grain asks for ---------------------------------------------------------------------
 
@@ -71,7 +82,9 @@ class DataSource:
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < count):
             raise IndexError(f"an index of {numbers.tolist()} is not in 0 to {count - 1}")
         paths = here.selection.paths(numbers).cast("string")
+        began = clock()
         data = here.snapshot.read_rows(here.snapshot.locate(paths))
+        self._count(data, clock() - began)
         here.selection.rows(numbers)
         labels = here.selection.labels(numbers)
         if labels is None:
@@ -82,6 +95,12 @@ class DataSource:
     def __repr__(self) -> str:
         """Say which files these are; Grain refuses a checkpoint of a source of another name."""
         return f"DataSource(select={self._select!r}, digest={self._here().selection.digest})"
+
+    def _count(self, data: Sequence[bytes], seconds: float) -> None:
+        if self._observer is not None and data:
+            read_bytes = sum(map(len, data))
+            self._observer.reads([seconds], read_bytes)
+            self._observer.delivered(len(data), read_bytes, 0)
 
     # -- ours ------------------------------------------------------------------------------------
 

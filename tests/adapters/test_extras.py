@@ -15,6 +15,7 @@ import pytest
         ("lakefeed.torch", "torch", "torch"),
         ("lakefeed.torch", "torch", "prometheus_client"),
         ("lakefeed.jax", "jax", "jax"),
+        ("lakefeed.adapters.grain", "grain", "prometheus_client"),
         ("lakefeed.adapters.decode", "decode", "cv2"),
         ("lakefeed.monitor", "bench", "prometheus_client"),
         ("lakefeed.metrics.exporter", "metrics", "prometheus_client"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +22,8 @@ from lakefeed.adapters.sql import where
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.lake.lake import Lake
 from tests.feed.lakes import QUIET, lake_of, some_files
+from tests.support.patience import PATIENCE_SECONDS
+from tests.support.ports import kept_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -89,6 +93,38 @@ def test_worker_processes_open_the_lake_themselves(source: DataSource) -> None:
 
 def describe(data: bytes) -> tuple[int, int]:
     return os.getpid(), len(data)
+
+
+COUNTED = """
+import sys, urllib.request
+import grain
+from absl import flags
+from lakefeed.adapters.grain import DataSource
+
+if __name__ == "__main__":
+    flags.FLAGS.mark_as_parsed()
+    lake, port = sys.argv[1], int(sys.argv[2])
+    source = DataSource(lake, "train/**", metrics_port=port)
+    dataset = grain.MapDataset.source(source).shuffle(seed=2).map(len).to_iter_dataset()
+    print(len(list(dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=2)))))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+        print(answer.read().decode())
+"""
+
+
+def test_what_worker_processes_read_is_on_the_page(lake: Path, tmp_path: Path) -> None:
+    program, directory = tmp_path / "counted.py", tmp_path / "values"
+    program.write_text(COUNTED)
+    directory.mkdir()
+    with kept_port() as port:
+        done = subprocess.run([sys.executable, str(program), str(lake), str(port)], check=True,
+                              env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)},
+                              capture_output=True, text=True, timeout=PATIENCE_SECONDS)  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(len(FILES))
+    assert f"lakefeed_loader_samples_total {float(len(FILES))}" in lines
+    assert f"lakefeed_loader_bytes_total {float(sum(map(len, FILES.values())))}" in lines
+    assert f"lakefeed_io_reads_total {float(len(FILES))}" in lines
 
 
 def test_grains_older_data_loader_checkpoints_by_the_sources_name(source: DataSource) -> None:
