@@ -369,6 +369,9 @@ def test_damage_comes_behind_the_batches_before_it() -> None:
     ("options", "subject"),
     [
         ({"size": (0, 4)}, "size"),
+        ({"size": 224}, "size"),
+        ({"size": (4, 4, 3)}, "size"),
+        ({"size": (4.0, 4)}, "size"),
         ({"size": (4, 4), "crop": "left"}, "crop"),
         ({"size": (4, 4), "area": (0.5, 2.0)}, "area"),
         ({"size": (4, 4), "ratio": (2.0, 1.0)}, "ratio"),

@@ -8,7 +8,9 @@ threads, and wherever training was interrupted before.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +47,10 @@ class Decode:
     on_corrupt: OnCorrupt = "raise"
 
     def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise Invalid("size", expected="height and width from 1", found=self.size)
+        size: Any = self.size  # whatever it was called with
+        is_pair = isinstance(size, Sequence) and len(size) == 2
+        if not is_pair or not all(isinstance(edge, int | np.integer) and edge > 0 for edge in size):
+            raise Invalid("size", expected="(height, width), from 1", found=repr(size))
         if self.crop not in CROPS:
             raise Invalid("crop", expected='None, "center" or "random"', found=repr(self.crop))
         if not 0 < self.area[0] <= self.area[1] <= 1:
