@@ -136,6 +136,7 @@ def _compact(
     progress: Progress | None,
 ) -> Compacted | None:
     """Compact, without a progress only plan it; say what was done, None outside of the window."""
+    from lakefeed.cli.zones import check_zone
     from lakefeed.lake.compactor import Compacted, plan_of
     from lakefeed.lake.compactor import compact as compact_lake
     from lakefeed.service.jobs import share_of
@@ -144,6 +145,7 @@ def _compact(
     options, how = wanted
     times = None if window is None else Window.parse(window)
     if times is not None:
+        check_zone()
         now = datetime.now()
         if not times.holds(now):
             return None

@@ -39,6 +39,7 @@ from lakefeed.cli.units import (
     parse_rate,
     parse_size,
 )
+from lakefeed.cli.zones import check_zone
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.format.paths import check_prefix
 from lakefeed.lake.compaction import CompactionOptions
@@ -246,14 +247,17 @@ def load(flags: dict[str, Any], config: str | None) -> ServiceSettings:
 
     given = {name: value for name, value in flags.items() if value not in (None, (), [])}
     try:
-        return Loaded(**given)
+        found = Loaded(**given)
     except ValidationError as error:
         raise _invalid(error, given, config) from error
     except SettingsError as error:
         # Of all variables only this one is read as JSON.
         expected = """JSON such as {"/mnt/lake": ["/mnt/drop=cameras"]}"""
-        found = repr(os.environ.get("LAKEFEED_INBOXES"))
-        raise Invalid("setting inboxes", expected=expected, found=found) from error
+        inboxes = repr(os.environ.get("LAKEFEED_INBOXES"))
+        raise Invalid("setting inboxes", expected=expected, found=inboxes) from error
+    if found.window is not None:
+        check_zone()
+    return found
 
 
 def _read(config: str) -> dict[str, Any]:
