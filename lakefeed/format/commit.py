@@ -59,6 +59,7 @@ class Changes:
     remove_segments: tuple[str, ...] = ()
     live_bytes: dict[str, int] = field(default_factory=dict)
     horizon: int | None = None
+    swept_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,8 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that snapshot `number` consists of. Snapshots below `horizon` were given up."""
+    """Everything that snapshot `number` consists of. Snapshots below `horizon` were given up, and
+    packs and segments that none names, last changed at `swept_ns` or before, are deleted."""
 
     number: int = 0
     commit_id: str | None = None
@@ -86,6 +88,7 @@ class State:
     horizon: int = 0
     packs: dict[str, PackInfo] = field(default_factory=dict)
     segments: dict[str, SegmentInfo] = field(default_factory=dict)
+    swept_ns: int = 0
 
 
 def apply(state: State, commit: Commit) -> State:
@@ -109,7 +112,8 @@ def apply(state: State, commit: Commit) -> State:
         if pack in packs:
             packs[pack] = replace(packs[pack], live_bytes=live)
     horizon = max(state.horizon, changes.horizon or 0)
-    return State(commit.number, commit.id, commit.time_ns, horizon, packs, segments)
+    swept_ns = max(state.swept_ns, changes.swept_ns or 0)
+    return State(commit.number, commit.id, commit.time_ns, horizon, packs, segments, swept_ns)
 
 
 def _remove(table: dict[str, Any], ids: tuple[str, ...], subject: str) -> None:
@@ -129,6 +133,8 @@ def encode_commit(commit: Commit) -> bytes:
     changes = _plain(commit.changes)
     changes["add_packs"] = [_plain(pack) for pack in commit.changes.add_packs]
     changes["add_segments"] = [_plain_segment(one) for one in commit.changes.add_segments]
+    if changes["swept_ns"] is None:
+        del changes["swept_ns"]
     return envelope.seal({"type": "commit", **_plain(commit), "changes": changes})
 
 
@@ -144,6 +150,7 @@ def decode_commit(data: bytes, subject: str) -> Commit:
         remove_segments=inner.ids("remove_segments"),
         live_bytes=inner.numbers("live_bytes"),
         horizon=inner.optional_number("horizon"),
+        swept_ns=inner.optional_number("swept_ns"),
     )
     parent = fields.optional_text("parent")
     return Commit(
@@ -168,6 +175,8 @@ def encode_checkpoint(state: State) -> bytes:
         for info in state.packs.values()
     ]  # fmt: skip
     body["segments"] = [_plain_segment(segment) for segment in state.segments.values()]
+    if not state.swept_ns:
+        del body["swept_ns"]
     return envelope.seal({"type": "checkpoint", **body})
 
 
@@ -190,6 +199,7 @@ def decode_checkpoint(data: bytes, subject: str) -> State:
         horizon=fields.number("horizon"),
         packs=packs,
         segments=segments,
+        swept_ns=fields.optional_number("swept_ns") or 0,
     )
 
 

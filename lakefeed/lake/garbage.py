@@ -19,8 +19,8 @@ meanwhile; make durable what was read; delete what is still unreached, segments 
 or pin written in between either is seen by that second look, or its maker sees the new horizon (see
 `Lake.pin`). Where files go that no commit names it commits in any case, unless the log lost its end
 and would seem to reach it again: a link that is under way for longer than the grace finds its
-number taken. Keeps I3 and I6. Commits and checkpoints stay for ever. Nothing is deleted when any of
-the log, a tag or a pin cannot be read.
+number taken, and later commits name none of these (`presence`). Keeps I3 and I6. Commits and
+checkpoints stay. Nothing is deleted when any of the log, a tag or a pin cannot be read.
 """
 
 from __future__ import annotations
@@ -91,11 +91,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class GarbagePlan:
-    """What to delete, in order. `horizon` is the oldest untagged snapshot kept; None: unchanged."""
+    """What to delete, in order. `horizon` is the oldest untagged snapshot kept; None: unchanged.
+    What no commit names goes where it was changed by `swept_ns`; None: the log need not tell."""
 
     horizon: int | None
     files: tuple[Stored, ...]
-    commits: bool = False  # first, whether the horizon changes or not
+    swept_ns: int | None = None
 
     @property
     def bytes(self) -> int:
@@ -140,8 +141,8 @@ def plan_garbage(facts: Facts) -> GarbagePlan:
     gives_up = any(file.id in facts.now.ids for file in freed)
     files = sorted(freed, key=lambda file: (_DELETE_ORDER.index(file.kind), file.path))
     unnamed = any(file.kind in _PACKED and file.id not in facts.named for file in freed)
-    horizon = facts.wanted.horizon if gives_up else None
-    return GarbagePlan(horizon, tuple(files), gives_up or (unnamed and facts.is_whole))
+    swept_ns = facts.old_before_ns if unnamed and facts.is_whole else None
+    return GarbagePlan(facts.wanted.horizon if gives_up else None, tuple(files), swept_ns)
 
 
 def collect(
@@ -166,10 +167,10 @@ def collect(
     plan = plan_garbage(_gather(lake, retention or Retention(), now_ns, orphans, progress))
     if dry_run or not plan.files:
         return Collected(plan, dry_run)
-    if plan.commits:
+    if (changes := Changes(horizon=plan.horizon, swept_ns=plan.swept_ns)) != Changes():
         older = sorted(number for number in _kept_now(lake, now_ns) if number < (plan.horizon or 0))
         noted = {KEPT: ",".join(map(str, older))} if older else {}
-        lake.log.commit(Draft("gc", app=noted), lambda state: Changes(horizon=plan.horizon))
+        lake.log.commit(Draft("gc", app=noted), lambda _: changes)
     needed = _needed(lake, now_ns, progress)
     # Whoever gave up what goes may have died, or failed, before its step was durable.
     for directory in (layout.LOG, layout.REFS, layout.PINS):
@@ -235,11 +236,10 @@ def _kept_now(lake: Lake, now_ns: int) -> set[int]:
 
 
 def _unlink(volume: Volume, path: str) -> bool:
-    try:
+    with suppress(NotFound):  # another collection was first
         volume.unlink(path)
-    except NotFound:
-        return False  # another collection was first
-    return True
+        return True
+    return False
 
 
 def _gather(lake: Lake, keep: Retention, now_ns: int, orphans: bool, told: Progress) -> Facts:

@@ -39,7 +39,7 @@ from lakefeed.format.commit import (
 )
 from lakefeed.lake import layout
 from lakefeed.lake.placing import discard_tmp, place_new, place_over
-from lakefeed.lake.together import in_order
+from lakefeed.lake.presence import check_there
 from lakefeed.volume.base import Volume, read_file
 
 # Opening replays at most about this many commits; one checkpoint costs two small files.
@@ -307,12 +307,13 @@ class Log:
         try:
             with self._volume.create(tmp) as file:
                 # The server stamped the file when it was made: that is the commit's time.
-                time_ns = max(file.stat().mtime_ns, state.time_ns + 1)
+                made = file.stat()
+                time_ns = max(made.mtime_ns, state.time_ns + 1)
                 commit = Commit(number, commit_id, state.commit_id, time_ns, draft.operation,
                                 draft.author, changes, draft.message, dict(draft.app))  # fmt: skip
                 file.write([encode_commit(commit)])
                 file.sync()
-            self._check_there(changes, state)
+            check_there(self._volume, changes, state, made.changed_ns)
             won = self._link(tmp, number, commit_id)
         finally:
             discard_tmp(self._volume, tmp)
@@ -320,19 +321,6 @@ class Log:
             return None
         self._volume.sync_directory(layout.LOG)
         return commit
-
-    def _check_there(self, changes: Changes, state: State) -> None:
-        """Raise Conflict where a pack or segment is gone that is about to be named: whoever was
-        asleep since writing it, longer than the grace of garbage collection, comes too late."""
-        paths = [layout.pack_path(pack.id) for pack in changes.add_packs]
-        paths += [layout.segment_path(segment.id) for segment in changes.add_segments
-                  if segment.id not in state.segments]  # fmt: skip
-        found = zip(paths, in_order(self._exists, paths), strict=True)
-        gone = next((path for path, there in found if not there), None)
-        if gone is not None:
-            raise Conflict(f"commit to {self._volume.name}", expected=gone, found="none",
-                           hint="garbage collection took it, as it waited for so long; repeat",
-                           )  # fmt: skip
 
     def _link(self, tmp: str, number: int, commit_id: str) -> bool:
         error: LakefeedError | None = None

@@ -312,6 +312,7 @@ def _final_changes(state: State, changes: Changes) -> Changes:
         live_bytes={id_: info.live_bytes for id_, info in state.packs.items()
                     if info.live_bytes is not None},
         horizon=state.horizon,
+        swept_ns=state.swept_ns or None,
     )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ CHANGES = st.builds(
     add_packs=tuples(SEALED), remove_packs=tuples(IDS), index_packs=tuples(IDS),
     add_segments=tuples(SEGMENT), remove_segments=tuples(IDS),
     live_bytes=st.dictionaries(IDS, NUMBER, max_size=3), horizon=st.none() | NUMBER,
+    swept_ns=st.none() | NUMBER,
 )  # fmt: skip
 COMMIT = st.builds(
     Commit,
@@ -82,4 +83,5 @@ STATE = st.builds(
     number=NUMBER, commit_id=IDS, time_ns=NUMBER, horizon=NUMBER,
     packs=st.lists(INFO, max_size=3).map(lambda infos: {i.sealed.id: i for i in infos}),
     segments=st.lists(SEGMENT, max_size=3).map(lambda found: {s.id: s for s in found}),
+    swept_ns=NUMBER,
 )  # fmt: skip

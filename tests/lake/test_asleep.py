@@ -10,10 +10,15 @@ from typing import TypeVar
 import pytest
 
 from lakefeed.errors import Conflict
+from lakefeed.format.commit import Changes
+from lakefeed.format.pack import Meta
+from lakefeed.format.payload import encode
 from lakefeed.lake import layout
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import GRACE_SECONDS, collect
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
+from lakefeed.lake.packing import new_pack
 from lakefeed.lake.repair import rebuild_index
 from lakefeed.transfer.importing import import_tree
 from lakefeed.volume.base import FileStat, Volume
@@ -103,6 +108,77 @@ def test_a_commit_that_would_name_what_was_collected_is_a_conflict(
         assert contents(lake.snapshot()) == before
         sound(lake)
         WORK[work](lake, tmp_path)
+        sound(lake)
+
+
+class WakingVolume(FaultyVolume):
+    """Somebody wakes up once garbage collection has read the log for the last time, and is about to
+    delete."""
+
+    def __init__(self, inner: Volume, wakes: Callable[[], object]) -> None:
+        super().__init__(inner)
+        self._wakes: Callable[[], object] | None = wakes
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Make the call, after whoever wakes up has done its part."""
+        if verb == "unlink" and not path.startswith(layout.TMP) and self._wakes is not None:
+            wakes, self._wakes = self._wakes, None
+            wakes()
+        return effect()
+
+
+def two_packs_late(clock: Clock) -> tuple[MemoryVolume, Callable[[Lake], object]]:
+    """Return a lake with two old packs that no commit names, and what commits one of them."""
+    volume = filled(MemoryVolume(clock_ns=clock))
+    with Lake.open(volume) as lake:
+        base = lake.log.head().number
+        one, _ = [new_pack(volume, base, lambda writer, now_ns: writer.add(
+            "late", encode(b"bytes"), Meta(now_ns))) for _ in range(2)]  # fmt: skip
+    clock.now_ns += int(2 * GRACE_SECONDS * 1e9)
+    changes = Changes(add_packs=(one,))
+    return volume, lambda lake: lake.log.commit(Draft("late"), lambda state: changes)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_who_wakes_up_while_garbage_is_being_deleted_comes_too_late(knows: bool) -> None:
+    clock = Clock()
+    volume, commit = two_packs_late(clock)
+    refused = list[str]()
+
+    with Lake.open(volume) as lake:
+        if knows:
+            lake.log.head()
+
+        def wakes() -> None:
+            with pytest.raises(Conflict, match="garbage collection") as error:
+                commit(lake)
+            refused.append(error.value.text)
+            write(lake, {"in time": b"bytes"})
+
+        with Lake.open(WakingVolume(volume, wakes)) as other:
+            assert collect(other).deleted == 2
+    assert len(refused) == 1
+    with Lake.open(volume) as lake:
+        assert lake.snapshot().get("in time") == b"bytes"
+        sound(lake)
+
+
+def test_a_clock_that_was_wrong_at_a_collection_keeps_nobody_from_committing() -> None:
+    clock = Clock()
+    volume, _ = two_packs_late(clock)
+    clock.now_ns += 10**18
+    with Lake.open(volume) as lake:
+        assert collect(lake).deleted == 2
+        clock.now_ns -= 10**18
+        write(lake, {"in time": b"bytes"})
+        lake.merge_index(everything=True)
+        assert lake.snapshot().get("in time") == b"bytes"
         sound(lake)
 
 
