@@ -76,10 +76,16 @@ class Committer:
 
     def _attempt(self, operations: dict[str, Operation], base: State) -> State:
         origins = {path: op for path, op in operations.items() if isinstance(op, Refer)}
-        self._check_deleted(operations, base)
-        current = self._current(origins, base)
         big = [op.pack for op in operations.values() if isinstance(op, Sealed)]
-        pack = self._write({**operations, **current}, base)
+        try:
+            self._check_deleted(operations, base)
+            current = self._current(origins, base)
+            pack = self._write({**operations, **current}, base)
+        except _OriginsMoved:
+            raise  # and tried again, with the same packs
+        except BaseException:
+            discard_sealed(self._volume, operations.values())
+            raise
         packs = tuple(big if pack is None else [*big, pack])
 
         def plan(state: State) -> Changes:
@@ -91,9 +97,11 @@ class Committer:
 
         try:
             return self._log.commit(self._draft, plan)
-        except (_OriginsMoved, Conflict):
+        except (_OriginsMoved, Conflict) as error:
             if pack is not None:
                 discard(self._volume, layout.pack_path(pack.id))
+            if isinstance(error, Conflict):
+                discard_sealed(self._volume, operations.values())
             raise
 
     def _check_deleted(self, operations: dict[str, Operation], state: State) -> None:
@@ -214,6 +222,13 @@ def streamed(volume: Volume, base: int, path: str, chunks: Iterable[Buffer], met
         rows.append(writer.add_stream(path, chunks, meta))
 
     return Sealed(new_pack(volume, base, fill), rows[0])
+
+
+def discard_sealed(volume: Volume, operations: Iterable[Operation]) -> None:
+    """Remove the packs of big files that will be in no commit: who tries again writes new ones."""
+    for operation in operations:
+        if isinstance(operation, Sealed):
+            discard(volume, layout.pack_path(operation.pack.id))
 
 
 def tombstone(path: str, now_ns: int) -> Row:

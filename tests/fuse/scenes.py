@@ -125,9 +125,11 @@ async def serving(lake: Lake, **options: Any) -> AsyncIterator[Here]:
             nursery.cancel_scope.cancel()
 
 
-def played(scene: Callable[[Here], Awaitable[None]], **options: Any) -> Lake:
+def played(
+    scene: Callable[[Here], Awaitable[None]], volume: MemoryVolume | None = None, **options: Any
+) -> Lake:
     """Play a scene in a lake with the files a, b and d/f; return the lake."""
-    lake = Lake.create(MemoryVolume())
+    lake = Lake.create(volume or MemoryVolume())
     with lake.writer() as writer:
         writer.put("a", b"bytes of a")
         writer.put("b", b"and of b")

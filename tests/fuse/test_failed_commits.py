@@ -15,7 +15,10 @@ from lakefeed.adapters.fuse import publishing  # noqa: E402
 from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
 from lakefeed.adapters.fuse.publishing import Publishing  # noqa: E402
 from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
+from lakefeed.volume.memory import MemoryVolume  # noqa: E402
 from tests.fuse.scenes import Here, played  # noqa: E402
+
+MIB = 1 << 20
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -100,3 +103,20 @@ def test_what_is_removed_is_committed_though_nobody_waits() -> None:
         await here.commits()
 
     assert not played(scene, age_seconds=0.0).snapshot().exists("a")
+
+
+def test_tries_that_find_no_room_leave_nothing_that_takes_the_last_of_it() -> None:
+    volume = MemoryVolume(capacity_bytes=4 * MIB)
+
+    async def scene(here: Here) -> None:
+        room_bytes = volume.space().free_bytes
+        for name, size in (("big", 2 * MIB), ("bigger", 8 * MIB)):
+            await here.write(name, bytes(size))
+        for _ in range(3):
+            await here.commit_or_fail()
+            assert volume.space().free_bytes == room_bytes
+        await here.operations.unlink(ROOT, b"bigger", None)
+        await here.pending.commit()
+        assert len(here.lake.snapshot().get("big")) == 2 * MIB
+
+    played(scene, volume, big_bytes=100_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import tarfile
+from dataclasses import replace
 from typing import BinaryIO, cast
 
 import pytest
@@ -19,6 +20,8 @@ from lakefeed.lake.log import Draft
 from lakefeed.volume.memory import MemoryVolume
 from tests.lake.tools import QUIET, compact, contents, new_lake, write
 from tests.support.faulty import FaultyVolume
+
+BIG = replace(QUIET, big_bytes=1000)
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -58,6 +61,31 @@ def test_what_cannot_be_removed_either_does_not_hide_what_failed(
         with pytest.raises(VolumeFailed, match="sync"):
             writer.flush()
     assert len([*stored_files(inner)]) == 1  # an orphan, for garbage collection
+
+
+def test_a_batch_whose_small_files_cannot_be_written_leaves_no_big_one_behind() -> None:
+    inner = MemoryVolume()
+    Lake.create(inner).close()
+    with Lake.open(FaultyVolume(inner, 2, verbs=["sync"])) as lake, lake.writer(BIG) as writer:
+        writer.put_file("big", io.BytesIO(bytes(2000)))
+        writer.put("small", b"1")
+        with pytest.raises(VolumeFailed, match="sync"):
+            writer.flush()
+    assert [*stored_files(inner)] == []
+
+
+def test_a_batch_that_is_a_conflict_leaves_no_big_file_behind() -> None:
+    with new_lake() as lake, Lake.open(lake.volume) as other, lake.writer(BIG) as writer:
+        write(other, {"a": b"1"})
+        writer.put_file("big", io.BytesIO(bytes(2000)))
+        writer.rename("a", "b")
+        write(other, {}, delete=["a"])
+        other.log.commit(Draft("test"), lambda state: Changes(remove_packs=(*state.packs,)))
+        before = [*stored_files(lake.volume)]
+        with pytest.raises(Conflict, match="it was deleted"):
+            writer.flush()
+        assert len(before) == 3
+        assert len([*stored_files(lake.volume)]) == 2
 
 
 def test_a_rename_outlives_the_snapshot_that_it_is_looked_up_in() -> None:

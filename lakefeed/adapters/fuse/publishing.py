@@ -21,7 +21,7 @@ from lakefeed.format import payload
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec, Kind, Row
 from lakefeed.lake.batch import Delete, Operation, Put, Refer, Sealed
-from lakefeed.lake.committing import streamed
+from lakefeed.lake.committing import discard_sealed, streamed
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import Writer
@@ -74,17 +74,24 @@ class Publishing:
 
     def _write(self, items: list[Item], old: Snapshot) -> int:
         changes: dict[str, Operation] = {}
-        for item in items:
-            try:
-                changes[item.path] = self._operation(item, old)
-            except NotFound as error:
-                if not item.taken:
-                    raise
-                item.taken = False
-                _logger.error("%r is lost: another writer deleted its bytes: %s", item.path, error)
+        try:
+            for item in items:
+                self._add(changes, item, old)
+        except BaseException:
+            discard_sealed(self._lake.volume, changes.values())
+            raise
         if changes:
             self._writer.apply(changes)
         return self._writer.flush()
+
+    def _add(self, changes: dict[str, Operation], item: Item, old: Snapshot) -> None:
+        try:
+            changes[item.path] = self._operation(item, old)
+        except NotFound as error:
+            if not item.taken:
+                raise
+            item.taken = False
+            _logger.error("%r is lost: another writer deleted its bytes: %s", item.path, error)
 
     def _operation(self, item: Item, old: Snapshot) -> Operation:
         meta, data = item.meta, item.data
@@ -114,6 +121,7 @@ class Publishing:
         chunks = _chunks(partial(old.read_row_range, row), row.size)
         sealed = streamed(self._lake.volume, old.number, path, chunks, meta)
         if sealed.row.crc32c != row.crc32c:
+            discard_sealed(self._lake.volume, [sealed])
             raise Corrupt(f"{row.path!r}", expected=f"checksum {row.crc32c:08x}",
                           found=f"{sealed.row.crc32c:08x}")  # fmt: skip
         return sealed
