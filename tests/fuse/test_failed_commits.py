@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from typing import Any
 
 import pytest
 
-pytest.importorskip("pyfuse3")
+pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
 pytest.importorskip("trio.testing")
 
@@ -112,11 +113,81 @@ def test_tries_that_find_no_room_leave_nothing_that_takes_the_last_of_it() -> No
         room_bytes = volume.space().free_bytes
         for name, size in (("big", 2 * MIB), ("bigger", 8 * MIB)):
             await here.write(name, bytes(size))
+        # Not without the new bytes: the old ones are to go in the same commit.
+        await here.rename("bigger", "a")
         for _ in range(3):
             await here.commit_or_fail()
             assert volume.space().free_bytes == room_bytes
-        await here.operations.unlink(ROOT, b"bigger", None)
+        assert here.lake.snapshot().get("a") == b"bytes of a"
+        await here.operations.unlink(ROOT, b"a", None)
         await here.pending.commit()
         assert len(here.lake.snapshot().get("big")) == 2 * MIB
+
+    played(scene, volume, big_bytes=100_000)
+
+
+async def without_room(here: Here, volume: MemoryVolume) -> None:
+    """Make a big file for which there is no room until `filler` goes."""
+    with volume.create("filler") as file:
+        file.write([bytes(volume.space().free_bytes - MIB)])
+    await here.write("big", bytes(3 * MIB))
+
+
+def test_a_file_without_room_keeps_no_other_from_its_fsync_and_is_taken_when_it_fits() -> None:
+    volume = MemoryVolume(capacity_bytes=5 * MIB)
+
+    async def scene(here: Here) -> None:
+        await without_room(here, volume)
+        small = await here.create("small", b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.commit_or_fail)
+            await here.operations.fsync(small, False)
+        assert here.lake.snapshot().get("small") == b"x"
+        await here.operations.write(small, 1, b"y")
+        await here.operations.fsync(small, False)
+        assert here.lake.snapshot().get("small") == b"xy"
+        big = await here.open("big")
+        for _ in range(2):
+            with pytest.raises(pyfuse3.FUSEError) as refused:
+                await here.operations.fsync(big, False)
+            assert refused.value.errno == errno.ENOSPC
+        volume.unlink("filler")
+        await here.operations.fsync(big, False)
+        assert len(here.lake.snapshot().get("big")) == 3 * MIB
+        await here.operations.release(big)
+        await here.operations.release(small)
+        assert (here.pending.count, here.pending.held_bytes) == (0, 0)
+
+    played(scene, volume, big_bytes=100_000)
+
+
+def test_a_file_without_room_is_left_out_of_commits_that_nobody_waits_for() -> None:
+    volume = MemoryVolume(capacity_bytes=5 * MIB)
+
+    async def scene(here: Here) -> None:
+        await without_room(here, volume)
+        await here.write("small", b"x")
+        await here.commits()
+        assert here.lake.snapshot().get("small") == b"x"
+        assert here.pending.count == 1
+        volume.unlink("filler")
+        await here.commits()
+        assert len(here.lake.snapshot().get("big")) == 3 * MIB
+
+    played(scene, volume, big_bytes=100_000, bytes=MIB, age_seconds=0.01)
+
+
+def test_what_is_committed_as_a_whole_is_committed_without_what_has_no_room() -> None:
+    volume = MemoryVolume(capacity_bytes=5 * MIB)
+
+    async def scene(here: Here) -> None:
+        await without_room(here, volume)
+        await here.write("small", b"x")
+        with pytest.raises(VolumeFailed, match="full"):
+            await here.pending.commit()
+        assert here.lake.snapshot().get("small") == b"x"
+        await here.operations.unlink(ROOT, b"big", None)
+        await here.pending.commit()
+        assert (here.pending.count, here.pending.held_bytes) == (0, 0)
 
     played(scene, volume, big_bytes=100_000)

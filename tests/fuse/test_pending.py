@@ -162,7 +162,8 @@ def test_what_a_commit_frees_is_known_whatever_happens_to_the_files() -> None:
             elif step % 5 == 0:
                 await here.pending.commit()
             wanted = freed(here)
-            assert here.pending._frees(wanted) and not here.pending._frees(wanted + 1), step
+            frees = here.pending._room.frees
+            assert frees(wanted) and not frees(wanted + 1), step
 
     played(scene)
 

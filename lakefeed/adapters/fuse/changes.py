@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,8 @@ from lakefeed.lake.writer import WriterOptions
 # A file is stored anew as a whole, so one that programs go on writing is stored at no more than
 # this rate while nobody waits for it.
 OPEN_BYTES_PER_SECOND = 1 << 20
+# What a volume says where other, smaller files may still fit.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Item:
     content: int = 0
     # Its bytes are copied from where `row` has them, instead of referred to.
     taken: bool = False
+    # There was no room for it.
+    refused: bool = False
 
     @property
     def refers(self) -> bool:
@@ -102,16 +107,15 @@ def ready_at(path: str, node: Node) -> float:
     """Return from when on a commit takes a marked node that nobody waits for; 0: at once.
 
     A file that is being written waits, where its path is as the lake has it, or free there. One
-    that was moved does not: its old name goes away, or shows another file, in the same commit.
+    that was moved does not: its old name goes away, or shows another file, in the same commit. Nor
+    is one taken while it is held back.
     """
-    draft = node.changed()
-    if not draft.writers or draft.content == draft.committed:
+    draft, row = node.changed(), node.row
+    if draft.content == draft.committed or (row is not None and row.path != path):
         return 0.0
-    if not draft.fresh:
-        row = node.row
-        if row is None or row.path != path:
-            return 0.0
-    return draft.marked_at + node.size / OPEN_BYTES_PER_SECOND
+    if not draft.writers or (row is None and not draft.fresh):
+        return draft.held_until
+    return max(draft.marked_at + node.size / OPEN_BYTES_PER_SECOND, draft.held_until)
 
 
 def same_bytes(one: Row, other: Row) -> bool:

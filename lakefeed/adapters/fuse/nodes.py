@@ -32,7 +32,8 @@ class Draft:
     """What this mount changed about a node since the row it came from."""
 
     __slots__ = ("attrs", "closed_bytes", "committed", "content", "ctime_ns", "freezing", "fresh",
-                 "marked", "marked_at", "removed", "spool", "writers")  # fmt: skip
+                 "held_seconds", "held_until", "marked", "marked_at", "removed", "spool", "writers",
+                 )  # fmt: skip
 
     def __init__(self) -> None:
         # The bytes as written here; None: those of the node's row, or none at all.
@@ -48,6 +49,9 @@ class Draft:
         # Waiting for the next commit, and since when; `Node.dirty` also covers the one under way.
         self.marked = False
         self.marked_at = 0.0
+        # There was no room for it: for how long it is left out of commits, and until when.
+        self.held_seconds = 0.0
+        self.held_until = 0.0
         # How many handles may write to it.
         self.writers = 0
         # Made here under a name that was free, and no commit was tried with it yet.

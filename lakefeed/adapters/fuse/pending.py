@@ -6,7 +6,8 @@ the oldest mark is old enough, when there are many or it would free much of the 
 somebody waits for it (fsync). One runs at a time; those who come meanwhile wait for the next one,
 together. The spool of an open file stays, so it makes no commit due and nobody wait; what open
 files hold is bounded by the spool itself (ENOSPC). A big file that is being written is left out,
-for a while, of commits that are not for it (`changes.ready_at`).
+for a while, of commits that are not for it (`changes.ready_at`), and so is one for which the volume
+has no room (`room`).
 
 1. Plan, on the trio thread: take the marks, copy small contents, freeze big ones.
 2. Publish, on a thread (`publishing`).
@@ -31,15 +32,13 @@ import trio
 from lakefeed.adapters.fuse.changes import Committing, Item, item_of, ready_at
 from lakefeed.adapters.fuse.nodes import Directory, Node, is_nameless
 from lakefeed.adapters.fuse.publishing import Publishing
-from lakefeed.adapters.fuse.spool import Budget, Spool
+from lakefeed.adapters.fuse.room import BACKOFF_MAX_SECONDS, Room
+from lakefeed.adapters.fuse.spool import Budget
 from lakefeed.adapters.fuse.tree import Tree
 from lakefeed.errors import Conflict, LakefeedError, VolumeFailed, from_os_error
 from lakefeed.format.rows import Row
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.writer import Writer
-
-# Wait between attempts after a failed commit that nobody waited for: doubling up to this.
-BACKOFF_MAX_SECONDS = 60.0
 
 _logger = logging.getLogger(__name__)
 
@@ -67,8 +66,8 @@ class Pending:
         self._nodes: dict[Node, None] = {}
         self._removals: dict[tuple[Directory, bytes], None] = {}
         self._in_flight: list[Item] = []
-        # The sum of what a commit gives back of all nodes; each says its part in its draft.
-        self._closed_bytes = 0
+        self._room = Room(options, budget)
+        self._failed: list[Item] = []
         self._waiters: list[_Waiter] = []
         self._kick = trio.Event()
         self._thawed = trio.Event()
@@ -98,7 +97,7 @@ class Pending:
         """Take notice that a node was made or changed."""
         draft = node.changed()
         if draft.marked and not node.opens:
-            self._count(node)
+            self._room.count(node)
         if draft.marked or draft.removed or node.parent is None:
             return
         if not node.is_named() and not self._reclaim(node):
@@ -109,7 +108,7 @@ class Pending:
             node.dirty = True
             self._tree.inodes.hold(node)
         self._nodes[node] = None
-        self._count(node)
+        self._room.count(node)
         self._noted()
 
     def _reclaim(self, node: Node) -> bool:
@@ -169,38 +168,21 @@ class Pending:
 
     def _is_much(self) -> bool:
         count = len(self._nodes) + len(self._removals) - self._left_out
-        return count >= self.options.files or self._frees(self.options.bytes)
+        return count >= self.options.files or self._room.frees(self.options.bytes)
 
     def closed(self, node: Node) -> None:
         """Take notice that a handle that could write was closed, or the last of all.
 
         So a commit may free a spool now, and may have no reason to leave the node out any more.
         """
-        self._count(node)
+        self._room.count(node)
         self.trim(node)
         if node.dirty:
             self._noted()
 
-    def _count(self, node: Node) -> None:
-        """Count what a commit gives back of a node's spool.
-
-        Of a file that is opened again it may count too much, until the next commit.
-        """
-        draft = node.draft
-        if draft is not None:
-            waits = node.dirty and not node.opens
-            size = self._weight(draft.spool) if waits and draft.spool is not None else 0
-            self._closed_bytes += size - draft.closed_bytes
-            draft.closed_bytes = size
-
-    def _weight(self, spool: Spool) -> int:
-        """Return how many bytes a spool counts as: half of the files may hold all of them."""
-        least = self.options.held_bytes_max // max(self.budget.files_max // 2, 1)
-        return max(spool.size, least) if spool.on_disk else spool.size
-
     def _clean(self, node: Node) -> None:
         node.dirty = False
-        self._count(node)
+        self._room.count(node)
         self._tree.inodes.let_go(node)
         self.trim(node)
 
@@ -252,11 +234,7 @@ class Pending:
 
     def is_full(self) -> bool:
         """Tell whether writers have to wait for a commit, which then frees something."""
-        return self._frees(self.options.held_bytes_max)
-
-    def _frees(self, size_bytes: int) -> bool:
-        """Tell whether a commit would give so much back: not what is in spools of open files."""
-        return self._closed_bytes >= size_bytes
+        return self._room.frees(self.options.held_bytes_max)
 
     async def thaw(self, node: Node) -> None:
         """Return once no commit reads the spool of a node."""
@@ -268,22 +246,41 @@ class Pending:
         while True:
             await self._until_due()
             waiters, self._waiters = self._waiters, []
-            error: LakefeedError | None = None
-            try:
-                await self._round(waiters)
-                self._patience = 0.0
-            except LakefeedError as failure:
-                error = failure
-            except OSError as failure:
-                error = from_os_error(failure, "commit of the mount's changes")
-            except Exception as failure:
-                _logger.exception("a commit failed in a way nobody foresaw")
-                error = VolumeFailed("commit of the mount's changes", found=repr(failure))
-            if error is not None:
-                self._postpone(error)
+            await self._try_for(waiters)
             for waiter in waiters:
-                waiter.error = error
                 waiter.done.set()
+
+    async def _try_for(self, waiters: list[_Waiter]) -> None:
+        """Commit, without the files for which there is no room, and note what failed for whom."""
+        held: list[Node] = []
+        while error := await self._try(waiters, again=self._patience > 0 or bool(held)):
+            refused = self._room.hold_back(self._failed)
+            for waiter in waiters:
+                if not refused or any(map(waiter.wants, refused)):
+                    waiter.error = error
+            if not refused:
+                self._postpone(error)
+                break
+            _logger.warning("no room for %d files, held back: %s", len(refused), error)
+            self.failed_commits += 1
+            waiters = [waiter for waiter in waiters if waiter.error is None]
+            held += refused
+        now = trio.current_time()
+        self._due_at = min([self._due_at, *(self._room.wait_for(node, now) for node in held)])
+
+    async def _try(self, waiters: list[_Waiter], *, again: bool) -> LakefeedError | None:
+        self._failed = []
+        try:
+            await self._round(waiters, again=again)
+        except LakefeedError as failure:
+            return failure
+        except OSError as failure:
+            return from_os_error(failure, "commit of the mount's changes")
+        except Exception as failure:
+            _logger.exception("a commit failed in a way nobody foresaw")
+            return VolumeFailed("commit of the mount's changes", found=repr(failure))
+        self._patience = 0.0
+        return None
 
     def _postpone(self, error: LakefeedError) -> None:
         self.failed_commits += 1
@@ -305,7 +302,7 @@ class Pending:
 
     # -- a commit --------------------------------------------------------------------------------
 
-    async def _round(self, waiters: list[_Waiter]) -> None:
+    async def _round(self, waiters: list[_Waiter], *, again: bool) -> None:
         began = trio.current_time()
         async with self._tree.moving:
             old = self._tree.view.snapshot
@@ -315,10 +312,10 @@ class Pending:
             self._thawed = trio.Event()
             try:
                 outcome = await self._tree.pace.elsewhere(
-                    self._publishing.publish, items, old, self._patience > 0
+                    self._publishing.publish, items, old, again
                 )
             except BaseException:
-                self._in_flight = []
+                self._in_flight, self._failed = [], items
                 self._restore(items)
                 raise
             finally:
@@ -352,7 +349,7 @@ class Pending:
             ready = 0.0 if removal is not None else ready_at(path, node)
             if ready > now and not any(waiter.wants(node) for waiter in waiters):
                 self._nodes[node] = None
-                self._count(node)
+                self._room.count(node)
                 self._due_at = min(self._due_at, ready)
             else:
                 items[path] = item_of(path, node, removal)
@@ -390,6 +387,7 @@ class Pending:
                 others.append(item.path)
             else:
                 draft.committed = item.content
+                self._room.found(node)
                 if draft.content == item.content:
                     node.adopt(row)
             if isinstance(node, Directory):

@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from lakefeed.adapters.fuse.changes import Committing, Item, Outcome, same_bytes
+from lakefeed.adapters.fuse.changes import NO_ROOM, Committing, Item, Outcome, same_bytes
 from lakefeed.adapters.fuse.spool import COPY_BYTES, Spool
 from lakefeed.adapters.fuse.tree import changed_paths
 from lakefeed.adapters.fuse.view import locate_rows
-from lakefeed.errors import Conflict, Corrupt, NotFound
+from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
 from lakefeed.format import payload
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec, Kind, Row
@@ -80,9 +80,15 @@ class Publishing:
         except BaseException:
             discard_sealed(self._lake.volume, changes.values())
             raise
-        if changes:
-            self._writer.apply(changes)
-        return self._writer.flush()
+        try:
+            if changes:
+                self._writer.apply(changes)
+            return self._writer.flush()
+        except VolumeFailed as error:
+            for item in items:
+                is_big = isinstance(changes.get(item.path), Sealed)
+                item.refused = is_big and error.errno in NO_ROOM
+            raise
 
     def _add(self, changes: dict[str, Operation], item: Item, old: Snapshot) -> None:
         try:
@@ -92,6 +98,9 @@ class Publishing:
                 raise
             item.taken = False
             _logger.error("%r is lost: another writer deleted its bytes: %s", item.path, error)
+        except VolumeFailed as error:
+            item.refused = error.errno in NO_ROOM
+            raise
 
     def _operation(self, item: Item, old: Snapshot) -> Operation:
         meta, data = item.meta, item.data
