@@ -1,13 +1,13 @@
 """A cache of file blocks on a local disk, shared by every process of a node, around any volume.
 
 Which files may be cached says the caller: those that never change (I1), so that a block is right
-for ever. A block is one file, named after its file's path and its number. Nothing in the cache is
-trusted and nothing in it can be half there: every 64 KiB of a block carry a checksum that is
-compared on the way out (I7), and a block is written under a temporary name and appears by a rename.
-One that is torn by a power cut, damaged or of another length is removed and fetched anew, and so is
-one that was damaged before it came here, when whoever verifies its bytes says so (`distrust`). Two
-processes that fetch one block at once do the work twice and no harm; threads of one wait for each
-other (`fetches`).
+for ever. A block is one file, named after its file's path, its size and its number. Nothing in the
+cache is trusted and nothing in it can be half there: every 64 KiB of a block carry a checksum that
+is compared on the way out (I7), and a block is written under a temporary name and appears by a
+rename. One that is torn by a power cut, damaged or of another length is removed and fetched anew,
+and so is one that was damaged before it came here, when whoever verifies its bytes says so
+(`distrust`). Two processes that fetch one block at once do the work twice and no harm; threads of
+one wait for each other (`fetches`).
 
 When the cache nears its bound, blocks are removed until an eighth of it is free, chosen at random:
 an epoch reads everything once, and for that any order of age keeps nothing at all. A local disk
@@ -24,6 +24,7 @@ import struct
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 
 from lakefeed.closing import Closing
@@ -113,9 +114,14 @@ class BlockCache:
         """
         return self._filled_bytes
 
+    def _name_of(self, path: str, block: int) -> str:
+        # With its size: who cuts files into others would find each of them damaged, and drop it.
+        digest = hashlib.blake2b(path.encode(), digest_size=16).hexdigest()
+        return f"{digest[:2]}/{digest}.{block}.{self.block_bytes // PIECE_BYTES}"
+
     def find(self, path: str, block: int, length: int, into: memoryview, start: int) -> bool:
         """Fill `into` from `start` of a block that must have `length` bytes; False: not there."""
-        name = _block_name(path, block)
+        name = self._name_of(path, block)
         found = False
         try:
             with self._disk.open(name) as file:
@@ -158,7 +164,7 @@ class BlockCache:
 
     def drop(self, path: str, block: int) -> None:
         """Remove a block whose bytes turned out to be damaged."""
-        self._drop(_block_name(path, block))
+        self._drop(self._name_of(path, block))
 
     def _drop(self, name: str) -> None:
         with self._lock:
@@ -175,7 +181,7 @@ class BlockCache:
         pieces = [data[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
         table = struct.pack(f"<{len(pieces)}I", *map(self._crc, pieces))
         head = _HEADER.pack(_MAGIC, len(data), PIECE_BYTES, self._crc(memoryview(table)))
-        name = _block_name(path, block)
+        name = self._name_of(path, block)
         temporary = f"{name}.{uuid.uuid4().hex}.tmp"
         try:
             with self._disk.create(temporary) as file:
@@ -204,18 +210,28 @@ class BlockCache:
             self._written_bytes = 0
         names = list(self._names())
         # Blocks are counted as whole ones: most are, and asking for each size costs as much again.
-        per_block = self.block_bytes + _HEADER.size + 4 * (self.block_bytes // PIECE_BYTES)
-        filled_bytes = len(names) * per_block
+        sizes = [self._whole_bytes(name) for name in names]
+        filled_bytes = sum(sizes)
         with self._lock:
             self._filled_bytes = max(self._filled_bytes, filled_bytes)
         if filled_bytes <= self.bytes_max * _FULL_SHARE:
             return
-        surplus = len(names) - int(self.bytes_max * _KEPT_SHARE / per_block)
-        for name in random.sample(names, surplus):
-            try:
+        blocks = list(zip(names, sizes, strict=True))
+        random.shuffle(blocks)
+        for name, size in blocks:
+            if filled_bytes <= self.bytes_max * _KEPT_SHARE:
+                return
+            filled_bytes -= size
+            with suppress(NotFound):
                 self._disk.unlink(name)
-            except NotFound:
-                continue
+
+    def _whole_bytes(self, name: str) -> int:
+        """Return what a block takes if it is whole, by its name; somebody else's file counts as one
+        of ours."""
+        words = name.split(".")
+        told = len(words) > 2 and words[2].isdecimal()
+        pieces = int(words[2]) if told else self.block_bytes // PIECE_BYTES
+        return _HEADER.size + pieces * (PIECE_BYTES + 4)
 
     def _names(self) -> Iterator[str]:
         for number in range(_DIRECTORIES):
@@ -236,11 +252,6 @@ class BlockCache:
             except NotFound:
                 continue
         return total
-
-
-def _block_name(path: str, block: int) -> str:
-    digest = hashlib.blake2b(path.encode(), digest_size=16).hexdigest()
-    return f"{digest[:2]}/{digest}.{block}"
 
 
 class CachedFile(PlainReads, Closing):

@@ -233,6 +233,21 @@ def test_a_cache_that_was_full_once_does_not_look_half_empty_for_having_made_roo
     assert cache.held_bytes() < 15 * BLOCK < cache.filled_bytes
 
 
+def test_caches_of_different_blocks_in_one_directory_leave_each_other_theirs(
+    tmp_path: Path,
+) -> None:
+    caches = [BlockCache(tmp_path, 64 * BLOCK, size, crc32c) for size in (BLOCK, 4 * BLOCK)]
+    for cache in caches:
+        cache.keep("packs/a", 0, memoryview(bytes(cache.block_bytes)))
+    for cache in caches * 2:
+        assert cache.find("packs/a", 0, cache.block_bytes, memoryview(bytearray(9)), 0)
+        assert cache.failures == 0
+    for cache in reversed(caches):
+        for block in range(128 * BLOCK // cache.block_bytes):
+            cache.keep("packs/a", block, memoryview(bytes(cache.block_bytes)))
+    assert 32 * BLOCK < caches[0].held_bytes() < 64 * BLOCK
+
+
 def test_a_cache_that_cannot_be_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="block_bytes"):
         BlockCache(tmp_path, 1 << 30, 1000, crc32c)
