@@ -93,6 +93,7 @@ class Collector:
     def __init__(self) -> None:
         self._findings: list[Finding] = []
         self.total = 0
+        self.kinds: set[str] = set()
         self._counts: Counter[str] = Counter()
 
     def add(
@@ -101,6 +102,7 @@ class Collector:
         """Note one finding."""
         assert kind in KINDS, f"no such kind: {kind}"
         self.total += 1
+        self.kinds.add(kind)
         if len(self._findings) < FINDINGS_MAX:
             self._findings.append(Finding(kind, subject, str(expected), str(found), hint))
 

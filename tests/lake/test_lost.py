@@ -13,7 +13,7 @@ from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.lake.garbage import GRACE_SECONDS, Retention, collect, orphans_of
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.log import Draft
+from lakefeed.lake.log import CHECKPOINT_EVERY, Draft
 from lakefeed.lake.packing import new_pack
 from lakefeed.lake.repair import rebuild_index, rebuild_log
 from lakefeed.volume.base import Volume
@@ -151,6 +151,24 @@ def test_fsck_counts_packs_of_commits_that_a_log_lost_at_its_end() -> None:
     with Lake.open(without(3)) as lake:
         report = check(lake)
         assert (report.clean, report.counters.orphans, report.counters.ahead) == (True, 1, 0)
+
+
+def test_fsck_counts_such_packs_beside_a_damaged_checkpoint() -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        for _ in range(CHECKPOINT_EVERY):
+            lake.log.commit(Draft("test"), lambda state: Changes())
+        for path, data in FILES.items():
+            write(lake, {path: data})
+    for number in range(CHECKPOINT_EVERY + 1, CHECKPOINT_EVERY + 1 + len(FILES)):
+        volume.unlink(layout.commit_path(number))
+    volume.unlink(layout.checkpoint_path(CHECKPOINT_EVERY))
+    with volume.create(layout.checkpoint_path(CHECKPOINT_EVERY)) as file:
+        file.write([b"damaged"])
+    with Lake.open(volume) as lake:
+        report = check(lake)
+    assert [finding.kind for finding in report.findings] == ["checkpoint"]
+    assert (report.snapshot, report.counters.ahead) == (CHECKPOINT_EVERY, len(FILES))
 
 
 def test_whoever_opens_a_lake_whose_log_is_gone_is_warned_once(
