@@ -9,6 +9,9 @@ import pytest
 
 from lakefeed.cli.service_settings import ServiceSettings, load
 from lakefeed.errors import Invalid, NotFound
+from lakefeed.lake.compaction import CompactionOptions
+from lakefeed.lake.garbage import Retention
+from lakefeed.service.options import InboxOptions, LakeOptions, ServiceOptions
 from lakefeed.service.window import Window
 
 
@@ -48,6 +51,30 @@ def test_every_setting_can_come_from_the_environment(monkeypatch: pytest.MonkeyP
     assert (found.keep_inbox, found.rate, found.lease) == (True, 200_000_000, 15)
     assert found.window == Window(22 * 60, 6 * 60)
     assert (found.listen, found.log_format, found.name) == (("0.0.0.0", 80), "json", "r1")
+
+
+def test_every_setting_reaches_what_it_is_for() -> None:
+    flags = {
+        "lakes": ["/a"], "inbox": ["/in=cams"], "inbox_quiet": "1s", "pack_files": 2,
+        "pack_bytes": "3", "pack_age": "4s", "keep_inbox": True, "interval": "5s",
+        "target_size": "6", "live_ratio": 0.7, "packs_min": 8, "rate": "9", "window": "1:00-2:00",
+        "gc_interval": "10s", "keep": "11s", "keep_snapshots": 12, "grace": "13s",
+        "scrub_interval": "14s", "scrub_duration": "15s", "listen": "h:16", "lease": "17s",
+        "name": "me",
+    }  # fmt: skip
+    assert flags.keys() == ServiceSettings.model_fields.keys() - {"inboxes", "log_format"}
+    assert load(flags, None).options(18) == ServiceOptions(
+        lakes=(LakeOptions("/a", (InboxOptions(
+            "/in", prefix="cams", quiet_seconds=1, pack_files=2, pack_bytes=3, pack_age_seconds=4,
+            keep=True,
+        ),)),),
+        name="me", interval_seconds=5, rate_bytes=9, window=Window(60, 120),
+        compaction=CompactionOptions(target_bytes=6, live_ratio=0.7, packs_min=8),
+        gc_interval_seconds=10,
+        retention=Retention(keep_seconds=11, keep_snapshots=12, grace_seconds=13),
+        scrub_interval_seconds=14, scrub_seconds=15, listen=("h", 16), lease_seconds=17,
+        timeout_seconds=18,
+    )  # fmt: skip
 
 
 def test_inboxes_of_several_lakes_are_a_table(tmp_path: Path) -> None:
