@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from lakefeed import Lake
@@ -85,11 +86,24 @@ def test_gc_says_what_it_would_do_and_then_does_it(run: Run, lake: Path) -> None
     dry = run("gc", lake, "--keep", "0s", "--dry-run")
     assert "would delete index/" in dry.out
     assert len(list((lake / "index").iterdir())) == before
+    kept = run("gc", lake, "--keep", "0s", "--keep-snapshots", "2", "--json").json
+    assert (kept["horizon"], kept["deleted"]) == (None, 0)
     facts = run("gc", lake, "--keep", "0s", "--json").json
     assert (facts["segments"], facts["packs"], facts["deleted"]) == (1, 0, 1)
     assert len(list((lake / "index").iterdir())) == before - 1
     assert run("ls", lake, "--at", "1").code == 3
     assert run("gc", lake, "--keep", "often").code == 2
+
+
+def test_gc_leaves_what_no_commit_names_alone_for_as_long_as_it_is_told(
+    run: Run, lake: Path
+) -> None:
+    (pack,) = lake.glob("packs/*/*.pack")
+    orphan = pack.with_name(pack.name[:2] + "0" * 30 + ".pack")
+    shutil.copy(pack, orphan)
+    assert run("gc", lake, "--orphans", "--keep", "0s", "--json").json["packs"] == 0
+    assert run("gc", lake, "--orphans", "--grace", "0s", "--json").json["deleted"] == 1
+    assert (pack.exists(), orphan.exists()) == (True, False)
 
 
 def test_diff_shows_one_change_a_line(run: Run, lake: Path) -> None:

@@ -86,6 +86,17 @@ def test_a_dry_run_changes_nothing(run: Any, where: Path, source: Path) -> None:
         assert lake.snapshot().number == 0
 
 
+def test_packs_end_at_the_size_asked_for_and_hold_files_in_the_codec_asked_for(
+    run: Any, where: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plain").mkdir()
+    for name in "abc":
+        (tmp_path / "plain" / name).write_bytes(b"x" * 700_000)
+    words = ("import", tmp_path / "plain", where, "--pack-size", "1MiB", "--json")
+    assert run(*words, "--prefix", "whole").json["packs"] == 2
+    assert run(*words, "--prefix", "small", "--codec", "zstd").json["packs"] == 1
+
+
 def test_the_ending_says_the_format(run: Any, where: Path, source: Path, tmp_path: Path) -> None:
     run("import", str(source), str(where), "--pack-size", "1MiB", "--follow-symlinks")
     assert run("export", str(where), str(tmp_path / "x.tar"), "--glob", "**/*.txt").code == 0
