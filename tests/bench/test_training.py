@@ -87,6 +87,7 @@ def test_a_report_has_every_source_and_the_ceiling(report: dict[str, Any]) -> No
         assert len(run["timeline"]["seconds"]) == len(run["timeline"]["utilisation"])
     assert report["sweeps"]["lake"]["most"] == 2
     assert [p["accelerators"] for p in report["sweeps"]["lake"]["points"]] == [1, 2]
+    assert report["sweeps"]["lake"]["data_ends"] is False
 
 
 @pytest.mark.slow
@@ -265,7 +266,7 @@ def test_a_warm_up_is_not_counted_and_leaves_nothing_in_store() -> None:
     source = Counting()
     result = run_rank(source, Loop(5, 1, 0.0001, warmup_steps=7), alone())
     assert source.taken == 12
-    assert (result.samples, result.reads) == (20, 5)
+    assert (result.samples, result.reads, result.read_bytes) == (20, 5, 500)
     assert len(result.epochs[0].wait_seconds) == 5
     assert result.supply_per_second > 0
     assert run_rank(Counting(), Loop(5, 1, 0.0001), alone()).supply_per_second == 0
@@ -285,6 +286,19 @@ class Counting(NullSource):
 
     def reads(self) -> int:
         return self.taken
+
+    def read_bytes(self) -> int:
+        return 100 * self.taken
+
+
+def test_a_rank_tells_how_far_it_is() -> None:
+    company = alone()
+    result = run_rank(Counting(), Loop(5, 2, 0.001, warmup_steps=7), company)
+    waited = sum(sum(epoch.wait_seconds) for epoch in result.epochs)
+    assert dict(zip(LIVE, company.live, strict=True)) == {
+        "steps": 10, "samples": 40, "bytes": 400, "compute_seconds": pytest.approx(0.01),
+        "wait_seconds": pytest.approx(waited), "read_bytes": 1700,
+    }  # fmt: skip
 
 
 def test_steps_go_on_into_the_datas_next_epoch_on_request(lake: Path, workload: Workload) -> None:
