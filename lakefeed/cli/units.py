@@ -46,7 +46,7 @@ def parse_size(text: str) -> int | None:
     power = _POWERS.index(letter.lower()) + 1 if letter else 0
     if binary and not letter:
         return None
-    base = 1000 if letter and byte and not binary else 1024
+    base = 1000 if byte and not binary else 1024
     return int(float(number) * base**power) if "." in number else int(number) * base**power
 
 
