@@ -61,6 +61,20 @@ def test_log_json_is_one_commit_a_line(run: Run, lake: Path) -> None:
     assert second["parent"] == first["id"]
 
 
+def test_log_json_counts_what_came_and_went(run: Run, lake: Path) -> None:
+    (pack,) = lake.glob("packs/*/*.pack")
+    size_bytes = pack.stat().st_size
+    for words in (["merge"], ["rm", "a/c/d.bin"], ["merge", "--all"], ["compact"]):
+        assert run(words[0], lake, *words[1:]).code == 0
+    keys = ("packs_added", "packs_removed", "segments_added", "segments_removed")
+    found = run("log", lake, "--json").lines
+    assert [(one["operation"], *map(one.get, keys)) for one in found] == [
+        ("compact", 1, 2, 1, 1), ("merge", 0, 0, 1, 1), ("rm", 1, 0, 0, 0), ("merge", 0, 0, 1, 0),
+        ("import", 1, 0, 0, 0),
+    ]  # fmt: skip
+    assert [one["bytes_added"] for one in found[3:]] == [0, size_bytes]
+
+
 def test_log_may_be_limited(run: Run, lake: Path) -> None:
     assert run("rm", lake, "top.csv").code == 0
     assert [c["snapshot"] for c in run("log", lake, "-n", "1", "--json").lines] == [2]
