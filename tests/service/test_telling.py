@@ -6,16 +6,22 @@ import errno
 import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
+from lakefeed import Lake
 from lakefeed.errors import Corrupt, VolumeFailed, from_os_error
 from lakefeed.format.commit import State
 from lakefeed.lake.garbage import Collected, GarbagePlan
+from lakefeed.lake.scrub import Scrubbed, ScrubState
 from lakefeed.metrics.compactor import CompactorMetrics
+from lakefeed.service.inbox import Backlog
+from lakefeed.service.ingest import Outcome
 from lakefeed.service.jobs import CompactionDone
 from lakefeed.service.logs import JsonFormatter, TextFormatter
 from lakefeed.service.naming import Naming
+from lakefeed.service.records import Record
 from lakefeed.service.telling import Teller
 from lakefeed.volume.base import Space
 
@@ -173,3 +179,53 @@ def test_a_lake_whose_name_is_not_utf_8_does_not_end_the_metrics() -> None:
     teller = Teller(os.fsdecode(b"/mnt/l\xff"), metrics)
     teller.leads(True, "us", 1)
     assert rb'lakefeed_compactor_leader{lake="/mnt/l\\xff"} 1.0' in metrics.render()
+
+
+def test_each_figure_is_told_under_its_own_name(tmp_path: Path) -> None:
+    with Lake.create(tmp_path / "lake") as lake:
+        with lake.writer() as writer:
+            writer.put("a", b"1")
+            writer.put("b", b"2")
+        lake.merge_index()
+        with lake.writer() as writer:
+            writer.put("c", b"3")
+        state = lake.snapshot().state
+    (segment,) = (tmp_path / "lake" / "index").iterdir()
+    metrics = CompactorMetrics()
+    teller = Teller("lake", metrics)
+    teller.leads(True, "us", 7)
+    record = Record("0" * 32, 0, ())
+    teller.packed(Outcome(record, snapshot=1, files=2, bytes=100, written_bytes=150))
+    teller.moved(10, 20)
+    teller.compacted(CompactionDone("done", 1000, 2000))
+    teller.waiting([Backlog(3, 30, 5.0), Backlog(4, 40, 9.0), Backlog(0, 0, 0.0)])
+    teller.collected(Collected(GarbagePlan(None, ()), False, 3, 500), 11)
+    teller.scrubbed(Scrubbed(ScrubState(), True, 1, 2, 600, 0.0, ()))
+    teller.looked(state, Space(90, 80, -1), 12)
+    facts = teller.status.facts()
+    figures = {
+        "files_packed_total": ("files_packed", 2), "ingested_bytes_total": ("bytes_ingested", 100),
+        "backlog_files": ("backlog_files", 7), "backlog_bytes": ("backlog_bytes", 70),
+        "ingest_lag_seconds": ("ingest_lag_seconds", 9.0), "orphan_bytes": ("orphan_bytes", 11),
+        "write_amplification_ratio": ("write_amplification", 21.7),
+    }  # fmt: skip
+    found = {f"lakefeed_compactor_{name}": figure for name, figure in figures.items()}
+    found |= {
+        "lakefeed_vacuum_deleted_bytes_total": (None, 500),
+        "lakefeed_scrub_verified_bytes_total": (None, 600),
+        "lakefeed_scrub_corrupt_payloads": ("corrupt_payloads", 12),
+        "lakefeed_index_entries": ("index_entries", 3),
+        "lakefeed_index_segments": ("index_segments", 1),
+        "lakefeed_index_bytes": ("index_bytes", segment.stat().st_size),
+        "lakefeed_snapshot_version": ("snapshot", 3),
+        "lakefeed_volume_free_bytes": ("free_bytes", 80),
+    }
+    value = metrics.registry.get_sample_value
+    for name, (key, figure) in found.items():
+        assert value(name, {"lake": "lake"}) == figure, name
+        assert key is None or facts[key] == figure, key
+    moved = [value("lakefeed_compactor_bytes_total", {"lake": "lake", "direction": direction})
+             for direction in ("read", "written")]  # fmt: skip
+    assert moved == [1110, 2170] == [facts["bytes_read"], facts["bytes_written"]]
+    assert value("lakefeed_compactor_runs_total", {"lake": "lake", "result": "done"}) == 1
+    assert (facts["packs"], facts["unmerged_packs"]) == (2, 1)
