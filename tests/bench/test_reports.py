@@ -204,6 +204,14 @@ def test_a_comparison_names_other_volumes_kinds_and_numbers() -> None:
     ]
 
 
+def test_a_comparison_names_what_was_trained() -> None:
+    other = {"name": "w", "accelerator": "y"}
+    real = {"framework": "torch", "model": "cnn", "trained_on": "cpu", "batch_size": 32}
+    reports_ = [report(), report(workload=other), report(workload=None, real=real)]
+    found = reports.compare([(str(number), one) for number, one in enumerate(reports_)])
+    assert found["notes"] == ["different workload: 0: w/x, 1: w/y, 2: torch cnn cpu 32"]
+
+
 def without(key: str) -> dict[str, Any]:
     return {name: value for name, value in run("lake", 1).items() if name != key}
 
@@ -223,6 +231,7 @@ def without(key: str) -> dict[str, Any]:
         ({"runs": [{**run("lake", 1), "accelerators": {}}]}, "runs[0].accelerators"),
         ({"runs": [{**run("lake", 1), "wait_seconds": {"p50": 1}}]}, "runs[0].wait_seconds"),
         ({"runs": [{**run("lake", 1), "utilisation": "high"}]}, "runs[0].utilisation"),
+        ({"runs": [without("wait_seconds")]}, "runs[0].wait_seconds"),
         ({"runs": [without("utilisation")]}, "runs[0].utilisation"),
         ({"runs": [], "feeds": [without("peak_rss_bytes")]}, "feeds[0].peak_rss_bytes"),
     ],
@@ -385,3 +394,11 @@ def test_reports_of_one_run_each_are_compared_whatever_they_read() -> None:
     (change,) = found["changes"]
     assert change["source"] == f"plain to {one['runs'][0]['source']}"
     assert "nothing in common" not in found["verdict"]
+
+
+def test_reports_of_feeds_are_read_and_compared_as_those_of_trainings(tmp_path: Path) -> None:
+    read = [reports.read(page.write(report(runs=[], feeds=[feed("b", rate)]), tmp_path / "r")[1])
+            for rate in (100, 300)]  # fmt: skip
+    found = reports.compare([("one", read[0]), ("two", read[1])])
+    assert ([row["name"] for row in found["feeds"]], found["runs"]) == (["one: b", "two: b"], [])
+    assert found["changes"][0]["samples_per_second"] == 3
