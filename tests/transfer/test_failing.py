@@ -130,6 +130,10 @@ def test_many_problems_are_all_counted_and_the_first_ones_kept() -> None:
         problems.add(f"{number:06d}", "gone")
     assert problems.count == KEPT_MAX + 10
     assert len(problems.first()) == KEPT_MAX
+    for others in (Problems(), problems):
+        others.take(problems)
+        assert len(others.first()) == KEPT_MAX
+    assert problems.count == 2 * (KEPT_MAX + 10)
 
 
 def test_what_does_not_fit_into_a_block_comes_with_the_next(tree: Path) -> None:
