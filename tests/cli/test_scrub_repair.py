@@ -31,6 +31,21 @@ def test_scrub_says_what_it_verified(run: Run, lake: Path) -> None:
     assert (facts["complete"], facts["payloads"], facts["damaged"]) == (True, 5, [])
 
 
+def test_a_round_that_was_begun_goes_on_or_begins_anew(run: Run, lake: Path) -> None:
+    for name in ("x", "y"):
+        assert run("put", lake, __file__, name).code == 0
+    assert run("scrub", lake).code == 0
+
+    def scrub(*words: str) -> tuple[int, bool, int]:
+        facts = run("scrub", lake, "--json", *words).json
+        return facts["round"], facts["complete"], facts["packs"]
+
+    assert scrub("--max-duration", "0s") == (2, False, 1)
+    assert scrub() == (2, True, 2)
+    assert scrub("--max-duration", "0s") == (3, False, 1)
+    assert scrub("--restart")[1:] == (True, 3)
+
+
 def test_scrub_ends_with_5_until_the_damage_is_gone(run: Run, lake: Path) -> None:
     damage(lake, b"hello\n")
     done = run("scrub", lake, "--max-duration", "1h")
