@@ -5,10 +5,13 @@ Hypothesis prints how to replay a failure, and asserts nothing about time: a bus
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,6 +31,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # processors: half of torch's seconds went there. Read when a library is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+TESTS = Path(__file__).parent
+
 # Their threads do not survive a fork, and other tests fork (`tests/test_alone.py`).
 NEVER_FORKED = {"tensorflow", "jax"}
 
@@ -44,6 +49,23 @@ def forkable(request: pytest.FixtureRequest) -> Iterator[None]:
 def threads() -> Threads:
     """The package's threads that begin in this test."""
     return Threads()
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Each worker begins with a share of its own, and finds the others' shares compiled.
+
+    All collect the same in the same order: side by side each would rewrite and compile every test.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if not worker or session.config.args != ["tests"]:
+        return
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    share = sorted(TESTS.rglob("test_*.py"))[int(worker.removeprefix("gw")) :: workers]
+    for path in share:
+        name = ".".join(path.relative_to(TESTS.parent).with_suffix("").parts)
+        # What it says comes up again, and is reported, when the file is collected.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(name)
 
 
 # First: xdist reads the groups in the same hook, and would not see one that comes later.
