@@ -17,6 +17,7 @@ from tests.tidy.sources import python_files, read
 
 pytestmark = pytest.mark.slow
 
+RULE_TESTS = sorted(MONITORING.glob("alerts_*test.yaml"))
 # What other exporters provide: NVIDIA's, Prometheus itself, kube-state-metrics.
 FOREIGN = re.compile(r"DCGM_FI_\w+|up|kube_\w+")
 # A histogram or summary named x has series x_bucket, x_sum and x_count.
@@ -80,11 +81,12 @@ def test_prometheus_accepts_the_rules() -> None:
 
 def test_alerts_fire_when_they_should_and_only_then() -> None:
     promtool = tool("promtool", "Debian prometheus")
-    assert "SUCCESS" in succeed(promtool, "test", "rules", "alerts_test.yaml", cwd=MONITORING)
+    names = [path.name for path in RULE_TESTS]
+    assert "SUCCESS" in succeed(promtool, "test", "rules", *names, cwd=MONITORING)
 
 
 def test_every_alert_is_tested_both_ways() -> None:
-    cases = yaml.safe_load((MONITORING / "alerts_test.yaml").read_text(encoding="utf-8"))["tests"]
+    cases = [t for p in RULE_TESTS for t in yaml.safe_load(p.read_text(encoding="utf-8"))["tests"]]
     fires = {c["alertname"] for t in cases for c in t["alert_rule_test"] if c["exp_alerts"]}
     rests = {c["alertname"] for t in cases for c in t["alert_rule_test"] if not c["exp_alerts"]}
     names = {rule["alert"] for rule in rules()}
