@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -83,12 +83,12 @@ def is_mounted(path: Path) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process lives; one that only waits for its parent does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
+    """Tell whether any thread of a process lives; one that only waits for its parent does not."""
+    states = set()
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            states.add(thread.read_text().rpartition(")")[2].split()[0])
+    return not states <= {"Z", "X"}
 
 
 def wait_until(happened: object) -> None:
