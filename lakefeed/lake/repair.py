@@ -52,6 +52,8 @@ from lakefeed.volume.base import Volume, read_file, write_file
 RUNS_MAX = 64
 _CACHE_BYTES = 32 << 20
 AUTHOR = "repair"
+# A log is written anew so many times, while others commit to it who should not.
+ROUNDS_MAX = 5
 # A call fails after ten minutes (`--timeout`). So long the next repair waits for one that died.
 ALONE_SECONDS = 900.0
 
@@ -237,8 +239,9 @@ def _moved(lake: Lake, found: str) -> Conflict:
 def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebuilt, str]:
     """Write the log anew from what is left; return what it gives, and where the old one is.
 
-    Nobody may use the lake meanwhile. NotFound where all packs went away: a log without them would
-    make orphans of them once they are back.
+    Nobody may use the lake meanwhile. Who commits all the same is taken in, by another round; after
+    some rounds it is a Conflict, and the log as it was. NotFound where all packs went away: a log
+    without them would make orphans of them once they are back.
     """
     show = progress or silent
     try:
@@ -247,17 +250,34 @@ def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebui
         raise NotFound(f"packs of {volume.name}",
                        hint="restore them, or is their volume mounted?") from error  # fmt: skip
     _take_back(volume)
-    rebuilt = rebuild_state(volume, show)
-    state = with_horizon(rebuilt.state)
-    place = f"{layout.QUARANTINE}/{layout.new_id()}"
-    volume.make_directory(f"{place}/new")
-    state = _write_log(volume, f"{place}/new", state, show)
-    with suppress(NotFound):
-        volume.replace(layout.LOG, f"{place}/log")
+    for _ in range(ROUNDS_MAX):
+        before = _commits_in(volume, layout.LOG)
+        rebuilt = rebuild_state(volume, show)
+        place = f"{layout.QUARANTINE}/{layout.new_id()}"
+        volume.make_directory(f"{place}/new")
+        state = _write_log(volume, f"{place}/new", with_horizon(rebuilt.state), show)
+        with suppress(NotFound):
+            volume.replace(layout.LOG, f"{place}/log")
+        # From here on there is nowhere to commit to.
+        if _commits_in(volume, f"{place}/log") <= before:
+            break
+        volume.replace(f"{place}/log", layout.LOG)
+    else:
+        raise Conflict(f"log of {volume.name}", expected="nobody at work while it is written anew",
+                       found="new commits each time", hint="end who is, and repeat")  # fmt: skip
     volume.replace(f"{place}/new", layout.LOG)
     for directory in (place, layout.LOG, ""):
         volume.sync_directory(directory)
     return replace(rebuilt, state=state), place
+
+
+def _commits_in(volume: Volume, directory: str) -> set[int]:
+    """Return the numbers of the commits in a directory, none where it is lost."""
+    try:
+        numbers = [layout.parse_commit(entry.name) for entry in volume.list(directory)]
+    except NotFound:
+        return set()
+    return {number for number in numbers if number is not None}
 
 
 def _take_back(volume: Volume) -> None:

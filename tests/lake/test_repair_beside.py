@@ -1,0 +1,108 @@
+"""Somebody goes on while the log is written anew, which is forbidden: they may be refused, but what
+they were told is done is not lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from lakefeed.errors import Conflict, LakefeedError
+from lakefeed.lake import layout
+from lakefeed.lake.check import check
+from lakefeed.lake.compactor import compact
+from lakefeed.lake.lake import Lake
+from lakefeed.lake.repair import ROUNDS_MAX, rebuild_log
+from lakefeed.volume.posix import PosixVolume
+from tests.lake.tools import contents, new_lake, write
+from tests.support.faulty import FaultyVolume
+
+T = TypeVar("T")
+
+
+class Beside(FaultyVolume):
+    """A repair's way to its volume: before call number `at` of these verbs somebody else does their
+    work; None: before each of them."""
+
+    def __init__(
+        self, inner: PosixVolume, work: Callable[[], object], at: int | None, *verbs: str
+    ) -> None:
+        super().__init__(inner)
+        self._work = work
+        self._at = at
+        self._at_verbs = verbs
+        self.seen = 0
+        self.is_done = False
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Make the call, behind the work where it is time for that."""
+        if verb in self._at_verbs:
+            self.seen += 1
+            if self._at in (None, self.seen):
+                try:
+                    self._work()
+                    self.is_done = True
+                except LakefeedError:
+                    pass  # refused, which is right
+        return effect()
+
+
+VERBS = ("refresh", "create", "replace", "sync_directory", "make_directory")
+WORK: dict[str, Callable[[Lake], object]] = {
+    "writer": lambda lake: write(lake, {"new": b"new", "0": b"newer"}, delete=["1"]),
+    "compaction": compact,
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_what_is_committed_while_the_log_is_written_anew_is_taken_in(
+    work: str, tmp_path: Path
+) -> None:
+    done = set()
+    for at in range(1, 1000):
+        volume = PosixVolume(tmp_path / f"{at}")
+        with damaged(volume) as other:
+            beside = Beside(volume, partial(WORK[work], other), at, *VERBS)
+            rebuild_log(beside)
+            if beside.seen < at:
+                break
+            with Lake.open(volume) as lake:
+                assert check(lake, deep=True).clean
+                if beside.is_done:
+                    assert contents(lake.snapshot()) == contents(other.snapshot()), at
+        done.add(beside.is_done)
+    assert done == {True, False}
+
+
+def test_where_others_commit_all_the_time_the_log_stays_as_it_was(tmp_path: Path) -> None:
+    volume = PosixVolume(tmp_path / "lake")
+    with damaged(volume) as other:
+        beside = Beside(volume, lambda: write(other, {"new": b"new"}), None, "make_directory")
+        with pytest.raises(Conflict, match="nobody at work"):
+            rebuild_log(beside)
+        number = other.log.head().number
+    assert number > ROUNDS_MAX
+    assert volume.stat(layout.commit_path(number)).size
+    rebuild_log(volume)
+    with Lake.open(volume) as lake:
+        assert contents(lake.snapshot())["new"] == b"new"
+
+
+@contextmanager
+def damaged(volume: PosixVolume) -> Iterator[Lake]:
+    """Lend a lake that misses a commit by now."""
+    with new_lake(volume) as lake:
+        for number in range(3):
+            write(lake, {f"{number}": b"bytes"})
+        volume.unlink(layout.commit_path(2))
+        yield lake
