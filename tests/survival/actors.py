@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from lakefeed import Lake, WriterOptions
+from lakefeed.adapters.fsspec.local import store
+from lakefeed.adapters.fsspec.moving import remove_copied
 from lakefeed.cli.repair import _look
 from lakefeed.errors import Conflict, Corrupt, Invalid, NotFound, SnapshotExpired, VolumeFailed
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.pack import Meta
-from lakefeed.format.rows import Codec, Kind
+from lakefeed.format.rows import Codec, Kind, rows_from_table
 from lakefeed.lake import layout
-from lakefeed.lake.batch import Delete
 from lakefeed.lake.check import check
 from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
@@ -41,10 +42,12 @@ from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from tests.service.tools import drop, run_once
 from tests.survival.leaving import bring_out, feed_on
-from tests.survival.oracle import Facts, shown
+from tests.survival.oracle import AWAY, Facts, shown
 from tests.survival.world import DIRECTORIES, LONG_SECONDS, MANUAL, NAMES, ROUNDS, World
 
 DROPPED = 6
+# Of pins that expire under their reader, and of those that do not.
+PIN_SECONDS = (10, LONG_SECONDS * 1000)
 SOURCE = {f"{number % 2}/{number}": b"imported %d" % number * 50 for number in range(4)}
 
 
@@ -120,16 +123,23 @@ STEPS: tuple[Step, ...] = (
 
 
 def move_out(here: World, actor: str) -> None:
-    """Remove files as they were seen, as `mv` to another lake does."""
+    """Move files to another lake, each under a name of its version, as `mv` does."""
     numbers = here.dice(actor)
     for _ in range(ROUNDS):
-        with here.open(actor) as lake, lake.writer(MANUAL) as writer:
+        with here.open(actor) as lake, here.open_away(actor) as away:
             chosen = numbers.sample(NAMES, 2)
-            found = lake.snapshot().locate(chosen)["seq"].to_pylist()
-            seen = {path: Delete(seq) for path, seq in zip(chosen, found, strict=True) if seq}
-            if seen:
-                writer.apply({**seen})
-            _flush(writer)
+            snapshot = lake.snapshot()
+            found = snapshot.locate(chosen)
+            rows = [row for row in rows_from_table(found.filter(found["path"].is_valid()))
+                    if row.kind is Kind.FILE]  # fmt: skip
+            try:
+                with away.writer(MANUAL, operation=AWAY) as writer:
+                    for row in rows:
+                        store(writer, f"{row.path}.{row.seq}", (snapshot, row), row.mtime_ns)
+            except Corrupt:
+                assert here.damaged
+                continue
+            _unless_others(partial(remove_copied, lake, rows))
 
 
 def take_in(here: World, actor: str) -> None:
@@ -222,7 +232,7 @@ def sweep(here: World, actor: str) -> None:
     with here.open(actor) as lake:
         for _ in range(ROUNDS):
             keep_seconds = numbers.choice((0.0, 0.0, 10.0, 200.0))
-            retention = Retention(keep_seconds, LONG_SECONDS, numbers.choice((1, 1, 3)))
+            retention = Retention(keep_seconds, here.grace_seconds, numbers.choice((1, 1, 3)))
             orphans = numbers.random() < 0.5
             _unless_others(partial(collect, lake, retention, orphans=orphans))
 
@@ -277,13 +287,17 @@ def read_pinned(here: World, actor: str) -> None:
         for _ in range(ROUNDS):
             # The older a snapshot, the likelier that it is being given up right now.
             number = numbers.randint(here.base_number, lake.snapshot().number)
+            lasts = numbers.random() < 0.7
+            pinned = False
             try:
-                pin = lake.pin(number, holder=actor, lifetime_seconds=LONG_SECONDS * 1000)
+                pin = lake.pin(number, holder=actor, lifetime_seconds=PIN_SECONDS[lasts])
+                pinned = lasts
+                first = shown(lake.snapshot(number), here.damaged)
+                with Lake.open(cached) as fresh:
+                    assert shown(fresh.snapshot(number), here.damaged) == first, f"pinned {number}"
             except SnapshotExpired:
+                assert not pinned, f"pinned {number}"
                 continue
-            first = shown(lake.snapshot(number), here.damaged)
-            with Lake.open(cached) as fresh:
-                assert shown(fresh.snapshot(number), here.damaged) == first, f"pinned {number}"
             lake.refs.unpin(pin)
         assert shown(lake.snapshot("kept"), here.damaged) == here.base
 

@@ -32,6 +32,8 @@ from lakefeed.volume.around import AroundVolume
 from lakefeed.volume.base import Volume
 
 TOKEN = "told"
+# What is committed to another lake is not told.
+AWAY = "away"
 
 
 class Facts(NamedTuple):
@@ -140,6 +142,8 @@ def telling(told: Told) -> Iterator[None]:
     publish, count, commit = Committer.publish, Ingest._count, Importer._commit
 
     def tell(self: Committer, batch: Batch) -> State:
+        if self._draft.operation == AWAY:
+            return publish(self, batch)
         token = f"{len(told.begun)}"
         self._draft = replace(self._draft, app={**self._draft.app, TOKEN: token})
         told.begun[token] = dict(batch.operations)

@@ -26,7 +26,7 @@ STUCK_SECONDS = 60.0
 # in the middle of something.
 PATIENCE = (0.0, 0.8, 0.97, 0.995)
 # How calls fail on volumes, and what NFS says to one that it has carried out already.
-ERRNOS = (errno.EIO, errno.ENOSPC, errno.ETIMEDOUT, errno.ESTALE)
+ERRNOS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ETIMEDOUT, errno.ESTALE)
 SENT_TWICE = {"link": Conflict, "unlink": NotFound, "replace": NotFound}
 
 TAKES_ROOM = ("create", "write", "sync", "link", "make_directory")
@@ -201,6 +201,10 @@ class MortalVolume(SteppedVolume):
             return effect()
         return self._fail(verb, path, effect)
 
+    def over(self, inner: Volume) -> Elsewhere:
+        """Return the same actor's way to another volume."""
+        return Elsewhere(inner, self)
+
     def _fail(self, verb: str, path: str, effect: Callable[[], T]) -> T:
         found, number = "an injected fault", self._chance.choice(ERRNOS)
         kind = self._chance.random()
@@ -210,3 +214,21 @@ class MortalVolume(SteppedVolume):
         if kind < 0.75 and verb in SENT_TWICE:
             raise SENT_TWICE[verb](f"{verb} of {path}", found="the answer to a second sending")
         raise VolumeFailed(f"{verb} of {path}", found=f"{found}, but it is done", errno=number)
+
+
+class Elsewhere(FaultyVolume):
+    """The way to a second volume of an actor who makes all calls, wherever, one after the other."""
+
+    def __init__(self, inner: Volume, first: MortalVolume) -> None:
+        super().__init__(inner)
+        self._first = first
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Make the call as the next one of the actor."""
+        return self._first.run(verb, path, effect, half)

@@ -1,13 +1,15 @@
 """Writers, a mount, a service, imports, maintenance and readers on one lake, in any order.
 
 A seed decides who makes the next volume call; in some seeds calls fail, answers get lost, the
-volume is full for a while, actors die at any call, the power is cut, a payload is damaged, and the
-server's clock is set. Whatever happens: the history is one chain (I4), every snapshot is exactly
-what the commits before it say, replayed in their order on a dictionary (I1, I5, I7), nothing
-acknowledged is lost and nothing refused is there, what arrived in an inbox is in one commit, the
-last import brings what others left out, an export and a feed that goes on elsewhere give what their
-snapshot shows, tagged and pinned snapshots stay readable under garbage collection (I3, I6), and a
-log that is lost is written anew without naming anything that is not there.
+volume is full for a while, actors die at any call, the power is cut, a payload is damaged, the
+server's clock is set, and garbage collection takes the packs of those who are slow to commit.
+Whatever happens: the history is one chain (I4), every snapshot is exactly what the commits before
+it say, replayed in their order on a dictionary (I1, I5, I7), nothing acknowledged is lost and
+nothing refused is there, what arrived in an inbox is in one commit, the last import brings what
+others left out, what was moved out is in the other lake, an export and a feed that goes on
+elsewhere give what their snapshot shows, tagged and pinned snapshots stay readable under garbage
+collection (I3, I6), and a log that is lost is written anew without naming anything that is not
+there.
 
 LAKEFEED_SEEDS=1000:3000 goes through these seeds instead of the first few.
 """
@@ -26,6 +28,7 @@ from pathlib import Path
 import pytest
 
 from lakefeed import Lake
+from lakefeed.adapters.fsspec.writing import OPERATION
 from lakefeed.errors import NotFound
 from lakefeed.format.commit import Changes
 from lakefeed.lake import check_payloads, copying, layout, opening, reader, scan, together
@@ -48,7 +51,7 @@ from tests.survival.actors import (
     take_once,
 )
 from tests.survival.lakes import audit, raw_files
-from tests.survival.oracle import check_same, check_shown, replayed, shown, telling
+from tests.survival.oracle import TOKEN, Model, check_same, check_shown, replayed, shown, telling
 from tests.survival.stepped import Fate, MortalVolume
 from tests.survival.world import Inline, World, world
 
@@ -90,7 +93,7 @@ def explore(seed: int, home: Path) -> World:
         here.scheduler.run({actor: partial(acting, here, actor) for actor in actors})
         here.is_cut = ends_at is not None
         if here.is_cut:
-            here.volume = here.volume.power_cut()
+            here.volume, here.away = here.volume.power_cut(), here.away.power_cut()
         with Lake.open(here.volume) as lake:
             take_once(here, lake)
             if "import" in actors:
@@ -110,6 +113,7 @@ def judge(here: World) -> None:
         check_inbox(here, lake)
         check_tags(here, lake)
         check_promised(here, lake)
+        check_moved(here, lake, models)
         if here.is_calm:
             left = {entry.name for entry in lake.volume.list(layout.TMP)}
             assert left <= {f"{0:032}.json"}, "somebody left a temporary file"
@@ -189,6 +193,18 @@ def check_promised(here: World, lake: Lake) -> None:
         except NotFound:
             found = None
         assert found in told, f"{name}: found {found!r}, told {told}"
+
+
+def check_moved(here: World, lake: Lake, models: dict[int, Model]) -> None:
+    """What was moved out is in the other lake, as it was when it went."""
+    with Lake.open(here.away) as away:
+        there = shown(away.snapshot())
+    for number in range(here.base_number + 1, max(models) + 1):
+        commit = lake.log.read(number)
+        for path in here.told.begun[commit.app[TOKEN]] if commit.operation == OPERATION else ():
+            gone = models[number - 1][path]
+            came = there.get(f"{path}.{gone.seq}")
+            assert came is not None and came[:5] == gone[:5], f"{path} moved as {came}, was {gone}"
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,7 @@ DIRECTORIES = ("d", "g", "g/h", "x", "y")
 # wherever the clock is set meanwhile.
 TICK_NS = 10**9
 LONG_SECONDS = 20_000
+SHORT_SECONDS = 30
 JUMP_SECONDS = 6_000
 ROUNDS = 3
 
@@ -71,6 +72,10 @@ class World:
     full: range = range(0)
     # Whether the power is cut while all are at work.
     is_cut: bool = False
+    # Some collect what is young: whoever is slow to commit finds its files gone.
+    grace_seconds: float = LONG_SECONDS
+    # Where files are moved to; it fails, and loses power, as the other one.
+    away: MemoryVolume = field(default_factory=MemoryVolume)
     # Whether the inbox keeps what was taken in.
     keeps: bool = False
     # Tags that were made or deleted, None, and those of which nobody knows.
@@ -105,6 +110,10 @@ class World:
         """Open the lake as this actor; a whole run of it is one process."""
         return Lake.open(self.volumes[actor])
 
+    def open_away(self, actor: str) -> Lake:
+        """Open the other lake as this actor."""
+        return Lake.open(self.volumes[actor].over(self.away))
+
     def dice(self, *what: object) -> random.Random:
         """Return the numbers that decide one thing, whoever comes between."""
         return random.Random(" ".join(map(str, (self.seed, *what))))
@@ -130,6 +139,8 @@ def world(seed: int, home: Path) -> World:
         here.base, here.base_number = shown(lake.snapshot()), lake.snapshot().number
     write_file(here.volume, layout.pack_path("0" * 32), b"an orphan")
     write_file(here.volume, layout.tmp_path("0" * 32), b"left behind")
+    here.grace_seconds = here.dice("grace").choice((LONG_SECONDS, SHORT_SECONDS))
+    Lake.create(here.away).close()
     here.keeps = here.numbers.random() < 0.3
     if here.numbers.random() < 0.2:
         _damage(here, here.numbers.choice(NAMES))
