@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import TypeVar
 
 import pytest
@@ -17,7 +18,7 @@ from lakefeed.lake import layout
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import GRACE_SECONDS, collect
 from lakefeed.lake.lake import Lake
-from lakefeed.lake.log import Draft
+from lakefeed.lake.log import CATCHING_UP_MAX, Draft
 from lakefeed.lake.packing import new_pack
 from lakefeed.lake.repair import rebuild_index
 from lakefeed.transfer.importing import import_tree
@@ -27,6 +28,7 @@ from tests.lake.compacting import filled, sound
 from tests.lake.tools import contents, write
 from tests.service.tools import Service, drop
 from tests.support.faulty import FaultyVolume
+from tests.support.patience import PATIENCE_SECONDS
 
 T = TypeVar("T")
 
@@ -179,6 +181,102 @@ def test_a_clock_that_was_wrong_at_a_collection_keeps_nobody_from_committing() -
         write(lake, {"in time": b"bytes"})
         lake.merge_index(everything=True)
         assert lake.snapshot().get("in time") == b"bytes"
+        sound(lake)
+
+
+class Awake(FaultyVolume):
+    """Has others collect garbage before the first commit after a new pack or segment, and wakes up
+    where they are about to delete; they go on by `let_go_on`. `between` is done before and then."""
+
+    def __init__(self, inner: Volume, clock: Clock, between: Callable[[], object]) -> None:
+        super().__init__(inner)
+        self._clock = clock
+        self._between = between
+        self._is_made = False
+        self._others: Thread | None = None
+        self._goes_on = Event()
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Make the call, after a sleep where it is time for one."""
+        place = path.partition("/")[0]
+        if self._is_made and self._others is None and (verb, place) == WRITTEN:
+            self._clock.now_ns += int(2 * GRACE_SECONDS * 1e9)
+            self._between()
+            other = Stopping(self.inner, self._goes_on)
+            self._others = Thread(target=other.collect)
+            self._others.start()
+            assert other.is_about_to.wait(PATIENCE_SECONDS)
+            self._between()
+        self._is_made = self._is_made or (
+            verb == "create" and place in (layout.PACKS, layout.INDEX)
+        )
+        return effect()
+
+    def let_go_on(self) -> None:
+        """Let the others delete, and wait for their end."""
+        assert self._others is not None
+        self._goes_on.set()
+        self._others.join(PATIENCE_SECONDS)
+
+
+class Stopping(FaultyVolume):
+    """Stops before the first pack or segment is deleted."""
+
+    def __init__(self, inner: Volume, goes_on: Event) -> None:
+        super().__init__(inner)
+        self._goes_on = goes_on
+        self.is_about_to = Event()
+
+    def collect(self) -> None:
+        """Collect garbage."""
+        with Lake.open(self) as lake:
+            collect(lake)  # who is refused may remove them first
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Make the call, if need be after a stop."""
+        if verb == "unlink" and path.startswith((layout.PACKS, layout.INDEX)):
+            self.is_about_to.set()
+            assert self._goes_on.wait(PATIENCE_SECONDS)
+        return effect()
+
+
+@pytest.mark.parametrize("commits", [0, CATCHING_UP_MAX], ids=["read", "skipped"])
+@pytest.mark.parametrize("work", WORK)
+def test_who_wakes_while_the_files_are_being_deleted_is_refused_too(
+    work: str, commits: int, tmp_path: Path
+) -> None:
+    (tmp_path / "imported").write_bytes(b"bytes")
+    clock = Clock()
+    volume = filled(MemoryVolume(clock_ns=clock))
+
+    def others_go_on() -> None:
+        with Lake.open(volume) as other:
+            for _ in range(commits):
+                clock.now_ns += 1
+                other.log.commit(Draft("other"), lambda state: Changes())
+
+    with Lake.open(volume) as lake:
+        before = contents(lake.snapshot())
+    awake = Awake(volume, clock, others_go_on)
+    with Lake.open(awake) as lake:
+        with pytest.raises(Conflict, match="garbage collection took it"):
+            WORK[work](lake, tmp_path)
+        awake.let_go_on()
+        assert contents(lake.snapshot()) == before
+        sound(lake)
+        WORK[work](lake, tmp_path)
         sound(lake)
 
 
