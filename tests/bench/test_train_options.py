@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from lakefeed.bench import training
+from lakefeed.bench import environment, training
 from lakefeed.bench.emulation import Delays
 from lakefeed.bench.preparing import Contents
 from lakefeed.bench.sources import Reading, Spec
-from lakefeed.bench.training import Limits, TrainOptions, spec_of
+from lakefeed.bench.training import Limits, TrainOptions, check_samples, spec_of, train
 from lakefeed.bench.workloads import Workload
 from lakefeed.cli import app
 from lakefeed.cli.benching import delays_option
@@ -61,3 +62,35 @@ def test_a_source_holds_what_was_selected_and_is_as_slow_as_was_asked(workload: 
             kind, "/there", select=select, at=3, batch_size=workload.batch_size,
             sample_bytes=2504, world_size=2, reading=reading, delays=slow,
         )  # fmt: skip
+
+
+def test_too_few_samples_are_refused_by_name(workload: Workload) -> None:
+    few = TrainOptions("/lake", workload, accelerators=4)
+    with pytest.raises(Invalid, match="64 or more") as refused:
+        check_samples(few, Contents(63, 63 * 3000))
+    assert refused.value.exit_code == 2
+    assert check_samples(few, Contents(64, 64 * 3000))[0].startswith("what-if: 64 samples")
+    with pytest.raises(Invalid, match="MLPerf Storage's rule"):
+        check_samples(dataclasses.replace(few, strict=True), Contents(64, 64 * 3000))
+
+
+def test_samples_without_bytes_are_refused(workload: Workload) -> None:
+    with pytest.raises(Invalid, match="64 empty files"):
+        check_samples(TrainOptions("/lake", workload), Contents(64, 0))
+
+
+def test_a_sweep_does_not_begin_above_its_most(workload: Workload) -> None:
+    chosen = TrainOptions("/none", workload, accelerators=20, limits=Limits(sweep_max=16))
+    with pytest.raises(Invalid, match="at most 16, found 20"):
+        train(chosen, print, lambda source, count: print)
+
+
+def test_samples_of_another_size_are_another_workload(workload: Workload) -> None:
+    notes = check_samples(TrainOptions("/lake", workload), Contents(10**9, 10**9 * 9000))
+    assert notes == ["what-if: samples have 9,000 bytes on average, the workload's 3,000"]
+
+
+def test_a_cold_run_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "DROP_CACHES", tmp_path / "none" / "drop_caches")
+    with pytest.raises(Invalid, match="leave --cold out"):
+        environment.drop_caches()

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from lakefeed.bench import bookkeeping, environment, figures, page, reports, verdict
+from lakefeed.bench import bookkeeping, figures, page, reports, verdict
 from lakefeed.bench.apart import run_apart
 from lakefeed.bench.bookkeeping import Bookkeeping
 from lakefeed.bench.emulation import Delays
@@ -34,7 +34,6 @@ from lakefeed.bench.steps import run as run_rank
 from lakefeed.bench.training import (
     Limits,
     TrainOptions,
-    check_samples,
     close_in,
     directories,
     loop_of,
@@ -308,38 +307,6 @@ def test_steps_go_on_into_the_datas_next_epoch_on_request(lake: Path, workload: 
     on = dataclasses.replace(limits, repeat=True, warmup_steps=3)
     loop = loop_of(options(lake, workload, limits=on), held)
     assert (loop.steps, loop.warmup_steps) == (30, 3)
-
-
-def test_too_few_samples_are_refused_by_name(workload: Workload) -> None:
-    few = options(Path("/lake"), workload, accelerators=4)
-    with pytest.raises(Invalid, match="64 or more") as refused:
-        check_samples(few, Contents(63, 63 * 3000))
-    assert refused.value.exit_code == 2
-    assert check_samples(few, Contents(64, 64 * 3000))[0].startswith("what-if: 64 samples")
-    with pytest.raises(Invalid, match="MLPerf Storage's rule"):
-        check_samples(dataclasses.replace(few, strict=True), Contents(64, 64 * 3000))
-
-
-def test_samples_without_bytes_are_refused(workload: Workload) -> None:
-    with pytest.raises(Invalid, match="64 empty files"):
-        check_samples(options(Path("/lake"), workload), Contents(64, 0))
-
-
-def test_a_sweep_does_not_begin_above_its_most(workload: Workload) -> None:
-    chosen = options(Path("/none"), workload, accelerators=20, limits=Limits(sweep_max=16))
-    with pytest.raises(Invalid, match="at most 16, found 20"):
-        train(chosen, print, lambda source, count: print)
-
-
-def test_samples_of_another_size_are_another_workload(workload: Workload) -> None:
-    notes = check_samples(options(Path("/lake"), workload), Contents(10**9, 10**9 * 9000))
-    assert notes == ["what-if: samples have 9,000 bytes on average, the workload's 3,000"]
-
-
-def test_a_cold_run_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "DROP_CACHES", tmp_path / "none" / "drop_caches")
-    with pytest.raises(Invalid, match="leave --cold out"):
-        environment.drop_caches()
 
 
 RUN = {
