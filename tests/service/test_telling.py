@@ -194,14 +194,14 @@ def test_each_figure_is_told_under_its_own_name(tmp_path: Path) -> None:
     metrics = CompactorMetrics()
     teller = Teller("lake", metrics)
     teller.leads(True, "us", 7)
-    record = Record("0" * 32, 0, ())
+    record = Record("0" * 32, 0, (), "1" * 32)
     teller.packed(Outcome(record, snapshot=1, files=2, bytes=100, written_bytes=150))
     teller.moved(10, 20)
     teller.compacted(CompactionDone("done", 1000, 2000))
     teller.waiting([Backlog(3, 30, 5.0), Backlog(4, 40, 9.0), Backlog(0, 0, 0.0)])
     teller.collected(Collected(GarbagePlan(None, ()), False, 3, 500), 11)
     teller.scrubbed(Scrubbed(ScrubState(), True, 1, 2, 600, 0.0, ()))
-    teller.looked(state, Space(90, 80, -1), 12)
+    teller.looked(state, Space(90, 80), 12)
     facts = teller.status.facts()
     figures = {
         "files_packed_total": ("files_packed", 2), "ingested_bytes_total": ("bytes_ingested", 100),
