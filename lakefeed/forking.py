@@ -31,7 +31,8 @@ def _free_locks() -> None:
 
 
 class Lazy(Generic[_Value]):
-    """A property that is computed on first need and kept, maybe by several threads at once.
+    """A property that is computed on first need and kept, maybe by several threads at once: what
+    the first of them found is what all get.
 
     `functools.cached_property` is the same from Python 3.12 on; before, it holds one lock for all
     objects of a class meanwhile.
@@ -49,7 +50,7 @@ class Lazy(Generic[_Value]):
     def __get__(self, owner: object | None, kind: type) -> Lazy[_Value] | _Value:
         if owner is None:
             return self
-        value = owner.__dict__[self._name] = self._compute(owner)
+        value: _Value = owner.__dict__.setdefault(self._name, self._compute(owner))
         return value
 
 

@@ -89,6 +89,23 @@ def test_a_value_that_a_thread_computes_is_computed() -> None:
         assert in_child(lambda: [owner.value, other.value].index(7))
 
 
+def test_a_value_that_several_threads_compute_is_one_for_all_of_them() -> None:
+    gate = Gate()
+    seen: list[object] = []
+
+    class Owner:
+        @Lazy
+        def value(self) -> object:
+            gate.pass_through()
+            return object()
+
+    owner = Owner()
+    with held_up(gate, lambda: seen.append(owner.value)):
+        first = owner.value
+    assert seen == [first]
+    assert owner.value is first
+
+
 def test_a_value_that_a_thread_makes_once_is_made() -> None:
     gate = Gate()
 

@@ -59,7 +59,7 @@ class Ahead:
         self.pid = os.getpid()
         self._means = means
         self._plan = plan
-        self._closed = closed
+        self.closed = closed
         self._tuner = Tuner(limits, means.recorder, plan.count, plan.shuffle.window)
         self._lock = threading.Lock()
         self._work_to_do = threading.Condition(self._lock)
@@ -116,7 +116,7 @@ class Ahead:
 
     def _can_answer(self) -> bool:
         ended = not self._slots and self._planned_all()
-        return ended or self._closed.is_set() or self._slots.first is not None
+        return ended or self.closed.is_set() or self._slots.first is not None
 
     def _planned_all(self) -> bool:
         return self._cursor is None and not self._planning and self._waiting is None
@@ -138,7 +138,7 @@ class Ahead:
 
     def close(self) -> None:
         """Stop the workers and drop what is ready. Works twice; not in a worker."""
-        self._closed.set()
+        self.closed.set()
         with self._lock:
             self._wake_everybody()
             workers = list(self._workers)
@@ -159,7 +159,7 @@ class Ahead:
         """Start workers while there is work for more of them; called under the lock."""
         useful = len(self._running) + len(self._tasks) + len(self._urgent) + 1
         wanted = max(1, min(self._pace.width.target, useful))
-        while len(self._workers) - len(self._leaving) < wanted and not self._closed.is_set():
+        while len(self._workers) - len(self._leaving) < wanted and not self.closed.is_set():
             worker = threading.Thread(target=self._work, name="lakefeed-feed", daemon=True)
             try:
                 worker.start()
@@ -205,7 +205,7 @@ class Ahead:
 
     def _next_job(self, me: threading.Thread) -> Job | None:
         """Return what to do next, waiting for it; None when this worker is not needed any more."""
-        while not self._closed.is_set():
+        while not self.closed.is_set():
             if (new := self._waiting) and self._slots.fit(len(new.batch_bytes), new.needed_bytes):
                 self._admit(new)
             if self._urgent:

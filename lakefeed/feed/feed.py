@@ -10,9 +10,10 @@ cursor. The cursor moves when a batch is taken, so a saved state means *consumed
 is restored from it, at the same or at another world size, repeats and misses nothing (I8).
 
 Keeps I7 (every payload verified), I8 (ranks) and I9 (byte budget, nothing left behind by `close`).
-Threads may share a feed: each batch goes to one of them, but its state tells nothing while they do.
-After a fork it starts its own workers in the process that iterates it. What it opened itself, it
-closes. Workers of a feed that is dropped instead end, too.
+Threads may share a feed: each batch goes to one of them, but its state tells nothing while they do,
+and an interrupt of one may lose the batch that it was given. After a fork it starts its own workers
+in the process that iterates it. What it opened itself, it closes. Workers of a feed that is dropped
+instead end, too.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Feed(Closing, Staying):
         self._watch: weakref.finalize[..., Feed] | None = None  # stops the workers with the feed
         self._past_peak_bytes = 0
         self._skip, self._every = 0, 1
-        self._lock = new_lock()  # one of several threads starts the workers
+        self._lock = new_lock()  # guards who begins and drops the workers, and the cursor
         self._closed = threading.Event()
         self._pool = Pool(self._options.limits.bytes_max, self._options.allocate)
         self._recorder = Recorder(self._options.observer)
@@ -146,17 +147,24 @@ class Feed(Closing, Staying):
 
     def _next(self) -> Batch:
         asked = clock()
-        batch = self._running().next()
-        if batch is None:
-            self._refuse_closed()  # another thread may have closed it, which is no end of an epoch
-            raise StopIteration
+        while (batch := (ahead := self._running()).next()) is None:
+            if not ahead.closed.is_set():
+                raise StopIteration
+            self._drop(ahead)  # another thread stopped them, which is no end of an epoch
         self._recorder.step(asked, clock())
         self._recorder.delivered(len(batch), batch.data.nbytes, batch.epoch)
         if self._options.cache is not None and self._options.observer is not None:
             new = self._sources.new_cache_counts()
             self._options.observer.cached(*new, self._options.cache.bytes_max)
-        self._cursor, self._skip = batch.cursor, self._every - 1
+        self._stand_behind(batch.cursor)
         return batch
+
+    def _stand_behind(self, cursor: Cursor) -> None:
+        """Move the cursor on; threads may come with their batches in another order."""
+        with self._lock:
+            here = self._cursor
+            if here is None or (here.epoch, here.position) < (cursor.epoch, cursor.position):
+                self._cursor, self._skip = cursor, self._every - 1
 
     @property
     def is_ready(self) -> bool:
@@ -186,7 +194,7 @@ class Feed(Closing, Staying):
                 ahead = self._ahead = planned
                 self._watch = weakref.finalize(self, _stop_dropped, ahead)
                 self._watch.atexit = False
-                ahead.start(Start(here, self._skip))
+                ahead.start(Start(self._cursor or here, self._skip))
         return ahead
 
     def _refuse_closed(self) -> None:
@@ -309,12 +317,21 @@ class Feed(Closing, Staying):
 
     def _stop(self) -> None:
         self._past_peak_bytes = self.peak_bytes
-        ahead, self._ahead = self._own_ahead, None
-        if self._watch is not None:
-            self._watch.detach()
+        ahead = self._own_ahead
         if ahead is not None:
+            self._drop(ahead)
+
+    def _drop(self, ahead: Ahead) -> None:
+        """Stop workers; each of several threads that do comes back when they have ended."""
+        try:
             ahead.close()
-            self._recorder.queue(0, 0)
+        finally:  # interrupted, too: a batch of theirs may have been on its way
+            with self._lock:
+                if self._ahead is ahead:
+                    self._ahead = None
+                    if self._watch is not None:
+                        self._watch.detach()
+        self._recorder.queue(0, 0)
 
     @property
     def is_at_work_here(self) -> bool:

@@ -6,10 +6,12 @@ import signal
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import pytest
 
+from lakefeed.feed.ahead import Ahead
 from lakefeed.feed.bell import Bell
 from lakefeed.feed.feed import Feed, FeedOptions
 from lakefeed.lake.lake import Lake
@@ -67,6 +69,36 @@ def test_a_feed_is_interrupted_while_it_waits_and_goes_on(threads: Threads) -> N
                 next(feed)
             assert threads.left() == []
             assert sorted(path for batch in feed for path in batch.paths) == sorted(files)
+
+
+def test_an_interrupt_while_one_before_it_stops_the_workers_loses_no_batch(
+    monkeypatch: pytest.MonkeyPatch, threads: Threads
+) -> None:
+    interrupts = 0
+
+    def interrupt(name: str, calls: int) -> None:
+        whole, called = getattr(Ahead, name), count(1)
+
+        def interrupted(ahead: Ahead) -> Any:
+            nonlocal interrupts
+            done = whole(ahead) if name == "next" else None
+            if next(called) == calls:
+                interrupts += 1
+                raise KeyboardInterrupt
+            return done if name == "next" else whole(ahead)
+
+        monkeypatch.setattr(Ahead, name, interrupted)
+
+    interrupt("next", 2)
+    interrupt("close", 1)
+    files = some_files(30)
+    with lake_of(files) as lake, Feed(lake, "", FeedOptions(3)) as feed:
+        paths = next(feed).paths
+        with pytest.raises(KeyboardInterrupt):
+            next(feed)
+        assert interrupts == 2
+        paths += [path for batch in feed for path in batch.paths]
+        assert sorted(paths) == sorted(files)
 
 
 def test_rings_that_nobody_waited_for_are_one() -> None:
