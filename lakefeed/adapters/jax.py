@@ -182,7 +182,7 @@ class Loader(Epochs):
             return flat(batch)
         tree = options.transform(batch)
         if options.fixed_shape:
-            self._check_shapes(jax.tree.map(np.shape, tree))
+            self._check_shapes(tree)
         sharding = over_all_devices() if options.sharding is None else options.sharding
         try:
             return _cut(tree, sharding)
@@ -194,14 +194,22 @@ class Loader(Epochs):
                 hint="choose a batch_size that the devices share evenly, and drop the last batch",
             ) from error
 
-    def _check_shapes(self, shapes: Any) -> None:
+    def _check_shapes(self, tree: Any) -> None:
+        # Trees of a user's own kind need not be equal to others; what JAX says of them is.
+        leaves, structure = jax.tree.flatten(tree)
+        shapes = structure, [np.shape(leaf) for leaf in leaves]
         first = self._shapes = self._shapes or shapes
         if shapes != first:
-            raise Invalid("transform", expected=f"arrays of one fixed_shape, {first}", found=shapes)
+            raise Invalid("transform", expected=f"arrays of one fixed_shape, {_shown(*first)}",
+                          found=_shown(*shapes))  # fmt: skip
 
     def close(self) -> None:
         """Stop reading; no thread is left. Works twice."""
         self._stop()
+
+
+def _shown(structure: Any, shapes: list[Any]) -> str:
+    return f"{', '.join(map(str, shapes))} in {structure}"
 
 
 def _is_of_many(options: LoaderOptions) -> bool:

@@ -171,12 +171,47 @@ def test_a_transform_that_says_to_have_one_shape_is_taken_at_its_word(lake: Lake
 
     with (
         Loader(lake.snapshot(), "", options, LoaderOptions(as_long, fixed_shape=True)) as loader,
-        pytest.raises(Invalid, match=r"fixed_shape, \(16,\), found \(4,\)"),
+        pytest.raises(Invalid, match=r"fixed_shape, \(16,\) in .*, found \(4,\) in"),
     ):
         list(loader)
     for transform in (None, lakefeed.jax.rows):
         with pytest.raises(Invalid, match="fixed_shape"):
             LoaderOptions(transform, fixed_shape=True)
+
+
+def test_a_fixed_shape_is_that_of_any_tree_that_jax_knows(lake: Lake) -> None:
+    def filled(batch: Any) -> Any:
+        return Pair(np.zeros(16), np.zeros(16))
+
+    options = FeedOptions(16)
+    with Loader(lake.snapshot(), "", options, LoaderOptions(filled, fixed_shape=True)) as loader:
+        assert len(list(loader)) == 6
+
+    def scalar_first(batch: Any) -> Any:
+        return np.zeros(16) if batch.low else np.float32(1)
+
+    alone = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wrong = LoaderOptions(scalar_first, alone, fixed_shape=True)
+    with (
+        Loader(lake.snapshot(), "", options, wrong) as loader,
+        pytest.raises(Invalid, match=r"fixed_shape, \(\) in .*, found \(16,\) in"),
+    ):
+        list(loader)
+
+
+@jax.tree_util.register_pytree_node_class
+class Pair:
+    """A tree that is equal to no other one."""
+
+    def __init__(self, one: Any, other: Any) -> None:
+        self.parts = one, other
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], None]:
+        return self.parts, None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, parts: tuple[Any, Any]) -> Pair:
+        return cls(*parts)
 
 
 def test_rows_of_a_fixed_width(lake: Lake) -> None:
