@@ -185,7 +185,8 @@ def needing(extra: str, module: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         # Of modules that import each other, the one that the caller imported has the word.
-        text = f'No module named {error.name!r}; {module} needs: pip install "lakefeed[{extra}]"'
+        lacking = f"No module named {error.name!r}" if error.name else str(error)
+        text = f'{lacking}; {module} needs: pip install "lakefeed[{extra}]"'
         raise ModuleNotFoundError(text, name=error.name) from error
 
 

@@ -29,6 +29,12 @@ def test_a_missing_library_names_the_extra(module: str, extra: str, library: str
     )
 
 
+def test_what_a_library_says_of_one_that_it_lacks_itself_is_passed_on() -> None:
+    last = said("lakefeed.jax", "jaxlib")
+    assert last.startswith("ModuleNotFoundError: jax requires jaxlib to be installed")
+    assert last.endswith('; lakefeed.jax needs: pip install "lakefeed[jax]"')
+
+
 def test_without_dlio_its_loader_says_how_to_get_it() -> None:
     last = said("lakefeed.adapters.dlio", "dlio_benchmark")
     assert last.startswith("ModuleNotFoundError: No module named 'dlio_benchmark")
