@@ -127,6 +127,8 @@ def _decode_some(samples: Samples, options: Decode, images: Image, which: range)
         try:
             decode_one(samples.views[at], options, numbers, images[at])
         except (ValueError, cv2.error) as error:
+            if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+                raise MemoryError(f"{samples.paths[at]!r}: {error}") from error
             if options.on_corrupt == "skip":
                 failed.append(at)
                 continue
