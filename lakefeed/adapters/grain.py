@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakefeed.adapters._places import Place
 from lakefeed.errors import needing
@@ -83,8 +85,9 @@ class DataSource:
             raise IndexError(f"an index of {numbers.tolist()} is not in 0 to {count - 1}")
         paths = here.selection.paths(numbers).cast("string")
         began = clock()
-        data = here.snapshot.read_rows(here.snapshot.locate(paths))
-        self._count(data, clock() - began)
+        located = here.snapshot.locate(paths)
+        data = here.snapshot.read_rows(located)
+        self._count(located, len(data), clock() - began)
         here.selection.rows(numbers)
         labels = here.selection.labels(numbers)
         if labels is None:
@@ -96,11 +99,10 @@ class DataSource:
         """Say which files these are; Grain refuses a checkpoint of a source of another name."""
         return f"DataSource(select={self._select!r}, digest={self._here().selection.digest})"
 
-    def _count(self, data: Sequence[bytes], seconds: float) -> None:
-        if self._observer is not None and data:
-            read_bytes = sum(map(len, data))
-            self._observer.reads([seconds], read_bytes)
-            self._observer.delivered(len(data), read_bytes, 0)
+    def _count(self, located: pa.Table, samples: int, seconds: float) -> None:
+        if self._observer is not None and samples:
+            self._observer.reads([seconds], pc.sum(located["length"]).as_py())
+            self._observer.delivered(samples, pc.sum(located["size"]).as_py(), 0)
 
     # -- ours ------------------------------------------------------------------------------------
 

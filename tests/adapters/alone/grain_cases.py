@@ -21,7 +21,9 @@ from lakefeed.adapters.grain import DataSource
 from lakefeed.adapters.sql import where
 from lakefeed.errors import Corrupt, Invalid, NotFound
 from lakefeed.lake.lake import Lake
-from tests.feed.lakes import QUIET, lake_of, some_files
+from lakefeed.metrics.loader import REGISTRY
+from lakefeed.volume.memory import MemoryVolume
+from tests.feed.lakes import PACKED, QUIET, lake_of, some_files
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.ports import kept_port
 
@@ -125,6 +127,23 @@ def test_what_worker_processes_read_is_on_the_page(lake: Path, tmp_path: Path) -
     assert f"lakefeed_loader_samples_total {float(len(FILES))}" in lines
     assert f"lakefeed_loader_bytes_total {float(sum(map(len, FILES.values())))}" in lines
     assert f"lakefeed_io_reads_total {float(len(FILES))}" in lines
+
+
+def test_what_is_read_is_counted_as_it_is_stored() -> None:
+    def counted() -> list[float]:
+        names = ("lakefeed_io_read_bytes_total", "lakefeed_loader_bytes_total")
+        labels: tuple[dict[str, str], ...] = ({"tier": "volume"}, {})
+        return [REGISTRY.get_sample_value(*each) or 0.0 for each in zip(names, labels, strict=True)]
+
+    with Lake.create(MemoryVolume()) as lake, kept_port() as port:
+        with lake.writer(PACKED) as writer:
+            writer.put("zeros", bytes(100_000))
+        source = DataSource(lake.snapshot(), metrics_port=port)
+        before = counted()
+        assert source[0] == bytes(100_000)
+        read_bytes, sample_bytes = (now - then for now, then in zip(counted(), before, strict=True))
+        assert read_bytes == lake.snapshot().stat("zeros").length < 1_000
+        assert sample_bytes == 100_000
 
 
 def test_grains_older_data_loader_checkpoints_by_the_sources_name(source: DataSource) -> None:
