@@ -46,7 +46,7 @@ class Mix:
         pairs = parts.items() if isinstance(parts, Mapping) else parts
         try:
             given = tuple((select, float(weight)) for select, weight in pairs)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise Invalid("mix", expected="selections and their weights, each a number",
                           found=repr(parts)) from error  # fmt: skip
         return cls(given)
