@@ -278,6 +278,8 @@ def test_starting_loads_nothing_heavy(lake: Path) -> None:
     modules = loaded_by("ls", lake)
     assert "pyarrow" in modules
     assert not modules & (NEVER | {"rich"})
+    for words in (["cat", lake, "a/b.txt"], ["rm", lake, "a/b.txt"], ["fsck", lake]):
+        assert not loaded_by(*words) & NEVER
 
 
 def test_a_command_reads_while_others_write(process: Run, lake: Path) -> None:

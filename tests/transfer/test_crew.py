@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -154,6 +155,17 @@ def test_directories_replace_files_whoever_was_dealt_them(lake: Lake, wide: Path
     assert import_tree(lake, wide, CREW).errors == 0
     assert count(lake) == 8040
     assert not check(lake, deep=True).findings
+
+
+@pytest.mark.slow
+def test_workers_load_no_pandas(
+    lake: Lake, tree: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
+    assert import_tree(lake, tree, CREW).errors == 0
+    loaded = re.findall(r"^import time:.*\|\s+([\w.]+)$", capfd.readouterr().err, re.MULTILINE)
+    assert "lakefeed.transfer.worker" in loaded
+    assert "pandas.core" not in loaded  # a failed attempt is listed as pandas alone
 
 
 def test_a_small_source_needs_no_other_process(
