@@ -191,3 +191,40 @@ def test_what_is_committed_as_a_whole_is_committed_without_what_has_no_room() ->
         assert (here.pending.count, here.pending.held_bytes) == (0, 0)
 
     played(scene, volume, big_bytes=100_000)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_new_mode_of_an_open_file_without_room_keeps_nobody_waiting(waits: bool) -> None:
+    volume = MemoryVolume(capacity_bytes=9 * MIB)
+
+    async def scene(here: Here) -> None:
+        big = await here.create("big", bytes(3 * MIB))
+        await here.operations.fsync(big, False)
+        with volume.create("filler") as file:
+            file.write([bytes(volume.space().free_bytes - MIB)])
+        await here.set_mode(here.inode(big))
+        if waits:
+            with pytest.raises(pyfuse3.FUSEError) as refused:
+                await here.operations.fsync(big, False)
+            assert refused.value.errno == errno.ENOSPC
+        small = await here.create("small", b"x")
+        await here.operations.fsync(small, False)
+        volume.unlink("filler")
+        await here.operations.fsync(big, False)
+
+    assert played(scene, volume, big_bytes=100_000).snapshot().stat("big").mode == 0o600
+
+
+def test_all_files_without_room_are_found_in_one_try() -> None:
+    volume = MemoryVolume(capacity_bytes=5 * MIB)
+
+    async def scene(here: Here) -> None:
+        await without_room(here, volume)
+        await here.write("bigger", bytes(4 * MIB))
+        await here.write("smaller", bytes(MIB // 2))
+        with pytest.raises(VolumeFailed, match="full"):
+            await here.pending.commit()
+        assert [path.path for path in here.lake.snapshot().ls()] == ["a", "b", "d", "smaller"]
+        assert (here.pending.count, here.pending.failed_commits) == (2, 1)
+
+    played(scene, volume, big_bytes=100_000)

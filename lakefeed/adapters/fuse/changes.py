@@ -108,12 +108,13 @@ def ready_at(path: str, node: Node) -> float:
 
     A file that is being written waits, where its path is as the lake has it, or free there. One
     that was moved does not: its old name goes away, or shows another file, in the same commit. Nor
-    is one taken while it is held back.
+    is one taken while it is held back, though only its mode or attributes are new.
     """
     draft, row = node.changed(), node.row
-    if draft.content == draft.committed or (row is not None and row.path != path):
+    if row is not None and row.path != path:
         return 0.0
-    if not draft.writers or (row is None and not draft.fresh):
+    is_written = draft.writers and draft.content != draft.committed
+    if not is_written or (row is None and not draft.fresh):
         return draft.held_until
     return max(draft.marked_at + node.size / OPEN_BYTES_PER_SECOND, draft.held_until)
 

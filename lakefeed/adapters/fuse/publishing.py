@@ -75,8 +75,10 @@ class Publishing:
     def _write(self, items: list[Item], old: Snapshot) -> int:
         changes: dict[str, Operation] = {}
         try:
-            for item in items:
-                self._add(changes, item, old)
+            # All of them, so that each for which there is no room is found at once.
+            for error in [self._add(changes, item, old) for item in items]:
+                if error is not None:
+                    raise error
         except BaseException:
             discard_sealed(self._lake.volume, changes.values())
             raise
@@ -90,7 +92,8 @@ class Publishing:
                 item.refused = is_big and error.errno in NO_ROOM
             raise
 
-    def _add(self, changes: dict[str, Operation], item: Item, old: Snapshot) -> None:
+    def _add(self, changes: dict[str, Operation], item: Item, old: Snapshot) -> VolumeFailed | None:
+        """Note the operation of an item; return what says that there is no room for it."""
         try:
             changes[item.path] = self._operation(item, old)
         except NotFound as error:
@@ -100,7 +103,10 @@ class Publishing:
             _logger.error("%r is lost: another writer deleted its bytes: %s", item.path, error)
         except VolumeFailed as error:
             item.refused = error.errno in NO_ROOM
-            raise
+            if not item.refused:
+                raise
+            return error
+        return None
 
     def _operation(self, item: Item, old: Snapshot) -> Operation:
         meta, data = item.meta, item.data
