@@ -39,7 +39,7 @@ from lakefeed.format.commit import (
 )
 from lakefeed.lake import layout
 from lakefeed.lake.placing import discard_tmp, place_new, place_over
-from lakefeed.lake.presence import check_there
+from lakefeed.lake.presence import Presence
 from lakefeed.volume.base import Volume, read_file
 
 # Opening replays at most about this many commits; one checkpoint costs two small files.
@@ -313,7 +313,7 @@ class Log:
                                 draft.author, changes, draft.message, dict(draft.app))  # fmt: skip
                 file.write([encode_commit(commit)])
                 file.sync()
-            check_there(self._volume, changes, state, made.changed_ns)
+            Presence(self._volume, state, self.read).check(changes, made.changed_ns)
             won = self._link(tmp, number, commit_id)
         finally:
             discard_tmp(self._volume, tmp)

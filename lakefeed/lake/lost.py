@@ -19,14 +19,13 @@ import logging
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 
-from lakefeed.errors import Corrupt, Invalid, NotFound
-from lakefeed.format.columns import ColumnsReader
+from lakefeed.errors import Corrupt, NotFound
 from lakefeed.format.commit import State
-from lakefeed.format.pack import open_pack
 from lakefeed.lake import layout
 from lakefeed.lake.findings import Progress
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Log
+from lakefeed.lake.presence import base_of
 from lakefeed.volume.base import Volume
 
 _logger = logging.getLogger(__name__)
@@ -97,20 +96,8 @@ def lost_packs(
     bases: dict[str, int] = {}
     for done, path in enumerate(paths, 1):
         told("reading packs that no commit names", done, len(paths))
-        base = _base_of(volume, path)
+        base = base_of(volume, path)
         if base is not None:
             bases[path] = base
     lost = not number or max(bases.values(), default=0) > number
     return frozenset(bases) if lost else frozenset()
-
-
-def _base_of(volume: Volume, path: str) -> int | None:
-    """Return the newest snapshot that a pack's writer saw, None for what is no complete pack."""
-    try:
-        with volume.open(path) as file:
-            reader = ColumnsReader(file.read_at, file.size, path)
-            open_pack(reader, path.rpartition("/")[2].partition(".")[0], path)
-            base = reader.meta.get("lakefeed.base", "")
-    except (Corrupt, Invalid, NotFound):
-        return None
-    return int(base) if base.isdecimal() else None

@@ -147,8 +147,11 @@ def two_packs_late(clock: Clock) -> tuple[MemoryVolume, Callable[[Lake], object]
     return volume, lambda lake: lake.log.commit(Draft("late"), lambda state: changes)
 
 
+@pytest.mark.parametrize("back_seconds", [0, 3 * GRACE_SECONDS], ids=["on", "back"])
 @pytest.mark.parametrize("knows", [True, False])
-def test_who_wakes_up_while_garbage_is_being_deleted_comes_too_late(knows: bool) -> None:
+def test_who_wakes_up_while_garbage_is_being_deleted_comes_too_late(
+    knows: bool, back_seconds: float
+) -> None:
     clock = Clock()
     volume, commit = two_packs_late(clock)
     refused = list[str]()
@@ -158,6 +161,7 @@ def test_who_wakes_up_while_garbage_is_being_deleted_comes_too_late(knows: bool)
             lake.log.head()
 
         def wakes() -> None:
+            clock.now_ns -= int(back_seconds * 1e9)
             with pytest.raises(Conflict, match="garbage collection") as error:
                 commit(lake)
             refused.append(error.value.text)
@@ -180,6 +184,20 @@ def test_a_clock_that_was_wrong_at_a_collection_keeps_nobody_from_committing() -
         clock.now_ns -= 10**18
         write(lake, {"in time": b"bytes"})
         lake.merge_index(everything=True)
+        assert lake.snapshot().get("in time") == b"bytes"
+        sound(lake)
+
+
+def test_a_pack_that_only_its_time_puts_before_a_collection_is_none_that_it_swept() -> None:
+    clock, grace_ns = Clock(), int(GRACE_SECONDS * 1e9)
+    volume, _ = two_packs_late(clock)
+    with Lake.open(volume) as lake:
+        assert collect(lake).deleted == 2
+        clock.now_ns -= grace_ns
+        made = new_pack(volume, lake.log.head().number, lambda writer, now_ns: writer.add(
+            "in time", encode(b"bytes"), Meta(now_ns)))  # fmt: skip
+        clock.now_ns += grace_ns
+        lake.log.commit(Draft("in time"), lambda state: Changes(add_packs=(made,)))
         assert lake.snapshot().get("in time") == b"bytes"
         sound(lake)
 
