@@ -215,6 +215,32 @@ def test_a_new_mode_of_an_open_file_without_room_keeps_nobody_waiting(waits: boo
     assert played(scene, volume, big_bytes=100_000).snapshot().stat("big").mode == 0o600
 
 
+def test_a_file_without_room_that_is_removed_meanwhile_fails_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volume, streamed = MemoryVolume(capacity_bytes=5 * MIB), publishing.streamed
+    entered, leave = threading.Event(), threading.Event()
+
+    def held(*args: Any) -> Any:
+        entered.set()
+        assert leave.wait(60)
+        return streamed(*args)
+
+    async def scene(here: Here) -> None:
+        await without_room(here, volume)
+        small = await here.create("small", b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.operations.fsync, small, False)
+            nursery.start_soon(here.pending.commit)
+            assert await trio.to_thread.run_sync(entered.wait, 60)
+            await here.operations.unlink(ROOT, b"big", None)
+            leave.set()
+        assert here.pending.count == 0
+
+    monkeypatch.setattr(publishing, "streamed", held)
+    assert played(scene, volume, big_bytes=100_000).snapshot().get("small") == b"x"
+
+
 def test_all_files_without_room_are_found_in_one_try() -> None:
     volume = MemoryVolume(capacity_bytes=5 * MIB)
 

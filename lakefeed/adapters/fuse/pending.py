@@ -256,9 +256,9 @@ class Pending:
         while error := await self._try(waiters, again=self._patience > 0 or bool(held)):
             refused = self._room.hold_back(self._failed)
             for waiter in waiters:
-                if not refused or any(map(waiter.wants, refused)):
+                if refused is None or any(map(waiter.wants, refused)):
                     waiter.error = error
-            if not refused:
+            if refused is None:
                 self._postpone(error)
                 break
             _logger.warning("no room for %d files, held back: %s", len(refused), error)

@@ -47,24 +47,27 @@ class Room:
         least = self._options.held_bytes_max // max(self._budget.files_max // 2, 1)
         return max(spool.size, least) if spool.on_disk else spool.size
 
-    def hold_back(self, items: Sequence[Item]) -> list[Node]:
+    def hold_back(self, items: Sequence[Item]) -> list[Node] | None:
         """Hold those of a failed commit back for which there is no room, until `wait_for` says when
-        to try again; return them.
+        to try again; return them, none where they were removed meanwhile. None: all would be tried
+        again.
 
         Not one that comes in the place of what the same commit removes, or that was moved.
         """
-        held = []
+        held: list[Node] = []
+        is_less = False
         for item in items:
             node, row = item.node, item.row
-            stays = item.removal is None and (row is None or row.path == item.path)
-            if node is None or not item.refused or not stays or not node.changed().marked:
+            if node is None or not item.refused:
                 continue
             draft = node.changed()
-            draft.held_seconds = min(max(2 * draft.held_seconds, 1.0), BACKOFF_MAX_SECONDS)
-            draft.held_until = math.inf
-            self.count(node)
-            held.append(node)
-        return held
+            is_less = is_less or not draft.marked
+            if draft.marked and item.removal is None and (row is None or row.path == item.path):
+                draft.held_seconds = min(max(2 * draft.held_seconds, 1.0), BACKOFF_MAX_SECONDS)
+                draft.held_until = math.inf
+                self.count(node)
+                held.append(node)
+        return held if held or is_less else None
 
     def wait_for(self, node: Node, now: float) -> float:
         """Return when a node that is held back is tried again."""
