@@ -375,5 +375,10 @@ def _least_bases(packs: Iterable[Evidence]) -> dict[str, int]:
 
 
 def with_horizon(state: State) -> State:
-    """Return a state whose older snapshots are given up: what they held is not known."""
-    return replace(state, horizon=state.number)
+    """Return a state whose older snapshots are given up: what they held is not known.
+
+    Where its history is another than it was, it has one commit more: who was about to follow the
+    last one of old finds the number taken, instead of putting a commit there that follows nothing.
+    """
+    number = state.number + (state.number > 0 and state.commit_id is None)
+    return replace(state, number=number, horizon=state.number)

@@ -4,7 +4,7 @@ they were told is done is not lost."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,11 +12,14 @@ from typing import TypeVar
 import pytest
 
 from lakefeed.errors import Conflict, LakefeedError
+from lakefeed.format.commit import Changes
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.lake import Lake
+from lakefeed.lake.log import Draft
 from lakefeed.lake.repair import ROUNDS_MAX, rebuild_log
+from lakefeed.volume.base import Volume
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import contents, new_lake, write
 from tests.support.faulty import FaultyVolume
@@ -29,11 +32,11 @@ class Beside(FaultyVolume):
     work; None: before each of them."""
 
     def __init__(
-        self, inner: PosixVolume, work: Callable[[], object], at: int | None, *verbs: str
+        self, inner: Volume, work: Callable[[], object], at: int | None, *verbs: str
     ) -> None:
         super().__init__(inner)
         self._work = work
-        self._at = at
+        self.at = at
         self._at_verbs = verbs
         self.seen = 0
         self.is_done = False
@@ -48,7 +51,7 @@ class Beside(FaultyVolume):
         """Make the call, behind the work where it is time for that."""
         if verb in self._at_verbs:
             self.seen += 1
-            if self._at in (None, self.seen):
+            if self.at in (None, self.seen):
                 try:
                     self._work()
                     self.is_done = True
@@ -64,6 +67,12 @@ WORK: dict[str, Callable[[Lake], object]] = {
 }
 
 
+def working(work: str, lake: Lake, shown: list[dict[str, bytes]]) -> None:
+    """Do some work, and note what the lake shows then."""
+    WORK[work](lake)
+    shown.append(contents(lake.snapshot()))
+
+
 @pytest.mark.parametrize("work", WORK)
 def test_what_is_committed_while_the_log_is_written_anew_is_taken_in(
     work: str, tmp_path: Path
@@ -72,15 +81,35 @@ def test_what_is_committed_while_the_log_is_written_anew_is_taken_in(
     for at in range(1, 1000):
         volume = PosixVolume(tmp_path / f"{at}")
         with damaged(volume) as other:
-            beside = Beside(volume, partial(WORK[work], other), at, *VERBS)
+            shown = list[dict[str, bytes]]()
+            beside = Beside(volume, partial(working, work, other, shown), at, *VERBS)
             rebuild_log(beside)
             if beside.seen < at:
                 break
             with Lake.open(volume) as lake:
                 assert check(lake, deep=True).clean
                 if beside.is_done:
-                    assert contents(lake.snapshot()) == contents(other.snapshot()), at
+                    assert contents(lake.snapshot()) == shown[0], at
         done.add(beside.is_done)
+    assert done == {True, False}
+
+
+def test_who_is_about_to_commit_while_the_log_is_written_anew_leaves_it_whole(
+    tmp_path: Path,
+) -> None:
+    done = set()
+    for at in range(1, 1000):
+        volume = PosixVolume(tmp_path / f"{at}")
+        beside = Beside(volume, partial(rebuild_log, volume), 0, *VERBS, "link")
+        with damaged(beside) as lake:
+            beside.at = beside.seen + at
+            with suppress(LakefeedError):
+                lake.log.commit(Draft("late"), lambda state: Changes())
+                done.add(beside.is_done)
+        if not beside.is_done:
+            break
+        with Lake.open(volume) as lake:
+            assert check(lake).clean, at
     assert done == {True, False}
 
 
@@ -99,7 +128,7 @@ def test_where_others_commit_all_the_time_the_log_stays_as_it_was(tmp_path: Path
 
 
 @contextmanager
-def damaged(volume: PosixVolume) -> Iterator[Lake]:
+def damaged(volume: Volume) -> Iterator[Lake]:
     """Lend a lake that misses a commit by now."""
     with new_lake(volume) as lake:
         for number in range(3):
