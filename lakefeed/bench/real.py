@@ -298,11 +298,6 @@ def _report(
     notes = gpu.left_out(probe)
     if not probe.names:
         notes.append(f"{probe.why}: the processor trained, GPU busy and power are not known")
-    if any(run["own_per_second"] > 1.2 * run["ceiling_per_second"] for run in runs):
-        notes.append(
-            "the ceiling came out slower than a source: something else kept the processors busy; "
-            "repeat on a quiet machine"
-        )
     if probe.names and model.device == "cpu":
         notes.append("trained on the processor, though there is a GPU: see --device")
     return {

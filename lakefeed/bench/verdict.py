@@ -19,6 +19,8 @@ SECONDS_MIN = 5.0
 CEILING_POINTS = 0.02
 # Ranks that keep the processors this busy are limited by them, not by the volume.
 BUSY_SHARE = 0.85
+# Batches from memory that come so much slower than others were kept from it by something else.
+CEILING_TIMES = 1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +190,35 @@ def sweep_next(
 
 def real_line(run: Mapping[str, Any], model: str, simulated: str | None) -> str:
     """Return the verdict on a real training from one source."""
-    stalls = run["stalls"]
     where = "" if simulated is None else f", {simulated}"
     small = too_small(run)
     return (
-        f"{small + '. ' if small else ''}{model} from {run['source']}: compute "
-        f"{percent(stalls['compute_share'])}, preparation stall "
-        f"{percent(stalls['prepare_share'])}, fetch stall {percent(stalls['fetch_share'])}; "
+        f"{small + '. ' if small else ''}{model} from {run['source']}: {_split(run)}; "
         f"{gpu_words(run['gpu'])}; {run['samples_per_second']:,.0f} samples/s{where}"
     )
+
+
+def _split(run: Mapping[str, Any]) -> str:
+    if is_ceiling_slow(run):
+        return (
+            f"nothing tells its stalls apart, for batches from memory, the ceiling, came slower "
+            f"({run['ceiling_per_second']:,.0f} samples/s) than those that were prepared "
+            f"({_prepared_per_second(run):,.0f})"
+        )
+    stalls = run["stalls"]
+    return (
+        f"compute {percent(stalls['compute_share'])}, preparation stall "
+        f"{percent(stalls['prepare_share'])}, fetch stall {percent(stalls['fetch_share'])}"
+    )
+
+
+def is_ceiling_slow(run: Mapping[str, Any]) -> bool:
+    """Tell whether a real training's ceiling was none: the split of its time means nothing."""
+    return _prepared_per_second(run) > CEILING_TIMES * float(run["ceiling_per_second"])
+
+
+def _prepared_per_second(run: Mapping[str, Any]) -> float:
+    return float(max(run["cached_per_second"], run["own_per_second"]))
 
 
 def real_next(run: Mapping[str, Any], processors: int) -> str:
@@ -204,6 +226,8 @@ def real_next(run: Mapping[str, Any], processors: int) -> str:
     stalls = run["stalls"]
     if too_small(run):
         return "measure longer: more samples or --steps"
+    if is_ceiling_slow(run):
+        return "repeat on a quiet machine: something else kept the processors busy"
     if stalls["compute_share"] >= 1 - CEILING_POINTS:
         return "the model is the limit: neither storage nor preparation would make it quicker"
     if stalls["prepare_share"] >= stalls["fetch_share"]:

@@ -82,7 +82,8 @@ def test_the_page_says_cold_or_warm_and_the_seed_where_they_are_known() -> None:
 def test_page_and_verdict_tell_what_the_driver_tells(gpu: dict[str, Any], words: str) -> None:
     known = {"names": ["g"], "busy": 0.81, "sm": 0.55, "watts": 412.3, "joules_per_sample": 0.31}
     stalls = {"compute_share": 0.5, "prepare_share": 0.25, "fetch_share": 0.25}
-    more = {"gpu": {**known, **gpu}, "stalls": stalls, "steps": 100}
+    rates = {"ceiling_per_second": 4.0, "cached_per_second": 2.7, "own_per_second": 2.0}
+    more = {"gpu": {**known, **gpu}, "stalls": stalls, "steps": 100, **rates}
     mine = {**run("lake", 1), **more}
     assert f">{words}</" in page.render(report(runs=[mine], emulated=False))
     assert f"; {words}; " in verdict.real_line(mine, "cnn", None)

@@ -13,6 +13,7 @@ from lakefeed.bench.verdict import (
     compare,
     judge,
     monitored_next,
+    real_line,
     real_next,
     small_first,
     sweep_line,
@@ -32,6 +33,8 @@ RUN = {
     "samples_per_second": 2700.0, "bytes_per_second": 243e6, "cpus_busy": 3.4,
     "cpu_per_thousand_samples": 1.25,
 }  # fmt: skip
+# Of a real training: the ceiling is the quickest of its three.
+RATES = {"ceiling_per_second": 1000.0, "cached_per_second": 800.0, "own_per_second": 700.0}
 
 
 @pytest.mark.parametrize(
@@ -85,8 +88,23 @@ def test_the_limit_of_a_real_training_is_where_most_time_goes(
 ) -> None:
     names = ("compute_share", "prepare_share", "fetch_share")
     stalls = dict(zip(names, shares, strict=True))
-    run = {"steps": steps, "wall_seconds": 5.0, "stalls": stalls, "cpus_busy": 3.2}
+    run = {"steps": steps, "wall_seconds": 5.0, "stalls": stalls, "cpus_busy": 3.2, **RATES}
     assert real_next(run, 4).startswith(limit)
+
+
+@pytest.mark.parametrize("quicker", ["cached_per_second", "own_per_second"])
+def test_a_ceiling_that_is_none_tells_no_stalls_apart(quicker: str) -> None:
+    stalls = {"compute_share": 1.0, "prepare_share": 0.0, "fetch_share": 0.0}
+    run = {"source": "lake", "stalls": stalls, "gpu": None, "samples_per_second": 700, **point()}
+    near = {**run, **RATES, quicker: 1200.0}
+    assert "compute 100.0 %" in real_line(near, "cnn", None)
+    assert real_next({**near, "cpus_busy": 2}, 4).startswith("the model is the limit")
+    above = {**run, **RATES, quicker: 1201.0}
+    assert real_line(above, "cnn", None) == (
+        "cnn from lake: nothing tells its stalls apart, for batches from memory, the ceiling, came "
+        "slower (1,000 samples/s) than those that were prepared (1,201); no GPU; 700 samples/s"
+    )
+    assert real_next({**above, "cpus_busy": 2}, 4).startswith("repeat on a quiet machine")
 
 
 def point(steps: int = 100) -> dict[str, Any]:
