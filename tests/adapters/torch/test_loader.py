@@ -153,6 +153,7 @@ def test_a_whole_batch_goes_to_the_device(lake: Path) -> None:
         assert {batch.data.device.type for batch in loader} == {"meta"}
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_batches_on_a_cuda_device_hold_the_files_bytes(lake: Path) -> None:
     with Loader(lake, "train", OPTIONS, LoaderOptions(device="cuda")) as loader:
