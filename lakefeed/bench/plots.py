@@ -132,11 +132,13 @@ def sweeps(found: Mapping[str, Mapping[str, Any]], threshold: float, name: str) 
         axes.axhline(100 * threshold, color=SOFT, linestyle="--", linewidth=1.2)
         axes.annotate(
             f"threshold {100 * threshold:.0f} %",
-            (0, 100 * threshold),
+            # Sweeps begin above the line on the left and end below it, or close to 100.
+            (1, 100 * threshold),
             xycoords=("axes fraction", "data"),
-            xytext=(4, -4),
+            xytext=(-4, 3),
             textcoords="offset points",
-            va="top",
+            ha="right",
+            va="bottom",
             color=SOFT,
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -99,14 +99,21 @@ def _is_number(value: object) -> bool:
 def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     """Return a report whose runs are those of all reports, with changes against the first.
 
-    Invalid when fewer than two of them have runs.
+    What is emulated or simulated is called so in every row and line. Invalid when fewer than two of
+    them have runs.
     """
     reports = _named_apart(reports)
+    is_emulated = all(report.get("emulated") for _, report in reports)
     runs = []
     for name, report in reports:
         for run in report.get("runs") or report.get("feeds") or ():
             label = run.get("source") or run.get("name")
-            runs.append({**run, "source": f"{name}: {label}", "group": label, "report": name})
+            # The heading says it where all are emulated; the label of a feed has its volume.
+            said = f"{label} emulated" if is_emulated else label
+            made = [word for word in _made_up(report) if word not in said]
+            words = f" ({', '.join(made)})" if made else ""
+            source = f"{name}: {label}{words}"
+            runs.append({**run, "source": source, "group": label, "report": name})
     having = len({run["report"] for run in runs})
     if having < 2:
         found = f"{having} of {len(reports)}"
@@ -114,7 +121,8 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     changes = _changes(runs, reports[0][0])
     first = reports[0][1]
     warnings = _differences(reports)
-    lines = [_line(change) for change in changes] or ["nothing in common: see the table"]
+    made_up = {name: ", ".join(_made_up(report)) for name, report in reports}
+    lines = [_line(change, made_up) for change in changes] or ["nothing in common: see the table"]
     lengths = [
         run for run in runs if _is_number(run.get("steps")) and _is_number(run.get("wall_seconds"))
     ]
@@ -125,8 +133,8 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
         "kind": "comparison",
         "title": "Comparison of " + ", ".join(name for name, _ in reports),
         "workload": first.get("workload"),
-        "emulated": first.get("emulated", False),
-        "simulated_volume": first.get("simulated_volume"),
+        "emulated": is_emulated,
+        "simulated_volume": _common("simulated_volume", reports),
         "runs": [run for run in runs if "accelerators" in run],
         "feeds": [{**run, "name": run["source"]} for run in runs if "accelerators" not in run],
         "changes": changes,
@@ -136,8 +144,22 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
         "next": f"{'measure longer, and ' if small else ''}repeat both runs: differences below 5 % "
         "are within the noise of one machine",
         "environment": first["environment"],
-        "cold": first.get("cold"),
+        "cold": _common("cold", reports),
     }
+
+
+def _common(key: str, reports: Sequence[tuple[str, Mapping[str, Any]]]) -> Any:
+    """Return what all reports say; None where they differ."""
+    first = reports[0][1].get(key)
+    return first if all(report.get(key) == first for _, report in reports) else None
+
+
+def _made_up(report: Mapping[str, Any]) -> list[str]:
+    """Return in words what of a report's figures is no measurement of a real thing."""
+    made = ["emulated"] if report.get("emulated") else []
+    if report.get("simulated_volume"):
+        made.append(str(report["simulated_volume"]).partition(": ")[0])
+    return made
 
 
 def _named_apart(
@@ -172,11 +194,15 @@ def _changes(runs: Sequence[Mapping[str, Any]], first: str) -> list[dict[str, An
     return found
 
 
-def _line(change: Mapping[str, Any]) -> str:
+def _line(change: Mapping[str, Any], made_up: Mapping[str, str]) -> str:
+    one, other = next(iter(made_up.values())), made_up[change["report"]]
+    where = f" ({other})" if other else ""
+    if one != other:
+        where = f" ({other or 'real'}; the first: {one or 'real'})"
     parts = [
         f"{label} ×{change[key]:.2f}" for key, label in COMPARED if change.get(key) is not None
     ]
-    return f"{change['report']} against the first, {change['source']}: {', '.join(parts)}"
+    return f"{change['report']} against the first, {change['source']}{where}: {', '.join(parts)}"
 
 
 def _differences(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
@@ -186,9 +212,12 @@ def _differences(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         found += _different(key, {name: report["environment"].get(key) for name, report in reports})
     found += _different("volume", {name: _volume(report) for name, report in reports})
     found += _different("kind", {name: _kind(report) for name, report in reports})
-    for key in ("cold", "simulated_volume", "harness"):
-        if len({str(report.get(key)) for _, report in reports}) > 1:
-            found.append(f"different {key}")
+    found += _different("page cache", {name: _page_cache(report) for name, report in reports})
+    found += _different(
+        "simulated volume",
+        {name: report.get("simulated_volume") or "none" for name, report in reports},
+    )
+    found += _different("harness", {name: report.get("harness") for name, report in reports})
     found += _different("accelerators", {name: _accelerators(report) for name, report in reports})
     found += _different("workload", {name: _workload(report) for name, report in reports})
     return found
@@ -210,6 +239,12 @@ def _volume(report: Mapping[str, Any]) -> str | None:
 def _kind(report: Mapping[str, Any]) -> str:
     emulated = ", emulated" if report.get("emulated") else ""
     return f"{report.get('kind')}{emulated}"
+
+
+def _page_cache(report: Mapping[str, Any]) -> str | None:
+    if report.get("cold") is None:
+        return None
+    return "cold" if report["cold"] else "warm"
 
 
 def _accelerators(report: Mapping[str, Any]) -> str | None:

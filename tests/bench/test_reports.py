@@ -184,8 +184,44 @@ def test_a_comparison_gives_ratios_and_warnings() -> None:
     ]
     assert "samples/s ×2.00" in found["lines"][0]
     assert "different host: one: h<1>, two: h2" in found["notes"]
-    assert "different cold" in found["notes"]
     assert "<svg" in page.render(found)
+
+
+def test_a_comparison_calls_no_run_cold_that_was_warm() -> None:
+    found = reports.compare([("one", report(cold=True)), ("two", report(cold=False))])
+    assert found["notes"] == ["different page cache: one: cold, two: warm"]
+    assert "page cache dropped" not in page.render(found)
+    both = reports.compare([("one", report(cold=True)), ("two", report(cold=True))])
+    assert both["notes"] == []
+    assert "page cache dropped" in page.render(both)
+
+
+def test_a_comparison_calls_simulated_what_is() -> None:
+    nas = report(simulated_volume="simulated volume 'nas': 1 ms a call")
+    real = report(emulated=False)
+    same = reports.compare([("one", nas), ("two", nas)])
+    assert same["lines"][0].startswith(
+        "two against the first, lake (emulated, simulated volume 'nas'): busy"
+    )
+    assert "On a simulated volume &#x27;nas&#x27;: 1 ms a call." in page.render(same)
+    for pair, words in (
+        ((nas, real), "real; the first: emulated, simulated volume 'nas'"),
+        ((real, nas), "emulated, simulated volume 'nas'; the first: real"),
+        ((report(), nas), "emulated, simulated volume 'nas'; the first: emulated"),
+    ):
+        found = reports.compare([("one", pair[0]), ("two", pair[1])])
+        assert all(f" ({words}): " in line for line in found["lines"])
+        simulated = [run["source"] for run in found["runs"] if "simulated volume" in run["source"]]
+        assert len(simulated) == len(nas["runs"])
+        assert "different simulated volume: " in "".join(found["notes"])
+        text = page.render(found)
+        assert "On a simulated volume" not in text
+        assert ("AU (emulated)" in text) == (real not in pair)
+    feeds = {"runs": [], "emulated": False}
+    named = report(**feeds, feeds=[feed("b 32 (simulated volume 'nas')", 1)])
+    named["simulated_volume"] = nas["simulated_volume"]
+    compared = reports.compare([("one", named), ("two", named)])
+    assert compared["feeds"][0]["name"] == "one: b 32 (simulated volume 'nas')"
 
 
 def test_a_comparison_names_other_volumes_kinds_and_numbers() -> None:
