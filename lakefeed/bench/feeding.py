@@ -21,7 +21,7 @@ from lakefeed.bench.ranks import TIMEOUT_SECONDS, Job, run_ranks
 from lakefeed.bench.reports import SCHEMA
 from lakefeed.bench.sources import Reading, Spec
 from lakefeed.bench.steps import Loop
-from lakefeed.bench.verdict import BUSY_SHARE
+from lakefeed.bench.verdict import BUSY_SHARE, TOO_SMALL
 from lakefeed.errors import Invalid
 
 # More steps than any run reaches within its time.
@@ -118,7 +118,7 @@ def _report(options: FeedBench, rows: list[dict[str, Any]], samples: int) -> dic
         f"{best['bytes_per_second'] / 1e6:,.0f} MB/s ({best['name']}): {share:.0%} of bare reads"
     )
     if options.seconds < _SECONDS_MIN:
-        line = f"TOO SMALL TO MEAN MUCH ({options.seconds:g} s a run). {line}"
+        line = f"{TOO_SMALL} ({options.seconds:g} s a run). {line}"
     return {
         "schema": SCHEMA,
         "kind": "feed",

@@ -18,7 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lakefeed.bench import plots, tables
+from lakefeed.bench import plots, tables, verdict
 from lakefeed.errors import Invalid, from_local_error
 
 _LIGHT = """--bg:#f3f6f7;--card:#fff;--ink:#22313a;--soft:#5d6f78;--line:#dfe6e9;--good:#1c7a4d;
@@ -167,8 +167,10 @@ def render(report: Mapping[str, Any]) -> str:
 
 def _head(report: Mapping[str, Any]) -> str:
     passed = report.get("passed")
-    kind = "plain" if passed is None else "" if passed else "failed"
     lines = report.get("lines") or [report["verdict"]]
+    # Neither green nor red is a run that means little.
+    is_plain = passed is None or lines[0].startswith(verdict.TOO_SMALL)
+    kind = "plain" if is_plain else "" if passed else "failed"
     others = "".join(f"<p>{escape(line)}</p>" for line in lines[1:])
     notes = "".join(f'<div class="note">{escape(note)}</div>' for note in report.get("notes", ()))
     return (

@@ -109,8 +109,9 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
         for run in report.get("runs") or report.get("feeds") or ():
             label = run.get("source") or run.get("name")
             # The heading says it where all are emulated; the label of a feed has its volume.
-            said = f"{label} emulated" if is_emulated else label
-            made = [word for word in _made_up(report) if word not in said]
+            made = ["emulated"] if report.get("emulated") and not is_emulated else []
+            if report.get("simulated_volume") and "simulated" not in label:
+                made.append("simulated")
             words = f" ({', '.join(made)})" if made else ""
             source = f"{name}: {label}{words}"
             runs.append({**run, "source": source, "group": label, "report": name})

@@ -12,6 +12,7 @@ from typing import Any
 
 from lakefeed.bench.workloads import Workload
 
+TOO_SMALL = "TOO SMALL TO MEAN MUCH"
 # Below so many steps one late batch moves AU by a point.
 STEPS_MIN = 100
 SECONDS_MIN = 5.0
@@ -62,7 +63,7 @@ def too_small(run: Mapping[str, Any]) -> str | None:
     steps, seconds = run["steps"], run["wall_seconds"]
     if steps >= STEPS_MIN and seconds >= SECONDS_MIN:
         return None
-    return f"TOO SMALL TO MEAN MUCH ({steps} steps in {seconds:.1f} s)"
+    return f"{TOO_SMALL} ({steps} steps in {seconds:.1f} s)"
 
 
 def judge(
@@ -227,7 +228,11 @@ def real_next(run: Mapping[str, Any], processors: int) -> str:
     if too_small(run):
         return "measure longer: more samples or --steps"
     if is_ceiling_slow(run):
-        return "repeat on a quiet machine: something else kept the processors busy"
+        # Threads of OpenMP spin while one of them waits for a processor: twenty times slower.
+        return (
+            "something else kept the processors busy: repeat on a quiet machine, or with "
+            "OMP_WAIT_POLICY=passive in the environment"
+        )
     if stalls["compute_share"] >= 1 - CEILING_POINTS:
         return "the model is the limit: neither storage nor preparation would make it quicker"
     if stalls["prepare_share"] >= stalls["fetch_share"]:

@@ -31,6 +31,7 @@ from lakefeed.bench.lending import lent
 from lakefeed.bench.mounts import mount_of
 from lakefeed.bench.ranks import TIMEOUT_SECONDS
 from lakefeed.bench.reports import SCHEMA
+from lakefeed.bench.verdict import TOO_SMALL
 from lakefeed.errors import Invalid, from_os_error
 
 LARGEST_BYTES = 1 << 20
@@ -308,7 +309,7 @@ def _report(
     )
     small = options.seconds < 0.3 or options.file_bytes < 64 << 20
     if small:
-        lines[0] = f"TOO SMALL TO MEAN MUCH ({options.seconds:g} s a cell). {lines[0]}"
+        lines[0] = f"{TOO_SMALL} ({options.seconds:g} s a cell). {lines[0]}"
     return {
         "schema": SCHEMA,
         "kind": "volume",

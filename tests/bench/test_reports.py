@@ -187,6 +187,23 @@ def test_a_comparison_gives_ratios_and_warnings() -> None:
     assert "<svg" in page.render(found)
 
 
+@pytest.mark.parametrize(
+    ("passed", "line", "kind"),
+    [
+        (True, "PASS", ""),
+        (False, "FAIL", "failed"),
+        (None, "fine", "plain"),
+        (True, "TOO SMALL TO MEAN MUCH (2 steps in 0.1 s). PASS", "plain"),
+        (False, "TOO SMALL TO MEAN MUCH (2 steps in 0.1 s). FAIL", "plain"),
+    ],
+)
+def test_only_a_run_that_means_something_is_green_or_red(
+    passed: bool | None, line: str, kind: str
+) -> None:
+    text = page.render(report(passed=passed, lines=[line]))
+    assert f'<div class="verdict {kind}">{line}</div>' in text
+
+
 def test_a_comparison_calls_no_run_cold_that_was_warm() -> None:
     found = reports.compare([("one", report(cold=True)), ("two", report(cold=False))])
     assert found["notes"] == ["different page cache: one: cold, two: warm"]
@@ -211,7 +228,7 @@ def test_a_comparison_calls_simulated_what_is() -> None:
     ):
         found = reports.compare([("one", pair[0]), ("two", pair[1])])
         assert all(f" ({words}): " in line for line in found["lines"])
-        simulated = [run["source"] for run in found["runs"] if "simulated volume" in run["source"]]
+        simulated = [run["source"] for run in found["runs"] if "simulated)" in run["source"]]
         assert len(simulated) == len(nas["runs"])
         assert "different simulated volume: " in "".join(found["notes"])
         text = page.render(found)
