@@ -19,7 +19,7 @@ from lakefeed.cli.common import (
 )
 from lakefeed.cli.doctor import DirectoryArgument
 from lakefeed.cli.output import stages
-from lakefeed.cli.units import duration_option, size_option
+from lakefeed.cli.units import size_option
 from lakefeed.errors import EXIT_NOT_FOUND
 
 # `bench` and all of its commands, those of `cli.bench` first.
@@ -52,7 +52,10 @@ def volume(
     seconds: Annotated[
         float,
         typer.Option(
-            "--seconds", metavar="DURATION", parser=duration_option, help="Time of each cell."
+            "--seconds",
+            metavar="DURATION",
+            parser=benching.measured_option,
+            help="Time of each cell.",
         ),
     ] = "500ms",  # type: ignore[assignment]
     concurrency: Annotated[
@@ -82,7 +85,7 @@ def volume(
         directory,
         file_size,
         files,
-        max(0.01, seconds),
+        seconds,
         concurrency=_numbers(concurrency),
         timeout_seconds=settings.get().timeout_seconds,
     )
@@ -109,7 +112,10 @@ def feed(
     seconds: Annotated[
         float,
         typer.Option(
-            "--seconds", metavar="DURATION", parser=duration_option, help="Time of each run."
+            "--seconds",
+            metavar="DURATION",
+            parser=benching.measured_option,
+            help="Time of each run.",
         ),
     ] = "3s",  # type: ignore[assignment]
     seed: options.SeedOption = 0,
@@ -142,7 +148,7 @@ def feed(
         batch_sizes=_numbers(batch_sizes),
         shuffles=tuple(word.strip() for word in shuffles.split(",")),
         prefetches=_prefetches(prefetches),
-        seconds=max(0.05, seconds),
+        seconds=seconds,
         seed=seed,
         delays=benching.delays_option(emulate),
         cold=cold,

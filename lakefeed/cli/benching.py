@@ -14,7 +14,7 @@ import typer
 
 from lakefeed.cli.common import open_lake, snapshot_of
 from lakefeed.cli.output import print_json, print_line, print_table
-from lakefeed.cli.units import human_size, parse_duration, parse_rate
+from lakefeed.cli.units import duration_option, human_size, parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from lakefeed.bench.emulation import Delays
@@ -33,6 +33,8 @@ FEED_COLUMNS = (
     "feed", "samples/s>", "MB/s>", "CPU us/sample>", "peak>", "ampl.>", "wait p50>", "wait p99>",
 )  # fmt: skip
 RPC_COLUMNS = ("operation", "calls>", "calls/s>", "round trip>", "with queue>", "sent again>")
+# Time for a call or two of a volume a few milliseconds away.
+MEASURED_SECONDS_MIN = 0.01
 # What `bench volume` measures: where it is in the facts, the table's title, the rate and its unit.
 CELLS = (
     ("reads", "MB/s", "bytes_per_second", 1e6),
@@ -177,6 +179,14 @@ def data_option(words: Sequence[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{directory} is no directory")
         found[kind] = directory
     return found
+
+
+def measured_option(text: str) -> float:
+    """Return the seconds that something is measured for, or raise a usage error."""
+    seconds = duration_option(text)
+    if seconds < MEASURED_SECONDS_MIN:
+        raise typer.BadParameter(f"{text!r}: too short to measure anything, 10ms or more")
+    return seconds
 
 
 def delays_option(text: str | None) -> Delays | None:

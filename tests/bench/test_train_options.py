@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from lakefeed.bench import environment, training
@@ -16,7 +17,7 @@ from lakefeed.bench.sources import Reading, Spec
 from lakefeed.bench.training import Limits, TrainOptions, check_samples, spec_of, train
 from lakefeed.bench.workloads import Workload
 from lakefeed.cli import app
-from lakefeed.cli.benching import delays_option
+from lakefeed.cli.benching import delays_option, measured_option
 from lakefeed.errors import Invalid
 
 
@@ -94,3 +95,10 @@ def test_a_cold_run_needs_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(environment, "DROP_CACHES", tmp_path / "none" / "drop_caches")
     with pytest.raises(Invalid, match="leave --cold out"):
         environment.drop_caches()
+
+
+@pytest.mark.parametrize("text", ["0s", "9ms"])
+def test_a_time_in_which_nothing_can_be_measured_is_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="too short to measure anything"):
+        measured_option(text)
+    assert measured_option("10ms") == 0.01
