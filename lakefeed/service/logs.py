@@ -30,9 +30,19 @@ _ADDED = (
 
 def log_to_stderr(formatter: logging.Formatter, level: int | str, *, anew: bool = False) -> None:
     """Send what is logged to stderr; where that was arranged before, only if it is to be `anew`."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(handlers=[handler], level=level, force=anew)
+
+
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]  # from Python 3.11 on
+    """Writes to what stderr is by then: whoever calls a command in its own process may give it
+    another one, and close that behind it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class JsonFormatter(logging.Formatter):

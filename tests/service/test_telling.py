@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from lakefeed.metrics.compactor import CompactorMetrics
 from lakefeed.service.inbox import Backlog
 from lakefeed.service.ingest import Outcome
 from lakefeed.service.jobs import CompactionDone
-from lakefeed.service.logs import JsonFormatter, TextFormatter
+from lakefeed.service.logs import JsonFormatter, TextFormatter, log_to_stderr
 from lakefeed.service.naming import Naming
 from lakefeed.service.records import Record
 from lakefeed.service.telling import Teller
@@ -172,6 +174,18 @@ def test_a_line_of_text_is_one_whatever_a_name_holds() -> None:
     assert lines[0] == r"WARNING damaged: a\nINFO \x1b[2J\udcff"
     assert lines[1] == "  Traceback (most recent call last):"
     assert lines[-2:] == ["  OSError: of ours", r"  INFO \x1b[2J"]
+
+
+def test_a_log_goes_to_what_stderr_is_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    before, after = (io.TextIOWrapper(io.BytesIO()) for _ in range(2))
+    monkeypatch.setattr(sys, "stderr", before)
+    log_to_stderr(TextFormatter(), logging.WARNING)
+    before.close()
+    monkeypatch.setattr(sys, "stderr", after)
+    logging.getLogger("lakefeed").warning("told")
+    after.seek(0)
+    assert after.read() == "told\n"
 
 
 def test_a_lake_whose_name_is_not_utf_8_does_not_end_the_metrics() -> None:

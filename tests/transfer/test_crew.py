@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import select
@@ -115,8 +116,14 @@ def test_every_worker_takes_part_and_commits(lake: Lake, wide: Path) -> None:
 
 @pytest.mark.slow
 def test_packs_that_others_have_not_committed_yet_alarm_no_worker(
-    tmp_path: Path, wide: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    wide: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # What this process is told does not go to stderr, as what the workers are told does.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     with Lake.create(tmp_path / "lake") as new:
         pack = tmp_path / "lake" / layout.pack_path("ab" * 16)
         pack.parent.mkdir(parents=True)
