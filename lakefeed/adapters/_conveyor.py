@@ -119,7 +119,8 @@ class Conveyor(Iterator[Stamped]):
         except StopIteration:
             pass  # the end of the epoch
         except BaseException as error:  # noqa: BLE001 - carried to the consumer, who raises it
-            self._error = error
+            if not self._closed:  # otherwise it is how the source answers to `wake`
+                self._error = error
         finally:
             with self._lock:
                 self._ended = True

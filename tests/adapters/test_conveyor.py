@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lakefeed.adapters._conveyor import Conveyor, Stamped
+from lakefeed.errors import Invalid
 from tests.support.patience import PATIENCE_SECONDS
 
 
@@ -70,3 +71,19 @@ def test_whoever_waits_for_what_is_never_made_hears_that_it_is_closed(
     waiting.join(PATIENCE_SECONDS)
     assert not waiting.is_alive()
     assert set(taken) <= {0}
+
+
+def test_what_a_source_says_to_being_woken_is_the_end() -> None:
+    begun, closed = threading.Event(), threading.Event()
+
+    def source() -> Iterator[Stamped]:
+        yield {}, 1
+        begun.set()
+        closed.wait()
+        raise Invalid("feed", expected="an open feed", found="a closed one")
+
+    conveyor = Conveyor(source(), closed.set, lambda at: at, 0, 2)
+    assert next(conveyor) == ({}, 1)
+    begun.wait()
+    conveyor.close()
+    assert [*conveyor] == []
