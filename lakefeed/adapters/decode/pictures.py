@@ -105,8 +105,8 @@ def _without(failed: list[int], samples: Samples, images: Image) -> Pictures:
     corrupt = (*samples.corrupt, *paths[failed])
     if samples.fixed:
         images[failed], paths[failed] = 0, ""
-        labels = None if labels is None else labels.copy()
         if labels is not None:
+            labels = labels.copy()
             labels[failed] = NO_LABEL
     else:
         images, paths = np.delete(images, failed, 0), np.delete(paths, failed)
