@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread
-from typing import TypeVar
 
 import pytest
 
@@ -27,10 +26,8 @@ from lakefeed.volume.memory import MemoryVolume
 from tests.lake.compacting import filled, sound
 from tests.lake.tools import contents, write
 from tests.service.tools import Service, drop
-from tests.support.faulty import FaultyVolume
+from tests.support.faulty import HookedVolume
 from tests.support.patience import PATIENCE_SECONDS
-
-T = TypeVar("T")
 
 
 class Clock:
@@ -47,7 +44,7 @@ WRITTEN = ("create", layout.TMP)
 LINKED = ("link", layout.LOG)
 
 
-class SleepyVolume(FaultyVolume):
+class SleepyVolume(HookedVolume):
     """Sleeps for two graces before the first commit after a new pack or segment, or in its link;
     meanwhile others collect garbage. Later commits find it awake. As on NFS, a stat tells what it
     knew before."""
@@ -64,14 +61,8 @@ class SleepyVolume(FaultyVolume):
         """Return what is known of a file, without asking whether it is there."""
         return self._known.get(path) or super().stat(path)
 
-    def run(
-        self,
-        verb: str,
-        path: str,
-        effect: Callable[[], T],
-        half: Callable[[], object] | None = None,
-    ) -> T:
-        """Make the call, after a sleep where it is time for one."""
+    def before(self, verb: str, path: str) -> None:
+        """Sleep where it is time for that."""
         place = path.partition("/")[0]
         if self._made and not self._has_slept and (verb, place) == self._call:
             self._has_slept = True
@@ -81,7 +72,6 @@ class SleepyVolume(FaultyVolume):
                 assert collect(other).deleted
         if verb == "create" and place in (layout.PACKS, layout.INDEX):
             self._made.append(path)
-        return effect()
 
 
 Work = Callable[[Lake, Path], object]
@@ -113,7 +103,7 @@ def test_a_commit_that_would_name_what_was_collected_is_a_conflict(
         sound(lake)
 
 
-class WakingVolume(FaultyVolume):
+class WakingVolume(HookedVolume):
     """Somebody wakes up once garbage collection has read the log for the last time, and is about to
     delete."""
 
@@ -121,18 +111,12 @@ class WakingVolume(FaultyVolume):
         super().__init__(inner)
         self._wakes: Callable[[], object] | None = wakes
 
-    def run(
-        self,
-        verb: str,
-        path: str,
-        effect: Callable[[], T],
-        half: Callable[[], object] | None = None,
-    ) -> T:
-        """Make the call, after whoever wakes up has done its part."""
-        if verb == "unlink" and not path.startswith(layout.TMP) and self._wakes is not None:
+    def before(self, verb: str, path: str) -> None:
+        """Have whoever wakes up do its part."""
+        is_deletion = verb == "unlink" and path.startswith((layout.PACKS, layout.INDEX))
+        if is_deletion and self._wakes is not None:
             wakes, self._wakes = self._wakes, None
             wakes()
-        return effect()
 
 
 def two_packs_late(clock: Clock) -> tuple[MemoryVolume, Callable[[Lake], object]]:
@@ -202,7 +186,7 @@ def test_a_pack_that_only_its_time_puts_before_a_collection_is_none_that_it_swep
         sound(lake)
 
 
-class Awake(FaultyVolume):
+class Awake(HookedVolume):
     """Has others collect garbage before the first commit after a new pack or segment, and wakes up
     where they are about to delete; they go on by `let_go_on`. `between` is done before and then."""
 
@@ -212,62 +196,35 @@ class Awake(FaultyVolume):
         self._between = between
         self._is_made = False
         self._others: Thread | None = None
-        self._goes_on = Event()
+        self._is_about_to, self._goes_on = Event(), Event()
 
-    def run(
-        self,
-        verb: str,
-        path: str,
-        effect: Callable[[], T],
-        half: Callable[[], object] | None = None,
-    ) -> T:
-        """Make the call, after a sleep where it is time for one."""
+    def before(self, verb: str, path: str) -> None:
+        """Sleep where it is time for that."""
         place = path.partition("/")[0]
         if self._is_made and self._others is None and (verb, place) == WRITTEN:
             self._clock.now_ns += int(2 * GRACE_SECONDS * 1e9)
             self._between()
-            other = Stopping(self.inner, self._goes_on)
-            self._others = Thread(target=other.collect)
+            self._others = Thread(target=self._collect)
             self._others.start()
-            assert other.is_about_to.wait(PATIENCE_SECONDS)
+            assert self._is_about_to.wait(PATIENCE_SECONDS)
             self._between()
         self._is_made = self._is_made or (
             verb == "create" and place in (layout.PACKS, layout.INDEX)
         )
-        return effect()
+
+    def _collect(self) -> None:
+        def stop() -> None:
+            self._is_about_to.set()
+            assert self._goes_on.wait(PATIENCE_SECONDS)
+
+        with Lake.open(WakingVolume(self.inner, stop)) as other:
+            collect(other)  # who is refused may remove them first
 
     def let_go_on(self) -> None:
         """Let the others delete, and wait for their end."""
         assert self._others is not None
         self._goes_on.set()
         self._others.join(PATIENCE_SECONDS)
-
-
-class Stopping(FaultyVolume):
-    """Stops before the first pack or segment is deleted."""
-
-    def __init__(self, inner: Volume, goes_on: Event) -> None:
-        super().__init__(inner)
-        self._goes_on = goes_on
-        self.is_about_to = Event()
-
-    def collect(self) -> None:
-        """Collect garbage."""
-        with Lake.open(self) as lake:
-            collect(lake)  # who is refused may remove them first
-
-    def run(
-        self,
-        verb: str,
-        path: str,
-        effect: Callable[[], T],
-        half: Callable[[], object] | None = None,
-    ) -> T:
-        """Make the call, if need be after a stop."""
-        if verb == "unlink" and path.startswith((layout.PACKS, layout.INDEX)):
-            self.is_about_to.set()
-            assert self._goes_on.wait(PATIENCE_SECONDS)
-        return effect()
 
 
 @pytest.mark.parametrize("commits", [0, CATCHING_UP_MAX], ids=["read", "skipped"])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -22,12 +21,10 @@ from lakefeed.lake.repair import ROUNDS_MAX, rebuild_log
 from lakefeed.volume.base import Volume
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import contents, new_lake, write
-from tests.support.faulty import FaultyVolume
-
-T = TypeVar("T")
+from tests.support.faulty import HookedVolume
 
 
-class Beside(FaultyVolume):
+class Beside(HookedVolume):
     """A repair's way to its volume: before call number `at` of these verbs somebody else does their
     work; None: before each of them."""
 
@@ -41,14 +38,8 @@ class Beside(FaultyVolume):
         self.seen = 0
         self.is_done = False
 
-    def run(
-        self,
-        verb: str,
-        path: str,
-        effect: Callable[[], T],
-        half: Callable[[], object] | None = None,
-    ) -> T:
-        """Make the call, behind the work where it is time for that."""
+    def before(self, verb: str, path: str) -> None:
+        """Do the work where it is time for that."""
         if verb in self._at_verbs:
             self.seen += 1
             if self.at in (None, self.seen):
@@ -57,7 +48,6 @@ class Beside(FaultyVolume):
                     self.is_done = True
                 except LakefeedError:
                     pass  # refused, which is right
-        return effect()
 
 
 VERBS = ("refresh", "create", "replace", "sync_directory", "make_directory")

@@ -156,6 +156,25 @@ class FaultyVolume(AroundVolume):
 F = TypeVar("F", WritableFile, ReadableFile)
 
 
+class HookedVolume(FaultyVolume):
+    """`inner`, with something else done before its calls."""
+
+    def before(self, verb: str, path: str) -> None:
+        """Do what is due before a call."""
+        raise NotImplementedError
+
+    def run(
+        self,
+        verb: str,
+        path: str,
+        effect: Callable[[], T],
+        half: Callable[[], object] | None = None,
+    ) -> T:
+        """Make a call, behind what is due before it."""
+        self.before(verb, path)
+        return effect()
+
+
 class _Kept(Generic[F]):
     """Closes a file that was opened for a caller who got an error instead."""
 

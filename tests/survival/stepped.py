@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.volume.base import Listed, Volume
-from tests.support.faulty import FaultyVolume
+from tests.support.faulty import FaultyVolume, HookedVolume
 
 # Longer than any actor computes between two calls; only a deadlock takes as long.
 STUCK_SECONDS = 60.0
@@ -113,7 +113,7 @@ class Scheduler:
         return self._last
 
 
-class SteppedVolume(FaultyVolume):
+class SteppedVolume(HookedVolume):
     """One actor's way to the volume: every call, those of open files included, is a step."""
 
     def __init__(self, inner: Volume, scheduler: Scheduler, actor: str) -> None:
@@ -121,16 +121,9 @@ class SteppedVolume(FaultyVolume):
         self._scheduler = scheduler
         self._actor = actor
 
-    def run(
-        self,
-        verb: str,
-        path: str,
-        effect: Callable[[], T],
-        half: Callable[[], object] | None = None,
-    ) -> T:
-        """Wait for this actor's turn, then make the call."""
+    def before(self, verb: str, path: str) -> None:
+        """Wait for this actor's turn."""
         self._scheduler.step(self._actor, verb, path)
-        return effect()
 
     def list(self, directory: str) -> Iterator[Listed]:
         """Yield the names in a directory, read in one step."""
