@@ -31,7 +31,7 @@ from lakefeed.feed.batch import Batch
 from lakefeed.feed.bell import Bell
 from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.fetching import Stopped
-from lakefeed.feed.flights import Flight, Start, Task
+from lakefeed.feed.flights import Flight, Start, Task, straggler
 from lakefeed.feed.pace import Pace
 from lakefeed.feed.planning import Plan
 from lakefeed.feed.slots import Limits, Slot, Slots
@@ -60,7 +60,7 @@ class Ahead:
         self._means = means
         self._plan = plan
         self.closed = closed
-        self._tuner = Tuner(limits, means.recorder, plan.count, plan.shuffle.window)
+        self._tuner = Tuner(limits, means.recorder, plan)
         self._lock = threading.Lock()
         self._work_to_do = threading.Condition(self._lock)
         self._answer = Bell()
@@ -69,6 +69,7 @@ class Ahead:
         self._pace = Pace()
         self._planning = False
         self._waiting: Window | None = None
+        self._opening = False
         self._tasks: deque[Task] = deque()
         self._urgent: deque[Job] = deque()
         self._running: dict[Task, None] = {}  # in the order they began
@@ -206,8 +207,7 @@ class Ahead:
     def _next_job(self, me: threading.Thread) -> Job | None:
         """Return what to do next, waiting for it; None when this worker is not needed any more."""
         while not self.closed.is_set():
-            if (new := self._waiting) and self._slots.fit(len(new.batch_bytes), new.needed_bytes):
-                self._admit(new)
+            self._admit()
             if self._urgent:
                 return self._urgent.popleft()
             target = self._pace.width.target
@@ -224,13 +224,14 @@ class Ahead:
             if cursor is not None:
                 self._planning = True
                 return partial(self._plan_window, cursor)
-            straggler, seconds = self._straggler()
-            if straggler is not None and seconds <= 0:
-                return self._hedge(straggler, me)
+            late = straggler(self._running, self._tuner.hedge_seconds, self._slots.free_bytes)
+            if late.task is not None and late.seconds <= 0:
+                return self._hedge(late.task, me)
             if self._planned_all() and not self._running and self._slots.all_ready:
                 return None
             # For a straggler: reads that begin meanwhile wake nobody.
-            self._work_to_do.wait(max(seconds, _STRAGGLER_LOOK_SECONDS) if self._running else None)
+            pause = max(late.seconds, _STRAGGLER_LOOK_SECONDS)
+            self._work_to_do.wait(pause if self._running else None)
         return None
 
     def _try(self, action: Job, slots: list[Slot]) -> bool:
@@ -292,17 +293,25 @@ class Ahead:
                 self._wake_everybody()
         self._means.recorder.stage("index", time.perf_counter() - began)
 
-    def _admit(self, window: Window) -> None:
-        """Take the room for a window and queue its work; called under the lock."""
+    def _admit(self) -> None:
+        """Open the window that waits, if there is room, and no other is being opened: to announce
+        may take as long as to read, and the first goes first. Called under the lock."""
+        window = self._waiting
+        if window is None or self._opening:
+            return
+        if not self._slots.fit(len(window.batch_bytes), window.needed_bytes):
+            return
         flight = Flight(window)
-        self._waiting = None
+        self._waiting, self._opening = None, True
         self._slots.append(flight.slots, window.needed_bytes)
         self._urgent.append(partial(self._open, flight, self._pace.announced_from))
 
     def _open(self, flight: Flight, announced_from: int | None) -> None:
-        if not self._try(partial(flight.open, announced_from), flight.slots):
-            return
+        opened = self._try(partial(flight.open, announced_from), flight.slots)
         with self._lock:
+            self._opening = False
+            if not opened:
+                return
             tasks = flight.tasks(self._pace.width.target, one_by_one=self._pace.unknown)
             self._tasks.extend(tasks)
             if not tasks:
@@ -357,17 +366,6 @@ class Ahead:
         if not flight.reads_left:
             self._pace.note_window(flight)
             self._urgent.append(partial(self._settle, flight))
-
-    def _straggler(self) -> tuple[Task | None, float]:
-        """Return the read that is due first to be done once more, and in how many seconds."""
-        now, room = time.perf_counter(), self._slots.free_bytes
-        for task in self._running:  # in the order they began
-            if task.claim is None or task.hedged:
-                continue
-            seconds = task.began + self._tuner.hedge_seconds - now
-            if seconds > 0 or task.hedge_bytes <= room:
-                return task, seconds
-        return None, self._tuner.hedge_seconds
 
     def _hedge(self, task: Task, me: threading.Thread) -> Job:
         task.hedged = True

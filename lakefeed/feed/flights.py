@@ -6,6 +6,7 @@ import bisect
 import itertools
 import resource
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lakefeed.feed.cursor import Cursor
@@ -166,6 +167,26 @@ class Task:
     def read_bytes(self) -> int:
         """How many bytes they take."""
         return sum(self.flight.window.reads.length[self.start : self.end])
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The reads due first to be done once more, None if there are none, in so many seconds."""
+
+    task: Task | None
+    seconds: float
+
+
+def straggler(running: Iterable[Task], hedge_seconds: float, free_bytes: int) -> Late:
+    """Choose among tasks in the order they began: after so many seconds they are late."""
+    now = time.perf_counter()
+    for task in running:
+        if task.claim is None or task.hedged:
+            continue
+        seconds = task.began + hedge_seconds - now
+        if seconds > 0 or task.hedge_bytes <= free_bytes:
+            return Late(task, seconds)
+    return Late(None, hedge_seconds)
 
 
 def blocks_fetched() -> int:

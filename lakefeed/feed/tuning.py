@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lakefeed.errors import Invalid, LakefeedError
 from lakefeed.feed.pace import Pace
-from lakefeed.feed.planning import Draft
+from lakefeed.feed.planning import Draft, Plan
 from lakefeed.feed.slots import Limits
 from lakefeed.feed.window import Means, Tuning, Window
 
@@ -24,11 +24,13 @@ _AHEAD_WINDOWS = 2
 _SLOW_AHEAD_WINDOWS = 4
 # Where reads are slow, neighbours that can share one are worth a quarter of the budget: small ones
 # always, big ones where the whole of a window that the order is mixed in (`order`) fits into it.
+# Runs that by themselves are worth a call share nothing more in a bigger window.
 # Else big samples have a read of their own anyway, and a window hands out nothing before all of it
 # is there: then windows are small, a few batches, so that planning them takes nobody's turn for
 # long, and many of them are under way.
 _SMALL_BYTES = 32 << 10
 _SHARED_SHARE = 4
+_RUN_BYTES = 200_000
 _BIG_WINDOW_BYTES = 16 << 20
 _SLOW_AHEAD_SHARE = 4
 # How many times as big the next window is until they are big enough. Where neighbours share reads,
@@ -56,11 +58,14 @@ _STRAGGLER_SECONDS = 0.03
 class Tuner:
     """Chooses; used by one planning worker at a time."""
 
-    def __init__(self, limits: Limits, recorder: Recorder, count: int, mixed: int = 0) -> None:
+    def __init__(self, limits: Limits, recorder: Recorder, plan: Plan) -> None:
         self._limits = limits
         self._recorder = recorder
-        self._count = count
-        self._mixed = mixed  # samples in a window that the order is mixed in; 0: no such windows
+        self._count = plan.count
+        self._mixed = plan.shuffle.window  # samples that the order mixes; 0: not in windows
+        # Neighbours that are wanted together, of which other ranks and processes take their shares.
+        shares = plan.partition.world_size * plan.every
+        self._run = (plan.shuffle.run or plan.count) / shares
         self._samples = 1
         self._most = 1  # samples of as many batches as a window may have
         self._sample_bytes = 0.0
@@ -71,10 +76,17 @@ class Tuner:
     @property
     def window_bytes(self) -> int:
         """The size that windows grow to: some of them fit into the budget."""
+        most = self._limits.bytes_max // _SHARED_SHARE
         if self._dear and self._share:
-            return self._limits.bytes_max // _SHARED_SHARE
+            whole_runs = self._run * self._sample_bytes >= _RUN_BYTES and self._mixed_bytes <= most
+            return min(max(_WINDOW_BYTES, self._mixed_bytes), most) if whole_runs else most
         usual = _BIG_WINDOW_BYTES if self._slow else _WINDOW_BYTES
-        return min(max(usual, self._worth_bytes), self._limits.bytes_max // _SHARED_SHARE)
+        return min(max(usual, self._worth_bytes), most)
+
+    @property
+    def _mixed_bytes(self) -> int:
+        """What the order mixes in one window."""
+        return math.ceil(self._mixed * self._sample_bytes)
 
     @property
     def _worth_bytes(self) -> int:
@@ -87,18 +99,15 @@ class Tuner:
         if self._sample_bytes >= _SMALL_BYTES:
             return 0
         if self._mixed:
-            mixed = math.ceil(self._mixed * self._sample_bytes)
-            return mixed if mixed <= _MIXED_BYTES_MAX else 0
+            return self._mixed_bytes if self._mixed_bytes <= _MIXED_BYTES_MAX else 0
         half = self._count * self._sample_bytes / 2
         return int(half) if half <= self._limits.bytes_max / _SHARED_SHARE else 0
 
     @property
     def _share(self) -> bool:
         """Whether samples of a window can share reads."""
-        whole = self._mixed * self._sample_bytes
-        return (
-            self._sample_bytes < _SMALL_BYTES or 0 < whole <= self._limits.bytes_max / _SHARED_SHARE
-        )
+        most = self._limits.bytes_max / _SHARED_SHARE
+        return self._sample_bytes < _SMALL_BYTES or 0 < self._mixed_bytes <= most
 
     @property
     def ahead_bytes(self) -> int:

@@ -19,15 +19,17 @@ from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.fetching import Stopped
 from lakefeed.feed.flights import Start, Task
 from lakefeed.feed.order import Shuffle
+from lakefeed.feed.partition import Partition
 from lakefeed.feed.slots import Limits, Slot
 from lakefeed.feed.stats import Recorder
+
+PLAN: Any = SimpleNamespace(count=10, shuffle=Shuffle(1), partition=Partition(1), every=1)
 
 
 def test_workers_that_look_around_together_do_not_all_leave() -> None:
     """Each sees that there is one too many; only one of them is."""
     means: Any = SimpleNamespace(recorder=Recorder(None))
-    plan: Any = SimpleNamespace(count=10, shuffle=Shuffle(1))
-    ahead = Ahead(means, plan, Limits(8, 1 << 20), threading.Event())
+    ahead = Ahead(means, PLAN, Limits(8, 1 << 20), threading.Event())
     one, other = threading.Thread(), threading.Thread()
     ahead._workers = {one: 60.0, other: 60.0}
     reads = SimpleNamespace(length=[10])
@@ -91,7 +93,7 @@ class FakeReads:
 def ahead_with(draft: Callable[..., Any] | None = None) -> Ahead:
     """No worker runs: the test does what one of them would do."""
     means: Any = SimpleNamespace(recorder=Recorder(None))
-    plan: Any = SimpleNamespace(count=10, shuffle=Shuffle(1), draft=draft, every=1)
+    plan: Any = SimpleNamespace(**vars(PLAN), draft=draft)
     ahead = Ahead(means, plan, Limits(8, 1 << 20), threading.Event())
     ahead._pace.width = Width(1)
     ahead._workers = {threading.current_thread(): 60.0}
@@ -101,7 +103,8 @@ def ahead_with(draft: Callable[..., Any] | None = None) -> Ahead:
 
 def under_way(ahead: Ahead, window: Any) -> None:
     """Let a window be opened, and its reads wait to be done one by one."""
-    ahead._admit(window)
+    ahead._waiting = window
+    ahead._admit()
     ahead._urgent.popleft()()
 
 
@@ -130,8 +133,7 @@ def taken(ahead: Ahead) -> tuple[list[Batch], str]:
 def test_a_batch_that_fails_leaves_the_reads_for_those_before_it() -> None:
     """Two windows are opened at the same time, and the later one's reads are done first."""
     means: Any = SimpleNamespace(recorder=Recorder(None))
-    plan: Any = SimpleNamespace(count=10, shuffle=Shuffle(1))
-    ahead = Ahead(means, plan, Limits(8, 1 << 20), threading.Event())
+    ahead = Ahead(means, PLAN, Limits(8, 1 << 20), threading.Event())
 
     def batch(number: int) -> None:
         raise Corrupt("train/a")
@@ -211,7 +213,8 @@ def stop(step: str) -> None:
 @pytest.mark.parametrize("step", ["open", "read 0", "settle", "batch 0"])
 def test_a_call_that_was_given_up_because_the_feed_closed_is_no_failure(step: str) -> None:
     ahead = ahead_with()
-    ahead._admit(cast("Any", FakeWindow(step, stop)))
+    ahead._waiting = cast("Any", FakeWindow(step, stop))
+    ahead._admit()
     ahead._work()
     assert [slot.error for slot in ahead._slots] == [None, None, None]
 
@@ -240,7 +243,8 @@ def test_closing_does_not_wait_for_a_call_that_hangs(step: str) -> None:
         release.wait(60)
 
     ahead = ahead_with()
-    ahead._admit(cast("Any", FakeWindow(step, hang)))
+    ahead._waiting = cast("Any", FakeWindow(step, hang))
+    ahead._admit()
     closes_soon(ahead, hanging, release)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,24 @@ def test_what_leaves_the_page_cache_is_announced_from_then_on(volume: MemoryVolu
             pass
     assert not all(hinted.announced[:20])
     assert all(hinted.announced[-len(FILES) :])
+
+
+def test_what_is_needed_later_is_announced_later(volume: MemoryVolume) -> None:
+    """Where a volume has many announcements to see to, they wait for it."""
+    hinted, others = HintedVolume(volume, 0.002), threading.Event()
+
+    def busy() -> None:
+        if len(hinted.hints) == 40:  # in the midst of a window; in its place another would be heard
+            others.wait(0.2)
+        elif len(hinted.hints) > 40:
+            others.set()
+
+    hinted.hear = busy
+    options = FeedOptions(20, shuffle=None)
+    with Lake.open(hinted) as lake, Feed(lake, "train", options) as feed:  # type: ignore[arg-type]
+        assert sum(len(batch) for batch in feed) == len(FILES)
+    assert len(hinted.hints) > 100
+    assert hinted.hints == sorted(hinted.hints)
 
 
 PACKS = [f"train/{at:02d}" for at in range(40)]

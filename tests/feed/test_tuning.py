@@ -7,13 +7,21 @@ from typing import Any, cast
 
 import pytest
 
+from lakefeed.feed.order import Shuffle
 from lakefeed.feed.pace import Pace
+from lakefeed.feed.partition import Partition
+from lakefeed.feed.planning import Plan
 from lakefeed.feed.slots import Limits
 from lakefeed.feed.stats import Recorder
 from lakefeed.feed.tuning import Tuner
 
 GIB = 1 << 30
 BATCH = 4
+
+
+def plan(count: int, shuffle: Shuffle, world_size: int = 1) -> Plan:
+    partition = Partition(BATCH, world_size=world_size)
+    return Plan(count, partition, None, shuffle, lambda positions, key: positions)
 
 
 def grown(
@@ -24,7 +32,11 @@ def grown(
     depth: int = 10**9,
 ) -> Tuner:
     """A tuner whose windows had all the time to grow, on a volume that does not make wait."""
-    tuner = Tuner(Limits(depth, memory_bytes), Recorder(None), count, mixed)
+    limits, shuffle = Limits(depth, memory_bytes), Shuffle(8 if mixed else 1, mixed)
+    return grow(Tuner(limits, Recorder(None), plan(count, shuffle)), sample_bytes)
+
+
+def grow(tuner: Tuner, sample_bytes: int) -> Tuner:
     for _ in range(40):
         batches = -(-tuner.samples() // BATCH)
         samples = batches * BATCH
@@ -36,7 +48,7 @@ def grown(
 
 
 def test_the_first_window_is_one_batch() -> None:
-    assert Tuner(Limits(100, GIB), Recorder(None), 10**6).samples() == 1
+    assert Tuner(Limits(100, GIB), Recorder(None), plan(10**6, Shuffle(1))).samples() == 1
 
 
 @pytest.mark.parametrize(("depth", "samples"), [(1, 1), (2, 1), (8, 4)])
@@ -75,6 +87,32 @@ def test_but_not_if_they_take_more_than_the_budget_or_a_cache_of_memory_has() ->
     assert grown(4096, mixed=16384, memory_bytes=64 << 20).samples() * 4096 <= 16 << 20
     assert grown(4096, mixed=10**6).samples() * 4096 <= 40 << 20
     assert grown(110_000, mixed=512).samples() * 110_000 <= 40 << 20
+
+
+@pytest.mark.parametrize(
+    ("shuffle", "sample_bytes", "world_size", "window_bytes"),
+    [
+        ("global", 4096, 1, GIB // 4),  # neighbours are as many as a window is big
+        ("runs=8", 4096, 1, GIB // 4),
+        ("runs=64", 4096, 1, 40 << 20),  # a run is worth a call by itself
+        (None, 4096, 1, 40 << 20),
+        ("runs=64", 4096, 8, GIB // 4),  # of which every rank has a share
+        ("runs=64,window=16384", 4096, 1, 64 << 20),  # all that is mixed, so that runs are whole
+        ("runs=64,window=100000", 4096, 1, GIB // 4),  # which this window is too big for
+        ("runs=64,window=2048", 110_000, 1, 2048 * 110_000),
+        ("global", 110_000, 1, 40 << 20),  # nothing is shared
+    ],
+)
+def test_waiting_is_worth_big_windows_where_neighbours_are_found_in_them(
+    shuffle: str | None, sample_bytes: int, world_size: int, window_bytes: int
+) -> None:
+    limits, order = Limits(10**9, GIB), Shuffle.parse(shuffle)
+    tuner = Tuner(limits, Recorder(None), plan(10**9, order, world_size))
+    announced: Any = SimpleNamespace(unknown=False, waits=True, announces=True,
+                                     costs=SimpleNamespace(gap_bytes=0),
+                                     width=SimpleNamespace(target=2))  # fmt: skip
+    tuner.tuning(announced)
+    assert grow(tuner, sample_bytes).samples() == window_bytes // sample_bytes
 
 
 @pytest.mark.parametrize(("count", "samples"), [(60_000, 30_000), (125_000, 62_500)])

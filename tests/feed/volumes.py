@@ -88,6 +88,7 @@ class HintedVolume(PackVolume):
         self.seconds = seconds
         self.hints: list[tuple[str, int, int]] = []
         self.announced: list[bool] = []  # for each read
+        self.hear: Callable[[], None] = lambda: None  # called with each hint; may wait
 
     def packed(self, file: ReadableFile, path: str) -> PackFile:
         return HintedFile(file, path, self)
@@ -101,7 +102,9 @@ class HintedFile(PackFile):
         self._volume = volume
 
     def will_need(self, ranges: Sequence[tuple[int, int]]) -> bool:
-        self._volume.hints += [(self.path, offset, length) for offset, length in ranges]
+        for offset, length in ranges:
+            self._volume.hints.append((self.path, offset, length))
+            self._volume.hear()
         return True
 
     def before(self, offset: int, length: int) -> None:
