@@ -17,7 +17,7 @@ from typing import Protocol
 
 BATCH = {"img": 64, "tiny": 256, "big": 8}
 _SIZES = {"img": (90_000, 130_000), "tiny": (2_048, 6_144), "big": (2_400_000, 2_600_000)}
-COUNTS = {"img": 4_000, "tiny": 60_000, "big": 160}
+COUNTS = {"img": 8_000, "tiny": 150_000, "big": 320}
 SMALL = {"img": 400, "tiny": 8_000, "big": 24}
 
 

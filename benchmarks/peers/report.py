@@ -186,13 +186,14 @@ def page(document: dict[str, Any]) -> str:
         {f"- {name}: {why}" for figures in cells.values()
          for name, why in figures.items() if isinstance(why, str)}
     )  # fmt: skip
+    dates = sorted({date[:10] for date, _ in document["ran"].values()})
     counts = ", ".join(f"{count:,} {kind}" for kind, count in document["counts"].items())
     return "\n".join([
         "# The peers, in figures", "",
         "Written by `python -m benchmarks.peers --report` from `results/peers.json`; what it means",
         "is in [README.md](README.md). "
         f"{machine['processors']} cores, {machine['memory_gib']} GiB, Python {machine['python']}, "
-        f"{machine['date'][:10]}; {counts};",
+        f"{', '.join(dates)}; {counts};",
         f"{document['rounds']} round(s) warm. `far` and `nas` are simulated, the same for all.", "",
         "## Targets", "",
         harness.table(("cell", "target", "got (wanted)", "or what stands in the way"),

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import harness
+from benchmarks.peers.__main__ import Setting, with_saved
 from benchmarks.peers.contest import Task, listed, make_files, sizes
 from benchmarks.peers.files_threads import FilesThreads, read
 from benchmarks.peers.lake_feed import LakeFeed
@@ -59,6 +61,7 @@ def test_the_page_of_figures_says_what_fell_short_and_who_could_not_run(tmp_path
     assert (got, reached.split(":")[0]) == ("0.60 (0.8)", "**short**")
     assert rows[CPU][0] == "0.40 (1)"
     document = {"cells": {"warm/img": figures}, "counts": {"img": 4}, "rounds": 1,
+                "ran": {"warm/img": ("2026-11-30T12:00:00+00:00", "0a1b2c3")},
                 "environment": harness.environment()}  # fmt: skip
     assert "- FFCV: it does not build" in page(document)
     draw(document, tmp_path / "picture.png")
@@ -87,3 +90,23 @@ def test_the_slow_mount_passes_the_bytes_through(files: Path, tmp_path: Path, mo
         server.terminate()
         assert server.wait(PATIENCE_SECONDS) == 0
     assert list(point.iterdir()) == []
+
+
+def test_cells_that_are_not_measured_anew_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+
+    def saved_with(counts: dict[str, int], *cells: str) -> dict[str, Any]:
+        setting = Setting(tmp_path, counts, list(cells), 1, 1.0)
+        facts = with_saved("peers", setting, {cell: {"lakefeed": cells[0]} for cell in cells})
+        harness.save("peers", {"counts": counts, **facts})
+        return facts
+
+    saved_with({"img": 4}, "far/img", "warm/img")
+    later = saved_with({"img": 4}, "cold/img", "warm/img")
+    assert later["cells"] == {"warm/img": {"lakefeed": "cold/img"},
+                              "far/img": {"lakefeed": "far/img"},
+                              "cold/img": {"lakefeed": "cold/img"}}  # fmt: skip
+    assert list(later["ran"]) == list(later["cells"])
+    assert list(saved_with({"img": 5}, "nas/img")["cells"]) == ["nas/img"]  # of other data
