@@ -15,12 +15,12 @@ dictionaries are copied before they are walked through, because a finalizer may 
 
 from __future__ import annotations
 
-import itertools
 import mmap
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,10 @@ def _anonymous(size_bytes: int) -> object:
     return mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
+def _total(by_size: dict[int, deque[Any]]) -> int:
+    return sum(size * len(buffers) for size, buffers in by_size.copy().items())
+
+
 class Pool:
     """Lends buffers; see the module. Safe for threads."""
 
@@ -60,8 +64,9 @@ class Pool:
         # By size: when each free buffer came back, and the buffer; the one that came last is lent
         # first, because it is in the processor's cache, and the others grow old.
         self._free: dict[int, deque[tuple[float, memoryview]]] = {}
-        self._lent: dict[int, int] = {}
-        self._numbers = itertools.count()
+        # By size as well, one entry for each: a finalizer adds up classes, of which there are few,
+        # where a small batch may be one of ten thousand that are lent.
+        self._lent: dict[int, deque[None]] = {}
         self._closed = False
 
     def lend(self, size_bytes: int) -> Bytes:
@@ -71,9 +76,8 @@ class Pool:
         if buffer is None:
             buffer = self._make(wanted)
         lent = np.frombuffer(buffer[:size_bytes], np.uint8)
-        number = next(self._numbers)
-        self._lent[number] = wanted
-        weakref.finalize(lent, self._take_back, number, buffer).atexit = False
+        self._lent.setdefault(wanted, deque()).append(None)
+        weakref.finalize(lent, self._take_back, wanted, buffer).atexit = False
         return lent
 
     def _find(self, wanted: int) -> memoryview | None:
@@ -93,8 +97,8 @@ class Pool:
             )
         return buffer
 
-    def _take_back(self, number: int, buffer: memoryview) -> None:
-        size = self._lent.pop(number)
+    def _take_back(self, size: int, buffer: memoryview) -> None:
+        self._lent[size].pop()
         if self._closed:
             return
         now = time.monotonic()
@@ -103,7 +107,7 @@ class Pool:
 
     def _give_up(self, now: float) -> None:
         """Let go of free buffers that are old, or too much beside what is lent, oldest first."""
-        excess = sum(self._lent.copy().values()) + self.free_bytes - self._bytes_max
+        excess = _total(self._lent) + _total(self._free) - self._bytes_max
         while True:
             oldest = min(self._oldest(), default=None)
             if oldest is None or (excess <= 0 and oldest[0] > now - _IDLE_SECONDS):
@@ -126,7 +130,7 @@ class Pool:
     @property
     def free_bytes(self) -> int:
         """Bytes kept for later use."""
-        return sum(size * len(buffers) for size, buffers in self._free.copy().items())
+        return _total(self._free)
 
     def close(self) -> None:
         """Give free buffers back to the system, and lent ones when their users are gone."""

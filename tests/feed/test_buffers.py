@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +82,19 @@ def test_what_is_lent_and_what_is_kept_share_the_bound() -> None:
     lent.clear()
     assert 0 < pool.free_bytes <= 40_000
     del kept
+
+
+def test_a_buffer_comes_back_at_no_more_cost_where_thousands_are_lent() -> None:
+    peaks = []
+    for count in (10, 2000):
+        pool = Pool(1 << 24)
+        lent = [pool.lend(100) for _ in range(count)]
+        tracemalloc.start()
+        lent.pop()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert pool.free_bytes == size_class(100)
+    assert peaks[1] < 2 * peaks[0]  # what is copied in order to count it stands for the time
 
 
 def test_what_nobody_needs_for_a_while_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
