@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # A window's size where reads are quick: enough samples that planning them together is cheap, and
 # that every worker finds a few tasks of the best size in it (`flights`).
 _WINDOW_BYTES = 40 << 20
+# All of a selection is enough, if it is no smaller than this. Hundreds of epochs of a tiny one
+# would fill such windows, ten thousand batches, made beside a training that is being compiled.
+_WINDOW_BYTES_MIN = 4 << 20
 # What the order mixes in one window is read at once, up to this size: each part of it would read
 # the same stretches.
 _MIXED_BYTES_MAX = 80 << 20
@@ -80,7 +83,8 @@ class Tuner:
         if self._dear and self._share:
             whole_runs = self._run * self._sample_bytes >= _RUN_BYTES and self._mixed_bytes <= most
             return min(max(_WINDOW_BYTES, self._mixed_bytes), most) if whole_runs else most
-        usual = _BIG_WINDOW_BYTES if self._slow else _WINDOW_BYTES
+        whole = max(int(self._count * self._sample_bytes), _WINDOW_BYTES_MIN)
+        usual = _BIG_WINDOW_BYTES if self._slow else min(_WINDOW_BYTES, whole)
         return min(max(usual, self._worth_bytes), most)
 
     @property

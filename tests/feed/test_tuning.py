@@ -62,6 +62,14 @@ def test_quick_reads_have_windows_of_some_megabytes(sample_bytes: int) -> None:
     assert 32 << 20 <= grown(sample_bytes).samples() * sample_bytes <= 40 << 20
 
 
+@pytest.mark.parametrize(("count", "whole"), [(90, 4 << 20), (2500, 10 << 20), (10**6, 40 << 20)])
+def test_a_window_holds_a_small_selection_once_and_not_many_epochs_of_it(
+    count: int, whole: int
+) -> None:
+    assert 0.9 * whole <= grown(4096, count).window_bytes <= whole
+    assert grown(4096, count).ahead_bytes <= 2 * whole
+
+
 @pytest.mark.parametrize(
     ("memory_bytes", "window_bytes"), [(GIB, 16 << 20), (64 << 20, 16 << 20), (8 << 20, 2 << 20)]
 )
