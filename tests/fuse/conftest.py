@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.fuse.points import points
 from tests.fuse.tools import lake, rw
 
-__all__ = ["lake", "rw"]
+__all__ = ["lake", "points", "rw"]

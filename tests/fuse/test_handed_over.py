@@ -5,7 +5,6 @@ And the ways that mount(8), fstab and systemd start a mount.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import socket
@@ -21,15 +20,21 @@ import pytest
 import lakefeed
 from lakefeed import Lake
 from lakefeed.cli.mount_helper import unmounting_of
-from tests.fuse.tools import LAKEFEED, is_mounted, is_running, needs_fuse, run, wait_until
+from tests.fuse.tools import (
+    AS_NOBODY,
+    LAKEFEED,
+    NOBODY,
+    is_mounted,
+    is_running,
+    mounted_by_hand,
+    needs_fuse,
+    open_to_all,
+    run,
+    wait_until,
+)
 from tests.support.patience import PATIENCE_SECONDS
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
-NOBODY = 65534
-# It keeps one right, to read: the interpreter may live in root's home. None to mount.
-AS_NOBODY = ["setpriv", "--reuid", f"{NOBODY}", "--regid", f"{NOBODY}", "--clear-groups",
-             "--inh-caps", "-all,+dac_read_search",
-             "--ambient-caps", "-all,+dac_read_search"]  # fmt: skip
 ROOT = Path(__file__).parents[2]
 # Mount as an ordinary user, where all may open /dev/fuse as on most machines; once the watchdog is
 # there, kill the daemon and wait until its mount is gone.
@@ -45,23 +50,6 @@ kill -9 $daemon
 for _ in $(seq 600); do mounted || exit 0; sleep 0.1; done
 exit 1
 """
-
-
-def open_to_all(tmp_path: Path) -> None:
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_uid == 0 and not directory.stat().st_mode & 0o001:
-            directory.chmod(directory.stat().st_mode | 0o055)
-
-
-def mounted_by_hand(point: Path, options: str, *, writable: bool = False) -> int:
-    """Mount with mount(2) alone; return the /dev/fuse of it, which nobody serves yet."""
-    fuse = os.open("/dev/fuse", os.O_RDWR)
-    data = f"fd={fuse},rootmode=40000,default_permissions,{options}"
-    libc = ctypes.CDLL(None, use_errno=True)
-    flags = 2 | 4 | (not writable)  # no set-user-id, no devices, read-only
-    arguments = (b"lakefeed", os.fsencode(point), b"fuse.lakefeed", flags, data.encode())
-    assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
-    return fuse
 
 
 def test_an_unprivileged_daemon_serves_what_a_helper_mounted(lake: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import subprocess
@@ -23,6 +24,11 @@ CAN_MOUNT = (
 )
 needs_fuse = pytest.mark.skipif(not CAN_MOUNT, reason="needs pyfuse3, /dev/fuse and root")
 LAKEFEED = [sys.executable, "-m", "lakefeed"]
+NOBODY = 65534
+# It keeps one right, to read: the interpreter may live in root's home. None to mount.
+AS_NOBODY = ["setpriv", "--reuid", f"{NOBODY}", "--regid", f"{NOBODY}", "--clear-groups",
+             "--inh-caps", "-all,+dac_read_search",
+             "--ambient-caps", "-all,+dac_read_search"]  # fmt: skip
 
 
 def run(*arguments: object, check: bool = True, **how: object) -> subprocess.CompletedProcess[str]:
@@ -128,3 +134,21 @@ def new_mount(base: Path) -> Iterator[Mounted]:
         yield here
         here.sync()
     fsck(base / "lake")
+
+
+def open_to_all(tmp_path: Path) -> None:
+    """Let every user reach a directory."""
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == 0 and not directory.stat().st_mode & 0o001:
+            directory.chmod(directory.stat().st_mode | 0o055)
+
+
+def mounted_by_hand(point: Path, options: str, *, writable: bool = False) -> int:
+    """Mount with mount(2) alone; return the /dev/fuse of it, which nobody serves yet."""
+    fuse = os.open("/dev/fuse", os.O_RDWR)
+    data = f"fd={fuse},rootmode=40000,default_permissions,{options}"
+    libc = ctypes.CDLL(None, use_errno=True)
+    flags = 2 | 4 | (not writable)  # no set-user-id, no devices, read-only
+    arguments = (b"lakefeed", os.fsencode(point), b"fuse.lakefeed", flags, data.encode())
+    assert libc.mount(*arguments) == 0, os.strerror(ctypes.get_errno())
+    return fuse

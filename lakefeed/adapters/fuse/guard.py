@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     goodbye = False
     while True:
-        ready, _, _ = select.select([0], [], [], float(seconds) or None)
+        ready, _, _ = select.select([0], [], [], float(seconds))
         if not ready:
             complain(f"the daemon has not answered for {seconds} s: ending the mount at {path}")
             if is_ours(path, int(number)):
