@@ -67,6 +67,8 @@ class Handlers(Answers):
         (OSError(errno.ENOSPC, "full"), errno.ENOSPC),
         (SnapshotExpired("pack"), errno.ESTALE),
         (Conflict("name"), errno.EEXIST),
+        (NotFound("snapshot"), errno.EIO),
+        (OSError("without a number"), errno.EIO),
         (pyfuse3.FUSEError(errno.ENOTDIR), errno.ENOTDIR),
     ],
 )
