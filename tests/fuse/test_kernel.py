@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import struct
 import threading
 from pathlib import Path
 
@@ -42,7 +43,14 @@ def test_of_mounts_on_top_of_each_other_the_last_is_found_and_whom_it_lets_in(
     assert kernel.lets_in(last) == (NOBODY, NOBODY)
 
 
-def test_dead_mounts_are_removed_and_one_that_is_silent_or_lets_nobody_in_is_not(
+def answered_with_an_error(fuse: int) -> None:
+    """Answer the kernel's first request, whatever it is; all others then fail."""
+    request = os.read(fuse, 1 << 17)
+    _, _, unique = struct.unpack_from("=IIQ", request)
+    os.write(fuse, struct.pack("=IiQ", 16, -errno.EIO, unique))
+
+
+def test_dead_mounts_are_removed_and_one_that_is_sick_silent_or_private_is_not(
     points: Points, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = [points.mount("point")[1] for _ in range(2)]
@@ -53,8 +61,11 @@ def test_dead_mounts_are_removed_and_one_that_is_silent_or_lets_nobody_in_is_not
     os.close(held)
     assert not is_mounted(tmp_path / "point")
     monkeypatch.setattr(kernel, "ANSWER_SECONDS", 0.1)
-    for user in (0, NOBODY):
-        found, _ = points.mount(f"of {user}", user=user)
+    sick, fuse = points.mount("sick")
+    answered_with_an_error(fuse)
+    with pytest.raises(ConnectionRefusedError):
+        os.statvfs(sick.path)
+    for found in (sick, points.mount("silent")[0], points.mount("private", user=NOBODY)[0]):
         assert not kernel.is_dead(found)
         with pytest.raises(Conflict):
             kernel.prepare(found.path, {})
