@@ -16,7 +16,7 @@ from lakefeed import Lake, WriterOptions
 from lakefeed.cli.units import iso_time
 from lakefeed.format.rows import Codec
 from lakefeed.lake import layout
-from tests.fuse.tools import is_mounted, is_running, mounted, needs_fuse, run, wait_until
+from tests.fuse.tools import Mounted, is_mounted, is_running, mounted, needs_fuse, run, wait_until
 from tests.support.ports import kept_port
 
 pytestmark = [needs_fuse, pytest.mark.root, pytest.mark.slow]
@@ -82,6 +82,23 @@ def test_a_listing_begins_with_the_directory_itself_and_the_one_above(
             assert int(first) == directory.stat().st_ino
             assert int(second) == directory.parent.stat().st_ino  # as ls has it from the kernel
             assert {name for _, name in rest} == set(os.listdir(os.fsencode(directory)))
+
+
+def test_a_listing_shows_what_lies_beside_a_change_as_it_is(rw: Mounted) -> None:
+    with Lake.open(rw.lake) as opened, opened.writer() as writer:
+        for name in "abcd":
+            writer.put(f"d/{name}", b"x", mode=0o644, mtime_ns=5)
+    (rw.path / "own").write_bytes(b"")
+    rw.sync()  # and shows what others did
+    (rw.path / "d/b").write_bytes(b"longer")
+    (rw.path / "d/b").chmod(0o600)
+    os.utime(rw.path / "d/b", ns=(7, 7))
+    with os.scandir(rw.path / "d") as found:
+        shown = {each.name: each.stat() for each in found}
+    facts = {name: (info.st_mode & 0o7777, info.st_size, info.st_mtime_ns, info.st_ctime_ns > 7)
+             for name, info in shown.items()}  # fmt: skip
+    plain = (0o644, 1, 5, False)
+    assert facts == {"a": plain, "b": (0o600, 6, 7, True), "c": plain, "d": plain}
 
 
 def test_any_part_of_a_big_file_can_be_read(full: Path, tmp_path: Path) -> None:
