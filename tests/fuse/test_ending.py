@@ -47,6 +47,16 @@ def test_sigterm_commits_what_was_written_into_mapped_files(
         assert all(snapshot.get(name) == b"m" * size_bytes for name in names)
 
 
+def test_a_mount_that_somebody_else_unmounts_is_committed(lake: Path, tmp_path: Path) -> None:
+    with mounted(lake, tmp_path / "mnt", "--rw", "--commit-age", "1h") as here:
+        (here.path / "f").write_bytes(b"x")
+        pid = here.pid
+        subprocess.run(["umount", "-i", here.path], check=True)
+        wait_until(lambda: not is_running(pid))
+    with Lake.open(lake) as opened:
+        assert opened.snapshot().get("f") == b"x"
+
+
 def test_what_cannot_be_committed_keeps_the_mount_and_is_told_at_the_end(
     lake: Path, tmp_path: Path
 ) -> None:
