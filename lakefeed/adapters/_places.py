@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from lakefeed.feed.fetching import Patience
-from lakefeed.feed.sources import Source
+from lakefeed.feed.sources import Source, check_source
 from lakefeed.lake.federated import FederatedSnapshot
 from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
@@ -33,6 +33,7 @@ class Place:
     @classmethod
     def of(cls, source: Source) -> Place:
         """Return the place of a source's newest snapshot, or of the snapshot itself."""
+        check_source(source)
         if isinstance(source, Federation):
             source = source.snapshot()
         if isinstance(source, Snapshot | FederatedSnapshot):

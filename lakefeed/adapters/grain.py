@@ -15,6 +15,7 @@ counts for Prometheus what it hands out (see `metered`), in worker processes, to
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -74,7 +75,7 @@ class DataSource:
         return len(self._here().selection)
 
     def __getitem__(self, index: SupportsIndex) -> Any:
-        return self._getitems([index.__index__()])[0]
+        return self._getitems([operator.index(index)])[0]
 
     def _getitems(self, indices: Sequence[int]) -> list[Any]:
         """Return several elements; files that lie together are read together."""

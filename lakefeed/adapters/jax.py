@@ -36,6 +36,7 @@ from lakefeed.feed.batch import Batch
 from lakefeed.feed.feed import Feed, FeedOptions, Mix
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source
+from lakefeed.given import check, check_fields
 from lakefeed.metrics.exporter import metered
 
 # Rows are at least as wide as a vector register, whatever the files.
@@ -99,6 +100,7 @@ class LoaderOptions:
     fixed_shape: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.prefetch < 1:
             raise Invalid("prefetch", expected="at least 1", found=self.prefetch)
         if self.transform is None and self.sharding is not None:
@@ -118,6 +120,8 @@ class Loader(Epochs):
         options: LoaderOptions | None = None,
     ) -> None:
         super().__init__()
+        check("options", options, LoaderOptions | None)
+        check("feed", feed, FeedOptions | None)
         self.options = options or LoaderOptions()
         self._place = Place.of(source)
         self._select = select

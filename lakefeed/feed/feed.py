@@ -45,6 +45,7 @@ from lakefeed.feed.sources import Source, Sources
 from lakefeed.feed.stats import FeedStats, Now, Recorder, clock
 from lakefeed.feed.window import Means
 from lakefeed.forking import Lazy, new_lock
+from lakefeed.given import check
 from lakefeed.lake.snapshot import Snapshot
 
 __all__ = ["Cache", "Feed", "FeedOptions", "Mix", "Source", "Where"]
@@ -67,6 +68,7 @@ class Feed(Closing, Staying):
         select: Select | Mix | Selection = "",
         options: FeedOptions | None = None,
     ) -> None:
+        check("options", options, FeedOptions | None)
         self._options = options or FeedOptions()
         self._sources = Sources(source, self._options.cache)
         self._select = select

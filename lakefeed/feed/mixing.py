@@ -25,6 +25,7 @@ from lakefeed.feed.selection import Select, Selection
 from lakefeed.feed.table import Rows, joined
 from lakefeed.format import bridge
 from lakefeed.format.checksum import crc32c
+from lakefeed.given import check
 from lakefeed.lake.snapshot import Snapshot
 
 # Shares are counted in 2^-24, exact in 64 bits up to 2^39 positions.
@@ -52,6 +53,8 @@ class Mix:
         return cls(given)
 
     def __post_init__(self) -> None:
+        expected = 'a tuple of selections and their weights; see Mix.of({"web/**": 3})'
+        check("mix", self.parts, tuple[tuple[object, float], ...], expected)
         if not self.parts or not all(0 < weight < float("inf") for _, weight in self.parts):
             raise Invalid("mix", expected="selections with weights above 0", found=self.parts)
         weights = [weight for _, weight in self.parts]

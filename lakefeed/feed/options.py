@@ -6,7 +6,7 @@ import operator
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from lakefeed.errors import Invalid
 from lakefeed.feed.buffers import Allocate
@@ -15,14 +15,13 @@ from lakefeed.feed.order import Shuffle
 from lakefeed.feed.partition import Last, Partition
 from lakefeed.feed.slots import Limits
 from lakefeed.feed.stats import Observer
+from lakefeed.given import check_fields
 from lakefeed.volume.cached import check_bounds
 
 OnCorrupt = Literal["raise", "skip"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}  # fmt: skip
-_WHOLE = ("batch_size", "rank", "world_size", "seed")
-_WHOLE_OR_NONE = ("epochs", "prefetch", "window")
 # More batches than any budget of bytes lets through.
 _DEPTH_MAX = 1 << 20
 
@@ -41,20 +40,6 @@ def bytes_of(size: int | str, name: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
-def _whole(number: int, name: str) -> int:
-    """Return a whole number, numpy's too, as Python's: a feed's state is made of it."""
-    try:
-        return int(operator.index(number))  # of True, too, which JSON would tell from 1
-    except TypeError as error:
-        raise Invalid(name, expected="a whole number", found=repr(number)) from error
-
-
-def check_on_corrupt(choice: OnCorrupt) -> None:
-    """Invalid for what says neither to stop at damage nor to go on."""
-    if choice not in get_args(OnCorrupt):
-        raise Invalid("on_corrupt", expected='"raise" or "skip"', found=repr(choice))
-
-
 @dataclass(frozen=True, slots=True)
 class Cache:
     """A directory on a local disk where all feeds of a node keep blocks of packs they have read.
@@ -69,8 +54,9 @@ class Cache:
     block_bytes: int = 1 << 20
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "block_bytes", _whole(self.block_bytes, "cache block_bytes"))
-        check_bounds(self.bytes_max, self.block_bytes)
+        bytes_max = self.bytes_max
+        check_fields(self, "cache ")
+        check_bounds(bytes_max, self.block_bytes)
 
     @property
     def bytes_max(self) -> int:
@@ -114,15 +100,10 @@ class FeedOptions:
     observer: Observer | None = None
 
     def __post_init__(self) -> None:
-        for name in (*_WHOLE, *_WHOLE_OR_NONE):
-            number = getattr(self, name)
-            if number is not None or name in _WHOLE:
-                object.__setattr__(self, name, _whole(number, name))
-        cache: object = self.cache  # whatever it was called with
-        if cache is not None and not isinstance(cache, Cache):
-            expected = 'lakefeed.Cache(directory, "100GiB")'
-            raise Invalid("cache", expected=expected, found=repr(cache))
-        _ = self.order, self.partition, self.labelling
+        # These say in better words what they are made of.
+        _ = Shuffle.parse(self.shuffle), self.labelling, self.limits
+        check_fields(self)
+        _ = self.order, self.partition
         if self.epochs is not None and self.epochs < 1:
             raise Invalid("epochs", expected="at least 1, or None: without end", found=self.epochs)
         limits = self.limits
@@ -131,7 +112,6 @@ class FeedOptions:
                 raise Invalid(name, expected="at least 1", found=value)
         if not 0 <= self.seed < 1 << 64:
             raise Invalid("seed", expected="a number from 0 to 2^64 - 1", found=repr(self.seed))
-        check_on_corrupt(self.on_corrupt)
         if self.window is not None and not str(self.shuffle).startswith("runs="):
             raise Invalid("window", expected='shuffle="runs=K" with it', found=self.shuffle)
 

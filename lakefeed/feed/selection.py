@@ -29,6 +29,7 @@ from lakefeed.feed.table import Rows, Table
 from lakefeed.format import bridge
 from lakefeed.format.paths import check_path
 from lakefeed.format.rows import Kind
+from lakefeed.given import check_fields
 from lakefeed.lake.query import Query
 from lakefeed.lake.reader import extents_of
 from lakefeed.lake.snapshot import Snapshot
@@ -46,6 +47,9 @@ class Where:
 
     condition: str
     evaluate: Evaluate = field(repr=False)  # its address is another one in each process
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 Select = str | Sequence[str] | Where

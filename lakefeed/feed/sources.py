@@ -12,14 +12,22 @@ from typing import cast
 
 from lakefeed.feed.options import Cache
 from lakefeed.format.checksum import crc32c
+from lakefeed.given import check
 from lakefeed.lake import layout
 from lakefeed.lake.federated import FederatedSnapshot
 from lakefeed.lake.federation import Federation
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
+from lakefeed.volume.base import Volume
 from lakefeed.volume.cached import BlockCache, CachedVolume
 
 Source = str | os.PathLike[str] | Lake | Snapshot | Federation | FederatedSnapshot
+
+
+def check_source(source: Source) -> None:
+    """Invalid for what a feed cannot read from."""
+    expected = "a lake's directory, a Lake, a Snapshot or a Federation"
+    check("source", source, Source | Volume, expected)
 
 
 def block_cache(cache: Cache) -> BlockCache:
@@ -35,6 +43,7 @@ class Sources:
     """Opens on first use; `close` closes what was opened here. Works twice."""
 
     def __init__(self, source: Source, cache: Cache | None) -> None:
+        check_source(source)
         self._source = source
         self._cache = cache
         self._blocks = None if cache is None else block_cache(cache)

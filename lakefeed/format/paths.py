@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 
 from lakefeed.errors import Invalid
+from lakefeed.given import check
 
 PATH_BYTES_MAX = 4096
 COMPONENT_BYTES_MAX = 255
@@ -23,6 +24,7 @@ _SHAPE = re.compile(f"{_COMPONENT}(?:/{_COMPONENT})*")
 
 def check_path(path: str) -> str:
     """Return `path` if a lake accepts it, else raise Invalid naming it and what is wrong."""
+    check("path", path, str)
     if path.isascii() and len(path) <= PATH_BYTES_MAX and _SHAPE.fullmatch(path):
         return path
     return _check_slowly(path)
@@ -56,6 +58,7 @@ def _invalid(path: str, expected: str) -> Invalid:
 
 def check_prefix(prefix: str) -> str:
     """Return a directory prefix without its trailing '/'; '' is the root."""
+    check("path", prefix, str)
     stripped = prefix.rstrip("/")
     return check_path(stripped) if stripped else ""
 

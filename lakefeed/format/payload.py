@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from lakefeed.errors import Corrupt
+from lakefeed.errors import Corrupt, Invalid
 from lakefeed.format.checksum import crc32c
 from lakefeed.format.rows import Codec
 
@@ -49,7 +49,10 @@ def encode(data: Buffer, codec: Codec = Codec.NONE) -> Payload:
 
 def _single_bytes(data: Buffer) -> Buffer:
     # Everybody from here on takes `len` for the size, and a slice for a part.
-    view = memoryview(data)
+    try:
+        view = memoryview(data)
+    except TypeError as error:
+        raise Invalid("data of a file", expected="bytes", found=type(data).__name__) from error
     plain = view.ndim == 1 and view.itemsize == 1 and view.c_contiguous
     return view if plain else view.tobytes()
 

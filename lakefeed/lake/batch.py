@@ -9,6 +9,7 @@ from lakefeed.errors import LakefeedError, VolumeFailed
 from lakefeed.format.pack import Meta, PackSealed
 from lakefeed.format.payload import Payload
 from lakefeed.format.rows import Codec, Kind, Row, attrs_bytes
+from lakefeed.given import check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,9 @@ class WriterOptions:
     big_bytes: int = 64 << 20
     codec: Codec = Codec.NONE
     merge_after: int = 64
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ from lakefeed.format import bridge
 from lakefeed.format.paths import PATH_BYTES_MAX, check_path, check_prefix
 from lakefeed.format.rows import COLUMNS, Kind, Row, empty_table, table_from_rows
 from lakefeed.lake.listing import implied_directory
+from lakefeed.lake.lookup import several
 from lakefeed.lake.mounts import Mount, Mounts
 from lakefeed.lake.once import Once
 from lakefeed.lake.query import Query, selected
@@ -217,7 +218,8 @@ class FederatedSnapshot:
 
     def locate(self, paths: Sequence[str] | pa.Array, columns: Sequence[str] = COLUMNS) -> pa.Table:
         """Return one row for each path in the order asked; all nulls where there is no such one."""
-        names = paths.to_pylist() if isinstance(paths, pa.Array) else list(paths)
+        paths = several(paths)
+        names = paths.to_pylist() if isinstance(paths, pa.Array) else paths
         tables, start = [empty_table().select(list(columns))], 0
         at = np.full(len(names), -1, np.int64)
         for part, numbers in self._sorted_out(names):
@@ -247,7 +249,7 @@ class FederatedSnapshot:
 
     def get_many(self, paths: Sequence[str]) -> builtins.list[bytes]:
         """Return the bytes of many files in the order asked."""
-        names = [check_path(path) for path in paths]
+        names = [check_path(path) for path in several(paths)]
         results: list[bytes | None] = [None] * len(names)
         for part, numbers in self._sorted_out(names):
             data = part.snapshot().get_many([part.mount.inside(names[n]) for n in numbers])

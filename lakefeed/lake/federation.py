@@ -22,6 +22,7 @@ from functools import partial
 from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, LakefeedError, NotFound
 from lakefeed.forking import new_lock
+from lakefeed.given import check
 from lakefeed.lake.federated import FederatedSnapshot, Part
 from lakefeed.lake.federated_writer import FederatedWriter
 from lakefeed.lake.lake import Lake
@@ -111,6 +112,7 @@ class Federation(Closing):
         NotFound if there is no such file, Invalid if it is no federation. `volume_at` turns
         directories into volumes; by default each call to one fails after `timeout_seconds`.
         """
+        check("federation", path, str | os.PathLike[str], "the path of its file")
         home, name = os.path.split(os.path.abspath(os.fspath(path)))
         at = volume_at or partial(_bounded, timeout_seconds)
         try:

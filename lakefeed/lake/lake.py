@@ -26,6 +26,7 @@ from lakefeed.errors import (
 from lakefeed.format import envelope
 from lakefeed.format.commit import Changes, Commit, State
 from lakefeed.format.pack import PackSealed
+from lakefeed.given import check
 from lakefeed.lake import layout
 from lakefeed.lake.batch import Batch
 from lakefeed.lake.catalogue import ADDRESSES_BYTES, CACHE_BYTES, Catalogue, sources_of
@@ -136,6 +137,8 @@ class Lake(Closing):
         A string of digits is a number. NotFound for what never existed, SnapshotExpired for what
         garbage collection has given up.
         """
+        check("snapshot", at, int | str | None, "a number, a tag or None")
+        check("time_ns", time_ns, int | None)
         if time_ns is not None:
             at = self.log.before(time_ns)
         if at is None:
@@ -196,6 +199,7 @@ class Lake(Closing):
         app: dict[str, str] | None = None,
     ) -> Writer:
         """Return a writer; `operation`, `message` and `app` are recorded with its commits."""
+        check("options", options, WriterOptions | None)
         draft = Draft(operation, message, dict(app or {}))
         committer = Committer(self.volume, self.log, self._locate, draft)
 
@@ -318,6 +322,7 @@ class Lake(Closing):
 
 
 def _volume(where: str | os.PathLike[str] | Volume) -> Volume:
+    check("lake", where, str | os.PathLike[str] | Volume, "its directory, or a Volume")
     return PosixVolume(where) if isinstance(where, str | os.PathLike) else where
 
 

@@ -24,6 +24,7 @@ import os
 import re
 
 from lakefeed.errors import Invalid
+from lakefeed.given import check
 
 SUPERBLOCK = "lake.json"
 LOG = "log"
@@ -124,6 +125,7 @@ def is_tag(tag: str) -> bool:
 
 def check_tag(tag: str) -> str:
     """Return `tag` if it may name a snapshot, else raise Invalid."""
+    check("tag", tag, str)
     if not is_tag(tag):
         raise Invalid(
             f"tag {tag!r}",

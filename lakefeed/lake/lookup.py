@@ -10,7 +10,7 @@ fingerprint (`resident`). Of several rows for a path the newest `seq` wins.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
 
 import numpy as np
@@ -24,6 +24,7 @@ from lakefeed.format.columns import Groups
 from lakefeed.format.fingerprint import Prints
 from lakefeed.format.paths import PATH_BYTES_MAX, subtree_range
 from lakefeed.format.rows import COLUMNS, Kind, empty_table
+from lakefeed.given import check
 from lakefeed.lake.addresses import Addresses
 from lakefeed.lake.catalogue import Catalogue, Source, lower_bound
 from lakefeed.lake.opening import TOGETHER_MIN, open_together
@@ -73,9 +74,22 @@ def locate(
     return found.add_column(0, "path", path).select(list(columns))
 
 
+def several(paths: Iterable[str] | pa.Array) -> list[str] | pa.Array:
+    """Return paths, however they come; Invalid for one alone, of which each letter would be one."""
+    if isinstance(paths, pa.Array):
+        return paths
+    if isinstance(paths, str) or not isinstance(paths, Iterable):
+        raise Invalid("paths", expected="a list of them", found=repr(paths))
+    return list(paths)
+
+
 def _strings(paths: Sequence[str]) -> pa.Array:
     try:
         return bridge.strings(paths)
+    except TypeError:
+        for path in paths:
+            check("path", path, str)
+        raise
     except UnicodeEncodeError as error:
         # The system gives names of other encodings so ("surrogates"); no lake holds one.
         raise Invalid(f"path {error.object!r}", expected="valid UTF-8") from error

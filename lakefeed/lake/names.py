@@ -16,6 +16,7 @@ from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format.pack import Meta
 from lakefeed.format.paths import check_path, parents
 from lakefeed.format.rows import ATTRS_BYTES_MAX, TIMES_NS, Kind, Row, attrs_bytes
+from lakefeed.given import check
 from lakefeed.lake.overlay import Overlay
 
 # About 20 MB of names.
@@ -120,6 +121,16 @@ def check_facts(path: str, meta: Meta) -> int:
 
     Return what a lake keeps of the mode, as stat(2) gives it: the permission bits.
     """
+    try:
+        return _kept_mode(path, meta)
+    except (AttributeError, TypeError):
+        check(f"time of {path!r}", meta.mtime_ns, int)
+        check(f"mode of {path!r}", meta.mode, int)
+        check(f"attributes of {path!r}", meta.attrs, dict | None, "text by its name")
+        raise
+
+
+def _kept_mode(path: str, meta: Meta) -> int:
     if not TIMES_NS.start <= meta.mtime_ns < TIMES_NS.stop:
         raise Invalid(f"time of {path!r}", expected="one from 1678 to 2262",
                       found=f"{meta.mtime_ns} ns")  # fmt: skip

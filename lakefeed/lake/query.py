@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from lakefeed.errors import Invalid
 from lakefeed.format import bridge
 from lakefeed.format.rows import Kind
+from lakefeed.given import check, check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Query:
     older_than_ns: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.glob is not None:
             try:
                 pc.match_substring_regex(bridge.strings([""]), glob_to_regex(self.glob))
@@ -87,6 +89,7 @@ def _literal_directory(pattern: str) -> str:
 
 def selected(scan: Callable[[str], Iterator[pa.Table]], query: Query | str) -> Iterator[pa.Table]:
     """Yield the rows that a query (or a plain prefix) selects of what a view's `scan` yields."""
+    check("query", query, Query | str)
     query = Query(prefix=query) if isinstance(query, str) else query
     for table in scan(query.directory):
         chosen = table.filter(_mask(table, query))

@@ -33,7 +33,7 @@ from lakefeed.format.rows import (
 )
 from lakefeed.lake.catalogue import Catalogue, Source, pack_source, sources_of
 from lakefeed.lake.listing import children, implied_directory, listed
-from lakefeed.lake.lookup import EXTENT_COLUMNS, below, locate, may_have_below
+from lakefeed.lake.lookup import EXTENT_COLUMNS, below, locate, may_have_below, several
 from lakefeed.lake.query import Query, selected
 from lakefeed.lake.reader import Extents, Reader, check_bounds, extents_of
 from lakefeed.lake.scan import scan
@@ -117,9 +117,8 @@ class Snapshot:
         Directories that exist only through their files are not rows, so they are nulls too.
         `columns` selects what to return; it must hold `kind` and `seq`.
         """
-        wanted = paths if isinstance(paths, pa.Array) else list(paths)
         with self._expiring():
-            return locate(self._shared.catalogue, self.sources, wanted, columns)
+            return locate(self._shared.catalogue, self.sources, several(paths), columns)
 
     def stat(self, path: str) -> Row:
         """Return a path's row; implied directories included. NotFound if there is none."""
@@ -249,6 +248,7 @@ class Snapshot:
 
     def get_many(self, paths: Sequence[str]) -> builtins.list[bytes]:
         """Return the bytes of many files in the order asked, read in few coalesced requests."""
+        paths = several(paths)
         table = self.locate(paths, EXTENT_COLUMNS)
         if table["kind"].null_count:
             gone = np.flatnonzero(~bridge.valid(table["kind"]))

@@ -21,6 +21,7 @@ from lakefeed.closing import Closing
 from lakefeed.errors import Invalid, from_os_error, needing
 from lakefeed.feed.feed import FeedOptions
 from lakefeed.forking import new_lock
+from lakefeed.given import check
 
 with needing("metrics", __name__):
     from prometheus_client import (
@@ -132,6 +133,7 @@ def metered(options: FeedOptions, metrics_port: int) -> FeedOptions:
     """
     if options.observer is not None and options.observer is not loader_metrics():
         raise Invalid("metrics_port", expected="no observer beside it", found="one")
+    check("metrics_port", metrics_port, int)
     if not 0 < metrics_port < 1 << 16:
         raise Invalid("metrics_port", expected="1 to 65535", found=metrics_port)
     with _lock:

@@ -14,6 +14,7 @@ LAYERS = {
     "closing": 0,
     "errors": 0,
     "forking": 0,
+    "given": 0,
     "volume": 1,
     "format": 1,
     "lake": 2,

@@ -8,15 +8,14 @@ threads, and wherever training was interrupted before.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lakefeed.errors import Invalid
-from lakefeed.feed.options import OnCorrupt, check_on_corrupt
+from lakefeed.feed.options import OnCorrupt
+from lakefeed.given import check, check_fields
 
 CROPS = (None, "center", "random")
 DRAWS = 5  # area, ratio, top, left, mirror
@@ -47,17 +46,16 @@ class Decode:
     on_corrupt: OnCorrupt = "raise"
 
     def __post_init__(self) -> None:
-        size: Any = self.size  # whatever it was called with
-        is_pair = isinstance(size, Sequence) and len(size) == 2
-        if not is_pair or not all(isinstance(edge, int | np.integer) and edge > 0 for edge in size):
-            raise Invalid("size", expected="(height, width), from 1", found=repr(size))
+        check("size", self.size, tuple[int, int], "(height, width), from 1")
+        check_fields(self)
+        if min(self.size) < 1:
+            raise Invalid("size", expected="(height, width), from 1", found=self.size)
         if self.crop not in CROPS:
             raise Invalid("crop", expected='None, "center" or "random"', found=repr(self.crop))
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise Invalid("area", expected="a range above 0, up to 1", found=self.area)
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise Invalid("ratio", expected="a range above 0", found=self.ratio)
-        check_on_corrupt(self.on_corrupt)
 
 
 @dataclass(frozen=True, slots=True)

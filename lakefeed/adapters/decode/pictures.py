@@ -34,6 +34,7 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.batch import Names
 from lakefeed.feed.feed import Feed
 from lakefeed.feed.labels import NO_LABEL
+from lakefeed.given import check
 
 Image = NDArray[np.uint8]
 
@@ -70,6 +71,8 @@ def decoded(
     A batch is shared among the threads (None: one for each processor), so that few batches are in
     memory at once. Close the result before the feed.
     """
+    check("feed", feed, Feed)
+    check("options", options, Decode)
     count = width(threads)
     executor = ThreadPoolExecutor(count, "lakefeed-decode")
 

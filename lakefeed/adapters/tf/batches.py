@@ -36,6 +36,7 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source as Origin
+from lakefeed.given import check
 from lakefeed.metrics.exporter import metered
 
 # An iteration is an epoch, and `repeat` says how many: `epochs` is not for the user to set.
@@ -65,6 +66,7 @@ def dataset(
     reuse freed memory (see `keep_freed_memory`), which is worth a factor of three.
     """
     check_elements(elements)
+    check("checkpoint", checkpoint, FeedCheckpoint | None)
     feed_with = feed_options(options)
     if metrics_port is not None:
         feed_with = metered(feed_with, metrics_port)
@@ -103,7 +105,5 @@ def feed_options(options: dict[str, Any]) -> FeedOptions:
         )
     if "rank" not in options and "world_size" not in options:
         options["rank"], options["world_size"] = place()
-    if options.get("class_names") is not None:
-        options["class_names"] = tuple(options["class_names"])
     options["epochs"] = None
     return FeedOptions(**options)

@@ -37,6 +37,7 @@ from lakefeed.errors import Invalid
 from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source
+from lakefeed.given import check
 
 Transform = Callable[[Batch], Any]
 
@@ -61,6 +62,8 @@ class IterableDataset(data.IterableDataset[Any]):
         self.place = Place.of(source)
         self.select = select
         self.transform = transform
+        check("options", options, FeedOptions | None)
+        check("transform", transform, Transform | None)
         self._options = options or FeedOptions()
         if self._options.epochs not in (1, None):
             raise Invalid("epochs", expected="none: one iteration is one epoch, without end",

@@ -21,7 +21,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils import data
@@ -36,6 +36,7 @@ from lakefeed.feed.cursor import Cursor
 from lakefeed.feed.feed import FeedOptions, Mix
 from lakefeed.feed.selection import Select
 from lakefeed.feed.sources import Source
+from lakefeed.given import check, check_fields
 from lakefeed.metrics.exporter import adds_up, metered
 
 # Worker processes of the process that this one was forked from; each loader that was there has one.
@@ -57,7 +58,7 @@ class LoaderOptions:
     transform: Transform | None = None
     threads: int = 0
     processes: int = 0
-    context: str | None = None
+    context: Literal["fork", "spawn", "forkserver"] | None = None
     persistent: bool = True
     device: str | torch.device | None = None
     pin_memory: bool = False
@@ -66,6 +67,7 @@ class LoaderOptions:
     metrics_port: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value, least in (
             ("threads", self.threads, 0),
             ("processes", self.processes, 0),
@@ -103,6 +105,8 @@ class Loader(Epochs):
         options: LoaderOptions | None = None,
     ) -> None:
         super().__init__()
+        check("options", options, LoaderOptions | None)
+        check("feed", feed, FeedOptions | None)
         self.options = options or LoaderOptions()
         transform = self.options.transform if self.options.processes else None
         feed = feed or FeedOptions()
