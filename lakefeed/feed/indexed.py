@@ -9,11 +9,10 @@ first of its samples is due. Only the groups at the two ends of the prefix are l
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
@@ -142,6 +141,11 @@ class Indexed:
             if labelling.class_names is None:
                 self._number_classes(self._labels)
 
+    def __reduce__(self) -> tuple[type[Indexed], tuple[Snapshot, Index, Labelling]]:
+        # With the classes that were found: to look for them again is to read every path.
+        labelling = replace(self._labelling, class_names=self.class_names or None)
+        return Indexed, (self._snapshot, self._index, labelling)
+
     def __len__(self) -> int:
         return len(self._table)
 
@@ -261,8 +265,8 @@ class Indexed:
 
     def through(self, snapshot: Snapshot) -> Indexed:
         """Return the same samples, looked up through another opening of their snapshot."""
-        other = copy.copy(self)
-        other._snapshot = snapshot
+        other = Indexed.__new__(Indexed)
+        other.__dict__.update(self.__dict__, _snapshot=snapshot)
         return other
 
     def content(self) -> str:
