@@ -144,3 +144,8 @@ def test_what_was_found_is_shown_in_a_few_lines() -> None:
     with pytest.raises(Invalid) as refused:
         check("labels", "x" * 10_000, int)
     assert len(str(refused.value)) < 300
+
+
+def test_class_names_that_name_nothing_are_refused() -> None:
+    with pytest.raises(Invalid, match=r'class_names, expected labels="parent" or "attrs.KEY"'):
+        FeedOptions(class_names=("cat", "dog"))
