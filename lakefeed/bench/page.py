@@ -231,7 +231,7 @@ def sections(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         parts.append(("Over time", text, plots.timelines(timed, "time")))
         text = "A step that waits keeps its accelerator idle."
         parts.append(("Waiting for batches", text, plots.waits(timed, "waits")))
-    stalled = [run for run in runs if run.get("stalls")]
+    stalled = [run for run in runs if run.get("stalls") and not verdict.is_ceiling_slow(run)]
     if stalled:
         text = (
             "Three runs: ready batches from memory (the compute ceiling), encoded samples from "

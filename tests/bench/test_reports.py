@@ -40,6 +40,9 @@ def report(rate: float = 100, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+RATES = {"ceiling_per_second": 4.0, "cached_per_second": 2.7, "own_per_second": 2.0}
+
+
 def test_a_report_comes_back_as_it_was_written(tmp_path: Path) -> None:
     html, data = page.write(report(), tmp_path / "r")
     assert (html.name, data.name) == ("r.html", "r.json")
@@ -82,8 +85,7 @@ def test_the_page_says_cold_or_warm_and_the_seed_where_they_are_known() -> None:
 def test_page_and_verdict_tell_what_the_driver_tells(gpu: dict[str, Any], words: str) -> None:
     known = {"names": ["g"], "busy": 0.81, "sm": 0.55, "watts": 412.3, "joules_per_sample": 0.31}
     stalls = {"compute_share": 0.5, "prepare_share": 0.25, "fetch_share": 0.25}
-    rates = {"ceiling_per_second": 4.0, "cached_per_second": 2.7, "own_per_second": 2.0}
-    more = {"gpu": {**known, **gpu}, "stalls": stalls, "steps": 100, **rates}
+    more = {"gpu": {**known, **gpu}, "stalls": stalls, "steps": 100, **RATES}
     mine = {**run("lake", 1), **more}
     assert f">{words}</" in page.render(report(runs=[mine], emulated=False))
     assert f"; {words}; " in verdict.real_line(mine, "cnn", None)
@@ -107,9 +109,12 @@ def test_sections_follow_the_facts() -> None:
     points = [{"accelerators": 1, "utilisation": 0.9}]
     sweeps = {"lake": {"most": 1, "highest_tried": 1, "points": points}}
     stalls = {"compute_share": 0.5, "prepare_share": 0.25, "fetch_share": 0.25}
-    whole = report(sweeps=sweeps, runs=[{**run("lake", 1), "stalls": stalls}])
+    timed = {**run("lake", 1), "stalls": stalls, **RATES}
+    whole = report(sweeps=sweeps, runs=[timed])
     titles = [title for title, _, _ in page.sections(whole)]
     assert {"How many can it feed?", "Where the time goes"} < set(titles)
+    slow = report(runs=[{**timed, "ceiling_per_second": 2.0}])  # it shows no stalls of anything
+    assert "Where the time goes" not in [title for title, _, _ in page.sections(slow)]
     text = page.render(whole)
     assert "<b>1 or more</b>x fed by lake" in text
     assert "lake: feeds 1 or more" in text
