@@ -118,7 +118,8 @@ def compare(reports: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     having = len({run["report"] for run in runs})
     if having < 2:
         found = f"{having} of {len(reports)}"
-        raise Invalid("reports", expected="two or more with runs", found=found)
+        hint = '"lakefeed bench train" and "lakefeed bench feed" write such, with --report'
+        raise Invalid("reports", expected="two or more with runs", found=found, hint=hint)
     changes = _changes(runs, reports[0][0])
     first = reports[0][1]
     warnings = _differences(reports)
