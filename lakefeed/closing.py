@@ -10,7 +10,6 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
-from types import TracebackType
 from typing import NoReturn, TypeVar
 
 from lakefeed.errors import Invalid
@@ -39,12 +38,7 @@ class Closing:
     def __enter__(self: _Self) -> _Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

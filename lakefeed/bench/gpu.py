@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Sequence, Set
 from operator import itemgetter
-from types import TracebackType
 from typing import Any
 
 from pynvml import NVMLError
@@ -122,12 +121,7 @@ class Sampler:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self._thread.ident is not None:
             self._thread.join(_JOIN_SECONDS)

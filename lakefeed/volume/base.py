@@ -28,7 +28,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from lakefeed.errors import Corrupt, VolumeFailed
@@ -93,12 +92,7 @@ class WritableFile(Protocol):
 
     def __enter__(self) -> WritableFile: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class ReadableFile(Protocol):
@@ -145,12 +139,7 @@ class ReadableFile(Protocol):
 
     def __enter__(self) -> ReadableFile: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 @runtime_checkable
