@@ -6,6 +6,7 @@ So each step, of this mount and of other writers, can be placed exactly.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import pytest
 from lakefeed import Lake
 from lakefeed.errors import LakefeedError
 from lakefeed.volume.memory import MemoryVolume
+from tests.support.patience import PATIENCE_SECONDS
 
 pyfuse3 = pytest.importorskip("pyfuse3")
 trio = pytest.importorskip("trio")
@@ -108,6 +110,31 @@ class Here:
         before = self.pending.commits
         while self.pending.commits == before:
             await trio.sleep(0.01)
+
+
+class Gate:
+    """Holds what other threads call until the test opens it."""
+
+    def __init__(self) -> None:
+        self._reached, self._opened = threading.Event(), threading.Event()
+
+    def before(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call with the gate in front of it."""
+
+        def held(*args: Any) -> Any:
+            self._reached.set()
+            assert self._opened.wait(PATIENCE_SECONDS), "the test never opened the gate"
+            return call(*args)
+
+        return held
+
+    async def reached(self) -> None:
+        """Return once a call waits at the gate."""
+        assert await trio.to_thread.run_sync(self._reached.wait, PATIENCE_SECONDS)
+
+    def open(self) -> None:
+        """Let all calls go on."""
+        self._opened.set()
 
 
 @asynccontextmanager

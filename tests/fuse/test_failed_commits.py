@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,7 @@ from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
 from lakefeed.adapters.fuse.publishing import Publishing  # noqa: E402
 from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
 from lakefeed.volume.memory import MemoryVolume  # noqa: E402
-from tests.fuse.scenes import Here, played  # noqa: E402
+from tests.fuse.scenes import Gate, Here, played  # noqa: E402
 
 MIB = 1 << 20
 
@@ -26,24 +24,20 @@ MIB = 1 << 20
 def test_what_is_removed_while_it_is_committed_is_held_no_longer(
     fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish, entered, leave = Publishing.publish, threading.Event(), threading.Event()
+    gate, publish = Gate(), Publishing.publish
 
-    def held(*args: Any) -> Any:
-        entered.set()
-        assert leave.wait(60)
-        if fails:
-            raise VolumeFailed("read of a segment")
-        return publish(*args)
+    def failing(*_: object) -> None:
+        raise VolumeFailed("read of a segment")
 
     async def scene(here: Here) -> None:
         await here.write("short", b"lived")
         with monkeypatch.context() as patched:
-            patched.setattr(Publishing, "publish", held)
+            patched.setattr(Publishing, "publish", gate.before(failing if fails else publish))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(here.commit_or_fail)
-                assert await trio.to_thread.run_sync(entered.wait, 60)
+                await gate.reached()
                 await here.operations.unlink(ROOT, b"short", None)
-                leave.set()
+                gate.open()
         assert here.pending.held_bytes == 0
         await here.pending.commit()
         assert here.pending.count == 0
@@ -73,24 +67,18 @@ def test_a_file_that_finds_no_lake_to_go_to_is_kept_and_committed_later(
 def test_a_spool_that_a_commit_reads_stays_though_its_file_is_changed_and_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    publish, entered, leave = Publishing.publish, threading.Event(), threading.Event()
-    data = b"1" * (2 << 20)
-
-    def held(*args: Any) -> Any:
-        entered.set()
-        assert leave.wait(60)
-        return publish(*args)
+    gate, data = Gate(), b"1" * (2 << 20)
 
     async def scene(here: Here) -> None:
         await here.write("big", data)
         with monkeypatch.context() as patched:
-            patched.setattr(Publishing, "publish", held)
+            patched.setattr(Publishing, "publish", gate.before(Publishing.publish))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(here.pending.commit)
-                assert await trio.to_thread.run_sync(entered.wait, 60)
+                await gate.reached()
                 await here.set_mode(await here.find("big"))
                 await here.operations.unlink(ROOT, b"big", None)
-                leave.set()
+                gate.open()
         assert here.lake.snapshot().get("big") == data
         assert here.pending.held_bytes == 0
         await here.pending.commit()
@@ -218,13 +206,7 @@ def test_a_new_mode_of_an_open_file_without_room_keeps_nobody_waiting(waits: boo
 def test_a_file_without_room_that_is_removed_meanwhile_fails_nobody_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    volume, streamed = MemoryVolume(capacity_bytes=5 * MIB), publishing.streamed
-    entered, leave = threading.Event(), threading.Event()
-
-    def held(*args: Any) -> Any:
-        entered.set()
-        assert leave.wait(60)
-        return streamed(*args)
+    gate, volume = Gate(), MemoryVolume(capacity_bytes=5 * MIB)
 
     async def scene(here: Here) -> None:
         await without_room(here, volume)
@@ -232,12 +214,12 @@ def test_a_file_without_room_that_is_removed_meanwhile_fails_nobody_else(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(here.operations.fsync, small, False)
             nursery.start_soon(here.pending.commit)
-            assert await trio.to_thread.run_sync(entered.wait, 60)
+            await gate.reached()
             await here.operations.unlink(ROOT, b"big", None)
-            leave.set()
+            gate.open()
         assert here.pending.count == 0
 
-    monkeypatch.setattr(publishing, "streamed", held)
+    monkeypatch.setattr(publishing, "streamed", gate.before(publishing.streamed))
     assert played(scene, volume, big_bytes=100_000).snapshot().get("small") == b"x"
 
 

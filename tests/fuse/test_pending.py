@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +20,7 @@ from lakefeed.adapters.fuse.publishing import Publishing  # noqa: E402
 from lakefeed.errors import NotFound, VolumeFailed  # noqa: E402
 from lakefeed.format.rows import Row  # noqa: E402
 from lakefeed.lake.snapshot import Snapshot  # noqa: E402
-from tests.fuse.scenes import NEWS, Here, played  # noqa: E402
+from tests.fuse.scenes import NEWS, Gate, Here, played  # noqa: E402
 
 FIELDS = [f"update_{name}" for name in ("uid", "gid", "size", "mode", "mtime")]
 
@@ -258,23 +257,17 @@ def test_after_a_failure_only_bytes_that_are_elsewhere_are_taken_and_big_ones_in
 
 
 def test_a_big_file_is_not_written_while_a_commit_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    publish, entered, leave = Publishing.publish, threading.Event(), threading.Event()
-    before = b"1" * (2 << 20)
-
-    def held(*args: Any) -> Any:
-        entered.set()
-        assert leave.wait(60)
-        return publish(*args)
+    gate, before = Gate(), b"1" * (2 << 20)
 
     async def scene(here: Here) -> None:
         number = await here.create("big", before)
-        monkeypatch.setattr(Publishing, "publish", held)
+        monkeypatch.setattr(Publishing, "publish", gate.before(Publishing.publish))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(here.pending.commit)
-            assert await trio.to_thread.run_sync(entered.wait, 60)
+            await gate.reached()
             nursery.start_soon(here.operations.write, number, 0, b"2")
             await trio.testing.wait_all_tasks_blocked()
-            leave.set()
+            gate.open()
         assert here.lake.snapshot().get("big") == before
         assert await here.read("big") == b"2" + before[1:]
 

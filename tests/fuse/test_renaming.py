@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
-from typing import Any
 
 import pytest
 
@@ -14,11 +12,11 @@ pytest.importorskip("trio.testing")
 
 from lakefeed.adapters.fuse.nodes import ROOT  # noqa: E402
 from lakefeed.format.rows import Kind  # noqa: E402
-from tests.fuse.scenes import Here, played  # noqa: E402
+from tests.fuse.scenes import Gate, Here, played  # noqa: E402
 
 
 def test_changes_wait_until_a_directory_is_renamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entered, leave = threading.Event(), threading.Event()
+    gate = Gate()
     refused: list[int] = []
 
     async def make(here: Here) -> None:
@@ -32,22 +30,16 @@ def test_changes_wait_until_a_directory_is_renamed(monkeypatch: pytest.MonkeyPat
         await here.operations.unlink(number, b"f", None)
 
     async def scene(here: Here) -> None:
-        rename = here.pending.writer.rename
-
-        def held(*names: str) -> Any:
-            entered.set()
-            assert leave.wait(60)
-            return rename(*names)
-
+        writer = here.pending.writer
         number = await here.find("d")
-        monkeypatch.setattr(here.pending.writer, "rename", held)
+        monkeypatch.setattr(writer, "rename", gate.before(writer.rename))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(here.rename, "d", "e")
-            assert await trio.to_thread.run_sync(entered.wait, 60)
+            await gate.reached()
             nursery.start_soon(make, here)
             nursery.start_soon(change, here, number)
             await trio.testing.wait_all_tasks_blocked()
-            leave.set()
+            gate.open()
         assert refused == [errno.EEXIST]
         assert await here.find("e") == number
         await here.pending.commit()
