@@ -17,6 +17,13 @@ from tests.support.patience import PATIENCE_SECONDS
 PLACES = ["/lake", "/srv/lake"]
 
 
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program, which finds the package, to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True,
+                          timeout=PATIENCE_SECONDS, env=environment)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -42,13 +49,7 @@ def test_options_become_flags(options: str, words: list[str]) -> None:
 @pytest.mark.slow
 def test_an_option_that_nobody_knows_is_an_error() -> None:
     assert request_of([*PLACES, "-o", "ro,cash=1GiB"]).unknown == ("cash=1GiB",)
-    done = subprocess.run(
-        [sys.executable, "-m", "lakefeed.cli.mount_helper", *PLACES, "-o", "ro,cash=1GiB"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = python("-m", "lakefeed.cli.mount_helper", *PLACES, "-o", "ro,cash=1GiB")
     assert done.returncode == 1
     assert "cash=1GiB" in done.stderr
 
@@ -86,13 +87,7 @@ def test_setuid_gives_up_root_for_good() -> None:
         "import os; from lakefeed.cli.mount_helper import become; become('nobody'); "
         "print(os.getresuid(), os.getresgid(), os.getgroups())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = python("-c", program)
     nobody = pwd.getpwnam("nobody")
     user, group = (nobody.pw_uid,) * 3, (nobody.pw_gid,) * 3
     assert done.stdout.strip() == f"{user} {group} {[nobody.pw_gid]}", done.stderr
@@ -100,12 +95,6 @@ def test_setuid_gives_up_root_for_good() -> None:
 
 @pytest.mark.slow
 def test_an_unknown_user_is_named() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lakefeed.cli.mount_helper", *PLACES, "-o", "setuid=nobody-at-all"],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    done = python("-m", "lakefeed.cli.mount_helper", *PLACES, "-o", "setuid=nobody-at-all")
     assert done.returncode == 1
     assert "nobody-at-all" in done.stderr
