@@ -57,23 +57,27 @@ def fits(model: dict[str, bytes], path: str) -> bool:
 
 
 def replay(lake: Lake, steps: list[object]) -> dict[str, bytes]:
-    """Do the steps; return what the head must hold. Each step of changes is one pack."""
+    """Do the steps in a new lake; return what the head must hold."""
     model: dict[str, bytes] = {}
     for step in steps:
-        if isinstance(step, dict):
-            taken: dict[str, bytes] = {}
-            for path, data in step.items():
-                if fits({**model, **taken}, path):
-                    taken[path] = data
-            write(lake, taken)
-            model.update(taken)
-        elif isinstance(step, list):
-            gone = sorted({path for path in step if path in model})
-            write(lake, {}, delete=gone)
-            for path in gone:
-                del model[path]
-        else:
-            lake.merge_index(everything=step == "merge everything")
+        model = after(lake, model, step)
+    return model
+
+
+def after(lake: Lake, model: dict[str, bytes], step: object) -> dict[str, bytes]:
+    """Do a step, which is one pack if it changes files; return what the head must hold then."""
+    if isinstance(step, dict):
+        taken: dict[str, bytes] = {}
+        for path, data in step.items():
+            if fits({**model, **taken}, path):
+                taken[path] = data
+        write(lake, taken)
+        return {**model, **taken}
+    if isinstance(step, list):
+        gone = {path for path in step if path in model}
+        write(lake, {}, delete=gone)
+        return {path: data for path, data in model.items() if path not in gone}
+    lake.merge_index(everything=step == "merge everything")
     return model
 
 
@@ -173,26 +177,13 @@ def test_a_glob_without_a_meaning_is_refused(glob: str) -> None:
 @given(steps=STEPS)
 def test_old_snapshots_stay_as_they_were(steps: list[object]) -> None:
     with small_groups(), new_lake() as lake:
-        models = {0: {}}
-        for count in range(1, len(steps) + 1):
-            models[lake.snapshot().number] = contents(lake.snapshot())
-            replay_one(lake, steps[count - 1])
+        model: dict[str, bytes] = {}
+        models = {0: model}
+        for step in steps:
+            model = after(lake, model, step)
+            models[lake.snapshot().number] = model
         for number, model in models.items():
             assert contents(lake.snapshot(number)) == model
-
-
-def replay_one(lake: Lake, step: object) -> None:
-    model = contents(lake.snapshot())
-    if isinstance(step, dict):
-        taken: dict[str, bytes] = {}
-        for path, data in step.items():
-            if fits({**model, **taken}, path):
-                taken[path] = data
-        write(lake, taken)
-    elif isinstance(step, list):
-        write(lake, {}, delete={path for path in step if path in model})
-    else:
-        lake.merge_index(everything=step == "merge everything")
 
 
 def test_a_deep_chain_and_a_flat_directory_list_their_children() -> None:
