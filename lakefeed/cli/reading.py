@@ -1,9 +1,9 @@
 """Commands that bring bytes out of the lake: cat, get.
 
-Every byte is verified. Small files are read whole and in groups; a big one is streamed in parts
-with its checksum computed along the way, and compared before a local file gets its name. `get`
-writes as `export` does (`transfer/directory.py`): beside the target and renamed, so an interrupted
-or failed one leaves what was there, and never through symbolic links below the target.
+Every byte is verified. Small files are read whole and in groups; a big one comes in pieces, and its
+checksum is compared before a local file gets its name. `get` writes as `export` does
+(`transfer/directory.py`): beside the target and renamed, so an interrupted or failed one leaves
+what was there, and never through symbolic links below the target.
 """
 
 from __future__ import annotations
@@ -40,30 +40,12 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-# Files are read in groups of about this much, and bigger ones streamed in parts of it.
+# Files are read in groups of about this much, bigger ones by themselves.
 GROUP_BYTES = 32 << 20
 GROUP_FILES = 2000
 
 
 # -- bytes -----------------------------------------------------------------------------------------
-
-
-def stream(snapshot: View, row: Row) -> Iterator[bytes]:
-    """Yield a file's bytes in parts; Corrupt after the last one when the checksum disagrees."""
-    from crc32c import crc32c
-
-    from lakefeed.format.rows import Codec
-
-    if row.size <= GROUP_BYTES or row.codec is not Codec.NONE:
-        yield snapshot.read_row(row)
-        return
-    found = 0
-    for offset in range(0, row.size, GROUP_BYTES):
-        part = snapshot.read_row_range(row, offset, GROUP_BYTES)
-        found = crc32c(part, found)
-        yield part
-    if found != row.crc32c:
-        raise Corrupt(f"{row.path!r}", expected=f"checksum {row.crc32c:08x}", found=f"{found:08x}")
 
 
 def _file_row(snapshot: View, path: str, hint: str = "see get -r") -> Row:
@@ -75,9 +57,16 @@ def _file_row(snapshot: View, path: str, hint: str = "see get -r") -> Row:
     return row
 
 
+def _pieces(snapshot: View, row: Row) -> Iterable[bytes]:
+    """Return a file's bytes, verified before anything of them is seen unless the file is big."""
+    from lakefeed.lake.view import pieces_of
+
+    return pieces_of(snapshot, row) if row.size > GROUP_BYTES else (snapshot.read_row(row),)
+
+
 def _copy(snapshot: View, row: Row, target: BinaryIO) -> None:
-    for part in stream(snapshot, row):
-        target.write(part)
+    for piece in _pieces(snapshot, row):
+        target.write(piece)
 
 
 @commands.command("cat", epilog=exit_codes(EXIT_NOT_FOUND, EXIT_CORRUPT))
@@ -199,7 +188,7 @@ def _get(snapshot: View, path: str, target: str, recursive: bool, meter: Meter) 
     fetch = Fetch(snapshot, where, DirectoryTarget(where.resolve()), meter)
     try:
         if row is not None:
-            fetch.store(row, place.name, stream(snapshot, row))
+            fetch.store(row, place.name, _pieces(snapshot, row))
         else:
             for table in snapshot.scan(path):
                 _fetch_table(fetch, table, len(path))
@@ -224,7 +213,7 @@ def _fetch_table(fetch: Fetch, table: pa.Table, cut: int) -> None:
         if row.kind is Kind.DIR:
             fetch.store(row, name, ())
         elif row.size > GROUP_BYTES:
-            fetch.store(row, name, stream(fetch.snapshot, row))
+            fetch.store(row, name, _pieces(fetch.snapshot, row))
         else:
             group.append((row, name))
             held_bytes += row.size

@@ -7,7 +7,6 @@ version: a tenth of the time it takes to open a lake. So its extension module is
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
@@ -16,11 +15,13 @@ _PACKAGE = "crc32c"
 
 
 def _load() -> ModuleType:
-    package = find_spec(_PACKAGE)
-    places = None if package is None else package.submodule_search_locations
+    found = find_spec(_PACKAGE)
+    places = None if found is None else found.submodule_search_locations
     spec = None if places is None else PathFinder.find_spec(f"_{_PACKAGE}", list(places))
     if spec is None or spec.loader is None:
-        return import_module(_PACKAGE)
+        import crc32c as package  # noqa: PLC0415 - where its extension module is not found
+
+        return package
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

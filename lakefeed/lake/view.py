@@ -1,4 +1,5 @@
-"""What can be read like a snapshot: one lake's, or that of several lakes under one roof."""
+"""What can be read like a snapshot: one lake's, or that of several lakes under one roof; and how a
+file of any size is read out of it."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pyarrow as pa
 
+from lakefeed.errors import Corrupt
+from lakefeed.format.checksum import crc32c
 from lakefeed.format.rows import COLUMNS, Row
 from lakefeed.lake.query import Query
 from lakefeed.lake.reader import Extents
@@ -15,6 +18,9 @@ from lakefeed.volume.base import ReadableFile
 
 if TYPE_CHECKING:
     import builtins
+
+# Held of a big file at a time.
+PIECE_BYTES = 8 << 20
 
 _Result = TypeVar("_Result")
 
@@ -77,3 +83,26 @@ class View(Protocol):
 
     def use_pack(self, pack: str) -> AbstractContextManager[ReadableFile]:
         """Lend a pack's open file for the time of a block."""
+
+
+def pieces_of(view: View, row: Row) -> Iterator[bytes]:
+    """Yield a file's bytes, those of a big one in pieces of bounded size.
+
+    Pieces have no checksums of their own: Corrupt comes after the last one, where all of them
+    together are not what was written. Whoever has stored them by then has to undo it.
+    """
+    if row.length != row.size:
+        yield view.read_row(row)  # a compressed payload can only be read whole
+        return
+    checksum = 0
+    for start in range(0, row.size, PIECE_BYTES):
+        piece = view.read_row_range(row, start, PIECE_BYTES)
+        checksum = crc32c(piece, checksum)
+        yield piece
+    if checksum != row.crc32c:
+        raise Corrupt(
+            f"{row.path!r}",
+            expected=f"checksum {row.crc32c:08x}",
+            found=f"{checksum:08x}",
+            hint='run "lakefeed fsck --deep" to find every damaged file',
+        )

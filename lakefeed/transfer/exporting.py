@@ -23,17 +23,16 @@ import numpy as np
 import pyarrow as pa
 
 from lakefeed.errors import Corrupt, Invalid
-from lakefeed.format.checksum import crc32c
 from lakefeed.format.paths import check_path, check_prefix
 from lakefeed.format.rows import Kind, Row, rows_from_table
 from lakefeed.lake.query import Query
 from lakefeed.lake.snapshot import Snapshot
+from lakefeed.lake.view import pieces_of
 from lakefeed.transfer.importing import Progress
 from lakefeed.transfer.problems import Problem, Problems
 
 # One round of reads; twice as much may be held while one is written and the next one read.
 READ_BYTES = 64 << 20
-PIECE_BYTES = 16 << 20
 _ALL = frozenset({Kind.FILE, Kind.SYMLINK, Kind.DIR})
 
 
@@ -225,7 +224,7 @@ class _Export:
             if row.kind is Kind.DIR:
                 yield at, ()
             elif _is_big(row):
-                yield at, _pieces(self._snapshot, row)
+                yield at, pieces_of(self._snapshot, row)
             elif at in data:
                 yield at, (data.pop(at),)
             else:
@@ -262,19 +261,3 @@ def _parts(table: pa.Table) -> Iterator[pa.Table]:
         end = max(int(np.searchsorted(ends, before + READ_BYTES, "right")), start + 1)
         yield table.slice(start, end - start)
         start = end
-
-
-def _pieces(snapshot: Snapshot, row: Row) -> Iterator[bytes]:
-    """Yield a big file's bytes; Corrupt after the last piece when they are not what was written."""
-    checksum = 0
-    for start in range(0, row.size, PIECE_BYTES):
-        piece = snapshot.read_range(row.path, start, PIECE_BYTES)
-        checksum = crc32c(piece, checksum)
-        yield piece
-    if checksum != row.crc32c:
-        raise Corrupt(
-            f"{row.path!r}",
-            expected=f"checksum {row.crc32c:08x}",
-            found=f"{checksum:08x}",
-            hint='run "lakefeed fsck --deep" to find every damaged file',
-        )

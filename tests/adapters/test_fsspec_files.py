@@ -15,6 +15,7 @@ from lakefeed import Lake, SnapshotExpired, VolumeFailed
 from lakefeed.adapters.fsspec import LakeFileSystem, local
 from lakefeed.adapters.fsspec.files import WriteFile
 from lakefeed.format.rows import Row
+from lakefeed.lake import view
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import Writer
@@ -224,7 +225,7 @@ def test_a_pickled_file_comes_back_as_the_version_it_was(fs: LakeFileSystem) -> 
 def test_a_big_file_is_handed_on_in_pieces_and_whole(
     fs: LakeFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr(view, "PIECE_BYTES", 1 << 20)
     monkeypatch.setattr(local, "HELD_BYTES", 1 << 20)
     data = bytes(range(251)) * 20_000
     fs.pipe_file("big", data)

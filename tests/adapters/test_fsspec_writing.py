@@ -16,6 +16,7 @@ from fsspec.transaction import Transaction
 
 from lakefeed import Corrupt, Invalid, Lake
 from lakefeed.adapters.fsspec import LakeFileSystem, local
+from lakefeed.lake import view
 from tests.adapters.lakes import BIG, commits
 
 
@@ -269,7 +270,7 @@ def test_files_are_copied_out_of_a_snapshot_and_between_lakes(tmp_path: Path) ->
 def damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LakeFileSystem]:
     """A filesystem whose lake `one` holds a damaged file that is too big to be held as a whole."""
     monkeypatch.setattr(local, "HELD_BYTES", 1 << 20)
-    monkeypatch.setattr(local, "CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr(view, "PIECE_BYTES", 1 << 20)
     for name in ("one", "two"):
         Lake.create(tmp_path / name).close()
     fs = LakeFileSystem(skip_instance_cache=True)

@@ -142,7 +142,7 @@ def test_each_sample_that_is_copied_may_take_its_time(
 ) -> None:
     """Big samples are read in pieces, thousands of them in one part of an export."""
     monkeypatch.setattr("lakefeed.transfer.exporting.READ_BYTES", biggest)
-    monkeypatch.setattr("lakefeed.transfer.exporting.PIECE_BYTES", biggest)
+    monkeypatch.setattr("lakefeed.lake.view.PIECE_BYTES", biggest)
     told: list[float] = []
     with Lake.open(lake) as opened_lake:
         snapshot = opened_lake.snapshot()

@@ -10,6 +10,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.cli import reading
+from lakefeed.lake import view
 from tests.cli.conftest import FILES, MTIME_NS, Run, damage
 
 
@@ -177,6 +178,7 @@ def test_a_failed_get_leaves_the_local_file(run: Run, lake: Path, tmp_path: Path
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a file of 5 MiB count as big."""
     monkeypatch.setattr(reading, "GROUP_BYTES", 1 << 20)
+    monkeypatch.setattr(view, "PIECE_BYTES", 1 << 20)
 
 
 BIG = bytes(range(251)) * (5 << 12)

@@ -158,7 +158,7 @@ def test_a_damaged_big_file_never_completes_an_archive(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lakefeed.transfer.exporting.READ_BYTES", 1 << 20)
-    monkeypatch.setattr("lakefeed.transfer.exporting.PIECE_BYTES", 1 << 20)
+    monkeypatch.setattr("lakefeed.lake.view.PIECE_BYTES", 1 << 20)
     # Above what a partial read verifies by itself.
     with lake.writer() as writer:
         writer.put("big", os.urandom(5_000_000))

@@ -23,13 +23,14 @@ from fsspec.utils import isfilelike
 from lakefeed.adapters.fsspec.committing import CommittingFileSystem
 from lakefeed.adapters.fsspec.entries import info_of, resolve
 from lakefeed.adapters.fsspec.files import PackedFile, ReadFile, TextFile, WriteFile
-from lakefeed.adapters.fsspec.local import chunks, download, store, upload
+from lakefeed.adapters.fsspec.local import download, store, upload
 from lakefeed.adapters.fsspec.moving import Move, kind_at, remove_copied, remove_shallow
 from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Sink
 from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format.paths import parents
 from lakefeed.format.rows import Kind, Row
+from lakefeed.lake.view import pieces_of
 
 # What text mode takes, as `io.TextIOWrapper` does.
 _TEXT = ("encoding", "errors", "newline")
@@ -140,7 +141,7 @@ class LakeFileSystem(CommittingFileSystem):
         if row.kind is Kind.DIR:
             raise IsADirectoryError(errno.EISDIR, "is a directory", place.name(place.path))
         # What is not committed yet is in memory.
-        return row, chunks((snapshot, row)) if row.pack else [view.get(place.path)]
+        return row, pieces_of(snapshot, row) if row.pack else [view.get(place.path)]
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         """Store bytes under a path; with mode "create" only where there is nothing."""
@@ -213,8 +214,8 @@ class LakeFileSystem(CommittingFileSystem):
         elif target is None:
             self._download([(rpath, lpath)], callback)
         else:
-            for chunk in chunks(self._file(rpath)):
-                target.write(chunk)
+            for piece in pieces_of(*self._file(rpath)):
+                target.write(piece)
 
     def get(self, rpath: Any, lpath: Any, **options: Any) -> None:
         """Copy files to local paths, many small ones in few reads."""

@@ -9,35 +9,13 @@ from typing import Any, BinaryIO, cast
 
 from lakefeed.adapters.fsspec.ranges import batches
 from lakefeed.adapters.fsspec.reading import Found
-from lakefeed.errors import Corrupt
-from lakefeed.format.checksum import crc32c
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import table_from_rows
-from lakefeed.lake.snapshot import is_read_whole
+from lakefeed.lake.view import pieces_of
 from lakefeed.lake.writer import Writer
 from lakefeed.volume.base import Buffer
 
-CHUNK_BYTES = 8 << 20
 HELD_BYTES = 64 << 20
-
-
-def chunks(found: Found) -> Iterator[bytes]:
-    """Yield a file's bytes in pieces of bounded size, and in the end Corrupt if they are damaged.
-
-    Pieces carry no checksum of their own, and whoever stores them would give them a new, valid one.
-    """
-    snapshot, row = found
-    if is_read_whole(row):
-        yield snapshot.read_row_range(row, 0, row.size)
-        return
-    checksum = 0
-    for start in range(0, row.size, CHUNK_BYTES):
-        piece = snapshot.read_row_range(row, start, CHUNK_BYTES)
-        checksum = crc32c(piece, checksum)
-        yield piece
-    if checksum != row.crc32c:
-        raise Corrupt(f"{row.path!r}", expected=f"checksum {row.crc32c:08x}",
-                      found=f"{checksum:08x}")  # fmt: skip
 
 
 def upload(writer: Writer, path: str, source: str, callback: Any) -> None:
@@ -73,7 +51,7 @@ def _download_files(members: Sequence[tuple[Found, str]], callback: Any) -> None
     targets = iter([target for _, target in members])
     for batch in batches([row for (_, row), _ in members], HELD_BYTES):
         if batch[0].size > HELD_BYTES:
-            _write(next(targets), chunks((snapshot, batch[0])))
+            _write(next(targets), pieces_of(snapshot, batch[0]))
             callback.relative_update(1)
             continue
         for data in snapshot.read_rows(table_from_rows(batch)):
@@ -109,7 +87,7 @@ class _Stream:
     """A file of a lake as the stream that a writer pulls from."""
 
     def __init__(self, found: Found) -> None:
-        self._chunks = chunks(found)
+        self._pieces = pieces_of(*found)
         self._rest = memoryview(b"")
 
     def read(self, size: int) -> Buffer:
@@ -122,5 +100,5 @@ class _Stream:
         return b"".join(parts)
 
     def _next(self) -> bool:
-        self._rest = memoryview(next(self._chunks, b""))
+        self._rest = memoryview(next(self._pieces, b""))
         return bool(self._rest)

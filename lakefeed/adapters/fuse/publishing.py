@@ -9,21 +9,19 @@ node: what became of the items is the outcome.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from functools import partial
 
 from lakefeed.adapters.fuse.changes import NO_ROOM, Committing, Item, Outcome, same_bytes
 from lakefeed.adapters.fuse.spool import COPY_BYTES, Spool
 from lakefeed.adapters.fuse.tree import changed_paths
 from lakefeed.adapters.fuse.view import locate_rows
-from lakefeed.errors import Conflict, Corrupt, NotFound, VolumeFailed
+from lakefeed.errors import Conflict, NotFound, VolumeFailed
 from lakefeed.format import payload
-from lakefeed.format.pack import Meta
-from lakefeed.format.rows import Codec, Kind, Row
+from lakefeed.format.rows import Codec, Kind
 from lakefeed.lake.batch import Delete, Operation, Put, Refer, Sealed
 from lakefeed.lake.committing import discard_sealed, streamed
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
+from lakefeed.lake.view import pieces_of
 from lakefeed.lake.writer import Writer
 
 _logger = logging.getLogger(__name__)
@@ -120,27 +118,14 @@ class Publishing:
             assert item.row is not None
             # A compressed payload can only be read as a whole.
             if item.row.length == item.row.size > big_bytes:
-                return self._moved(item.path, item.row, meta, old)
+                pieces = pieces_of(old, item.row)
+                return streamed(self._lake.volume, old.number, item.path, pieces, meta)
             data = old.read_row(item.row)
         elif isinstance(data, Spool):
             if data.size > big_bytes:
-                chunks = _chunks(data.read, data.size)
-                return streamed(self._lake.volume, old.number, item.path, chunks, meta)
+                pieces = (data.read(at, COPY_BYTES) for at in range(0, data.size, COPY_BYTES))
+                return streamed(self._lake.volume, old.number, item.path, pieces, meta)
             data = data.read(0, data.size)
         codec = self._options.codec if item.kind is Kind.FILE else Codec.NONE
         stored = payload.encode(data or b"", codec)
         return Put(stored, item.kind, meta.mtime_ns, meta.mode, meta.attrs)
-
-    def _moved(self, path: str, row: Row, meta: Meta, old: Snapshot) -> Sealed:
-        """Take the bytes of a big file, which come without a look at their checksum."""
-        chunks = _chunks(partial(old.read_row_range, row), row.size)
-        sealed = streamed(self._lake.volume, old.number, path, chunks, meta)
-        if sealed.row.crc32c != row.crc32c:
-            discard_sealed(self._lake.volume, [sealed])
-            raise Corrupt(f"{row.path!r}", expected=f"checksum {row.crc32c:08x}",
-                          found=f"{sealed.row.crc32c:08x}")  # fmt: skip
-        return sealed
-
-
-def _chunks(read: Callable[[int, int], bytes], size: int) -> Iterator[bytes]:
-    return (read(offset, COPY_BYTES) for offset in range(0, size, COPY_BYTES))
