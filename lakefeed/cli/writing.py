@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,14 +77,9 @@ def one_commit(
 ) -> Iterator[Change]:
     """Give a writer that commits when the block ends well, all at once, and never before."""
     from lakefeed.format.rows import Codec
-    from lakefeed.lake.writer import WriterOptions
+    from lakefeed.lake.batch import WHEN_TOLD
 
-    options = WriterOptions(
-        flush_files=sys.maxsize,
-        flush_bytes=sys.maxsize,
-        flush_age_seconds=7 * 86400.0,
-        codec=Codec[codec],
-    )
+    options = replace(WHEN_TOLD, codec=Codec[codec])
     with (
         open_lake(lake) as opened,
         opened.writer(options, operation=operation, message=message) as writer,
@@ -266,7 +260,6 @@ def _kind(writer: Writer, path: str) -> Kind | None:
 
 
 def _print_moved(verb: str, change: Change, source: str, place: str, *, as_json: bool) -> None:
-    source = source.rstrip("/")
     if as_json:
         print_json({"snapshot": change.snapshot, "source": source, "target": place})
     else:

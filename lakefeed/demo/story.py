@@ -31,9 +31,9 @@ from lakefeed.demo.pictures import HELD_OUT_OF, Picture, arrange, thumbnail, wri
 from lakefeed.demo.training import Epoch, Recipe
 from lakefeed.errors import Invalid
 from lakefeed.format.columns import MAGIC
+from lakefeed.lake.batch import WHEN_TOLD
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
-from lakefeed.lake.writer import WriterOptions
 from lakefeed.transfer.importing import ImportOptions, import_tree
 
 DIGITS_ACCURACY_MIN = 0.95
@@ -41,8 +41,6 @@ MODEL_PATH = "models/lenet.keras"
 SHEET_COLUMNS = 12
 THUMBNAIL_SIDE = 72
 _LOOK_AT_ONCE = 256
-# Rows are small: all of a split fits into memory, so it becomes visible in one piece.
-_ONE_COMMIT = WriterOptions(flush_files=1 << 30, flush_age_seconds=86400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,8 @@ def _split(story: Story, lake: Lake) -> list[Picture]:
     before = _payload_bytes(snapshot)
     message = f"one picture in {HELD_OUT_OF} held out"
     with _step(story, "split by name: copies in train/ and val/ inside the lake") as seconds:
-        with lake.writer(_ONE_COMMIT, operation="split", message=message) as writer:
+        # Rows are small: all of a split fits into memory, so it becomes visible in one piece.
+        with lake.writer(WHEN_TOLD, operation="split", message=message) as writer:
             for picture in chosen:
                 writer.copy(f"images/{picture.path}", picture.target)
         tag = lake.tag("split")

@@ -85,6 +85,10 @@ class WriterOptions:
         check_fields(self)
 
 
+# All at once, and only when told to: no threshold commits a part of it.
+WHEN_TOLD = WriterOptions(flush_bytes=1 << 62, flush_files=1 << 62, flush_age_seconds=1e9)
+
+
 @dataclass(slots=True)
 class Batch:
     """Operations that will be committed together; the newest one for a path stands."""

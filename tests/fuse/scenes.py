@@ -16,6 +16,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.errors import LakefeedError
+from lakefeed.lake.batch import WHEN_TOLD
 from lakefeed.volume.memory import MemoryVolume
 from tests.support.patience import PATIENCE_SECONDS
 
@@ -142,7 +143,7 @@ async def serving(lake: Lake, **options: Any) -> AsyncIterator[Here]:
     pace = Pace()
     tree = Tree(lake, lake.snapshot(), pace, follows=True)
     operations = WriteOperations(tree, Reads(pace, 1 << 20), lake.volume, (0, 0))
-    with lake.writer(Committing.WRITER) as writer:
+    with lake.writer(WHEN_TOLD) as writer:
         committing = Committing(**{"age_seconds": NEVER, **options})
         operations.use(Pending(tree, lake, writer, committing, Budget()))
         async with trio.open_nursery() as nursery:

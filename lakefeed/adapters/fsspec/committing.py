@@ -19,8 +19,9 @@ from lakefeed.adapters.fsspec.local import store
 from lakefeed.adapters.fsspec.moving import Move, kind_at
 from lakefeed.adapters.fsspec.places import Place
 from lakefeed.adapters.fsspec.reading import Found, ReadingFileSystem
-from lakefeed.adapters.fsspec.writing import IN_PARTS, TOGETHER, Group, Lanes
+from lakefeed.adapters.fsspec.writing import IN_PARTS, Group, Lanes
 from lakefeed.format.rows import Kind
+from lakefeed.lake.batch import WHEN_TOLD
 from lakefeed.lake.writer import Writer, WriterOptions
 
 
@@ -85,7 +86,7 @@ class CommittingFileSystem(ReadingFileSystem):
         return self._current.group
 
     @contextmanager
-    def _together(self, options: WriterOptions = TOGETHER) -> Iterator[Group]:
+    def _together(self, options: WriterOptions = WHEN_TOLD) -> Iterator[Group]:
         """Commit what the block does at its end, or with what is around it."""
         outer = self._group()
         if outer is not None:
@@ -112,7 +113,7 @@ class CommittingFileSystem(ReadingFileSystem):
         )
         into = {place.lake.name for place in targets}
         from_there = all(place.at is not None or place.lake.name not in into for place in sources)
-        return IN_PARTS if from_there else TOGETHER
+        return IN_PARTS if from_there else WHEN_TOLD
 
     @contextmanager
     def _copying(self, path1: Any, path2: Any) -> Iterator[None]:
@@ -120,7 +121,7 @@ class CommittingFileSystem(ReadingFileSystem):
         stored, and perhaps committed, before all names were looked at."""
         options = self._options_for(path1, path2)
         with self._together(options) as group:
-            if options is TOGETHER:
+            if options is WHEN_TOLD:
                 yield
                 return
             copies = self._current.copies = []

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lakefeed.adapters.fsspec.places import Place
-from lakefeed.adapters.fsspec.writing import OPERATION, TOGETHER
+from lakefeed.adapters.fsspec.writing import OPERATION
 from lakefeed.errors import Conflict, NotFound, SnapshotExpired
 from lakefeed.format.rows import Kind, Row, rows_from_table
-from lakefeed.lake.batch import Delete
+from lakefeed.lake.batch import WHEN_TOLD, Delete
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.writer import Writer
@@ -63,7 +63,7 @@ def remove_copied(lake: Lake, rows: Sequence[Row]) -> None:
             raise Conflict(f"move of {row.path!r} out of {lake.name}",
                            expected="the file that was copied", found="a newer one",
                            hint="what was copied is in both lakes; move it again")  # fmt: skip
-    with lake.writer(TOGETHER, operation=OPERATION) as writer:
+    with lake.writer(WHEN_TOLD, operation=OPERATION) as writer:
         if there:
             writer.apply({row.path: Delete(row.seq) for row in there})
         directories = {row.path for row in rows if row.kind is Kind.DIR}

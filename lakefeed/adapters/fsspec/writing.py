@@ -27,15 +27,11 @@ from lakefeed.adapters.fsspec.places import Place
 from lakefeed.errors import LakefeedError
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Row
-from lakefeed.lake.batch import PutHandle
+from lakefeed.lake.batch import WHEN_TOLD, PutHandle
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.writer import Writer, WriterOptions
 from lakefeed.volume.base import Buffer
 
-_EVER_SECONDS = 1e9
-_NO_LIMIT = 1 << 62
-# All at once or nothing: no threshold commits a part of it.
-TOGETHER = WriterOptions(_NO_LIMIT, _NO_LIMIT, _EVER_SECONDS)
 # A tree from another disk: commits of the usual size, so that memory stays bounded.
 IN_PARTS = WriterOptions(flush_age_seconds=60.0)
 # Whatever is there is committed at once; what comes meanwhile makes the next commit.
@@ -52,7 +48,7 @@ class Dropped(Exception):
 class Group:
     """Writers, one for each lake, whose operations are committed when the group is."""
 
-    def __init__(self, options: WriterOptions = TOGETHER) -> None:
+    def __init__(self, options: WriterOptions = WHEN_TOLD) -> None:
         self._options = options
         self._lock = threading.Lock()
         self._writers: dict[str, Writer] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
-from typing import ClassVar
 
 from lakefeed.adapters.fuse.answers import attrs_of
 from lakefeed.adapters.fuse.nodes import Directory, Node
@@ -12,7 +11,6 @@ from lakefeed.adapters.fuse.spool import Spool
 from lakefeed.format.pack import Meta
 from lakefeed.format.rows import Codec, Kind, Row
 from lakefeed.lake.snapshot import Snapshot
-from lakefeed.lake.writer import WriterOptions
 
 # A file is stored anew as a whole, so one that programs go on writing is stored at no more than
 # this rate while nobody waits for it.
@@ -36,11 +34,6 @@ class Committing:
     big_bytes: int = 8 << 20
     codec: Codec = Codec.NONE
     sync_close: bool = False
-
-    # The mount decides when to commit; the Writer's own thresholds are out of its way.
-    WRITER: ClassVar[WriterOptions] = WriterOptions(
-        flush_bytes=1 << 62, flush_files=1 << 31, flush_age_seconds=3600.0
-    )
 
 
 _NO_META = Meta(0)

@@ -35,6 +35,7 @@ from lakefeed.adapters.fuse.tree import Stale, Tree
 from lakefeed.adapters.fuse.writing import WriteOperations
 from lakefeed.errors import Invalid, LakefeedError, VolumeFailed
 from lakefeed.lake import layout
+from lakefeed.lake.batch import WHEN_TOLD
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.refs import Pin
 
@@ -115,7 +116,7 @@ class Mount:
         except OSError as error:
             raise Invalid(f"--spool {budget.directory or ''}", expected="a directory to write in",
                           found=(error.strerror or "none").lower()) from error  # fmt: skip
-        writer = self._lake.writer(Committing.WRITER, operation="mount")
+        writer = self._lake.writer(WHEN_TOLD, operation="mount")
         pending = Pending(tree, self._lake, writer, options.committing, budget)
         try:
             writing = WriteOperations(tree, reads, self._lake.volume, owner)
