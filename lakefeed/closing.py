@@ -1,5 +1,5 @@
-"""What a resource does at the end of its `with` block: it closes, whatever happened; and that it is
-sent to no other process."""
+"""What resources share: they close at the end of their `with` block, whatever happened in it, and
+they stay in the process that made them. And how to close one where no lock may be taken."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _Self = TypeVar("_Self", bound="Closing")
 
 
 class _Here(threading.local):
-    """What is so of this thread; asking takes no lock."""
+    """What is true of this thread; reading it takes no lock."""
 
-    works = False
+    works = False  # closing something may wait for this thread
 
 
 _here = _Here()
@@ -43,8 +43,8 @@ class Closing:
 
 
 class Staying:
-    """A resource that is of use in the process that made it alone, so that sending it is refused
-    with a word on what to send instead."""
+    """A resource that only the process that made it can use. Pickling it is Invalid, with a hint on
+    what to send instead."""
 
     __slots__ = ()
 
@@ -58,10 +58,10 @@ class Staying:
 
 
 def beside(close: Callable[[], None]) -> None:
-    """Close something in a thread made for it: where the garbage collector asks for it, in the
-    middle of anything, no lock may be taken, not even those of `threading` for a thread of its own.
+    """Close something in a new thread. The garbage collector calls this in the middle of anything,
+    so no lock may be taken, not even those that `threading` takes to start a thread.
 
-    Nothing is done where the interpreter is about to end, which then does it.
+    Does nothing where the interpreter is about to end: that closes everything.
     """
     with contextlib.suppress(RuntimeError):
         _thread.start_new_thread(close, ())
@@ -73,8 +73,8 @@ def work_here() -> None:
 
 
 def close_from_anywhere(close: Callable[[], None]) -> None:
-    """Close something now; `beside` in a thread that closing may wait for, or whose locks it may
-    want: there it is the garbage collector that asks."""
+    """Close something now; `beside` a thread that closing may wait for, or whose locks it may want:
+    there it is the garbage collector that calls."""
     if _here.works:
         beside(close)
     else:
@@ -82,6 +82,6 @@ def close_from_anywhere(close: Callable[[], None]) -> None:
 
 
 def ending(running: ExitStack) -> Callable[[], None]:
-    """Return what closes an iteration from anywhere, once. The end of the process does it where
-    nobody did: a generator that is left in a variable has its turn when its modules are gone."""
+    """Return what closes an iteration from anywhere, once. The end of the process calls it where
+    nobody did: a generator left in a variable would be closed later, when its modules are gone."""
     return weakref.finalize(running, close_from_anywhere, running.close)

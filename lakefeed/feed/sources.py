@@ -36,7 +36,7 @@ def block_cache(cache: Cache) -> BlockCache:
 
 
 def _checksum(data: memoryview) -> int:
-    return crc32c(data)  # itself of a module that no other process finds by its name
+    return crc32c(data)  # which cannot be pickled: its module has a name that nobody can import
 
 
 class Sources:

@@ -90,8 +90,8 @@ class ReadList:
 
 
 class PlainReads:
-    """What a file does that knows no better: one call after the other, nothing of the kernel, no
-    copies."""
+    """Reading for files that do nothing special: one call after the other, nothing known of the
+    kernel, no copies kept."""
 
     @property
     def descriptor(self) -> None:
