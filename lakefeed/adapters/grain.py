@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import operator
 import os
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from lakefeed.feed.feed import FeedOptions
 from lakefeed.feed.labels import Labelling
 from lakefeed.feed.selection import Select, Selection, resolve
 from lakefeed.feed.sources import Source
-from lakefeed.feed.stats import Observer, clock
+from lakefeed.feed.stats import Observer
 from lakefeed.lake.snapshot import Snapshot
 
 with needing("grain", __name__):
@@ -85,10 +86,10 @@ class DataSource:
         if len(numbers) and not (numbers.min() >= 0 and numbers.max() < count):
             raise IndexError(f"an index of {numbers.tolist()} is not in 0 to {count - 1}")
         paths = here.selection.paths(numbers).cast("string")
-        began = clock()
+        began = time.perf_counter()
         located = here.snapshot.locate(paths)
         data = here.snapshot.read_rows(located)
-        self._count(located, len(data), clock() - began)
+        self._count(located, len(data), time.perf_counter() - began)
         here.selection.rows(numbers)
         labels = here.selection.labels(numbers)
         if labels is None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -42,7 +43,7 @@ from lakefeed.feed.order import Key
 from lakefeed.feed.planning import Plan
 from lakefeed.feed.selection import Select, Selection, Where, resolve
 from lakefeed.feed.sources import Source, Sources
-from lakefeed.feed.stats import FeedStats, Now, Recorder, clock
+from lakefeed.feed.stats import FeedStats, Now, Recorder
 from lakefeed.feed.window import Means
 from lakefeed.forking import Lazy, new_lock
 from lakefeed.given import check
@@ -148,12 +149,12 @@ class Feed(Closing, Staying):
             raise
 
     def _next(self) -> Batch:
-        asked = clock()
+        asked = time.perf_counter()
         while (batch := (ahead := self._running()).next()) is None:
             if not ahead.closed.is_set():
                 raise StopIteration
             self._drop(ahead)  # another thread stopped them, which is no end of an epoch
-        self._recorder.step(asked, clock())
+        self._recorder.step(asked, time.perf_counter())
         self._recorder.delivered(len(batch), batch.data.nbytes, batch.epoch)
         if self._options.cache is not None and self._options.observer is not None:
             new = self._sources.new_cache_counts()

@@ -11,10 +11,9 @@ other and with the consumer's step, so they do not add up to the wall time.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Protocol
 
@@ -116,14 +115,8 @@ class FeedStats:
 
     def facts(self) -> dict[str, object]:
         """Return everything as plain JSON values."""
-        plain: dict[str, object] = {}
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if isinstance(value, Quantiles):
-                value = {each: getattr(value, each) for each in Quantiles.__slots__}
-            plain[name] = dict(value) if isinstance(value, Mapping) else value
         derived = ("read_amplification", "stall_share", "limit", "verdict")
-        return {**plain, **{name: getattr(self, name) for name in derived}}
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
 
 
 class Observer(Protocol):
@@ -160,7 +153,7 @@ class Observer(Protocol):
 
 @dataclass(slots=True)
 class _Sums:
-    """Plain counters; see FeedStats."""
+    """Plain counters, named as in FeedStats."""
 
     samples: int = 0
     sample_bytes: int = 0
@@ -179,7 +172,7 @@ class _Sums:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What only the scheduler and the cache know at the moment of asking."""
+    """What only the scheduler and the cache know at the moment of asking; named as in FeedStats."""
 
     occupancy: float = 0.0
     inflight: int = 0
@@ -281,34 +274,11 @@ class Recorder:
     def facts(self, now: Now) -> FeedStats:
         """Return everything so far."""
         with self._lock:
-            sums = self._sums
             wall = 0.0 if self._began is None else self._ended - self._began
             return FeedStats(
-                samples=sums.samples,
-                sample_bytes=sums.sample_bytes,
-                batches=sums.batches,
                 wall_seconds=wall,
-                wait_seconds=sums.wait_seconds,
-                compute_seconds=sums.compute_seconds,
                 wait=Quantiles.of(self._waits),
-                reads=sums.reads,
-                read_bytes=sums.read_bytes,
                 read=Quantiles.of(self._reads),
-                stages=dict(sums.stages),
-                fetch_waiting_seconds=sums.fetch_waiting_seconds,
-                occupancy=now.occupancy,
-                inflight=now.inflight,
-                workers=now.workers,
-                epoch=sums.epoch,
-                corrupt_samples=sums.corrupt_samples,
-                retries=dict(sums.retries),
-                hedges=sums.hedges,
-                cache_hits=now.cache_hits,
-                cache_misses=now.cache_misses,
-                cache_refused=now.cache_refused,
-                cache_filled_bytes=now.cache_filled_bytes,
-                peak_bytes=now.peak_bytes,
+                **asdict(self._sums),
+                **asdict(now),
             )
-
-
-clock = time.perf_counter
