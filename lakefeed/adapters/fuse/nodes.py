@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from lakefeed.adapters.fuse.spool import Spool
@@ -189,11 +189,10 @@ def is_nameless(node: Node) -> bool:
 class Inodes:
     """The table of inodes that the kernel knows."""
 
-    def __init__(self, on_drop: Callable[[Node], None] = lambda node: None) -> None:
+    def __init__(self) -> None:
         self.table: dict[int, Node] = {}
         self._idle: OrderedDict[Directory, int] = OrderedDict()
         self._idle_nodes = 0
-        self._on_drop = on_drop
 
     def __len__(self) -> int:
         return len(self.table)
@@ -274,5 +273,4 @@ class Inodes:
             if node.lookups <= 0:
                 node.lookups = 0
                 del table[ino]
-                self._on_drop(node)
                 self.let_go(node)
