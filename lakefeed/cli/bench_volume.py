@@ -90,7 +90,7 @@ def volume(
         timeout_seconds=settings.get().timeout_seconds,
     )
     with stages(quiet=quiet or as_json) as progress:
-        facts = measure(plan, lambda name, done, total: progress(name, done, total))
+        facts = measure(plan, progress)
     benching.finish(facts, report, as_json)
 
 
