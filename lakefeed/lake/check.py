@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from lakefeed.errors import Corrupt, SnapshotExpired
 from lakefeed.format.commit import State
+from lakefeed.lake import layout
 from lakefeed.lake.catalogue import Catalogue, pack_source, sources_of
 from lakefeed.lake.check_files import FileCheck
 from lakefeed.lake.check_log import LogChecked, check_log
@@ -113,7 +114,7 @@ def _refuse_expired(lake: Lake, state: State) -> None:
 
 
 def _count_orphans(lake: Lake, log: LogChecked, found: Collector, show: Progress) -> None:
-    orphans = [path for path in stored_files(lake.volume) if _id_of(path) not in log.named]
+    orphans = [path for path in stored_files(lake.volume) if layout.id_of(path) not in log.named]
     found.count("orphans", len(orphans))
     if not orphans or "log" in found.kinds:
         return  # what is wrong with the log explains them
@@ -126,7 +127,3 @@ def _count_orphans(lake: Lake, log: LogChecked, found: Collector, show: Progress
                   'or died before; else, with nobody at work, run "lakefeed repair --log"',
                   )  # fmt: skip
     found.count("ahead", len(lost) if number else 0)
-
-
-def _id_of(path: str) -> str:
-    return path.rpartition("/")[2].partition(".")[0]

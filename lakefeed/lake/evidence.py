@@ -66,7 +66,7 @@ def read_packs(
 
 
 def _read_pack(volume: Volume, files: OpenFiles, path: str) -> Evidence:
-    id_ = path.rpartition("/")[2].partition(".")[0]
+    id_ = layout.id_of(path)
     reader, size = _opened(files, path)
     payload_end = open_pack(reader, id_, path)
     base = reader.meta.get("lakefeed.base", "")

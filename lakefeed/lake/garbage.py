@@ -198,7 +198,7 @@ def orphans_of(lake: Lake, progress: Progress = silent) -> Orphans:
     paths = [*stored_files(lake.volume)]
     head = lake.log.head()
     named = _History(lake, head, _kept(lake, lake.refs.pins()), progress).reached(head.horizon)
-    unnamed = [path for path in paths if path.rpartition("/")[2].partition(".")[0] not in named]
+    unnamed = [path for path in paths if layout.id_of(path) not in named]
     found = [_look(lake.volume, "pack", "", path) for path in unnamed]
     there = [file for file in found if file is not None]
     return Orphans(len(there), sum(file.bytes for file in there))
@@ -346,7 +346,7 @@ def _names(volume: Volume, *, everything: bool) -> Iterator[tuple[GarbageKind, s
     """Yield (kind, id, path) of the temporary files, and of `everything` else, on the volume."""
     for path in stored_files(volume) if everything else ():
         kind: GarbageKind = "pack" if path.startswith(f"{layout.PACKS}/") else "segment"
-        yield kind, path.rpartition("/")[2].partition(".")[0], path
+        yield kind, layout.id_of(path), path
     for entry in volume.list(layout.TMP):
         if not entry.is_directory:  # which is somebody else's
             yield "temporary", entry.name, f"{layout.TMP}/{entry.name}"

@@ -134,6 +134,11 @@ def check_tag(tag: str) -> str:
     return tag
 
 
+def id_of(path: str) -> str:
+    """Return the id in the path of a pack or a segment."""
+    return path.rpartition("/")[2].partition(".")[0]
+
+
 def parse_commit(name: str) -> int | None:
     """Return the number in a commit's file name, or None if it is another file."""
     match = _COMMIT.fullmatch(name)

@@ -81,7 +81,7 @@ def base_of(volume: Volume, path: str) -> int | None:
     try:
         with volume.open(path) as file:
             reader = ColumnsReader(file.read_at, file.size, path)
-            open_pack(reader, path.rpartition("/")[2].partition(".")[0], path)
+            open_pack(reader, layout.id_of(path), path)
             base = reader.meta.get("lakefeed.base", "")
     except (Corrupt, Invalid, NotFound):
         return None

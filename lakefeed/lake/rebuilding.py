@@ -222,7 +222,7 @@ def _with_later_commits(volume: Volume, state: State) -> State:
 def still_there(volume: Volume, state: State, behind: Behind) -> tuple[State, tuple[str, ...]]:
     """Return what is left of a state without what was removed behind it, and the paths of other
     packs, its own and those added behind it, that are gone from the volume."""
-    stored = {path.rpartition("/")[2].partition(".")[0] for path in stored_files(volume)}
+    stored = {layout.id_of(path) for path in stored_files(volume)}
     named = state.packs.keys() | behind.added.keys()
     gone = tuple(map(layout.pack_path, sorted(named - stored - behind.removed)))
     left = stored - behind.removed
