@@ -10,19 +10,14 @@ from __future__ import annotations
 from lakefeed.format.rows import Kind
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.query import Query
-from lakefeed.volume.base import Volume
-from lakefeed.volume.deadline import DeadlineVolume
-from lakefeed.volume.posix import PosixVolume
+from lakefeed.volume.deadline import posix_volume
 
 _FILES = frozenset({Kind.FILE})
 
 
 def open_lake(where: str, timeout_seconds: float) -> Lake:
     """Return a lake whose volume answers within so many seconds; 0 waits for ever."""
-    volume: Volume = PosixVolume(where)
-    if timeout_seconds:
-        volume = DeadlineVolume(volume, timeout_seconds)
-    return Lake.open(volume)
+    return Lake.open(posix_volume(where, timeout_seconds))
 
 
 def query_of(select: str) -> Query:

@@ -321,12 +321,9 @@ def drop_stdout() -> None:
 
 def volume_at(where: str) -> Volume:
     """Return a directory as a volume whose every call answers within `--timeout`, or fails."""
-    from lakefeed.volume.deadline import DeadlineVolume
-    from lakefeed.volume.posix import PosixVolume
+    from lakefeed.volume.deadline import posix_volume
 
-    seconds = settings.get().timeout_seconds
-    volume = PosixVolume(where)
-    return DeadlineVolume(volume, seconds) if seconds else volume
+    return posix_volume(where, settings.get().timeout_seconds)
 
 
 def is_file(where: str) -> bool:

@@ -45,8 +45,7 @@ from lakefeed.service.status import LakeStatus
 from lakefeed.service.telling import Teller, inbox_job
 from lakefeed.service.threads import Guard, Stopped, in_thread
 from lakefeed.volume.base import Space
-from lakefeed.volume.deadline import DeadlineVolume
-from lakefeed.volume.posix import PosixVolume
+from lakefeed.volume.deadline import posix_volume
 
 # After a failure the next try waits at least so long, so that a sick volume is not hammered.
 RETRY_SECONDS = 5.0
@@ -174,13 +173,8 @@ class Keeper:
         return None
 
     async def _open(self) -> Lake:
-        path, seconds = self._place.path, self._options.timeout_seconds
-
-        def work() -> Lake:
-            volume = PosixVolume(path)
-            return Lake.open(DeadlineVolume(volume, seconds) if seconds else volume)
-
-        lake = await in_thread("open", work)
+        volume = posix_volume(self._place.path, self._options.timeout_seconds)
+        lake = await in_thread("open", lambda: Lake.open(volume))
         self.status.opened = True
         self._teller.problem("")
         return lake

@@ -36,6 +36,7 @@ from lakefeed.volume.around import AroundVolume
 from lakefeed.volume.base import Buffer, FileStat, Listed, ReadableFile, Volume, WritableFile
 from lakefeed.volume.lists import PlainReads
 from lakefeed.volume.pieces import deal_out, total_bytes
+from lakefeed.volume.posix import PosixVolume
 
 # As many calls as a client usually has slots for at its server (NFSv4.1 sessions: 64).
 THREADS_MAX = 64
@@ -334,3 +335,9 @@ class DeadlineVolume(AroundVolume):
     def list(self, directory: str) -> Iterator[Listed]:
         """Yield the names in a directory, read whole within the deadline."""
         yield from self.run("list", directory, lambda: [*self.inner.list(directory)])
+
+
+def posix_volume(directory: str, timeout_seconds: float) -> Volume:
+    """Return a directory as a volume whose every call answers in time, or fails; 0 sets no time."""
+    volume = PosixVolume(directory)
+    return DeadlineVolume(volume, timeout_seconds) if timeout_seconds else volume
