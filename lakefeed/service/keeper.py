@@ -49,6 +49,8 @@ from lakefeed.volume.deadline import posix_volume
 
 # After a failure the next try waits at least so long, so that a sick volume is not hammered.
 RETRY_SECONDS = 5.0
+# Between two looks into an inbox in which nothing was due.
+POLL_SECONDS = 1.0
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
@@ -197,7 +199,7 @@ class Keeper:
                 took = await self._attempt(job, inbox.run)
                 self._note(options, inbox)
                 if not took:
-                    await self._pause(RETRY_SECONDS if took is None else options.poll_seconds)
+                    await self._pause(RETRY_SECONDS if took is None else POLL_SECONDS)
         finally:
             inbox.close()
 

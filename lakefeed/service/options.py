@@ -30,7 +30,6 @@ class InboxOptions:
     pack_age_seconds: float = 30.0
     big_bytes: int = 64 << 20
     keep: bool = False
-    poll_seconds: float = 1.0
     threads: int = 16
     names_max: int = 1000
 
