@@ -52,9 +52,9 @@ class _Seen:
 class Width:
     """The number of workers; `target` is what it should be now."""
 
-    def __init__(self, start: int = 1, width_max: int = WIDTH_MAX) -> None:
-        self.target = min(start, width_max)
-        self._width_max = width_max
+    def __init__(self, start: int = 1) -> None:
+        self.target = start
+        self._width_max = WIDTH_MAX
         self._settled = False
         self._before: tuple[int, _Seen] | None = None
         self._observed = 0
