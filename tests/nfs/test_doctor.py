@@ -11,11 +11,6 @@ from tests.nfs.conftest import Boot
 pytestmark = [pytest.mark.nfs, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module", params=["3", "4.2"])
-def vers(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(scope="module")
 def facts(uml: Boot, vers: str) -> dict[str, Any]:
     options = "soft,rsize=65536" if vers == "3" else "nconnect=4,lookupcache=positive"

@@ -5,20 +5,11 @@ One boot for each version gathers the facts (guest/selftest.py and friends), the
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.nfs.conftest import Boot
+from tests.nfs.conftest import Boot, Facts
 
 pytestmark = [pytest.mark.nfs, pytest.mark.slow]
-
-Facts = dict[str, Any]
-
-
-@pytest.fixture(scope="module", params=["3", "4.2"])
-def vers(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture(scope="module")
