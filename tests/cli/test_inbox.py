@@ -19,7 +19,7 @@ from lakefeed.service.ingest import Ingest, Outcome
 from lakefeed.service.taking import Taken
 from lakefeed.service.waiting import Candidate
 from tests.cli.conftest import Run
-from tests.service.tools import drop, waiting
+from tests.service.tools import drop, refuse_to_open, waiting
 
 
 def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
@@ -126,12 +126,7 @@ def test_what_cannot_be_read_or_removed_is_left_and_not_unfinished(
     for name in ("good", "locked", "shut/a", "stuck"):
         drop(box, name, b"1")
     (box / "fresh").write_bytes(b"2")
-    read, remove = taking._read, taking._remove
-
-    def refused(fd: int, file: Candidate, big_bytes: int) -> taking.Taken:
-        if file.path == "locked":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return read(fd, file, big_bytes)
+    remove = taking._remove
 
     @contextmanager
     def shut(root_fd: int, path: str) -> Iterator[int]:
@@ -146,7 +141,7 @@ def test_what_cannot_be_read_or_removed_is_left_and_not_unfinished(
         remove(root_fd, fd, file, *claim)
 
     directory_of = taking.directory_of
-    monkeypatch.setattr(taking, "_read", refused)
+    refuse_to_open(monkeypatch, {"locked"}, errno.EACCES)
     monkeypatch.setattr(taking, "directory_of", shut)
     monkeypatch.setattr(taking, "_remove", stuck)
     done = run("inbox", lake, box, "--inbox-quiet", "1h")

@@ -20,7 +20,15 @@ from lakefeed.service.inbox import Inbox
 from lakefeed.service.threads import Stopped
 from lakefeed.service.waiting import Bad, Candidate
 from lakefeed.volume.base import SMALL_FILE_BYTES_MAX
-from tests.service.tools import LONG_AGO_NS, Service, drop, run_once, service, waiting
+from tests.service.tools import (
+    LONG_AGO_NS,
+    Service,
+    drop,
+    refuse_to_open,
+    run_once,
+    service,
+    waiting,
+)
 from tests.support.descriptors import open_below
 
 
@@ -139,14 +147,7 @@ def test_what_cannot_be_read_stays_and_does_not_stop_the_rest(
     with service(tmp_path) as made:
         drop(made.root, "good", b"1")
         drop(made.root, "locked", b"2")
-        read = taking._read
-
-        def refusing(fd: int, file: taking.Candidate, big_bytes: int) -> taking.Taken:
-            if file.path == "locked":
-                raise PermissionError(13, "")
-            return read(fd, file, big_bytes)
-
-        monkeypatch.setattr(taking, "_read", refusing)
+        refuse_to_open(monkeypatch, {"locked"}, errno.EACCES)
         assert made.take() == 1
         assert waiting(made.root) == ["locked"]
         assert made.files() == {"good": b"1"}

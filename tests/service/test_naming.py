@@ -13,21 +13,14 @@ import pytest
 from lakefeed.service import inbox as inboxes
 from lakefeed.service import taking
 from lakefeed.service.waiting import Candidate
-from tests.service.tools import drop, service, waiting
+from tests.service.tools import drop, refuse_to_open, service, waiting
 
 
 def test_names_beyond_the_most_are_counted_and_those_that_are_gone_make_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     locked: set[str] = set()
-    read = taking._read
-
-    def refusing(fd: int, file: Candidate, big_bytes: int) -> taking.Taken:
-        if file.path in locked:
-            raise PermissionError(13, "Permission denied")
-        return read(fd, file, big_bytes)
-
-    monkeypatch.setattr(taking, "_read", refusing)
+    refuse_to_open(monkeypatch, locked, errno.EACCES)
     with service(tmp_path, names_max=3) as made:
         box = made.inbox()
 

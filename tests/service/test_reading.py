@@ -42,7 +42,7 @@ def test_a_directory_that_cannot_be_opened_stays_and_does_not_stop_the_rest(
     with service(tmp_path) as made:
         for name in ("good", "sub/a"):
             drop(made.root, name, b"1")
-        refuse_to_open(monkeypatch, "sub", errno.EACCES)
+        refuse_to_open(monkeypatch, {"sub"}, errno.EACCES)
         box = made.inbox()
         assert run_once(box) == 1
         monkeypatch.undo()

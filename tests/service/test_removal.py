@@ -272,7 +272,7 @@ def test_what_lies_in_a_directory_that_cannot_be_opened_is_not_taken_for_removed
         names = [drop(made.root, name, b"1").relative_to(made.root) for name in ("sub/a", "sub/b")]
         files = [Candidate(str(name), *taking._identity((made.root / name).stat()), 0)
                  for name in names]  # fmt: skip
-        refuse_to_open(monkeypatch, "sub", error)
+        refuse_to_open(monkeypatch, {"sub"}, error)
         left = taking.remove_files(str(made.root), files, CLAIMS, "batch")
         # Who finds no directory knows that its files are gone.
         assert [one.path for one in left] == (["sub/a", "sub/b"] if error == errno.EACCES else [])

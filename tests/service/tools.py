@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +41,12 @@ def waiting(root: Path) -> list[str]:
     )
 
 
-def refuse_to_open(patch: pytest.MonkeyPatch, name: str, error: int) -> None:
-    """Let a directory of an inbox be one that cannot be opened, to whoever asks for it by name."""
+def refuse_to_open(patch: pytest.MonkeyPatch, names: Collection[str], error: int) -> None:
+    """Let files or directories of an inbox be such as cannot be opened by these names."""
     opened = os.open
 
     def refusing(path: Any, *flags: Any, **where: Any) -> int:
-        if path == name:
+        if path in names:
             raise OSError(error, os.strerror(error))
         return opened(path, *flags, **where)
 
