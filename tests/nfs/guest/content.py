@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+
+from lakefeed.errors import LakefeedError
+from lakefeed.lake.snapshot import Snapshot
 
 SIZE_MAX = 20_000
 
@@ -20,3 +24,15 @@ def is_right(path: str, data: bytes) -> bool:
     name, _, rest = data.partition(b"\n")
     version = rest.partition(b"\n")[0]
     return name.decode() == path and data == content(path, version.decode())
+
+
+def read_all(paths: Iterable[str], snapshot: Snapshot, version: str) -> str:
+    """Return "right" if a snapshot has this version of all paths, "wrong", or an error's name."""
+    for path in paths:
+        try:
+            data = snapshot.get(path)
+        except LakefeedError as error:
+            return type(error).__name__
+        if data != content(path, version):
+            return "wrong"
+    return "right"

@@ -16,11 +16,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from content import content
+from content import content, read_all
 from tools import Child
 from world import World
 
@@ -30,12 +31,12 @@ from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.packing import new_pack
-from lakefeed.lake.snapshot import Snapshot
 from lakefeed.service.inbox import Inbox
 from lakefeed.service.options import InboxOptions
 from lakefeed.service.threads import Guard, Stopped
 
 PATHS = [f"a/{number:03d}" for number in range(60)]
+read = partial(read_all, PATHS)
 AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
 HOURS_SECONDS = 6 * 3600.0
 DROPS = 120
@@ -50,18 +51,6 @@ def put(root: Path, version: str, parts: int = 3) -> None:
             with lake.writer() as writer:
                 for path in PATHS[part::parts]:
                     writer.put(path, content(path, version))
-
-
-def read(snapshot: Snapshot, version: str) -> str:
-    """Return "right", "wrong", or the error's name."""
-    for path in PATHS:
-        try:
-            data = snapshot.get(path)
-        except LakefeedError as error:
-            return type(error).__name__
-        if data != content(path, version):
-            return "wrong"
-    return "right"
 
 
 def rewrite(root: Path) -> tuple[int, int]:
