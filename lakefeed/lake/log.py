@@ -183,8 +183,8 @@ class Log:
             return None
 
     def _exists(self, path: str) -> bool:
-        # Opened: what a stat says on NFS may be a minute old, and no clock goes on in a machine
-        # that sleeps.
+        # Opening asks the server. A stat may be answered out of a cache of up to a minute ago, and
+        # of any age in a machine that slept: its clocks stood still.
         try:
             self._volume.open(path).close()
         except NotFound:

@@ -55,8 +55,8 @@ class Presence:
                            )  # fmt: skip
 
     def _changed_ns(self, path: str) -> int | None:
-        # Opened: what a stat says on NFS may be a minute old, and no clock goes on in a machine
-        # that sleeps.
+        # Opening asks the server. A stat may be answered out of a cache of up to a minute ago, and
+        # of any age in a machine that slept: its clocks stood still.
         try:
             with self.volume.open(path) as file:
                 return file.stat().changed_ns
