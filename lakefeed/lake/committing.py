@@ -3,8 +3,8 @@
 A batch is written against a base state. Puts and deletes rebase onto anything: the newest commit of
 a path wins. A row that refers to bytes elsewhere (rename, copy) must name where they are *now*:
 when another writer got in between and the origin changed or moved, the pack is thrown away and
-written again against the newer state. Keeps I2 and I4; what survives of a failed attempt is an
-orphan.
+written again against the newer state. Keeps I2 and I4. What a failed attempt wrote goes again,
+unless the commit may have been made after all: then it may be an orphan.
 """
 
 from __future__ import annotations
@@ -95,14 +95,13 @@ class Committer:
                 raise _OriginsMoved(state)
             return Changes(add_packs=packs)
 
-        try:
-            return self._log.commit(self._draft, plan)
-        except (_OriginsMoved, Conflict) as error:
+        def undo(error: BaseException) -> None:
             if pack is not None:
                 discard(self._volume, layout.pack_path(pack.id))
-            if isinstance(error, Conflict):
+            if not isinstance(error, _OriginsMoved):
                 discard_sealed(self._volume, operations.values())
-            raise
+
+        return self._log.commit(self._draft, plan, undo)
 
     def _check_deleted(self, operations: dict[str, Operation], state: State) -> None:
         """Raise Conflict where another version came to what shall go only as it was seen."""
@@ -229,6 +228,12 @@ def discard_sealed(volume: Volume, operations: Iterable[Operation]) -> None:
     for operation in operations:
         if isinstance(operation, Sealed):
             discard(volume, layout.pack_path(operation.pack.id))
+
+
+def drop(volume: Volume, batch: Batch, error: BaseException | None) -> None:
+    """Give up a batch that nobody began to commit, and the packs of its big files with it."""
+    discard_sealed(volume, batch.operations.values())
+    batch.finish(None, error)
 
 
 def tombstone(path: str, now_ns: int) -> Row:

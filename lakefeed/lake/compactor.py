@@ -103,9 +103,8 @@ def compact(
     """Rewrite what is worth it, at most one run's share, and say what was done.
 
     Conflict: another compaction was first, or a writer referred to an input; nothing is left
-    behind. Corrupt: the view is damaged, segments or packs not merged yet. Any error but those of
-    the commit itself leaves nothing behind; one of the commit may leave packs that no commit names,
-    or that one does after all.
+    behind. Corrupt: the view is damaged, segments or packs not merged yet. Any error but that of a
+    commit that may have been made leaves nothing behind.
     """
     how, progress = how or CopyOptions(), progress or silent
     options = options or CompactionOptions()
@@ -335,11 +334,11 @@ class _Compaction:
                 live_bytes=counted,
             )
 
-        try:
-            return self._lake.log.commit(Draft("compact"), changes)
-        except Conflict:
-            self._discard()
-            raise
+        def undo(error: BaseException) -> None:
+            if not isinstance(error, _IndexMoved):
+                self._discard()
+
+        return self._lake.log.commit(Draft("compact"), changes, undo)
 
     def _merged_head(self) -> State:
         """Return the newest state, with few enough unmerged packs to be read together."""

@@ -36,6 +36,7 @@ from lakefeed.lake.leases import Leases
 from lakefeed.lake.log import Draft, Log
 from lakefeed.lake.lookup import locate
 from lakefeed.lake.merging import merge_index
+from lakefeed.lake.packing import discard
 from lakefeed.lake.pins import LIFETIME_SECONDS, Hold
 from lakefeed.lake.placing import place_new
 from lakefeed.lake.reader import Reader
@@ -213,9 +214,17 @@ class Lake(Closing):
         return locate(self.catalogue, sources_of(state), paths)
 
     def append(self, packs: Sequence[PackSealed], draft: Draft) -> Snapshot:
-        """Commit packs that are complete and durable already; for importers."""
+        """Commit packs that are complete and durable already; for importers.
+
+        Where no commit was made for certain, the packs are gone again after the exception.
+        """
         changes = Changes(add_packs=tuple(packs))
-        return Snapshot(self._shared, self.log.commit(draft, lambda state: changes))
+
+        def undo(_: BaseException) -> None:
+            for pack in packs:
+                discard(self.volume, layout.pack_path(pack.id))
+
+        return Snapshot(self._shared, self.log.commit(draft, lambda _: changes, undo))
 
     def merge_index(self, *, everything: bool = False) -> Snapshot:
         """Merge the rows of new packs into segments; `everything` leaves one sorted run.

@@ -21,7 +21,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from lakefeed.errors import Conflict, Corrupt, Invalid, LakefeedError, NotFound, VolumeFailed
@@ -78,6 +78,12 @@ class Draft:
 
 
 Plan = Callable[[State], Changes]
+# Told why no commit was made, and none will be.
+Undo = Callable[[BaseException], None]
+
+
+def _leave(_: BaseException) -> None:
+    """Undo nothing: there is nothing that only this commit would have named."""
 
 
 def look_at_log(volume: Volume) -> None:
@@ -254,31 +260,41 @@ class Log:
             names = (layout.parse_commit(e.name) for e in self._volume.list(layout.LOG))
             return max((number for number in names if number is not None), default=0)
 
-    def commit(self, draft: Draft, plan: Plan) -> State:
+    def commit(self, draft: Draft, plan: Plan, undo: Undo = _leave) -> State:
         """Publish one commit and return the state after it.
 
         `plan` is called with the newest state, again after every lost race, and returns what to
         change; it raises Conflict when its inputs went away. VolumeFailed means that the commit is
-        not acknowledged; it may still have happened (its packs are then part of the lake).
+        not acknowledged; it may still have happened (its packs are then part of the lake). Where it
+        has not for certain, `undo` is called with the error: what the commit would have named can
+        be removed.
         """
         commit_id = layout.new_id()
-        self.take_as_whole()
-        state = self.head()
-        self._check_history(state)
-        for _ in range(RACES_MAX):
-            changes = plan(state)
-            mine = self._publish(commit_id, draft, changes, state)
-            if mine is not None:
-                state = self._remember(apply(state, mine))
-                self._leave_checkpoint(mine.number)
-                return state
+        may_stand = False
+        try:
+            self.take_as_whole()
             state = self.head()
-        raise Conflict(
-            f"commit to {self._volume.name}",
-            expected=f"to win one of {RACES_MAX} races",
-            found="another writer each time",
-            hint="write bigger batches from fewer writers",
-        )
+            self._check_history(state)
+            for _ in range(RACES_MAX):
+                with self._written(commit_id, draft, plan(state), state) as (tmp, mine):
+                    may_stand = True
+                    may_stand = self._link(tmp, mine.number, commit_id)
+                if may_stand:
+                    self._volume.sync_directory(layout.LOG)
+                    state = self._remember(apply(state, mine))
+                    self._leave_checkpoint(mine.number)
+                    return state
+                state = self.head()
+            raise Conflict(
+                f"commit to {self._volume.name}",
+                expected=f"to win one of {RACES_MAX} races",
+                found="another writer each time",
+                hint="write bigger batches from fewer writers",
+            )
+        except BaseException as error:
+            if not may_stand:
+                undo(error)
+            raise
 
     def _check_history(self, state: State) -> None:
         """Raise Corrupt where the commit that would be followed is no longer the lake's.
@@ -298,29 +314,26 @@ class Log:
                           hint="the lake was made anew or restored; open or mount it again",
                           )  # fmt: skip
 
-    def _publish(
+    @contextmanager
+    def _written(
         self, commit_id: str, draft: Draft, changes: Changes, state: State
-    ) -> Commit | None:
-        """Try to become commit `state.number + 1`; None when somebody else is."""
+    ) -> Iterator[tuple[str, Commit]]:
+        """Lend the complete temporary file of the commit that would follow `state`."""
         tmp = layout.tmp_path(layout.new_id())
-        number = state.number + 1
         try:
             with self._volume.create(tmp) as file:
                 # The server stamped the file when it was made: that is the commit's time.
                 made = file.stat()
                 time_ns = max(made.mtime_ns, state.time_ns + 1)
-                commit = Commit(number, commit_id, state.commit_id, time_ns, draft.operation,
-                                draft.author, changes, draft.message, dict(draft.app))  # fmt: skip
+                commit = Commit(state.number + 1, commit_id, state.commit_id, time_ns,
+                                draft.operation, draft.author, changes, draft.message,
+                                dict(draft.app))  # fmt: skip
                 file.write([encode_commit(commit)])
                 file.sync()
             Presence(self._volume, state, self.read).check(changes, made.changed_ns)
-            won = self._link(tmp, number, commit_id)
+            yield tmp, commit
         finally:
             discard_tmp(self._volume, tmp)
-        if not won:
-            return None
-        self._volume.sync_directory(layout.LOG)
-        return commit
 
     def _link(self, tmp: str, number: int, commit_id: str) -> bool:
         error: LakefeedError | None = None

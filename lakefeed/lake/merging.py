@@ -72,11 +72,9 @@ class _Merge:
                 # Merged by another and collected already: that is Conflict.
                 check_inputs(self._log.head(), plan)
             raise
-        try:
-            return self._log.commit(Draft("merge"), self._changes)
-        except Conflict:
-            discard_segments(self._volume, self._segments)
-            raise
+        return self._log.commit(
+            Draft("merge"), self._changes, lambda _: discard_segments(self._volume, self._segments)
+        )
 
     def _changes(self, current: State) -> Changes:
         plan = self._plan

@@ -219,11 +219,8 @@ def _commit_index(lake: Lake, state: State, tables: Iterator[pa.Table]) -> Reind
     except BaseException:
         discard_segments(lake.volume, segments)
         raise
-    try:
-        done = lake.log.commit(Draft(AUTHOR, "index rebuilt from the packs"), changes)
-    except Conflict:  # after any other failure the commit may stand, and with it the segments
-        discard_segments(lake.volume, segments)
-        raise
+    draft = Draft(AUTHOR, "index rebuilt from the packs")
+    done = lake.log.commit(draft, changes, lambda _: discard_segments(lake.volume, segments))
     rows = sum(segment.rows for segment in segments)
     return Reindexed(done.number, len(state.packs), rows, len(segments))
 

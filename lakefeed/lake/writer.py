@@ -38,7 +38,7 @@ from lakefeed.lake.batch import (
     Refer,
     WriterOptions,
 )  # fmt: skip
-from lakefeed.lake.committing import Publisher, after_head, read_up_to, streamed
+from lakefeed.lake.committing import Publisher, after_head, drop, read_up_to, streamed
 from lakefeed.lake.names import Names, check_facts, text_bytes
 from lakefeed.lake.overlay import Overlay
 from lakefeed.lake.snapshot import Snapshot
@@ -298,7 +298,7 @@ class Writer(Staying):
                 if dropped.operations:
                     self._failed.append(dropped)
                 self._changed.notify_all()
-            dropped.finish(None, failure)
+            drop(self._publisher.volume, dropped, failure)
             raise
 
     def _next_batch(self) -> Batch | None:
@@ -396,5 +396,5 @@ class Writer(Staying):
         with self._changed:
             dropped, self._pending = self._pending, Batch(time.monotonic())
             self._closed = True
-        dropped.finish(None, error)
+        drop(self._publisher.volume, dropped, error)
         self._stop()

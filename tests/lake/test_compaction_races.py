@@ -19,7 +19,6 @@ from lakefeed.lake.compaction import CompactionOptions
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.garbage import Retention, collect
 from lakefeed.lake.lake import Lake as OpenLake
-from lakefeed.lake.log import Draft, Plan
 from lakefeed.lake.writer import Writer
 from tests.lake.compacting import AT_ONCE, FILES, STAGES, during, filled, sound
 from tests.lake.tools import QUIET, contents, new_lake, small_groups, write
@@ -219,15 +218,15 @@ def test_an_index_merge_planned_before_a_compaction_brings_nothing_deleted_back(
         lake.merge_index(everything=True)
         publish, published = lake.log.commit, []
 
-        def commit_compaction(draft: Draft, plan: Plan) -> State:
+        def commit_compaction(*what: Any) -> State:
             # The compaction is written. Now files are deleted, and their tombstones are merged
             # away by a merge whose commit comes behind that of the compaction.
             write(other, {}, delete=[*small, *list(kept)[:8]])
             merge = other.log.commit
 
-            def commit_merge(*what: Any) -> State:
-                published.append(publish(draft, plan))
-                return merge(*what)
+            def commit_merge(*merged: Any) -> State:
+                published.append(publish(*what))
+                return merge(*merged)
 
             monkeypatch.setattr(other.log, "commit", commit_merge)
             with pytest.raises(Conflict, match="above"):
