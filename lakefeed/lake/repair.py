@@ -42,6 +42,7 @@ from lakefeed.lake.garbage import stored_files
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.leases import Leases
 from lakefeed.lake.log import CHECKPOINT_EVERY, Draft, Log
+from lakefeed.lake.packing import discard
 from lakefeed.lake.rebuilding import Rebuilt, rebuild_state, with_horizon
 from lakefeed.lake.refs import Refs
 from lakefeed.lake.scan import scan
@@ -247,18 +248,23 @@ def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebui
         raise NotFound(f"packs of {volume.name}",
                        hint="restore them, or is their volume mounted?") from error  # fmt: skip
     _take_back(volume)
+    place = f"{layout.QUARANTINE}/{layout.new_id()}"
     for _ in range(ROUNDS_MAX):
         before = _commits_in(volume, layout.LOG)
         rebuilt = rebuild_state(volume, show)
-        place = f"{layout.QUARANTINE}/{layout.new_id()}"
         volume.make_directory(f"{place}/new")
-        state = _write_log(volume, f"{place}/new", with_horizon(rebuilt.state), show)
+        try:
+            state = _write_log(volume, f"{place}/new", with_horizon(rebuilt.state), show)
+        except BaseException:
+            _discard_all(volume, f"{place}/new")
+            raise
         with suppress(NotFound):
             volume.replace(layout.LOG, f"{place}/log")
         # From here on there is nowhere to commit to.
         if _commits_in(volume, f"{place}/log") <= before:
             break
         volume.replace(f"{place}/log", layout.LOG)
+        _discard_all(volume, f"{place}/new")
     else:
         raise Conflict(f"log of {volume.name}", expected="nobody at work while it is written anew",
                        found="new commits each time", hint="end who is, and repeat")  # fmt: skip
@@ -266,6 +272,12 @@ def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebui
     for directory in (place, layout.LOG, ""):
         volume.sync_directory(directory)
     return replace(rebuilt, state=state), place
+
+
+def _discard_all(volume: Volume, directory: str) -> None:
+    """Remove the files of a log that never came to its place."""
+    for entry in [*volume.list(directory)]:
+        discard(volume, f"{directory}/{entry.name}")
 
 
 def _commits_in(volume: Volume, directory: str) -> set[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lakefeed.errors import Conflict, LakefeedError
+from lakefeed.errors import Conflict, LakefeedError, VolumeFailed
 from lakefeed.format.commit import Changes
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
@@ -21,7 +21,8 @@ from lakefeed.lake.repair import ROUNDS_MAX, rebuild_log
 from lakefeed.volume.base import Volume
 from lakefeed.volume.posix import PosixVolume
 from tests.lake.tools import contents, new_lake, write
-from tests.support.faulty import HookedVolume
+from tests.support.faulty import FaultyVolume, HookedVolume
+from tests.survival.lakes import raw_files
 
 
 class Beside(HookedVolume):
@@ -111,10 +112,27 @@ def test_where_others_commit_all_the_time_the_log_stays_as_it_was(tmp_path: Path
             rebuild_log(beside)
         number = other.log.head().number
     assert number > ROUNDS_MAX
+    assert raw_files(volume, layout.QUARANTINE) == {}
     assert volume.stat(layout.commit_path(number)).size
     rebuild_log(volume)
     with Lake.open(volume) as lake:
         assert contents(lake.snapshot())["new"] == b"new"
+
+
+def test_a_log_that_cannot_be_written_anew_leaves_nothing_of_it(tmp_path: Path) -> None:
+    failed = 0
+    volume = PosixVolume(tmp_path / "lake")
+    with damaged(volume):
+        for number in range(1, 100):
+            faulty = FaultyVolume(volume, number, verbs=["write"])
+            try:
+                rebuild_log(faulty)
+            except VolumeFailed:
+                failed += 1
+                assert raw_files(volume, layout.QUARANTINE) == {}
+            else:
+                break
+    assert failed > 3
 
 
 @contextmanager
