@@ -40,6 +40,7 @@ from lakefeed.format.commit import (
 from lakefeed.lake import layout
 from lakefeed.lake.placing import discard_tmp, place_new, place_over
 from lakefeed.lake.presence import Presence
+from lakefeed.lake.together import in_order
 from lakefeed.volume.base import Volume, read_file
 
 # Opening replays at most about this many commits; one checkpoint costs two small files.
@@ -198,9 +199,8 @@ class Log:
         return True
 
     def history(self, newest: int, oldest: int = 1) -> Iterator[Commit]:
-        """Yield the commits from `newest` down to `oldest`."""
-        for number in range(newest, max(oldest, 1) - 1, -1):
-            yield self.read(number)
+        """Yield the commits from `newest` down to `oldest`; a few are read ahead."""
+        return in_order(self.read, range(newest, max(oldest, 1) - 1, -1))
 
     def before(self, time_ns: int) -> int:
         """Return the number of the last commit made at or before `time_ns` (0: none)."""

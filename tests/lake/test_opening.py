@@ -10,7 +10,7 @@ import pytest
 from lakefeed.errors import VolumeFailed
 from lakefeed.format.pack import Meta, PackWriter
 from lakefeed.format.payload import encode
-from lakefeed.lake import catalogue
+from lakefeed.lake import catalogue, layout
 from lakefeed.lake import opening as together
 from lakefeed.lake import together as in_order
 from lakefeed.lake.lake import Lake
@@ -35,13 +35,14 @@ def unmerged() -> MemoryVolume:
 
 
 def opening(
-    monkeypatch: pytest.MonkeyPatch, volume: MemoryVolume, before: Callable[[], object]
-) -> None:
-    """Have `before` called by whoever opens a pack."""
+    monkeypatch: pytest.MonkeyPatch, volume: MemoryVolume, before: Callable[[], object],
+    directory: str = layout.PACKS,
+) -> None:  # fmt: skip
+    """Have `before` called by whoever opens a pack, or a file of another directory."""
     plain = volume.open
 
     def open_file(path: str) -> ReadableFile:
-        if path.startswith("packs/"):
+        if path.startswith(f"{directory}/"):
             before()
         return plain(path)
 
@@ -183,3 +184,18 @@ def test_packs_are_looked_for_together_before_they_are_named(
         lake.append(sealed, Draft("many"))
         assert meeting.held
         assert len(contents(lake.snapshot())) == len(sealed)
+
+
+def test_commits_are_read_together_where_many_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volume = MemoryVolume()
+    with new_lake(volume) as lake:
+        for number in range(2 * AT_ONCE):
+            write(lake, {f"{number}": b"1"})
+        meeting = Meeting(AT_ONCE)
+        monkeypatch.setattr(in_order, "_processors", lambda: AT_ONCE)
+        opening(monkeypatch, volume, meeting, layout.LOG)
+        numbers = [commit.number for commit in lake.history(2 * AT_ONCE)]
+        assert meeting.held
+    assert numbers == [*range(2 * AT_ONCE, 0, -1)]
