@@ -338,12 +338,16 @@ class Ingest:
     def _publish(self, packs: list[PackSealed], outcome: Outcome) -> State:
         app = {"inbox": self._records.id, "batch": outcome.record.batch}
         message = f"{outcome.files} files from {os.path.basename(self._options.directory)}"
+        met: set[str] = set()
 
         def plan(state: State) -> Changes:
             self._guard.check()
             for number in range(self._seen + 1, state.number + 1):
                 other = self._lake.log.read(number)
-                if other.operation == OPERATION and self._may_be_ours(other, packs):
+                if other.operation != OPERATION:
+                    continue
+                met.add(other.app.get("inbox", ""))
+                if self._may_be_ours(other, packs):
                     raise Conflict(f"inbox {self._options.directory}", expected="no other replica",
                                    found=f"commit {number} of {other.author}")  # fmt: skip
             self._seen = state.number
@@ -351,20 +355,22 @@ class Ingest:
             self._records.check_id()
             return Changes(add_packs=tuple(packs))
 
-        return self._lake.log.commit(Draft(OPERATION, message, app), plan)
+        try:
+            return self._lake.log.commit(Draft(OPERATION, message, app), plan)
+        finally:
+            self._others |= met - {self._records.id}
 
     def _may_be_ours(self, commit: Commit, packs: Sequence[PackSealed]) -> bool:
         """Tell whether a batch may be of this inbox: by its id, or of an id that was lost since.
 
-        A replica that goes by a lost id finds that out before its next commit, so one commit of an
-        id is in doubt, if it has paths where these packs have.
+        A replica that goes by a lost id finds that out before its next commit. So in doubt are the
+        commits of an id that were made since this inbox looked, until it has looked once: those
+        that have paths where these packs have.
         """
         inbox = commit.app.get("inbox", "")
         if inbox == self._records.id:
             return True
-        is_known = inbox in self._others
-        self._others.add(inbox)
-        return not is_known and any(
+        return inbox not in self._others and any(
             theirs.first <= ours.last and ours.first <= theirs.last
             for theirs in commit.changes.add_packs
             for ours in packs

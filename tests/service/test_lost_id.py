@@ -65,6 +65,33 @@ def test_a_replica_with_a_new_id_gives_way_to_the_last_commit_of_the_old_one(
         assert made.take() == 1
 
 
+def test_a_replica_whose_id_is_back_gives_way_to_all_that_another_one_took_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as made:
+        drop(made.root, "a", b"1")
+        slow, aside = made.inbox(), tmp_path / "aside"
+        id_file, file = made.root / HOME / "id", made.root / "a"
+
+        def another_goes_by_an_id_of_its_own() -> None:
+            id_file.rename(aside / "id")
+            file.rename(aside / "a")
+            drop(made.root, "z", b"2")
+            assert made.take() == 1
+            (aside / "a").rename(file)
+            assert made.take() == 1
+            with made.lake.writer() as writer:
+                writer.delete("a")
+            (aside / "id").rename(id_file)
+
+        aside.mkdir()
+        race(made, monkeypatch, another_goes_by_an_id_of_its_own)
+        with pytest.raises(Conflict):
+            run_once(slow)
+        assert (made.files(), waiting(made.root)) == ({"z": b"2"}, [])
+        assert made.take() == 0
+
+
 def test_another_inbox_that_puts_files_among_ours_is_in_the_way_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
