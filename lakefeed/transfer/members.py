@@ -179,6 +179,9 @@ def _plain(file: BufferedReader, closes: ExitStack) -> _Readable:
     return file
 
 
+_Pieces = list[tuple[int, int]]
+
+
 class _BadHeader(Exception):
     """A header that `tarfile` would take for the end, or believe: no error of its own kind."""
 
@@ -205,6 +208,10 @@ class _Info(tarfile.TarInfo):
             raise _BadHeader("it ends without an end mark") from error
         except tarfile.HeaderError as error:
             raise _BadHeader(_said(error)) from error
+        if info.sparse:
+            # GNU's own format fills its lists up with pieces of nothing.
+            pieces = [piece for piece in cast("_Pieces", info.sparse) if piece[1]]
+            info.sparse = pieces  # type: ignore[assignment]  # no bytes, whatever the stubs say
         if info.size < 0 or not _is_sound(info):
             raise _BadHeader("a header with impossible sizes")
         return info
@@ -213,7 +220,7 @@ class _Info(tarfile.TarInfo):
 def _is_sound(info: tarfile.TarInfo) -> bool:
     """Tell whether the pieces of a sparse file follow one another inside it."""
     end = 0
-    for offset, size in cast("list[tuple[int, int]]", info.sparse or []):
+    for offset, size in cast("_Pieces", info.sparse or []):
         if offset < end or size < 0:
             return False
         end = offset + size
