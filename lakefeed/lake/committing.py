@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BufferedIOBase
 from typing import BinaryIO
@@ -18,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from lakefeed.errors import Conflict, Invalid, NotFound
+from lakefeed.errors import Conflict, Invalid, LakefeedError, NotFound
 from lakefeed.format.commit import Changes, State
 from lakefeed.format.pack import Meta, PackSealed, PackWriter
 from lakefeed.format.rows import Codec, Kind, Row, rows_from_table
@@ -221,6 +222,16 @@ def streamed(volume: Volume, base: int, path: str, chunks: Iterable[Buffer], met
         rows.append(writer.add_stream(path, chunks, meta))
 
     return Sealed(new_pack(volume, base, fill), rows[0])
+
+
+@contextmanager
+def handed_on(volume: Volume, big: Sealed) -> Iterator[Sealed]:
+    """Lend a big file to a block that takes it, and remove its pack where the block refuses it."""
+    try:
+        yield big
+    except LakefeedError:  # behind an interrupt it may have been taken
+        discard_sealed(volume, [big])
+        raise
 
 
 def discard_sealed(volume: Volume, operations: Iterable[Operation]) -> None:

@@ -38,7 +38,7 @@ from lakefeed.lake.batch import (
     Refer,
     WriterOptions,
 )  # fmt: skip
-from lakefeed.lake.committing import Publisher, after_head, drop, read_up_to, streamed
+from lakefeed.lake.committing import Publisher, after_head, drop, handed_on, read_up_to, streamed
 from lakefeed.lake.names import Names, check_facts, text_bytes
 from lakefeed.lake.overlay import Overlay
 from lakefeed.lake.snapshot import Snapshot
@@ -101,10 +101,10 @@ class Writer(Staying):
         head = read_up_to(stream, self._options.big_bytes + 1)
         if len(head) <= self._options.big_bytes:
             return self.put(path, head, mtime_ns=meta.mtime_ns, mode=meta.mode, attrs=meta.attrs)
-
         meta = meta._replace(mode=check_facts(path, meta))
-        base, chunks = self._newest().number, after_head(head, stream)
-        return self._add(path, streamed(self._publisher.volume, base, path, chunks, meta))
+        volume, base = self._publisher.volume, self._newest().number
+        with handed_on(volume, streamed(volume, base, path, after_head(head, stream), meta)) as big:
+            return self._add(path, big)
 
     def symlink(self, path: str, target: str, *, meta: Meta | None = None) -> PutHandle:
         """Store a symbolic link; its target is kept as it is and never followed by the lake."""

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from lakefeed.errors import Conflict, VolumeFailed
+from lakefeed.errors import Conflict, Invalid, VolumeFailed
 from lakefeed.format.commit import Changes
 from lakefeed.lake import layout
 from lakefeed.lake.committing import read_up_to
@@ -86,6 +86,21 @@ def test_a_batch_that_is_a_conflict_leaves_no_big_file_behind() -> None:
             writer.flush()
         assert len(before) == 3
         assert len([*stored_files(lake.volume)]) == 2
+
+
+def test_a_big_file_whose_writer_is_closed_meanwhile_leaves_nothing_behind() -> None:
+    with new_lake() as lake:
+        writer = lake.writer(BIG)
+
+        class Closing(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if self.tell():
+                    writer.close()
+                return super().read(size)
+
+        with pytest.raises(Invalid, match="it is closed"):
+            writer.put_file("big", Closing(bytes(2000)))
+        assert [*stored_files(lake.volume)] == []
 
 
 def test_a_rename_outlives_the_snapshot_that_it_is_looked_up_in() -> None:
