@@ -384,7 +384,7 @@ class _Compaction:
 
         A merge of packs that are newer than `seen` may have dropped the tombstone of a row of ours.
         """
-        newer = self._lake.log.history(current.number, seen.number + 1)
+        newer = map(self._lake.log.read, range(current.number, seen.number, -1))
         if any(commit.changes.index_packs for commit in newer):
             raise _IndexMoved
         try:
