@@ -55,6 +55,7 @@ def is_link(verb: str, path: str) -> bool:
     return verb == "link" and path.startswith("log/")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAKERS)
 def test_a_call_that_fails_before_the_link_leaves_nothing(make: Callable[[Lake], object]) -> None:
     before = {*stored_files(base())}

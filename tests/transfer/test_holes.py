@@ -46,6 +46,7 @@ def made(path: Path, shape: str) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_gnu(), reason="needs GNU tar")
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form[-1])
 def test_sparse_members_are_the_files_that_they_were(form: list[str], tmp_path: Path) -> None:
