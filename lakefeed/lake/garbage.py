@@ -19,8 +19,7 @@ meanwhile; make durable what was read; delete what is still unreached, segments 
 or pin written in between either is seen by that second look, or its maker sees the new horizon (see
 `Lake.pin`). Where files go that no commit names it commits in any case, unless the log lost its end
 and would seem to reach it again: a link that is under way for longer than the grace finds its
-number taken, and later commits name none of these (`presence`). Keeps I3 and I6. Commits and
-checkpoints stay. Nothing is deleted when any of the log, a tag or a pin cannot be read.
+number taken; later ones name none (`presence`). Keeps I3 and I6. Commits and checkpoints stay.
 """
 
 from __future__ import annotations
@@ -171,7 +170,8 @@ def collect(
         older = sorted(number for number in _kept_now(lake, now_ns) if number < (plan.horizon or 0))
         noted = {KEPT: ",".join(map(str, older))} if older else {}
         lake.log.commit(Draft("gc", app=noted), lambda _: changes)
-    needed = _needed(lake, now_ns, progress)
+    # Where the server's clock was set back meanwhile, pins made since would seem to have run out.
+    needed = _needed(lake, min(now_ns, lake.refs.server_time_ns()), progress)
     # Whoever gave up what goes may have died, or failed, before its step was durable.
     for directory in (layout.LOG, layout.REFS, layout.PINS):
         lake.volume.sync_directory(directory)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import threading
 
 import pytest
 
 from lakefeed.errors import SnapshotExpired, VolumeFailed
 from lakefeed.format.commit import Changes
-from lakefeed.lake import layout, pins
-from lakefeed.lake.garbage import Retention, collect
+from lakefeed.lake import garbage, layout, pins
+from lakefeed.lake.garbage import Facts, Retention, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.volume.memory import MemoryVolume
@@ -158,3 +159,25 @@ def test_a_pin_that_could_not_be_confirmed_while_collection_began_leaves_nothing
         with pytest.raises(VolumeFailed):
             lake.pin(1, holder="test", lifetime_seconds=60)
         assert lake.refs.pins() == []
+
+
+def test_i3_a_pin_counts_where_the_clock_was_ahead_as_collection_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count(1_700_000_000 * 10**9, 1000)
+    ahead_ns = 6 * 3600 * 10**9
+    with new_lake(MemoryVolume(clock_ns=lambda: next(clock) + ahead_ns)) as lake:
+        write(lake, {"a": b"1"})
+        drop(lake, 1)
+        gather = garbage._gather
+
+        def gather_then_pin(*args: object) -> Facts:
+            nonlocal ahead_ns
+            facts = gather(*args)  # type: ignore[arg-type]
+            ahead_ns = 0  # the server's clock is set right
+            lake.pin(1, holder="in time", lifetime_seconds=3600)
+            return facts
+
+        monkeypatch.setattr(garbage, "_gather", gather_then_pin)
+        assert collect(lake, AT_ONCE).deleted == 0
+        assert contents(lake.snapshot(1)) == {"a": b"1"}
