@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.survival.journal import Model, content
+from tests.survival.journal import Model, content, id_of
 
 FILES_MAX = 12
 
@@ -137,6 +137,30 @@ def promised(journal: Path) -> tuple[Model, set[str]]:
             model, changing = fact["durable"], set()
         changing.update(fact.get("changing", ()))
     return model, changing
+
+
+def durable(journal: Path) -> int:
+    """Return how many steps a journal says are durable."""
+    return journal.read_bytes().count(b'"durable"') if journal.exists() else 0
+
+
+def broken(journal: Path, files: dict[str, bytes]) -> list[str]:
+    """Return what one program was promised, and `files`, all that there are, do not keep."""
+    above = f"{journal.stem}/"
+    found = {path.removeprefix(above): data for path, data in files.items()
+             if path.startswith(above)}  # fmt: skip
+    model, changing = promised(journal)
+    wrong = [f"{above}{path}: {id_} is lost" for path, id_ in model.items()
+             if path not in changing and found.get(path) != content(id_)]  # fmt: skip
+    wrong += [f"{above}{path} came back" for path in found.keys() - model.keys() - changing]
+    # While a directory is moved, its files are all there, under one name or the other.
+    if any(path.startswith("c/") for path in changing):
+        names = {path.partition("/")[2] for path in found}
+        if names != {path.partition("/")[2] for path in model}:
+            wrong.append(f"{above} holds {sorted(names)} while a directory is moved")
+        if {id_of(data) for data in found.values()} != {*model.values()}:
+            wrong.append(f"{above} holds other bytes while a directory is moved")
+    return wrong
 
 
 if __name__ == "__main__":

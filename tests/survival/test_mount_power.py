@@ -20,11 +20,10 @@ import pytest
 from lakefeed import Lake
 from tests.fuse.tools import is_mounted, is_running, mounted, needs_fuse, wait_until
 from tests.support.patience import PATIENCE_SECONDS
-from tests.survival.journal import content, id_of
 from tests.survival.lakes import audit, files_of
 from tests.survival.mounts import Image, cut_power, skip_for, why_no_loop
 from tests.survival.programs import ROOT
-from tests.survival.syncing import promised
+from tests.survival.syncing import broken, durable
 
 pytestmark = [needs_fuse, pytest.mark.slow, pytest.mark.root]
 
@@ -45,7 +44,7 @@ def test_what_is_durable_under_a_mount_survives_a_power_cut(mode: str, tmp_path:
         with Lake.open(disk / "lake") as lake:
             found = files_of(lake.snapshot())
         for journal in journals:
-            _check(journal, found, f"seed {SEED}")
+            assert not broken(journal, found), f"seed {SEED}"
         audit(disk / "lake")
 
 
@@ -61,34 +60,13 @@ def _work_until_cut(
             program = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
             stack.callback(_end, program)
         wanted = numbers.randint(4, 60)
-        wait_until(lambda: sum(map(_durable, journals)) >= wanted)
+        wait_until(lambda: sum(map(durable, journals)) >= wanted)
         threading.Event().wait(numbers.uniform(0, 0.05))
         cut_power(disk)
         os.kill(daemon, signal.SIGKILL)
         wait_until(lambda: not is_running(daemon) and not is_mounted(point))
 
 
-def _durable(journal: Path) -> int:
-    return journal.read_bytes().count(b'"durable"') if journal.exists() else 0
-
-
 def _end(program: subprocess.Popen[bytes]) -> None:
     program.kill()
     program.wait(PATIENCE_SECONDS)
-
-
-def _check(journal: Path, files: dict[str, bytes], where: str) -> None:
-    """Compare one program's directory with what it was promised."""
-    above = f"{journal.stem}/"
-    found = {path.removeprefix(above): data for path, data in files.items()
-             if path.startswith(above)}  # fmt: skip
-    model, changing = promised(journal)
-    wrong = {path: id_ for path, id_ in model.items()
-             if path not in changing and found.get(path) != content(id_)}  # fmt: skip
-    assert not wrong, f"{where}: {wrong} lost, of {found.keys()}"
-    assert found.keys() <= model.keys() | changing, where
-    # While a directory is moved, its files are all there, under one name or the other.
-    names = {path.partition("/")[2] for path in found}
-    if any(path.startswith("c/") for path in changing):
-        assert names == {path.partition("/")[2] for path in model}, where
-        assert {id_of(data) for data in found.values()} == {*model.values()}, where
