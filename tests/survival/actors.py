@@ -41,6 +41,8 @@ from lakefeed.transfer.importing import ImportOptions, import_tree
 from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from tests.service.tools import drop, run_once
+from tests.survival.feeding import train
+from tests.survival.keeping import bytes_of, hold_on, rot
 from tests.survival.leaving import bring_out, feed_on
 from tests.survival.oracle import AWAY, Facts, shown
 from tests.survival.world import DIRECTORIES, LONG_SECONDS, MANUAL, NAMES, ROUNDS, World
@@ -252,11 +254,11 @@ def repair(here: World, actor: str) -> None:
 
 def verify_payloads(here: World, actor: str) -> None:
     numbers = here.dice(actor)
-    # By its bytes: the file may have been renamed or copied, and is named as it is called now.
-    damaged = {f"{size} bytes with checksum {crc:08x}" for size, crc in here.damaged}
     with here.open(actor) as lake:
         for _ in range(2):
             done = scrub(lake, ScrubOptions(restart=numbers.random() < 0.3))
+            # By its bytes: the file may have been renamed or copied, and is named as it is now.
+            damaged = {bytes_of(*one) for one in here.damaged}
             assert {one.expected for one in done.damaged} <= damaged
 
 
@@ -373,6 +375,9 @@ ACTORS: dict[str, Act] = {
     "tags": move_tag,
     "export": bring_out,
     "feed": feed_on,
+    "training": train,
+    "holder": hold_on,
+    "rot": rot,
 }
 
 

@@ -5,7 +5,6 @@ All of it follows from the seed: what is damaged, how the server's clock goes, h
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -16,7 +15,7 @@ from lakefeed import Lake, WriterOptions
 from lakefeed.lake import layout
 from lakefeed.volume.base import write_file
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.tools import damage
+from tests.survival.clocks import JUMP_SECONDS, Clock
 from tests.survival.oracle import Damage, Model, Told, shown
 from tests.survival.stepped import MortalVolume, Scheduler
 
@@ -25,32 +24,19 @@ MANUAL = WriterOptions(flush_age_seconds=3600.0, merge_after=0, big_bytes=2000)
 NAMES = ("a", "b", "c", "d/e", "d/f", "g/h/i", "g/h/j", "g/k")
 MORE = tuple(f"more/{number}" for number in range(20))
 DIRECTORIES = ("d", "g", "g/h", "x", "y")
-# The clock ticks once for every file made: what lay there before the run is old, the rest is not,
-# wherever the clock is set meanwhile.
-TICK_NS = 10**9
 LONG_SECONDS = 20_000
 SHORT_SECONDS = 1
-JUMP_SECONDS = 6_000
 ROUNDS = 3
 
 
-class Clock:
-    """The file server's clock: a second later for each file made; some seeds set it by hours."""
+class Disk(MemoryVolume):
+    """A volume whose bytes rot."""
 
-    def __init__(self, seed: int) -> None:
-        self._numbers = random.Random(f"{seed} clock")
-        self._ticks = itertools.count(2 * JUMP_SECONDS)
-        self._share = self._numbers.choice((0.0, 0.05))
-        self._offset = 0
-
-    def __call__(self) -> int:
-        if self._numbers.random() < self._share:
-            self._offset = self._numbers.choice((-JUMP_SECONDS, 0, JUMP_SECONDS))
-        return (next(self._ticks) + self._offset) * TICK_NS
-
-    def settle(self) -> None:
-        """Go on behind all times that were told, a second a file."""
-        self._share, self._offset = 0.0, JUMP_SECONDS
+    def rot(self, path: str, at: int) -> None:
+        """Change one byte of a file, where it is; nothing else tells of it."""
+        node = self._node(path)
+        node.data[at] ^= 0xFF
+        node.durable = bytes(node.data) if node.durable else b""
 
 
 @dataclass
@@ -58,7 +44,7 @@ class World:
     """One run: the shared volume, what the base holds, what was told, and what becomes of whom."""
 
     seed: int
-    volume: MemoryVolume
+    volume: Disk
     clock: Clock
     home: Path
     base: Model = field(default_factory=dict)
@@ -81,8 +67,8 @@ class World:
     # Tags that were made or deleted, None, and those of which nobody knows.
     tagged: dict[str, int | None] = field(default_factory=dict)
     in_doubt: set[str] = field(default_factory=set)
-    # The payload that is damaged.
-    damaged: frozenset[Damage] = frozenset()
+    # The payloads that are damaged; more may become so.
+    damaged: set[Damage] = field(default_factory=set)
     # What a mount was told is durable under its own names, and what it wrote since, in order.
     promised: dict[str, list[bytes | None]] = field(default_factory=dict)
 
@@ -103,7 +89,7 @@ class World:
     @property
     def findings(self) -> set[str]:
         """What fsck may find: two writers at one moment may make a file and a directory of one
-        name, and the payload that is damaged is."""
+        name, and a payload that is damaged is."""
         return {"shadowed", "payload"} if self.damaged else {"shadowed"}
 
     def open(self, actor: str) -> Lake:
@@ -122,7 +108,7 @@ class World:
 def world(seed: int, home: Path) -> World:
     """Return a lake with two runs of segments, an unmerged pack, a tag, and old garbage."""
     clock = Clock(seed)
-    here = World(seed, MemoryVolume(clock_ns=clock), clock, home)
+    here = World(seed, Disk(clock_ns=clock), clock, home)
     # Beside a big run, compaction takes no segment: its own run comes to lie on top of that one.
     names = NAMES + MORE if here.dice("base").random() < 0.5 else NAMES
     with Lake.create(here.volume) as lake, lake.writer(MANUAL) as writer:
@@ -153,9 +139,8 @@ def _damage(here: World, name: str) -> None:
     """Change a byte of a file's payload: nobody may give it out, and all else stays as it is."""
     with Lake.open(here.volume) as lake:
         row = lake.snapshot().stat(name)
-    damage(here.volume, layout.pack_path(row.pack), row.offset)
-    here.volume.sync_directory(layout.pack_directory(row.pack))
-    here.damaged = frozenset({(row.size, row.crc32c)})
+    here.volume.rot(layout.pack_path(row.pack), row.offset)
+    here.damaged.add((row.size, row.crc32c))
 
 
 class Inline:
