@@ -42,8 +42,8 @@ from lakefeed.volume.cached import BlockCache, CachedVolume
 from lakefeed.volume.memory import MemoryVolume
 from tests.service.tools import drop, run_once
 from tests.survival.feeding import train
-from tests.survival.keeping import bytes_of, hold_on, rot
-from tests.survival.leaving import bring_out, feed_on
+from tests.survival.keeping import check_named, hold_on, rot
+from tests.survival.leaving import bring_out, copy_in, feed_on
 from tests.survival.oracle import AWAY, Facts, shown
 from tests.survival.world import DIRECTORIES, LONG_SECONDS, MANUAL, NAMES, ROUNDS, World
 
@@ -257,9 +257,7 @@ def verify_payloads(here: World, actor: str) -> None:
     with here.open(actor) as lake:
         for _ in range(2):
             done = scrub(lake, ScrubOptions(restart=numbers.random() < 0.3))
-            # By its bytes: the file may have been renamed or copied, and is named as it is now.
-            damaged = {bytes_of(*one) for one in here.damaged}
-            assert {one.expected for one in done.damaged} <= damaged
+            check_named(here, done)
 
 
 def look_at_all(here: World, actor: str) -> None:
@@ -357,6 +355,7 @@ ACTORS: dict[str, Act] = {
     "writer 3": write,
     "federated": write_federated,
     "mv": move_out,
+    "cp": copy_in,
     "replica 1": take_in,
     "replica 2": take_in,
     "import": bring_in,

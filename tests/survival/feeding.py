@@ -157,6 +157,8 @@ def train(here: World, actor: str) -> None:
                     lake.log.head()
                 for _ in range(numbers.randint(1, 3)):
                     training.step()
+                if numbers.random() < 0.4:
+                    training.stop()
             _finish(training)
             is_gone = number < lake.log.head().horizon
             assert not training.is_over or (is_gone and not pinned), f"{number} is kept"

@@ -1,4 +1,5 @@
-"""Those who carry bytes out of the lake while others change it: an export, and a feed.
+"""Those who carry bytes out of the lake while others change it: an export, and a feed; and one who
+brings back what was moved to another lake.
 
 Whatever they are given must be what their snapshot shows, to the byte; a feed that goes on later,
 in another process and from a newer snapshot, misses nothing and repeats nothing.
@@ -12,13 +13,14 @@ from itertools import islice, pairwise
 from pathlib import Path
 
 from lakefeed import Feed, FeedOptions, Lake
+from lakefeed.adapters.fsspec.local import store
 from lakefeed.errors import Invalid, NotFound, SnapshotExpired
 from lakefeed.format.checksum import crc32c
-from lakefeed.format.rows import Kind
+from lakefeed.format.rows import Kind, rows_from_table
 from lakefeed.transfer.directory import DirectoryTarget
 from lakefeed.transfer.exporting import export
 from tests.survival.oracle import Model, shown
-from tests.survival.world import LONG_SECONDS, ROUNDS, World
+from tests.survival.world import LONG_SECONDS, MANUAL, ROUNDS, World
 
 
 def bring_out(here: World, actor: str) -> None:
@@ -51,6 +53,18 @@ def _check_tree(place: Path, wanted: Model, named: set[str], damaged: set[int]) 
     there = {os.path.relpath(os.path.join(above, name), place)
              for above, _, names in os.walk(place) for name in names}  # fmt: skip
     assert there <= {path for path, facts in wanted.items() if facts.kind is not Kind.DIR}
+
+
+def copy_in(here: World, actor: str) -> None:
+    """Copy files of the other lake, while others move more there, as `cp` does."""
+    numbers = here.dice(actor)
+    for _ in range(ROUNDS):
+        with here.open(actor) as lake, here.open_away(actor) as away:
+            snapshot = away.snapshot()
+            rows = [row for table in snapshot.scan() for row in rows_from_table(table)]
+            with lake.writer(MANUAL, operation="cp") as writer:
+                for row in numbers.sample(rows, min(len(rows), 2)):
+                    store(writer, f"back/{row.path}", (snapshot, row), row.mtime_ns)
 
 
 def feed_on(here: World, actor: str) -> None:
