@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from lakefeed.errors import VolumeFailed
+from lakefeed.transfer import behind
 from lakefeed.transfer.behind import BehindFile
 from lakefeed.volume.base import Buffer, FileStat
 
@@ -49,6 +51,46 @@ def test_sync_comes_after_everything_that_was_taken(writes: int) -> None:
     file.sync()
     file.close()
     assert slow.calls == ["write"] * writes + ["sync", "close"]
+
+
+class FullFile(SlowFile):
+    """A file that has no room."""
+
+    def write(self, buffers: Sequence[Buffer]) -> int:
+        raise VolumeFailed("pack", found="no space left")
+
+
+@pytest.mark.timeout(60)
+def test_a_failed_write_comes_out_of_every_call_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(behind, "BEHIND_BYTES", 1)  # what failed still fills it: nobody may wait
+    full = FullFile()
+    file = BehindFile(full)
+    file.write([b"x"])
+    for call in (file.sync, lambda: file.write([b"x"]), file.close):
+        with pytest.raises(VolumeFailed, match="no space"):
+            call()
+    assert full.calls == ["close"]
+
+
+def test_no_more_waits_than_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behind, "BEHIND_BYTES", 4)
+    taken: list[int] = []
+
+    class WatchedFile(SlowFile):
+        """Looks at what was taken when its first byte is written."""
+
+        def write(self, buffers: Sequence[Buffer]) -> int:
+            written = super().write(buffers)
+            taken.append(file.tell())
+            return written
+
+    with BehindFile(WatchedFile()) as file:
+        for _ in range(8):
+            file.write([b"x"])
+    assert len(taken) == 8
+    assert taken[0] <= 4
 
 
 def test_a_file_whose_thread_could_not_be_started_is_closed(
