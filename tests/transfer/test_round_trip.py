@@ -187,6 +187,27 @@ def test_an_export_puts_right_what_differs_and_leaves_the_rest(lake: Lake, tmp_p
     assert facts(out) == before
 
 
+def test_an_export_tells_a_file_from_a_link_of_its_size_and_time(
+    lake: Lake, tmp_path: Path
+) -> None:
+    out, text = tmp_path / "out", "12345"
+    with lake.writer() as writer:
+        writer.put("file", text.encode(), mode=0o777)  # which is that of a link, too
+        writer.symlink("link", text)
+    export(lake.snapshot(), DirectoryTarget(out))
+    before = facts(out)
+    stamps = {name: (out / name).lstat().st_mtime_ns for name in ("file", "link")}
+    for name in stamps:
+        (out / name).unlink()
+    (out / "file").symlink_to(text)
+    (out / "link").write_text(text)
+    for name, time_ns in stamps.items():
+        os.utime(out / name, ns=(time_ns, time_ns), follow_symlinks=False)
+    report = export(lake.snapshot(), DirectoryTarget(out))
+    assert (report.files, report.skipped) == (2, 0)
+    assert facts(out) == before
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_an_export_leaves_no_directory_open(lake: Lake, tmp_path: Path, fails: bool) -> None:
     with lake.writer() as writer:
