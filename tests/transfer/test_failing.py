@@ -136,20 +136,6 @@ def test_many_problems_are_all_counted_and_the_first_ones_kept() -> None:
     assert problems.count == 2 * (KEPT_MAX + 10)
 
 
-def test_what_does_not_fit_into_a_block_comes_with_the_next(tree: Path) -> None:
-    problems = Problems()
-    found = list(Walk(str(tree), WalkOptions(), problems))
-    assert [one.path for one in found] == sorted(facts(tree))
-    blocks = Blocks([Wanted(*one, None) for one in found], ReadOptions(str(tree)), problems)
-    seen = []
-    for block in blocks:
-        seen += [item.path for item in block.items]
-        assert len(block.buffer) == reading.BUFFER_BYTES
-        blocks.give_back(block)
-    blocks.close()
-    assert seen == sorted(facts(tree))
-
-
 def test_threads_read_in_the_same_order(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Blocks, "_adapt", lambda self, block: setattr(self, "_width", 8))
     monkeypatch.setattr(reading, "BLOCK_FILES", 5)
@@ -348,6 +334,12 @@ def test_a_file_has_its_time_only_once_its_bytes_are_durable(
     assert {path: (root / path).read_bytes() for path in files} == files
     assert {(root / path).stat().st_mtime_ns for path in files} == {TIME_NS}
     assert (report.errors, report.skipped) == (0, len(safe))
+
+
+def test_what_the_kernel_cannot_make_durable_is_an_error() -> None:
+    with pytest.raises(OSError) as raised:
+        directory._sync_all(-1)
+    assert raised.value.errno == errno.EBADF
 
 
 @pytest.mark.parametrize("age", ["old", "young"])
