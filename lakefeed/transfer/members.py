@@ -212,19 +212,20 @@ class _Info(tarfile.TarInfo):
             # GNU's own format fills its lists up with pieces of nothing.
             pieces = [piece for piece in cast("_Pieces", info.sparse) if piece[1]]
             info.sparse = pieces  # type: ignore[assignment]  # no bytes, whatever the stubs say
-        if info.size < 0 or not _is_sound(info):
+        if not _is_sound(info, tarfile_.offset - info.offset_data):
             raise _BadHeader("a header with impossible sizes")
         return info
 
 
-def _is_sound(info: tarfile.TarInfo) -> bool:
-    """Tell whether the pieces of a sparse file follow one another inside it."""
-    end = 0
+def _is_sound(info: tarfile.TarInfo, held_bytes: int) -> bool:
+    """Tell whether the pieces of a sparse file follow one another inside it, and are all held."""
+    end = pieces_bytes = 0
     for offset, size in cast("_Pieces", info.sparse or []):
         if offset < end or size < 0:
             return False
         end = offset + size
-    return end <= info.size
+        pieces_bytes += size
+    return end <= info.size and pieces_bytes <= held_bytes
 
 
 def member_of(info: tarfile.TarInfo) -> Member:
