@@ -95,6 +95,14 @@ def test_what_is_imported_again_keeps_its_attributes(lake: Lake, tree: Path) -> 
     assert snapshot.stat("dangling").attrs is None  # another thing of that name
 
 
+def test_the_directory_that_an_import_goes_to_keeps_its_attributes(lake: Lake, tree: Path) -> None:
+    with lake.writer() as writer:
+        writer.mkdir("p", attrs={"label": "mine"})
+    assert import_tree(lake, tree, ImportOptions(prefix="p")).errors == 0
+    assert lake.snapshot().stat("p").attrs == {"label": "mine"}
+    assert lake.snapshot().stat("p").mtime_ns == tree.stat().st_mtime_ns
+
+
 @pytest.mark.parametrize("error", [None, Conflict("commit")])
 def test_an_import_merges_its_packs_unless_somebody_else_does(
     lake: Lake, tree: Path, monkeypatch: pytest.MonkeyPatch, error: Conflict | None
