@@ -11,6 +11,6 @@ from lakefeed.adapters.decode.ordered import Ordered, Samples, mapped
 from lakefeed.errors import needing
 
 with needing("decode", __name__):
-    from lakefeed.adapters.decode.pictures import Pictures, decode, decoded
+    from lakefeed.adapters.decode.pictures import Pictures, decoded
 
-__all__ = ["Decode", "Ordered", "Pictures", "Samples", "decode", "decoded", "mapped"]
+__all__ = ["Decode", "Ordered", "Pictures", "Samples", "decoded", "mapped"]

@@ -93,12 +93,6 @@ def decoded(
     return Ordered(feed, executor, begin, ahead)
 
 
-def decode(samples: Samples, options: Decode) -> Pictures:
-    """Return the pictures of one batch, decoded in the calling thread."""
-    images = np.empty((len(samples), *options.size, 3), np.uint8)
-    return _without(_decode_some(samples, options, images, range(len(samples))), samples, images)
-
-
 def _without(failed: list[int], samples: Samples, images: Image) -> Pictures:
     """Return the batch without what could not be decoded."""
     labels, names = samples.labels, samples.names
