@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 
 from lakefeed.closing import Closing
 from lakefeed.errors import (
@@ -51,6 +52,7 @@ COMMIT_PRIMITIVE = "link"
 _TAGGING_SECONDS = 3600.0
 # More than any number of a commit has: a file's name holds twenty. Python reads up to 4,300.
 _DIGITS_MAX = 100
+_LOG_HINT = '"lakefeed log" lists the snapshots'
 
 _logger = logging.getLogger(__name__)
 
@@ -76,11 +78,12 @@ class Lake(Closing):
     def create(cls, where: str | os.PathLike[str] | Volume) -> Lake:
         """Make an empty lake in a directory (made if missing) and return it opened.
 
-        Conflict if there is a lake already, Invalid if the directory holds other files,
-        VolumeFailed if the volume lacks what a lake needs (hard links).
+        Conflict if there is a lake already, Invalid if the directory holds other files or lies in
+        a lake, VolumeFailed if the volume lacks what a lake needs (hard links).
         """
         volume = _volume(where)
         volume.make_directory("")
+        _refuse_inside(volume)
         _refuse_foreign(volume)
         for directory in layout.DIRECTORIES:
             volume.make_directory(directory)
@@ -150,10 +153,11 @@ class Lake(Closing):
         head = self.log.head()
         if isinstance(at, str) and len(at) > _DIGITS_MAX:
             raise NotFound(f"snapshot {at[:_DIGITS_MAX]}… of {self.name}",
-                           expected=f"at most {head.number}")  # fmt: skip
+                           expected=f"at most {head.number}", hint=_LOG_HINT)  # fmt: skip
         number = int(at)
         if number > head.number:
-            raise NotFound(f"snapshot {number} of {self.name}", expected=f"at most {head.number}")
+            raise NotFound(f"snapshot {number} of {self.name}",
+                           expected=f"at most {head.number}", hint=_LOG_HINT)  # fmt: skip
         if number < head.horizon and not kept and number not in self.kept():
             raise self._expired(number, head)
         return Snapshot(self._shared, self.log.at(number))
@@ -347,6 +351,18 @@ def _read_superblock(volume: Volume) -> bytes:
         # On NFS this may be what a client remembers from before the lake was made.
         volume.refresh("")
         return read_file(volume, layout.SUPERBLOCK)
+
+
+def _refuse_inside(volume: Volume) -> None:
+    # A lake's directory is its own, and `lakefeed://` finds the outermost one.
+    for above in PurePath(os.path.realpath(volume.name)).parents:
+        if all(os.path.lexists(above / name) for name in (layout.SUPERBLOCK, layout.LOG)):
+            raise Invalid(
+                f"lake {volume.name}",
+                expected="a directory outside of lakes",
+                found=f"the lake {above} around it",
+                hint="choose another directory",
+            )
 
 
 def _refuse_foreign(volume: Volume) -> None:

@@ -52,15 +52,27 @@ def test_a_missing_tag_is_not_found(run: Run, lake: Path) -> None:
 
 
 def test_a_missing_snapshot_is_not_found(run: Run, lake: Path) -> None:
-    failed(run("ls", lake, "--at", "7"), 3, "snapshot 7", "at most 1")
+    failed(run("ls", lake, "--at", "7"), 3, "snapshot 7", "at most 1", "lakefeed log")
 
 
 def test_a_number_of_many_digits_is_not_found(run: Run, lake: Path) -> None:
     for digits in ("9" * 30, "9" * 5000):
-        failed(run("ls", lake, "--at", digits), 3, "snapshot 999", "at most 1")
+        failed(run("ls", lake, "--at", digits), 3, "snapshot 999", "at most 1", "lakefeed log")
         failed(run("tag", lake, "v1", "--at", digits), 3, "snapshot 999", "at most 1")
     failed(run("ls", lake, "--at", "@" + "9" * 5000), 2, "tag '@9")
     failed(run("ls", lake, "--at", "9" * 400 + "w ago"), 2, "ago'")
+
+
+def test_a_path_that_a_shell_completed_to_is_refused_with_what_to_do(run: Run, lake: Path) -> None:
+    failed(run("ls", lake, "/a"), 2, "'/a'", "a relative path", "leave out the '/'")
+    failed(run("ls", lake, "./a"), 2, "'./a'", "write it without them")
+
+
+def test_a_query_that_cannot_be_is_refused_in_words_of_one_line(run: Run, lake: Path) -> None:
+    done = run("sql", lake, "select *\nfrm files where size > 1")
+    failed(done, 2, "syntax error", '"lakefeed sql --help" lists the tables')
+    assert "  " not in done.err
+    failed(run("sql", lake, "select nam from files"), 2, '"name"', "their columns")
 
 
 def test_a_missing_local_file_is_not_found(run: Run, lake: Path, tmp_path: Path) -> None:

@@ -37,6 +37,19 @@ def test_create_refuses_a_directory_with_other_files(run: Run, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_create_refuses_a_directory_in_a_lake(run: Run, lake: Path, tmp_path: Path) -> None:
+    # Through a link as well; what looks for a lake from the root down would find the outer one.
+    (tmp_path / "link").symlink_to(lake)
+    for inner in (lake / "inner", lake / "packs" / "a" / "inner", tmp_path / "link" / "inner"):
+        done = run("create", inner)
+        assert done.code == 2
+        assert f"expected a directory outside of lakes, found the lake {lake} around it" in done.err
+        assert not (inner / "lake.json").exists()
+    assert run("fsck", lake).code == 0
+    (tmp_path / "lake.json").write_text("somebody else's")
+    assert run("create", tmp_path / "beside").code == 0
+
+
 def test_log_shows_the_newest_first(run: Run, lake: Path) -> None:
     assert run("rm", lake, "top.csv", "-m", "not\nneeded").code == 0
     assert run("merge", lake).code == 0
