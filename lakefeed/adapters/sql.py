@@ -138,7 +138,13 @@ class _Stream:
 
 
 def _refused(said: str) -> Invalid:
-    return Invalid("query", found=said)
+    hint = '"lakefeed sql --help" lists the tables and their columns'
+    return Invalid("query", found=_without_mark(said), hint=hint)
+
+
+def _without_mark(said: str) -> str:
+    """Return what DuckDB said, in one line: without the query and the mark below it."""
+    return " ".join(said.partition("\n\nLINE ")[0].split())
 
 
 class Connection:
@@ -162,11 +168,9 @@ class Connection:
         files = self._duck.view("files")
 
         def refused(said: str) -> Invalid:
-            # A line with a mark below it shows SQL that the caller has never seen.
-            found = " ".join(said.partition("\n\nLINE ")[0].split())
             hint = f"the columns are {', '.join(files.columns)}"
             return Invalid(f"where({condition!r})", expected="one condition on a file's columns",
-                           found=found, hint=hint)  # fmt: skip
+                           found=_without_mark(said), hint=hint)  # fmt: skip
 
         with self._translated(refused):
             found = self._apart(lambda: _fulfilling_one(files, condition))

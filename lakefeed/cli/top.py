@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterable
 from itertools import islice
@@ -233,7 +234,9 @@ def _ask(url: str) -> dict[str, Any]:
         if not isinstance(facts, dict) or not {"name", "lakes"} <= facts.keys():
             raise ValueError(f"another program's: {str(facts)[:80]}")
     except (http.client.HTTPException, OSError, ValueError) as error:
-        raise VolumeFailed(address, expected="the status of a compactd", found=str(error).strip(),
+        # What urllib wraps says it better by itself; what a server answered is no such thing.
+        said = error.reason if type(error) is urllib.error.URLError else error
+        raise VolumeFailed(address, expected="the status of a compactd", found=str(said).strip(),
                            hint="check that it runs, and its --listen") from error  # fmt: skip
     return facts
 

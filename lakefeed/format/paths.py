@@ -42,18 +42,18 @@ def _check_slowly(path: str) -> str:
     if "\0" in path:
         raise _invalid(path, "no NUL")
     if path.startswith("/"):
-        raise _invalid(path, "a relative path")
+        raise _invalid(path, "a relative path", "leave out the '/' that it begins with")
     for component in data.split(b"/"):
         if component in (b"", b".", b".."):
-            raise _invalid(path, "no empty, '.' or '..' component")
+            raise _invalid(path, "no empty, '.' or '..' component", "write it without them")
         if len(component) > COMPONENT_BYTES_MAX:
             raise _invalid(path, f"components of at most {COMPONENT_BYTES_MAX} bytes")
     return path
 
 
-def _invalid(path: str, expected: str) -> Invalid:
+def _invalid(path: str, expected: str, hint: str | None = None) -> Invalid:
     shown = path if len(path) <= 200 else path[:200] + "…"
-    return Invalid(f"path {shown!r}", expected=expected)
+    return Invalid(f"path {shown!r}", expected=expected, hint=hint)
 
 
 def check_prefix(prefix: str) -> str:

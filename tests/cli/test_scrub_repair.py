@@ -264,6 +264,7 @@ def test_top_of_a_daemon_that_is_not_there_is_exit_code_6(run: Run) -> None:
     done = run("top", "http://127.0.0.1:9", "--json")
     assert done.code == 6
     assert "expected the status of a compactd" in done.err
+    assert "found [Errno 111] Connection refused;" in done.err
     assert run("top", "ftp://x").code == 2
     assert run("top", "/no/such/lake").code == 3
 
