@@ -86,7 +86,13 @@ def print_table(
             (title.rstrip(">"), *line) for title, line in zip(columns[1:], lines, strict=True)
         ]
         table = _table([columns[0], *names], turned, terminal)
-    console.print(table)
+    if terminal:
+        console.print(table)
+        return
+    with console.capture() as drawn:
+        console.print(table)
+    # Cells are filled up to their column's width, the last ones of a line in vain.
+    print_lines(line.rstrip(" ") for line in drawn.get().removesuffix("\n").split("\n"))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], terminal: bool) -> Table:

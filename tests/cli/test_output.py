@@ -54,7 +54,14 @@ def test_a_table_in_a_pipe_has_neither_rules_nor_cuts(capsys: pytest.CaptureFixt
     assert [line.split() for line in lines] == [
         ["name", "size"], ["a" * 300, "5"], ["[bold]b", "12345"],
     ]  # fmt: skip
-    assert len({len(line.rstrip()) for line in lines}) == 1
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_no_line_of_a_table_in_a_pipe_ends_in_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["size>", "name", "note"], [(5, "a", "long"), (12345, "b", "")])
+    assert capsys.readouterr().out == (
+        " size  name  note\n    5  a     long\n12345  b\n"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("width", [80, 120])
