@@ -72,15 +72,16 @@ def scrub(
     from lakefeed.lake.scrub import ScrubOptions, known_damage
     from lakefeed.lake.scrub import scrub as scrub_lake
 
-    with open_lake(lake) as opened, stages(quiet=quiet or as_json) as progress:
+    with open_lake(lake) as opened:
         if show:
             _print_known(known_damage(opened), as_json)
-        else:
-            options = ScrubOptions(max_duration, rate, restart)
+            return
+        options = ScrubOptions(max_duration, rate, restart)
+        with stages(quiet=quiet or as_json) as progress:
             done = scrub_lake(
                 opened, options, lambda count, total, size: progress("packs", count, total)
             )
-            _print_done(done, as_json)
+        _print_done(done, as_json)
 
 
 def _print_known(found: tuple[Damaged, ...], as_json: bool) -> None:

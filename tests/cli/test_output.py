@@ -178,6 +178,15 @@ def test_a_terminal_shows_progress(lake: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_script
+def test_what_scrub_says_stands_behind_its_bars_in_one_line(lake: Path) -> None:
+    seen = on_terminal("scrub", lake, COLUMNS="40")
+    bars, said, after = seen.partition("round 1 is complete; 0 damaged payloads known")
+    assert "packs" in bars
+    assert (said, after.strip()) == ("round 1 is complete; 0 damaged payloads known", "")
+
+
+@pytest.mark.slow
+@needs_script
 def test_no_color_is_respected(lake: Path, tmp_path: Path) -> None:
     colour = "\x1b[3"
     seen = on_terminal("get", "-r", lake, "a", tmp_path / "out", FORCE_COLOR="1")
