@@ -8,6 +8,7 @@ what was there, and never through symbolic links below the target.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -149,12 +150,15 @@ def get(
     lakefeed get /mnt/lake train/cat/1.jpg cat.jpg
     lakefeed get -r /mnt/lake train /tmp/train --at v1
     """
+    from lakefeed.transfer.exporting import check_outside
+
     with open_view(lake, at) as snapshot:
         if target == "-":
             hint = "name a local directory, or write an archive with lakefeed export --prefix"
             _copy(snapshot, _file_row(snapshot, path, hint), sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
+        check_outside(target or os.curdir, lake)
         with metering("get", quiet=quiet) as meter:
             place = _get(snapshot, path.rstrip("/"), target, recursive, meter)
     if as_json:

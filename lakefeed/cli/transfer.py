@@ -257,7 +257,7 @@ def export_command(
     JSON keys: files, directories, bytes, skipped, errors, problems (path, reason), outputs,
     snapshot, seconds.
     """
-    from lakefeed.transfer.exporting import ExportOptions, export
+    from lakefeed.transfer.exporting import ExportOptions, check_outside, export
 
     chosen = _format_of(target, form)
     sink = _target(target, chosen, shard_size)
@@ -268,6 +268,8 @@ def export_command(
         open_snapshot(lake, at) as snapshot,
         metering("exporting", quiet=quiet or as_json) as meter,
     ):
+        if not to_stdout:
+            check_outside(target, lake)
         report = export(snapshot, sink, ExportOptions(prefix, glob), _advance(meter))
     _finish(report, as_json=as_json, text=None if to_stdout else _export_text(report))
 
