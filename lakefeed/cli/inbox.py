@@ -117,7 +117,8 @@ def _look(
                 ]
                 facts["left"] += seen.left
     except FileNotFoundError as error:
-        raise NotFound(f"inbox {options.directory}") from error
+        hint = "make the directory, or check its name and that its volume is mounted"
+        raise NotFound(f"inbox {options.directory}", hint=hint) from error
     return {"files": meter.files, "bytes": meter.bytes, **facts}
 
 

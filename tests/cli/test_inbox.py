@@ -36,7 +36,8 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(
     assert "would move aside link: a symbolic link, not a file" in done.out
     assert "would take in 1 files, 3 B; 1 are not complete yet" in done.out
     assert sorted(box.rglob("*")) == before
-    assert run("inbox", lake, tmp_path / "none", "--dry-run").code == 3
+    missing = run("inbox", lake, tmp_path / "none", "--dry-run")
+    assert (missing.code, "make the directory" in missing.err) == (3, True)
 
 
 def test_a_dry_run_goes_by_the_time_of_the_file_server(
