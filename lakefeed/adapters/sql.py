@@ -70,11 +70,12 @@ CREATE VIEW snapshots AS SELECT * REPLACE (make_timestamp_ns("time") AS "time")
 FROM rows_of_snapshots
 """
 _PACKS = "CREATE VIEW packs AS FROM rows_of_packs"
-# The functions of a query that answer differently each time they are called, and `query`, which may
+# The functions of a query that answer differently each time they are called, and those that may
 # call them in SQL that is text.
 _VOLATILE = """
 SELECT DISTINCT function_name AS name FROM duckdb_functions()
-WHERE (stability = 'VOLATILE' OR function_name = 'query') AND list_contains(
+WHERE (stability = 'VOLATILE' OR function_name IN ('query', 'json_execute_serialized_sql'))
+AND list_contains(
     json_extract_string(json_serialize_sql('{}'), '$..function_name'), function_name)
 ORDER BY name
 """
