@@ -69,6 +69,7 @@ class Tuner:
         # Neighbours that are wanted together, of which other ranks and processes take their shares.
         shares = plan.partition.world_size * plan.every
         self._run = (plan.shuffle.run or plan.count) / shares
+        self._run_bytes = 0.0
         self._samples = 1
         self._most = 1  # samples of as many batches as a window may have
         self._sample_bytes = 0.0
@@ -81,11 +82,11 @@ class Tuner:
         """The size that windows grow to: some of them fit into the budget."""
         most = self._limits.bytes_max // _SHARED_SHARE
         if self._dear and self._share:
-            whole_runs = self._run * self._sample_bytes >= _RUN_BYTES and self._mixed_bytes <= most
+            whole_runs = self._run_bytes >= _RUN_BYTES and self._mixed_bytes <= most
             return min(max(_WINDOW_BYTES, self._mixed_bytes), most) if whole_runs else most
         whole = max(int(self._count * self._sample_bytes), _WINDOW_BYTES_MIN)
         usual = _BIG_WINDOW_BYTES if self._slow else min(_WINDOW_BYTES, whole)
-        return min(max(usual, self._worth_bytes), most)
+        return min(max(usual, min(self._worth_bytes, whole)), most)
 
     @property
     def _mixed_bytes(self) -> int:
@@ -190,6 +191,8 @@ class Tuner:
         """Let windows grow."""
         samples = len(window.rows)
         self._sample_bytes = max(1.0, sum(window.held_bytes) / max(1, samples))
+        # Without what small batches take beside their samples, which nobody reads.
+        self._run_bytes = self._run * sum(window.batch_bytes) / max(1, samples)
         self._most = self._batches_max * -(-samples // len(window.batch_bytes))
         growth = _SHARED_GROWTH if self._dear and self._share else _GROWTH
         self._samples = max(self._samples, samples) * growth

@@ -36,11 +36,13 @@ def grown(
     return grow(Tuner(limits, Recorder(None), plan(count, shuffle)), sample_bytes)
 
 
-def grow(tuner: Tuner, sample_bytes: int) -> Tuner:
+def grow(tuner: Tuner, sample_bytes: int, beside_bytes: int = 0) -> Tuner:
+    """`beside_bytes` is what each batch takes beside its samples."""
     for _ in range(40):
         batches = -(-tuner.samples() // BATCH)
         samples = batches * BATCH
-        held: Any = SimpleNamespace(rows=range(samples), held_bytes=[sample_bytes * samples],
+        held: Any = SimpleNamespace(rows=range(samples),
+                                    held_bytes=[sample_bytes * BATCH + beside_bytes] * batches,
                                     needed_bytes=sample_bytes * samples,
                                     batch_bytes=[sample_bytes * BATCH] * batches)  # fmt: skip
         tuner.planned(held)
@@ -62,12 +64,17 @@ def test_quick_reads_have_windows_of_some_megabytes(sample_bytes: int) -> None:
     assert 32 << 20 <= grown(sample_bytes).samples() * sample_bytes <= 40 << 20
 
 
-@pytest.mark.parametrize(("count", "whole"), [(90, 4 << 20), (2500, 10 << 20), (10**6, 40 << 20)])
+@pytest.mark.parametrize(
+    ("count", "mixed", "whole"),
+    [(90, 0, 4 << 20), (2500, 0, 10 << 20), (10**6, 0, 40 << 20),
+     (90, 16384, 4 << 20), (2500, 16384, 10 << 20)],
+)  # fmt: skip
 def test_a_window_holds_a_small_selection_once_and_not_many_epochs_of_it(
-    count: int, whole: int
+    count: int, mixed: int, whole: int
 ) -> None:
-    assert 0.9 * whole <= grown(4096, count).window_bytes <= whole
-    assert grown(4096, count).ahead_bytes <= 2 * whole
+    tuner = grown(4096, count, mixed)
+    assert 0.9 * whole <= tuner.window_bytes <= whole
+    assert tuner.ahead_bytes <= 2 * whole
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,17 @@ def test_but_not_if_they_take_more_than_the_budget_or_a_cache_of_memory_has() ->
     assert grown(110_000, mixed=512).samples() * 110_000 <= 40 << 20
 
 
+def announcing(shuffle: str | None, world_size: int = 1) -> Tuner:
+    """A tuner on a volume whose reads would have to wait."""
+    limits, order = Limits(10**9, GIB), Shuffle.parse(shuffle)
+    tuner = Tuner(limits, Recorder(None), plan(10**9, order, world_size))
+    announced: Any = SimpleNamespace(unknown=False, waits=True, announces=True,
+                                     costs=SimpleNamespace(gap_bytes=0),
+                                     width=SimpleNamespace(target=2))  # fmt: skip
+    tuner.tuning(announced)
+    return tuner
+
+
 @pytest.mark.parametrize(
     ("shuffle", "sample_bytes", "world_size", "window_bytes"),
     [
@@ -114,13 +132,13 @@ def test_but_not_if_they_take_more_than_the_budget_or_a_cache_of_memory_has() ->
 def test_waiting_is_worth_big_windows_where_neighbours_are_found_in_them(
     shuffle: str | None, sample_bytes: int, world_size: int, window_bytes: int
 ) -> None:
-    limits, order = Limits(10**9, GIB), Shuffle.parse(shuffle)
-    tuner = Tuner(limits, Recorder(None), plan(10**9, order, world_size))
-    announced: Any = SimpleNamespace(unknown=False, waits=True, announces=True,
-                                     costs=SimpleNamespace(gap_bytes=0),
-                                     width=SimpleNamespace(target=2))  # fmt: skip
-    tuner.tuning(announced)
+    tuner = announcing(shuffle, world_size)
     assert grow(tuner, sample_bytes).samples() == window_bytes // sample_bytes
+
+
+def test_what_small_batches_take_beside_their_samples_makes_no_run_worth_a_call() -> None:
+    tuner = grow(announcing("runs=256"), 100, beside_bytes=4096)
+    assert tuner.window_bytes == GIB // 4
 
 
 @pytest.mark.parametrize(("count", "samples"), [(60_000, 30_000), (125_000, 62_500)])
