@@ -12,7 +12,7 @@ import operator
 import os
 from collections.abc import Callable, Sequence, Set
 from dataclasses import fields
-from enum import Enum
+from enum import Enum, EnumMeta
 from functools import lru_cache
 from numbers import Real
 from types import NoneType, UnionType
@@ -27,7 +27,8 @@ _SHOWN_MAX = 200
 _WORDS = {int: "a whole number", float: "a number", str: "text", bool: "True or False",
           NoneType: "None", os.PathLike: "a path", Callable: "a function"}  # fmt: skip
 # What has the makings of a type without being of it.
-_AS_GOOD: dict[Any, Any] = {float: Real, bool: bool | np.bool_, tuple: Sequence, frozenset: Set}
+_AS_GOOD: dict[Any, Any] = {float: Real, bool: bool | np.bool_, tuple: Sequence,
+                            frozenset: Set | Sequence}  # fmt: skip
 
 
 def check(name: str, value: object, hint: Any, expected: str | None = None) -> None:
@@ -41,13 +42,16 @@ def check(name: str, value: object, hint: Any, expected: str | None = None) -> N
 def check_fields(options: Any, prefix: str = "") -> None:
     """Invalid for a field of a dataclass that does not fit its annotation; `prefix` says whose.
 
-    Whole numbers become Python's own: states are made of them, and JSON would tell 1 from True.
+    Whole numbers become Python's own: states are made of them, and JSON would tell 1 from True. The
+    number of a kind becomes that very kind, which is asked for by `is`.
     """
     kind: Any = type(options)
     for name, hint in _hints(kind).items():
         value = getattr(options, name)
         check(f"{prefix}{name}", value, hint)
-        if int in (hint, *get_args(hint)) and _is_whole(value):
+        if isinstance(hint, EnumMeta):
+            object.__setattr__(options, name, hint(value))
+        elif int in (hint, *get_args(hint)) and _is_whole(value):
             object.__setattr__(options, name, int(operator.index(value)))
 
 

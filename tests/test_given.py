@@ -78,7 +78,8 @@ def test_what_is_as_good_as_the_type_is_taken() -> None:
     decode = Decode([np.int64(8), 8], area=(np.float32(0.5), 1))  # type: ignore[arg-type]
     assert decode.size == [8, 8]
     assert Query(kinds={Kind.FILE, 1}).glob is None  # type: ignore[arg-type]
-    assert WriterOptions(codec=1).codec == Codec.ZSTD  # type: ignore[arg-type]
+    assert Query(kinds=[Kind.FILE]).kinds == [Kind.FILE]  # type: ignore[arg-type, comparison-overlap]
+    assert WriterOptions(codec=1).codec is Codec.ZSTD  # type: ignore[arg-type]
     check("observer", pickle.loads(pickle.dumps(FeedOptions())).observer, Observer | None)
 
 
@@ -86,6 +87,7 @@ _CALLS: list[tuple[Callable[[Lake, Snapshot], object], str]] = [
     (lambda lake, _: Feed(lake, "a", {"batch_size": 3}), "options"),  # type: ignore[arg-type]
     (lambda *_: Feed(3, "a"), "source"),  # type: ignore[arg-type]
     (lambda *_: DataSource(None), "source"),  # type: ignore[arg-type]
+    (lambda *_: DataSource(MemoryVolume()), "source"),  # type: ignore[arg-type]
     (lambda lake, _: decoded(lake.snapshot(), Decode((8, 8))), "feed"),  # type: ignore[arg-type]
     (lambda lake, _: decoded(Feed(lake), {"size": 8}), "options"),  # type: ignore[arg-type]
     (lambda *_: metered(FeedOptions(), "9466"), "metrics_port"),  # type: ignore[arg-type]
@@ -149,3 +151,4 @@ def test_what_was_found_is_shown_in_a_few_lines() -> None:
 def test_class_names_that_name_nothing_are_refused() -> None:
     with pytest.raises(Invalid, match=r'class_names, expected labels="parent" or "attrs.KEY"'):
         FeedOptions(class_names=("cat", "dog"))
+    assert FeedOptions(class_names=()).labels is None  # as a feed without labels gives them

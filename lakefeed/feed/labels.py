@@ -44,7 +44,7 @@ class Labelling:
             raise Invalid("class_names", expected="names, as text", found=repr(names))
         if len(set(names)) < len(names):
             raise Invalid("class_names", expected="each name once", found=names)
-        if self.source is None:
+        if names and self.source is None:
             raise Invalid("class_names", expected='labels="parent" or "attrs.KEY" beside them',
                           found="none")  # fmt: skip
 

@@ -8,7 +8,7 @@ something of it is first wanted.
 from __future__ import annotations
 
 import os
-from typing import cast
+from typing import Any, cast
 
 from lakefeed.feed.options import Cache
 from lakefeed.format.checksum import crc32c
@@ -24,10 +24,9 @@ from lakefeed.volume.cached import BlockCache, CachedVolume
 Source = str | os.PathLike[str] | Lake | Snapshot | Federation | FederatedSnapshot
 
 
-def check_source(source: Source) -> None:
-    """Invalid for what a feed cannot read from."""
-    expected = "a lake's directory, a Lake, a Snapshot or a Federation"
-    check("source", source, Source | Volume, expected)
+def check_source(source: Source, kinds: Any = Source) -> None:
+    """Invalid for what a feed cannot read from, or is of none of some kinds."""
+    check("source", source, kinds, "a lake's directory, a Lake, a Snapshot or a Federation")
 
 
 def block_cache(cache: Cache) -> BlockCache:
@@ -43,7 +42,7 @@ class Sources:
     """Opens on first use; `close` closes what was opened here. Works twice."""
 
     def __init__(self, source: Source, cache: Cache | None) -> None:
-        check_source(source)
+        check_source(source, Source | Volume)  # which nobody but this process could open
         self._source = source
         self._cache = cache
         self._blocks = None if cache is None else block_cache(cache)
