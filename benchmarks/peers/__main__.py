@@ -276,7 +276,9 @@ def with_saved(name: str, setting: Setting, found: dict[str, Figures]) -> dict[s
     cells, ran = dict(found), dict.fromkeys(found, (now["date"], now["commit"]))
     saved = load(name) if (harness.RESULTS / f"{name}.json").exists() else {}
     if saved.get("counts") == setting.counts:
-        cells, ran = saved["cells"] | cells, saved["ran"] | ran
+        then = saved["environment"]
+        before = dict.fromkeys(saved["cells"], (then["date"], then["commit"]))
+        cells, ran = saved["cells"] | cells, before | saved.get("ran", {}) | ran
     order = [cell for cell in CELLS if cell in cells]
     return {
         "ran": {cell: ran[cell] for cell in order},

@@ -110,3 +110,5 @@ def test_cells_that_are_not_measured_anew_stay_as_they_were(
                               "cold/img": {"lakefeed": "cold/img"}}  # fmt: skip
     assert list(later["ran"]) == list(later["cells"])
     assert list(saved_with({"img": 5}, "nas/img")["cells"]) == ["nas/img"]  # of other data
+    harness.save("peers", {"counts": {"img": 4}, "cells": {"far/img": {}}})  # before `ran` was kept
+    assert list(saved_with({"img": 4}, "warm/img")["ran"]) == ["warm/img", "far/img"]
