@@ -49,10 +49,11 @@ class LoaderOptions:
 
     `transform` gets each `Batch`; it runs in `threads` of this process, in `processes` (started as
     `context` says: "fork", "spawn", "forkserver", None: torch's choice; kept for all epochs if
-    `persistent`), or, with neither, in the loop that iterates. `device` is where its tensors go,
-    `pin_memory` locks their pages without moving them (both want a GPU; `device` pins by itself).
-    At most `prefetch` results lie ready in front of each step, and in each process. `group` says
-    where the rank comes from: "auto", a process group, or None for what the feed's options say.
+    `persistent`), or, with neither, in the loop that iterates. `device` is where its tensors go, as
+    torch names it or a GPU's number, `pin_memory` locks their pages without moving them (both want
+    a GPU; `device` pins by itself). At most `prefetch` results lie ready in front of each step, and
+    in each process. `group` says where the rank comes from: "auto", a process group, or None for
+    what the feed's options say.
     """
 
     transform: Transform | None = None
@@ -60,7 +61,7 @@ class LoaderOptions:
     processes: int = 0
     context: Literal["fork", "spawn", "forkserver"] | None = None
     persistent: bool = True
-    device: str | torch.device | None = None
+    device: str | int | torch.device | None = None
     pin_memory: bool = False
     prefetch: int = 2
     group: Any = "auto"
@@ -91,7 +92,9 @@ class LoaderOptions:
 
     @property
     def _is_on_gpu(self) -> bool:
-        return self.device is not None and torch.device(self.device).type == "cuda"
+        if self.device is None or isinstance(self.device, int):  # a number is a GPU's
+            return self.device is not None
+        return torch.device(self.device).type == "cuda"
 
 
 class Loader(Epochs):

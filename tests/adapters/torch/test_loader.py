@@ -170,8 +170,9 @@ def test_batches_on_a_cuda_device_hold_the_files_bytes(lake: Path) -> None:
 def test_what_wants_a_gpu_is_refused_without_one() -> None:
     with pytest.raises(Invalid, match="pin_memory, expected a GPU"):
         LoaderOptions(pin_memory=True)
-    with pytest.raises(Invalid, match="device, expected a GPU"):
-        LoaderOptions(device="cuda:0")
+    for device in ("cuda:0", 0):
+        with pytest.raises(Invalid, match="device, expected a GPU"):
+            LoaderOptions(device=device)
     assert LoaderOptions(device="cpu").device == "cpu"
 
 
