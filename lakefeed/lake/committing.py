@@ -23,10 +23,9 @@ from lakefeed.errors import Conflict, Invalid, LakefeedError, NotFound
 from lakefeed.format.commit import Changes, State
 from lakefeed.format.pack import Meta, PackSealed, PackWriter
 from lakefeed.format.rows import Codec, Kind, Row, rows_from_table
-from lakefeed.lake import layout
 from lakefeed.lake.batch import Batch, Delete, Operation, Put, Refer, Sealed
 from lakefeed.lake.log import Draft, Log
-from lakefeed.lake.packing import discard, new_pack
+from lakefeed.lake.packing import discard_packs, new_pack
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.volume.base import Buffer, Volume
 
@@ -44,6 +43,7 @@ class Publisher:
     """What a writer needs of its lake."""
 
     volume: Volume
+    log: Log
     publish: Callable[[Batch], Snapshot]
     newest: Callable[[], Snapshot]
     merge: Callable[[], None]
@@ -85,7 +85,7 @@ class Committer:
         except _OriginsMoved:
             raise  # and tried again, with the same packs
         except BaseException:
-            discard_sealed(self._volume, operations.values())
+            discard_packs(self._volume, self._log, big)
             raise
         packs = tuple(big if pack is None else [*big, pack])
 
@@ -97,10 +97,8 @@ class Committer:
             return Changes(add_packs=packs)
 
         def undo(error: BaseException) -> None:
-            if pack is not None:
-                discard(self._volume, layout.pack_path(pack.id))
-            if not isinstance(error, _OriginsMoved):
-                discard_sealed(self._volume, operations.values())
+            again = isinstance(error, _OriginsMoved)  # with the same packs of big files
+            discard_packs(self._volume, self._log, packs[len(big) :] if again else packs)
 
         return self._log.commit(self._draft, plan, undo)
 
@@ -225,26 +223,26 @@ def streamed(volume: Volume, base: int, path: str, chunks: Iterable[Buffer], met
 
 
 @contextmanager
-def handed_on(volume: Volume, big: Sealed) -> Iterator[Sealed]:
+def handed_on(to: Publisher, big: Sealed) -> Iterator[Sealed]:
     """Lend a big file to a block that takes it, and remove its pack where the block refuses it."""
     try:
         yield big
     except LakefeedError:  # behind an interrupt it may have been taken
-        discard_sealed(volume, [big])
+        discard_sealed(to.volume, to.log, [big])
         raise
 
 
-def discard_sealed(volume: Volume, operations: Iterable[Operation]) -> None:
+def discard_sealed(volume: Volume, log: Log, operations: Iterable[Operation]) -> None:
     """Remove the packs of big files that will be in no commit: who tries again writes new ones."""
-    for operation in operations:
-        if isinstance(operation, Sealed):
-            discard(volume, layout.pack_path(operation.pack.id))
+    discard_packs(volume, log, [one.pack for one in operations if isinstance(one, Sealed)])
 
 
-def drop(volume: Volume, batch: Batch, error: BaseException | None) -> None:
+def drop(of: Publisher, batch: Batch, error: BaseException | None) -> None:
     """Give up a batch that nobody began to commit, and the packs of its big files with it."""
-    discard_sealed(volume, batch.operations.values())
-    batch.finish(None, error)
+    try:
+        discard_sealed(of.volume, of.log, batch.operations.values())
+    finally:  # whoever waits hears of it, interrupt or not
+        batch.finish(None, error)
 
 
 def tombstone(path: str, now_ns: int) -> Row:

@@ -46,7 +46,7 @@ from lakefeed.lake.leveling import MERGE_PACKS, MERGE_ROWS, MergePlan, plan_new
 from lakefeed.lake.log import Draft
 from lakefeed.lake.merging import check_inputs, replacing
 from lakefeed.lake.moving import moved_rows
-from lakefeed.lake.packing import discard
+from lakefeed.lake.packing import discard_packs
 from lakefeed.lake.planning import Readable, plan_readable
 from lakefeed.lake.repacking import CopyOptions, Origin, Repacker
 from lakefeed.lake.segments import Shift, discard_segments, write_segments
@@ -281,8 +281,7 @@ class _Compaction:
             raise
 
     def _discard(self) -> None:
-        for pack in self._repacker.packs:
-            discard(self._lake.volume, layout.pack_path(pack.id))
+        discard_packs(self._lake.volume, self._lake.log, self._repacker.packs)
         self._discard_segments()
 
     def _discard_segments(self) -> None:

@@ -37,7 +37,7 @@ from lakefeed.lake.leases import Leases
 from lakefeed.lake.log import Draft, Log
 from lakefeed.lake.lookup import locate
 from lakefeed.lake.merging import merge_index
-from lakefeed.lake.packing import discard
+from lakefeed.lake.packing import discard_packs
 from lakefeed.lake.pins import LIFETIME_SECONDS, Hold
 from lakefeed.lake.placing import place_new
 from lakefeed.lake.reader import Reader
@@ -211,7 +211,7 @@ class Lake(Closing):
         def publish(batch: Batch) -> Snapshot:
             return Snapshot(self._shared, committer.publish(batch))
 
-        publisher = Publisher(self.volume, publish, self.snapshot, self._merge_quietly)
+        publisher = Publisher(self.volume, self.log, publish, self.snapshot, self._merge_quietly)
         return Writer(publisher, options or WriterOptions())
 
     def _locate(self, state: State, paths: list[str]) -> object:
@@ -225,8 +225,7 @@ class Lake(Closing):
         changes = Changes(add_packs=tuple(packs))
 
         def undo(_: BaseException) -> None:
-            for pack in packs:
-                discard(self.volume, layout.pack_path(pack.id))
+            discard_packs(self.volume, self.log, packs)
 
         return Snapshot(self._shared, self.log.commit(draft, lambda _: changes, undo))
 

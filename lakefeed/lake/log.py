@@ -235,9 +235,7 @@ class Log:
         oldest = max(newest - CHECKPOINTS_GUESSED * CHECKPOINT_EVERY, 0)
         yield from range(newest, oldest, -CHECKPOINT_EVERY)
         if oldest:
-            listed = {
-                layout.parse_checkpoint(entry.name) for entry in self._volume.list(layout.LOG)
-            }
+            listed = map(layout.parse_checkpoint, (e.name for e in self._volume.list(layout.LOG)))
             yield from sorted((n for n in listed if n is not None and n <= oldest), reverse=True)
 
     def _has_made(self, number: int, state: State) -> bool:
@@ -285,12 +283,10 @@ class Log:
                     self._leave_checkpoint(mine.number)
                     return state
                 state = self.head()
-            raise Conflict(
-                f"commit to {self._volume.name}",
-                expected=f"to win one of {RACES_MAX} races",
-                found="another writer each time",
-                hint="write bigger batches from fewer writers",
-            )
+            raise Conflict(f"commit to {self._volume.name}",
+                           expected=f"to win one of {RACES_MAX} races",
+                           found="another writer each time",
+                           hint="write bigger batches from fewer writers")  # fmt: skip
         except BaseException as error:
             if not may_stand:
                 undo(error)
@@ -313,6 +309,13 @@ class Log:
                           expected=f"{state.commit_id}, as it was", found=found,
                           hint="the lake was made anew or restored; open or mount it again",
                           )  # fmt: skip
+
+    def is_as_known(self) -> bool:
+        """Tell whether the log is the one that was read: a new one may name what no commit did."""
+        with suppress(LakefeedError):
+            self._check_history(self.known() or State())
+            return True
+        return False
 
     @contextmanager
     def _written(
@@ -351,13 +354,10 @@ class Log:
             jitter = 0.5 + os.urandom(1)[0] / 512
             self._wake.wait(min(0.01 * 2**attempt, 2.0) * jitter)
         assert error is not None
-        raise VolumeFailed(
-            f"publish commit {number} of {self._volume.name}",
-            expected="a link",
-            found=error.text,
-            hint="the commit is not acknowledged; repeat the write",
-            errno=error.errno,
-        ) from error
+        raise VolumeFailed(f"publish commit {number} of {self._volume.name}", expected="a link",
+                           found=error.text, errno=error.errno,
+                           hint="the commit is not acknowledged; repeat the write",
+                           ) from error  # fmt: skip
 
     def _look(self, number: int) -> Commit | None:
         """Return who holds a number now, None if nobody: the answer to an ambiguous link."""

@@ -8,12 +8,12 @@ its directory are synced before `new_pack` hands out the facts that a commit nee
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lakefeed.errors import NotFound, VolumeFailed
 from lakefeed.format.pack import PackSealed, PackWriter
 from lakefeed.lake import layout
-from lakefeed.lake.log import look_at_log
+from lakefeed.lake.log import Log, look_at_log
 from lakefeed.volume.base import Volume, WritableFile
 
 _logger = logging.getLogger(__name__)
@@ -50,6 +50,17 @@ def new_pack(
             discard(volume, path)
             raise
     return sealed
+
+
+def discard_packs(volume: Volume, log: Log, packs: Iterable[PackSealed]) -> None:
+    """Remove complete packs that their maker will commit no more.
+
+    Where the log is another by now, or cannot be asked, they stay: it may name them.
+    """
+    packs = [*packs]
+    if packs and log.is_as_known():
+        for pack in packs:
+            discard(volume, layout.pack_path(pack.id))
 
 
 def discard(volume: Volume, path: str) -> None:

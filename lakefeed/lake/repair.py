@@ -261,7 +261,7 @@ def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebui
         with suppress(NotFound):
             volume.replace(layout.LOG, f"{place}/log")
         # From here on there is nowhere to commit to.
-        if _commits_in(volume, f"{place}/log") <= before:
+        if _commits_in(volume, f"{place}/log") <= before and _is_there(volume, rebuilt.state):
             break
         volume.replace(f"{place}/log", layout.LOG)
         _discard_all(volume, f"{place}/new")
@@ -272,6 +272,13 @@ def rebuild_log(volume: Volume, progress: Progress | None = None) -> tuple[Rebui
     for directory in (place, layout.LOG, ""):
         volume.sync_directory(directory)
     return replace(rebuilt, state=state), place
+
+
+def _is_there(volume: Volume, state: State) -> bool:
+    """Tell whether all that a state needs is still there: a writer who gave up takes its packs
+    away, as long as it finds the log that it knows."""
+    stored = {layout.id_of(path) for path in stored_files(volume)}
+    return stored >= state.packs.keys() | state.segments.keys()
 
 
 def _discard_all(volume: Volume, directory: str) -> None:

@@ -102,8 +102,8 @@ class Writer(Staying):
         if len(head) <= self._options.big_bytes:
             return self.put(path, head, mtime_ns=meta.mtime_ns, mode=meta.mode, attrs=meta.attrs)
         meta = meta._replace(mode=check_facts(path, meta))
-        volume, base = self._publisher.volume, self._newest().number
-        with handed_on(volume, streamed(volume, base, path, after_head(head, stream), meta)) as big:
+        to, base, chunks = self._publisher, self._newest().number, after_head(head, stream)
+        with handed_on(to, streamed(to.volume, base, path, chunks, meta)) as big:
             return self._add(path, big)
 
     def symlink(self, path: str, target: str, *, meta: Meta | None = None) -> PutHandle:
@@ -298,7 +298,7 @@ class Writer(Staying):
                 if dropped.operations:
                     self._failed.append(dropped)
                 self._changed.notify_all()
-            drop(self._publisher.volume, dropped, failure)
+            drop(self._publisher, dropped, failure)
             raise
 
     def _next_batch(self) -> Batch | None:
@@ -394,7 +394,7 @@ class Writer(Staying):
             self.close()
             return
         with self._changed:
-            dropped, self._pending = self._pending, Batch(time.monotonic())
-            self._closed = True
-        drop(self._publisher.volume, dropped, error)
+            dropped, self._pending, self._closed = self._pending, Batch(time.monotonic()), True
+            self._changed.notify_all()
+        drop(self._publisher, dropped, error)
         self._stop()

@@ -38,7 +38,7 @@ from lakefeed.format.rows import Kind
 from lakefeed.lake import layout
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
-from lakefeed.lake.packing import discard, new_pack
+from lakefeed.lake.packing import discard_packs, new_pack
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.view import pieces_of
 from lakefeed.service.options import InboxOptions
@@ -218,8 +218,7 @@ class Ingest:
         return record.batch in self._batches(record.base, self._lake.log.head().number)
 
     def _drop(self, packs: list[PackSealed], record: Record) -> None:
-        for pack in packs:
-            discard(self._lake.volume, layout.pack_path(pack.id))
+        discard_packs(self._lake.volume, self._lake.log, packs)
         self._records.forget(record)
 
     def _fresh(self, taken: Sequence[Taken], outcome: Outcome) -> list[Taken]:

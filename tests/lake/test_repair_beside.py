@@ -12,11 +12,13 @@ import pytest
 
 from lakefeed.errors import Conflict, LakefeedError, VolumeFailed
 from lakefeed.format.commit import Changes
+from lakefeed.format.pack import PackSealed
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.lake.compactor import compact
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
+from lakefeed.lake.packing import discard_packs, new_pack
 from lakefeed.lake.repair import ROUNDS_MAX, rebuild_log
 from lakefeed.volume.base import Volume
 from lakefeed.volume.posix import PosixVolume
@@ -82,6 +84,47 @@ def test_what_is_committed_while_the_log_is_written_anew_is_taken_in(
                 if beside.is_done:
                     assert contents(lake.snapshot()) == shown[0], at
         done.add(beside.is_done)
+    assert done == {True, False}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_who_gives_up_while_the_log_is_written_anew_leaves_what_it_names(
+    work: str, tmp_path: Path
+) -> None:
+    # The new log takes in packs that are complete, also those of whoever is refused then.
+    for at in range(1, 1000):
+        volume = PosixVolume(tmp_path / f"{at}")
+        beside = Beside(volume, partial(rebuild_log, volume), 0, *VERBS, "link")
+        with damaged(beside) as lake:
+            beside.at = beside.seen + at
+            with suppress(LakefeedError):
+                WORK[work](lake)
+        if not beside.is_done:
+            break
+        with Lake.open(volume) as lake:
+            assert check(lake, deep=True).clean, at
+    assert at > 5
+
+
+def test_a_pack_that_is_given_up_while_the_log_is_written_anew_is_not_in_it(
+    tmp_path: Path,
+) -> None:
+    done = set()
+    for at in range(1, 1000):
+        volume = PosixVolume(tmp_path / f"{at}")
+        with damaged(volume) as other:
+            mine = new_pack(volume, 3, lambda writer, now_ns: None)
+
+            def give_up(other: Lake = other, mine: PackSealed = mine) -> None:
+                discard_packs(other.volume, other.log, [mine])
+
+            beside = Beside(volume, give_up, at, *VERBS)
+            rebuild_log(beside)
+            if beside.seen < at:
+                break
+            with Lake.open(volume) as lake:
+                assert check(lake).clean, at
+                done.add(mine.id in lake.snapshot().state.packs)
     assert done == {True, False}
 
 

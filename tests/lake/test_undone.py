@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from lakefeed.errors import VolumeFailed
+from lakefeed.errors import Invalid, VolumeFailed
 from lakefeed.lake import layout
 from lakefeed.lake.check import check
 from lakefeed.lake.compactor import compact
@@ -115,3 +115,16 @@ def test_a_failure_behind_a_lost_race_leaves_nothing() -> None:
         with pytest.raises(VolumeFailed, match="tmp/"):
             lake.append([mine], Draft("test"))
     assert {*before} - {*stored_files(inner)} == {layout.pack_path(mine.id)}
+
+
+def test_who_waits_for_what_is_dropped_hears_of_it_whatever_ends_the_dropping() -> None:
+    class Interrupted(HookedVolume):
+        def before(self, verb: str, path: str) -> None:
+            if verb == "unlink" and path.startswith("packs/"):
+                raise KeyboardInterrupt
+
+    with Lake.open(Interrupted(base().power_cut())) as lake:
+        with pytest.raises(KeyboardInterrupt), lake.writer(BIG) as writer:
+            handle = writer.put_file("big", io.BytesIO(bytes(2000)))
+            raise Invalid("batch")
+        assert handle.done()

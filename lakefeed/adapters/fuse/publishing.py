@@ -78,7 +78,7 @@ class Publishing:
                 if error is not None:
                     raise error
         except BaseException:
-            discard_sealed(self._lake.volume, changes.values())
+            discard_sealed(self._lake.volume, self._lake.log, changes.values())
             raise
         try:
             if changes:
