@@ -150,7 +150,7 @@ def get(
     lakefeed get /mnt/lake train/cat/1.jpg cat.jpg
     lakefeed get -r /mnt/lake train /tmp/train --at v1
     """
-    from lakefeed.transfer.exporting import check_outside
+    from lakefeed.lake.lake import check_outside
 
     with open_view(lake, at) as snapshot:
         if target == "-":
@@ -158,7 +158,8 @@ def get(
             _copy(snapshot, _file_row(snapshot, path, hint), sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
-        check_outside(target or os.curdir, lake)
+        # What is put into a lake's directory may take the place of its own files.
+        check_outside("target", target or os.curdir)
         with metering("get", quiet=quiet) as meter:
             place = _get(snapshot, path.rstrip("/"), target, recursive, meter)
     if as_json:

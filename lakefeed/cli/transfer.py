@@ -257,7 +257,8 @@ def export_command(
     JSON keys: files, directories, bytes, skipped, errors, problems (path, reason), outputs,
     snapshot, seconds.
     """
-    from lakefeed.transfer.exporting import ExportOptions, check_outside, export
+    from lakefeed.lake.lake import check_outside
+    from lakefeed.transfer.exporting import ExportOptions, export
 
     chosen = _format_of(target, form)
     sink = _target(target, chosen, shard_size)
@@ -269,7 +270,8 @@ def export_command(
         metering("exporting", quiet=quiet or as_json) as meter,
     ):
         if not to_stdout:
-            check_outside(target, lake)
+            # What is put into a lake's directory may take the place of its own files.
+            check_outside("target", target)
         report = export(snapshot, sink, ExportOptions(prefix, glob), _advance(meter))
     _finish(report, as_json=as_json, text=None if to_stdout else _export_text(report))
 

@@ -352,16 +352,20 @@ def _read_superblock(volume: Volume) -> bytes:
         return read_file(volume, layout.SUPERBLOCK)
 
 
+def check_outside(subject: str, where: str | os.PathLike[str]) -> None:
+    """Raise Invalid where a place is a lake's directory, or lies in one: that is the lake's own."""
+    place = PurePath(os.path.realpath(where))
+    for lake in (place, *place.parents):
+        if all(os.path.lexists(lake / name) for name in (layout.SUPERBLOCK, layout.LOG)):
+            raise Invalid(f"{subject} {os.fspath(where)}", expected="a place outside of lakes",
+                          found=f"one in the lake {lake}",
+                          hint="choose another directory")  # fmt: skip
+
+
 def _refuse_inside(volume: Volume) -> None:
-    # A lake's directory is its own, and `lakefeed://` finds the outermost one.
-    for above in PurePath(os.path.realpath(volume.name)).parents:
-        if all(os.path.lexists(above / name) for name in (layout.SUPERBLOCK, layout.LOG)):
-            raise Invalid(
-                f"lake {volume.name}",
-                expected="a directory outside of lakes",
-                found=f"the lake {above} around it",
-                hint="choose another directory",
-            )
+    # `lakefeed://` finds the outermost lake. What is no directory has another kind of name.
+    if os.path.isabs(volume.name):
+        check_outside("lake in", os.path.dirname(os.path.realpath(volume.name)))
 
 
 def _refuse_foreign(volume: Volume) -> None:

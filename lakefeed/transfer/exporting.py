@@ -82,18 +82,6 @@ def check_place(where: str | os.PathLike[str]) -> None:
         )
 
 
-def check_outside(where: str | os.PathLike[str], lake: str) -> None:
-    """Refuse a place in a lake's directory: what is put there may replace its own files."""
-    own = os.path.realpath(lake)
-    if os.path.commonpath([os.path.realpath(where), own]) == own:
-        raise Invalid(
-            f"target {os.fspath(where)}",
-            expected="a place outside of the lake",
-            found=f"one in {lake}",
-            hint="choose another directory",
-        )
-
-
 class Target(Protocol):
     """Where files go, in path order, from one thread."""
 

@@ -11,6 +11,7 @@ import pytest
 
 from lakefeed import Lake
 from lakefeed.lake.snapshot import Snapshot
+from lakefeed.volume.memory import MemoryVolume
 from tests.cli.conftest import Run
 
 COMMIT_KEYS = [
@@ -37,13 +38,18 @@ def test_create_refuses_a_directory_with_other_files(run: Run, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_lake_in_memory_is_in_no_directory(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lake)
+    Lake.create(MemoryVolume()).close()
+
+
 def test_create_refuses_a_directory_in_a_lake(run: Run, lake: Path, tmp_path: Path) -> None:
     # Through a link as well; what looks for a lake from the root down would find the outer one.
     (tmp_path / "link").symlink_to(lake)
     for inner in (lake / "inner", lake / "packs" / "a" / "inner", tmp_path / "link" / "inner"):
         done = run("create", inner)
         assert done.code == 2
-        assert f"expected a directory outside of lakes, found the lake {lake} around it" in done.err
+        assert f"expected a place outside of lakes, found one in the lake {lake}" in done.err
         assert not (inner / "lake.json").exists()
     assert run("fsck", lake).code == 0
     (tmp_path / "lake.json").write_text("somebody else's")

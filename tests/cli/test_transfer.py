@@ -41,9 +41,11 @@ def test_import_and_export(run: Any, where: Path, source: Path, tmp_path: Path) 
     assert os.listdir(tmp_path / "out") == ["a"]
 
 
-@pytest.mark.parametrize("place", ["lake", "lake/packs", "link", "lake/lake.json", "lake/x.tar"])
+@pytest.mark.parametrize(
+    "place", ["lake", "lake/packs", "link", "lake/lake.json", "lake/x.tar", "other"]
+)
 @pytest.mark.parametrize("verb", [["export"], ["get", "lake.json"], ["get", "-r", "log"]])
-def test_nothing_is_written_into_the_lake_itself(
+def test_nothing_is_written_into_the_directory_of_a_lake(
     run: Any, where: Path, tmp_path: Path, verb: list[str], place: str
 ) -> None:
     # Files of a lake may be called as its own are, and would take their place.
@@ -51,13 +53,15 @@ def test_nothing_is_written_into_the_lake_itself(
     with Lake.open(where) as lake, lake.writer() as writer:
         writer.put("lake.json", b"{}")
         writer.put("log/a", b"{}")
-    before = sorted(where.rglob("*"))
+    Lake.create(tmp_path / "other").close()
+    before = sorted(tmp_path.rglob("*"))
     name, *words = verb
     done = run(name, str(where), *words, str(tmp_path / place))
     assert done.code == 2
-    assert f"expected a place outside of the lake, found one in {where}" in done.err
-    assert sorted(where.rglob("*")) == before
-    assert run("fsck", str(where)).code == 0
+    lake = tmp_path / "other" if place == "other" else where
+    assert f"expected a place outside of lakes, found one in the lake {lake}" in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run("fsck", str(lake)).code == 0
 
 
 def test_archives_come_in_one_after_the_other(
