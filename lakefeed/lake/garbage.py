@@ -170,8 +170,7 @@ def collect(
         older = sorted(number for number in _kept_now(lake, now_ns) if number < (plan.horizon or 0))
         noted = {KEPT: ",".join(map(str, older))} if older else {}
         lake.log.commit(Draft("gc", app=noted), lambda _: changes)
-    # Where the server's clock was set back meanwhile, pins made since would seem to have run out.
-    needed = _needed(lake, min(now_ns, lake.refs.server_time_ns()), progress)
+    needed = _needed(lake, now_ns, progress)
     # Whoever gave up what goes may have died, or failed, before its step was durable.
     for directory in (layout.LOG, layout.REFS, layout.PINS):
         lake.volume.sync_directory(directory)
@@ -207,11 +206,12 @@ def orphans_of(lake: Lake, progress: Progress = silent) -> Orphans:
 def _needed(lake: Lake, now_ns: int, told: Progress) -> set[str]:
     """Return what must stay, as the lake is now: the ids of packs and segments, and of pins."""
     pins, tags = _refs_at_one_moment(lake)
+    # Where the server's clock was set back before, pins made since would seem to have run out.
+    now_ns = min(now_ns, lake.refs.server_time_ns())
     pins = [pin for pin in pins if pin.expires_ns > now_ns]
     kept = {pin.snapshot for pin in pins} | {tag.snapshot for tag in tags}
     head = lake.log.head()
-    history = _History(lake, head, kept, told)
-    return {*history.reached(head.horizon), *(pin.id for pin in pins)}
+    return {*_History(lake, head, kept, told).reached(head.horizon), *(pin.id for pin in pins)}
 
 
 def _refs_at_one_moment(lake: Lake) -> tuple[list[Pin], list[Tag]]:

@@ -14,6 +14,7 @@ from lakefeed.lake import garbage, layout, pins
 from lakefeed.lake.garbage import Facts, Retention, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
+from lakefeed.lake.refs import Pin
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.metered import Meter, MeteredVolume
 from tests.lake.tools import contents, new_lake, write
@@ -179,5 +180,32 @@ def test_i3_a_pin_counts_where_the_clock_was_ahead_as_collection_began(
             return facts
 
         monkeypatch.setattr(garbage, "_gather", gather_then_pin)
+        assert collect(lake, AT_ONCE).deleted == 0
+        assert contents(lake.snapshot(1)) == {"a": b"1"}
+
+
+def test_i3_a_pin_counts_that_is_renewed_just_after_the_clock_was_set_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = itertools.count(1_700_000_000 * 10**9, 1000)
+    ahead_ns = 6 * 3600 * 10**9
+    with new_lake(MemoryVolume(clock_ns=lambda: next(clock) + ahead_ns)) as lake:
+        write(lake, {"a": b"1"})
+        drop(lake, 1)
+        gather, needed, pins = garbage._gather, garbage._needed, list[Pin]()
+
+        def gather_then_pin(*args: object) -> Facts:
+            facts = gather(*args)  # type: ignore[arg-type]
+            pins.append(lake.pin(1, holder="in time", lifetime_seconds=3600))
+            return facts
+
+        def renew_and_look(*args: object) -> set[str]:
+            nonlocal ahead_ns
+            ahead_ns = 0
+            lake.renew(pins[0], 3600)
+            return needed(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(garbage, "_gather", gather_then_pin)
+        monkeypatch.setattr(garbage, "_needed", renew_and_look)
         assert collect(lake, AT_ONCE).deleted == 0
         assert contents(lake.snapshot(1)) == {"a": b"1"}
