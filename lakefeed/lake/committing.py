@@ -73,6 +73,7 @@ class Committer:
                 return self._attempt(batch.operations, base)
             except _OriginsMoved as moved:
                 base = moved.state
+        discard_sealed(self._volume, self._log, batch.operations.values())
         raise Conflict("rename", expected="origins that stay", found="writers that change them")
 
     def _attempt(self, operations: dict[str, Operation], base: State) -> State:

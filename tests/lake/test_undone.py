@@ -9,11 +9,11 @@ from functools import cache
 
 import pytest
 
-from lakefeed.errors import Invalid, VolumeFailed
-from lakefeed.lake import layout
+from lakefeed.errors import Conflict, Invalid, VolumeFailed
+from lakefeed.lake import committing, layout
 from lakefeed.lake.check import check
 from lakefeed.lake.compactor import compact
-from lakefeed.lake.garbage import stored_files
+from lakefeed.lake.garbage import orphans_of, stored_files
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.packing import new_pack
@@ -128,3 +128,21 @@ def test_who_waits_for_what_is_dropped_hears_of_it_whatever_ends_the_dropping() 
             handle = writer.put_file("big", io.BytesIO(bytes(2000)))
             raise Invalid("batch")
         assert handle.done()
+
+
+def test_a_rename_whose_origin_changes_each_time_leaves_no_big_file_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(committing, "ROUNDS_MAX", 2)
+    inner = base().power_cut()
+
+    class Raced(HookedVolume):
+        def before(self, verb: str, path: str) -> None:
+            if is_link(verb, path):
+                with Lake.open(inner) as other:
+                    write(other, {min(FILES): path.encode()})
+
+    with Lake.open(Raced(inner)) as lake, pytest.raises(Conflict, match="origins"):
+        put(lake)
+    with Lake.open(inner) as lake:
+        assert orphans_of(lake).files == 0
