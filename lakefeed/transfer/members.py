@@ -208,7 +208,10 @@ class _Info(tarfile.TarInfo):
             raise _BadHeader("it ends without an end mark") from error
         except tarfile.HeaderError as error:
             raise _BadHeader(_said(error)) from error
-        if info.sparse:
+        if info.sparse is not None:
+            # The size of what is stored may be said behind that of the file, and taken for it.
+            size = info.pax_headers.get("GNU.sparse.size", info.size)
+            info.size = int(info.pax_headers.get("GNU.sparse.realsize", size))
             # GNU's own format fills its lists up with pieces of nothing.
             pieces = [piece for piece in cast("_Pieces", info.sparse) if piece[1]]
             info.sparse = pieces  # type: ignore[assignment]  # no bytes, whatever the stubs say

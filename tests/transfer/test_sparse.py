@@ -46,6 +46,14 @@ def pieces(size: int, where: str) -> dict[str, str]:
             "GNU.sparse.map": where}  # fmt: skip
 
 
+def test_what_is_stored_of_a_sparse_member_is_not_its_size(lake: Lake, tmp_path: Path) -> None:
+    # So it is said where more than 8 GiB are stored.
+    headers = {**pieces(99, "0,3"), "size": "3"}
+    data = archive(member("sparse", b"abc", pax_headers=headers), member("next", b"1"))
+    assert take(lake, tmp_path, data).errors == 0
+    assert contents(lake.snapshot()) == {"sparse": b"abc" + bytes(96), "next": b"1"}
+
+
 @pytest.mark.parametrize(
     "headers",
     [pieces(99, "9,2,0,1"), pieces(99, "0,-2,9,1"), pieces(99, "0,2,98,2"), {"size": "-5"},
