@@ -8,7 +8,6 @@ what was there, and never through symbolic links below the target.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -150,7 +149,7 @@ def get(
     lakefeed get /mnt/lake train/cat/1.jpg cat.jpg
     lakefeed get -r /mnt/lake train /tmp/train --at v1
     """
-    from lakefeed.lake.lake import check_outside
+    from lakefeed.transfer.exporting import check_target
 
     with open_view(lake, at) as snapshot:
         if target == "-":
@@ -158,10 +157,10 @@ def get(
             _copy(snapshot, _file_row(snapshot, path, hint), sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
-        # What is put into a lake's directory may take the place of its own files.
-        check_outside("target", target or os.curdir)
+        wanted = path.rstrip("/")
+        check_target(target or wanted.rpartition("/")[2], lake, snapshot, wanted)
         with metering("get", quiet=quiet) as meter:
-            place = _get(snapshot, path.rstrip("/"), target, recursive, meter)
+            place = _get(snapshot, wanted, target, recursive, meter)
     if as_json:
         facts = {"target": str(place), "files": meter.files, "size": meter.bytes}
         print_json({"snapshot": number_of(snapshot), "path": path, **facts})

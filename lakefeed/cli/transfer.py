@@ -257,8 +257,7 @@ def export_command(
     JSON keys: files, directories, bytes, skipped, errors, problems (path, reason), outputs,
     snapshot, seconds.
     """
-    from lakefeed.lake.lake import check_outside
-    from lakefeed.transfer.exporting import ExportOptions, export
+    from lakefeed.transfer.exporting import ExportOptions, check_target, export
 
     chosen = _format_of(target, form)
     sink = _target(target, chosen, shard_size)
@@ -270,8 +269,7 @@ def export_command(
         metering("exporting", quiet=quiet or as_json) as meter,
     ):
         if not to_stdout:
-            # What is put into a lake's directory may take the place of its own files.
-            check_outside("target", target)
+            check_target(target, lake, snapshot, prefix)
         report = export(snapshot, sink, ExportOptions(prefix, glob), _advance(meter))
     _finish(report, as_json=as_json, text=None if to_stdout else _export_text(report))
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from glob import escape
+from pathlib import PurePath
 from typing import Protocol
 
 import numpy as np
@@ -25,9 +26,10 @@ import pyarrow as pa
 from lakefeed.errors import Corrupt, Invalid
 from lakefeed.format.paths import check_path, check_prefix
 from lakefeed.format.rows import Kind, Row, rows_from_table
+from lakefeed.lake.lake import check_outside
 from lakefeed.lake.query import Query
 from lakefeed.lake.snapshot import Snapshot
-from lakefeed.lake.view import pieces_of
+from lakefeed.lake.view import View, pieces_of
 from lakefeed.transfer.importing import Progress
 from lakefeed.transfer.problems import Problem, Problems
 
@@ -80,6 +82,26 @@ def check_place(where: str | os.PathLike[str]) -> None:
             found="a directory" if stat.S_ISDIR(mode) else "a device, pipe or socket",
             hint="choose another name; '-' is standard output",
         )
+
+
+def check_target(where: str | os.PathLike[str], lake: str, view: View, prefix: str = "") -> None:
+    """Refuse a place in a lake's directory, where what is put may take the place of its own files,
+    and one from which files come into that of the lake they are read from."""
+    check_outside("target", where)
+    own, place = PurePath(os.path.realpath(lake)), PurePath(os.path.realpath(where))
+    if own.is_relative_to(place):
+        inside = str(PurePath(prefix) / own.relative_to(place))
+        if _has(view, inside):
+            raise Invalid(f"target {os.fspath(where)}", expected="a place outside of lakes",
+                          found=f"one from which {inside!r} comes into the lake {own}",
+                          hint="choose another directory")  # fmt: skip
+
+
+def _has(view: View, path: str) -> bool:
+    try:
+        return view.exists(path)
+    except Invalid:
+        return False  # no lake takes such a path
 
 
 class Target(Protocol):

@@ -64,6 +64,27 @@ def test_nothing_is_written_into_the_directory_of_a_lake(
     assert run("fsck", str(lake)).code == 0
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["export LAKE .", "export LAKE . --prefix a/", "get -r LAKE lake", "get -r LAKE a/lake/",
+     "get -r LAKE a ."],
+)  # fmt: skip
+def test_nothing_is_written_into_the_lake_from_above(
+    run: Any, where: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    with Lake.open(where) as lake, lake.writer() as writer:
+        for name in ("lake/lake.json", "a/lake/lake.json", "b/1"):
+            writer.put(name, b"{}")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    done = run(*[str(where) if word == "LAKE" else word for word in words.split()])
+    assert done.code == 2
+    assert "expected a place outside of lakes" in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert run("export", str(where), ".", "--prefix", "b").code == 0
+    assert run("fsck", str(where)).code == 0
+
+
 def test_archives_come_in_one_after_the_other(
     run: Any, where: Path, source: Path, tmp_path: Path
 ) -> None:
