@@ -26,7 +26,9 @@ import pyarrow as pa
 from lakefeed.errors import Corrupt, Invalid
 from lakefeed.format.paths import check_path, check_prefix
 from lakefeed.format.rows import Kind, Row, rows_from_table
+from lakefeed.lake.federated import FederatedSnapshot
 from lakefeed.lake.lake import check_outside
+from lakefeed.lake.mounts import directory_of
 from lakefeed.lake.query import Query
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.view import View, pieces_of
@@ -86,15 +88,27 @@ def check_place(where: str | os.PathLike[str]) -> None:
 
 def check_target(where: str | os.PathLike[str], lake: str, view: View, prefix: str = "") -> None:
     """Refuse a place in a lake's directory, where what is put may take the place of its own files,
-    and one from which files come into that of the lake they are read from."""
+    and one from which files come into that of a lake they are read from."""
     check_outside("target", where)
-    own, place = PurePath(os.path.realpath(lake)), PurePath(os.path.realpath(where))
-    if own.is_relative_to(place):
-        inside = str(PurePath(prefix) / own.relative_to(place))
-        if _has(view, inside):
+    for own, place in _own_and_place(where, lake, view):
+        inside = own.relative_to(place) if own.is_relative_to(place) else None
+        if inside is not None and _has(view, str(PurePath(prefix) / inside)):
             raise Invalid(f"target {os.fspath(where)}", expected="a place outside of lakes",
-                          found=f"one from which {inside!r} comes into the lake {own}",
+                          found=f"one from which {str(inside)!r} comes into the lake {own}",
                           hint="choose another directory")  # fmt: skip
+
+
+def _own_and_place(
+    where: str | os.PathLike[str], lake: str, view: View
+) -> Iterator[tuple[PurePath, PurePath]]:
+    """Yield the directory of each lake that is read, and the place to write to."""
+    if isinstance(view, FederatedSnapshot):
+        # Names alone are compared: whoever asks a volume that is sick may wait for ever.
+        home, place = os.path.dirname(os.path.abspath(lake)), PurePath(os.path.abspath(where))
+        for mount in view.mounts.mounts:
+            yield PurePath(directory_of(mount, home)), place
+    else:
+        yield PurePath(os.path.realpath(lake)), PurePath(os.path.realpath(where))
 
 
 def _has(view: View, path: str) -> bool:

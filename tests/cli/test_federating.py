@@ -37,6 +37,19 @@ def test_reading_commands_take_the_file_in_place_of_a_lake(roof: Path, run: Run)
     assert listed.startswith("deep/second/x/1.txt\nfirst/a/b.txt\n")
 
 
+def test_get_brings_nothing_into_the_lakes_of_a_federation(
+    lake: Path, tmp_path: Path, run: Run
+) -> None:
+    """They may be called as their directories are, beside the file."""
+    file, before = tmp_path / "all.json", sorted(lake.rglob("*"))
+    assert run("federate", file, f"{lake.name}={lake}").code == 0
+    done = run("get", "-r", file, "", tmp_path)
+    assert done.code == 2
+    assert f"comes into the lake {lake}; choose another directory" in done.err
+    assert sorted(lake.rglob("*")) == before
+    assert run("get", "-r", file, "", tmp_path / "out").code == 0
+
+
 def test_a_command_of_one_lake_says_what_a_federation_is(roof: Path, run: Run) -> None:
     told = run("mkdir", roof, "first/new")
     assert told.code == 3
