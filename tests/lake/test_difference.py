@@ -15,7 +15,7 @@ from lakefeed.lake.lake import Lake
 from lakefeed.lake.snapshot import Snapshot
 from lakefeed.lake.usage import pack_usage, usage_by_directory
 from lakefeed.volume.memory import MemoryVolume
-from tests.lake.test_views import PATHS, STEPS, replay, replay_one
+from tests.lake.test_views import PATHS, STEPS, after, replay
 from tests.lake.tools import QUIET, all_rows, contents, new_lake, small_groups, write
 
 
@@ -48,16 +48,15 @@ def test_diff_equals_the_difference_of_two_dictionaries(
     steps: list[object], more: list[object], prefix: str
 ) -> None:
     with small_groups(), new_lake() as lake:
-        before = replay(lake, steps)
+        before = model = replay(lake, steps)
         old = lake.snapshot()
         for step in more:
-            replay_one(lake, step)
+            model = after(lake, model, step)
         new = lake.snapshot()
-        after = contents(new)
         for factor in (0, 10**9):  # always ask for candidates, always scan side by side
             with patch.object(difference, "_SCAN_FACTOR", factor):
-                assert found(old, new, prefix) == expected(before, after, prefix)
-                assert found(new, old, prefix) == expected(after, before, prefix)
+                assert found(old, new, prefix) == expected(before, model, prefix)
+                assert found(new, old, prefix) == expected(model, before, prefix)
         assert found(new, new, prefix) == []
 
 
