@@ -5,7 +5,8 @@ are never reused. The kernel counts its look-ups of each inode and forgets them 
 pressure; the table holds a node exactly while that count is above zero. A directory's children stay
 cached beyond that, up to `IDLE_MAX` nodes in directories of which the kernel knows no child; the
 least recently used ones are dropped first. So memory follows the kernel's own caches (some 400
-bytes here for about a kilobyte there), not the size of the lake.
+bytes here for about a kilobyte there), not the size of the lake. Of older snapshots, of which there
+may be any number, nothing is cached beyond what the kernel knows.
 
 A node with a `draft` was changed through this mount and is never dropped while the change is not
 committed. All of it belongs to the trio thread.
@@ -130,7 +131,7 @@ class Node:
 class Directory(Node):
     """A directory; `complete` says that `children` are all there are."""
 
-    __slots__ = ("children", "complete", "gone", "known", "probes", "stored", "view")
+    __slots__ = ("__weakref__", "children", "complete", "gone", "known", "probes", "stored", "view")
 
     def __init__(
         self, view: View, parent: Directory | None, name: bytes, columns: Columns | None, at: int
@@ -191,6 +192,8 @@ class Inodes:
 
     def __init__(self) -> None:
         self.table: dict[int, Node] = {}
+        self._roots: set[int] = set()  # that stay, whatever the kernel forgets
+        self._views: set[View] = set()  # of these
         self._idle: OrderedDict[Directory, int] = OrderedDict()
         self._idle_nodes = 0
 
@@ -203,6 +206,8 @@ class Inodes:
             node.ino = number
         node.lookups = 1
         self.table[node.ino] = node
+        self._roots.add(node.ino)
+        self._views.add(node.view)
 
     def meet(self, node: Node) -> None:
         """Count one more look-up by the kernel."""
@@ -241,6 +246,8 @@ class Inodes:
         if not parent.known and parent.children:
             self._idle[parent] = len(parent.children)
             self._idle_nodes += len(parent.children)
+            if parent.view not in self._views:
+                self._drop(parent, self._idle.pop(parent))
             while self._idle_nodes > IDLE_MAX and len(self._idle) > 1:
                 self._drop(*self._idle.popitem(last=False))
 
@@ -267,10 +274,24 @@ class Inodes:
         table = self.table
         for ino, lookups in forgotten:
             node = table.get(ino)
-            if node is None or node.parent is None:
+            if node is None or ino in self._roots:
                 continue
             node.lookups -= lookups
             if node.lookups <= 0:
                 node.lookups = 0
                 del table[ino]
                 self.let_go(node)
+                if node.parent is None:
+                    _empty(node)
+
+
+def _empty(root: Node) -> None:
+    """Take a snapshot apart of which the kernel forgot the root, unless a file of it is open.
+
+    What refers to itself waits for a collection of garbage, which is rare in a daemon.
+    """
+    below = list(root.walk()) if isinstance(root, Directory) else []
+    if not any(node.lookups or node.opens for node in below):
+        for node in [root, *below]:
+            if isinstance(node, Directory):
+                node.children, node.complete = {}, False

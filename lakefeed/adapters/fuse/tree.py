@@ -17,6 +17,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -55,8 +56,9 @@ class Tree:
         self.follows = follows
         # `.snapshots`; its children are the tags that were listed last.
         self.timeline: Directory | None = None
-        # The roots of older snapshots, by the names under which they were asked for.
-        self._snapshots: dict[bytes, Directory] = {}
+        # The roots of older snapshots, by the names under which they were asked for. They are there
+        # for as long as the kernel, or the timeline, has them.
+        self._snapshots: WeakValueDictionary[bytes, Directory] = WeakValueDictionary()
         if follows:
             self.timeline = Directory(self.view, None, TIMELINE, None, 0)
             self.inodes.add_root(self.timeline)
@@ -232,8 +234,7 @@ class Tree:
         known = self._snapshots.get(name)
         if known is not None and known.view.snapshot.number == snapshot.number:
             return known
-        node = self._snapshots[name] = Directory(View(snapshot), None, name, None, 0)
-        self.inodes.add_root(node)
+        node = self._snapshots[name] = Directory(View(snapshot, self.view), None, name, None, 0)
         return node
 
     async def _load_tags(self) -> None:

@@ -83,28 +83,36 @@ class Loaded(NamedTuple):
 
 
 class View:
-    """The names of one snapshot at a time."""
+    """The names of one snapshot at a time.
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    Views of one mount share the room for stretches: the kernel may know hundreds of snapshots.
+    """
+
+    def __init__(self, snapshot: Snapshot, beside: View | None = None) -> None:
         self.snapshot = snapshot
-        self._stretches: OrderedDict[str, Columns] = OrderedDict()
+        self._stretches: OrderedDict[tuple[View, str], Columns] = (
+            OrderedDict() if beside is None else beside._stretches
+        )
 
     def move(self, snapshot: Snapshot) -> None:
         """Look at another snapshot from now on."""
         self.snapshot = snapshot
-        self._stretches.clear()
+        for view, root in list(self._stretches):
+            if view is self:
+                del self._stretches[view, root]
 
     def nearby(self, directory: str) -> list[Child] | None:
         """Return a directory's children if they are in memory."""
-        for root in self._stretches:
-            if not root or directory == root or directory.startswith(f"{root}/"):
-                self._stretches.move_to_end(root)
-                return list(_children(self._stretches[root], directory))
+        for view, root in self._stretches:
+            is_below = not root or directory == root or directory.startswith(f"{root}/")
+            if view is self and is_below:
+                self._stretches.move_to_end((view, root))
+                return list(_children(self._stretches[view, root], directory))
         return None
 
     def remember(self, directory: str, stretch: Columns) -> None:
         """Keep the columns of a subtree of the snapshot that is looked at now."""
-        self._stretches[directory] = stretch
+        self._stretches[self, directory] = stretch
         while len(self._stretches) > STRETCHES_MAX:
             self._stretches.popitem(last=False)
 
