@@ -97,8 +97,11 @@ class Kept:
         Not one that was closed: an iteration may be broken off while the thread that works ahead of
         it takes the epoch's last batch and leaves the feed here.
         """
-        opened = self._out()
-        if opened is None or (opened.options == options and not opened.closed):
+        kept = self._out()
+        if kept is None:
+            return None
+        opened = kept.opened
+        if opened.options == options and not opened.closed:
             return opened
         opened.close()
         return None
@@ -111,8 +114,9 @@ class Kept:
         """
         self.close()
         wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        thread = threading.Thread(target=self._watch, args=(wake,), name="lakefeed-kept")
-        thread.daemon = True
+        thread = threading.Thread(
+            target=self._watch, args=(wake,), name="lakefeed-kept", daemon=True
+        )
         try:
             with self._lock:
                 thread.start()
@@ -122,18 +126,23 @@ class Kept:
 
     def close(self) -> None:
         """Close what is kept. Works twice."""
-        opened = self._out()
-        if opened is not None:
-            opened.close()
+        kept = self._out()
+        if kept is not None:
+            kept.thread.join()
+            kept.opened.close()
 
-    def _out(self) -> OpenedFeed | None:
+    def _out(self) -> _Watched | None:
+        """Return what is kept; its thread is about to end.
+
+        Who takes it up does not wait for that, and `keep` says that the thread is a daemon, because
+        Python notes down each foreign thread that joins another or makes one of unknown kind: those
+        of a framework that goes through epochs became more and more.
+        """
         with self._lock:
             kept, self._kept = self._kept, None
-        if kept is None:
-            return None
-        kept.wake.put(None)
-        kept.thread.join()
-        return kept.opened
+        if kept is not None:
+            kept.wake.put(None)
+        return kept
 
     def _watch(self, wake: queue.SimpleQueue[None]) -> None:
         """Close the feed unless somebody takes it up."""

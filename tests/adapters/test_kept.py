@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import gc
 import multiprocessing
+import queue
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -51,6 +53,24 @@ def test_a_kept_feed_goes_on_reading_and_is_taken_once(lake: Lake, threads: Thre
     assert len(next(opened.feed)) == 8
     opened.close()
     assert threads.left() == []
+
+
+def test_threads_that_are_not_pythons_own_are_not_kept_count_of(lake: Lake) -> None:
+    """Python never forgets one that asked who it is, and frameworks make others all the time."""
+    kept, opened = Kept(), running(lake)
+    taken: queue.SimpleQueue[OpenedFeed | None] = queue.SimpleQueue()
+
+    def foreign() -> None:
+        kept.keep(opened)
+        taken.put(kept.take(OPTIONS))
+        asked.wait(120.0)  # while it runs it could not have been forgotten
+
+    asked, known = threading.Event(), set(threading.enumerate())
+    number = _thread.start_new_thread(foreign, ())
+    assert taken.get(timeout=120.0) is opened
+    assert number not in {thread.ident for thread in set(threading.enumerate()) - known}
+    asked.set()
+    opened.close()
 
 
 def test_a_feed_of_other_options_is_closed(lake: Lake, threads: Threads) -> None:
