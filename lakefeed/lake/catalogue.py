@@ -41,6 +41,9 @@ ADDRESSES_BYTES = 640 << 20
 _TOGETHER_BYTES = 544 << 20
 _LEAST_SHARE = 8
 READERS_MAX = 1024
+# What a column of a decoded group takes beside its bytes: 12 kB for all of a group. Where each
+# commit brings a few rows that is nearly everything, and a daemon makes a million of them.
+_COLUMN_BYTES = 1 << 10
 # What is kept of a group: all its columns, or its paths alone.
 _WHOLE, _PATHS = True, False
 _BESIDE_PATHS = [name for name in rows_format.COLUMNS if name != "path"]
@@ -243,9 +246,9 @@ class Catalogue:
         with self._lock:
             if key not in self._groups:
                 self._groups[key] = table
-                self._held_bytes += table.nbytes
+                self._held_bytes += _size(table)
             if whole and (paths := self._groups.pop((source_id, group, _PATHS), None)) is not None:
-                self._held_bytes -= paths.nbytes
+                self._held_bytes -= _size(paths)
             self._trim()
 
     def clear(self) -> None:
@@ -260,7 +263,13 @@ class Catalogue:
         left = max(_TOGETHER_BYTES - self.resident.held_bytes, self._cache_bytes // _LEAST_SHARE)
         while self._held_bytes > min(left, self._cache_bytes) and self._groups:
             _, old = self._groups.popitem(last=False)
-            self._held_bytes -= old.nbytes
+            self._held_bytes -= _size(old)
+
+
+def _size(table: pa.Table) -> int:
+    """Return what a decoded group takes in memory."""
+    size_bytes: int = table.nbytes + table.num_columns * _COLUMN_BYTES
+    return size_bytes
 
 
 def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
