@@ -45,6 +45,8 @@ RUNS_MAX = 8
 # So many small files in pack order make a run worth fetching, gaps up to this ignored.
 RUN_STREAK = 4
 RUN_GAP_BYTES = 64 << 10
+# Key, object and table take 250 bytes for each payload in the cache: more than tiny ones have.
+_ENTRY_BYTES_MIN = 512
 
 Buffer = bytes | memoryview
 _Key = tuple[str, int]
@@ -353,10 +355,15 @@ class Reads:
         if len(data) > self._cache_bytes or key in self._cache:
             return
         self._cache[key] = data
-        self.stats.held_bytes += len(data)
+        self.stats.held_bytes += _size(data)
         while self.stats.held_bytes > self._cache_bytes:
             _, old = self._cache.popitem(last=False)
-            self.stats.held_bytes -= len(old)
+            self.stats.held_bytes -= _size(old)
+
+
+def _size(data: Buffer) -> int:
+    """Return what data takes in the cache."""
+    return max(len(data), _ENTRY_BYTES_MIN)
 
 
 def fetch_whole(snapshot: Snapshot, row: Row) -> bytes:
