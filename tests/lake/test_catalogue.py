@@ -10,7 +10,7 @@ from tests.lake.tools import QUIET, new_lake
 
 
 def test_rows_of_many_small_packs_count_with_the_tables_that_hold_them() -> None:
-    """A daemon decodes a pack of a few rows for each commit, and their bytes are next to nothing."""
+    """A daemon decodes a few rows for each commit, and their bytes are next to nothing."""
     with new_lake() as lake:
         with lake.writer(QUIET) as writer:
             for number in range(40):
