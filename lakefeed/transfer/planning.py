@@ -37,6 +37,11 @@ class Planner:
         self._above = f"{prefix}/" if prefix else ""
         self._problems = problems
 
+    @property
+    def free_bytes(self) -> int:
+        """The room that the lake's volume has now."""
+        return self._snapshot.volume.space().free_bytes
+
     @Lazy
     def nothing_there(self) -> bool:
         """Whether the lake has nothing at the prefix or below it."""

@@ -250,6 +250,10 @@ class Unpacking:
         return facts == (row.kind, row.size, row.mtime_ns, row.mode)
 
     def _put(self, member: Member, content: bytes | BinaryIO, attrs: dict[str, str] | None) -> None:
+        # Holes make a file of any size out of a few bytes.
+        if not isinstance(content, bytes) and member.size > (free := self._planner.free_bytes):
+            self._refuse(member, f"takes {member.size} bytes, of which the volume has {free} left")
+            return
         try:
             if not self._options.dry_run:
                 handle = _put(self._writer, member, content, attrs)

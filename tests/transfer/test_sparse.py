@@ -55,6 +55,19 @@ def test_holes_of_a_sparse_member_are_zeros(lake: Lake, tmp_path: Path) -> None:
     assert contents(lake.snapshot()) == {"sparse": bytes(4096) + b"abc" + bytes(9000 - 4099)}
 
 
+def test_holes_that_the_volume_has_no_room_for_are_refused_at_once(
+    lake: Lake, tmp_path: Path
+) -> None:
+    """A few bytes of an archive would fill a volume, and everybody else's writing would fail."""
+    headers = {"GNU.sparse.map": "0,3", "GNU.sparse.size": "1" * 30}
+    report = take(lake, tmp_path, archive(member("x", b"abc", pax_headers=headers), *GOOD))
+    assert (report.errors, report.files) == (1, 3)
+    (problem,) = report.problems
+    assert problem.path == "x"
+    assert problem.reason.startswith(f"takes {'1' * 30} bytes, of which the volume has ")
+    assert list(contents(lake.snapshot())) == ["a", "b", "c"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not is_gnu(), reason="needs GNU tar")
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form[-1])
