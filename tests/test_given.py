@@ -95,6 +95,7 @@ _CALLS: list[tuple[Callable[[Lake, Snapshot], object], str]] = [
     (lambda *_: Lake.open(b"/lake"), "lake"),  # type: ignore[arg-type]
     (lambda lake, _: Lake.open(lake), "lake"),  # type: ignore[arg-type]
     (lambda *_: Lake.create(None), "lake"),  # type: ignore[arg-type]
+    (lambda *_: Lake("/mnt/lake"), "volume"),  # type: ignore[arg-type]
     (lambda *_: Federation.open(3), "federation"),  # type: ignore[arg-type]
     (lambda lake, snapshot: lake.snapshot(snapshot), "snapshot"),  # type: ignore[arg-type]
     (lambda lake, _: lake.snapshot(time_ns="noon"), "time_ns"),  # type: ignore[arg-type]

@@ -61,6 +61,7 @@ class Lake(Closing):
     """An opened lake. Use it in a `with` block, or call `close`."""
 
     def __init__(self, volume: Volume) -> None:
+        check("volume", volume, Volume, 'a Volume; Lake.open("/mnt/lake") takes a directory')
         self.volume = volume
         self.log = Log(volume)
         self.refs = Refs(volume)
