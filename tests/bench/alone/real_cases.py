@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lakefeed import Lake
-from lakefeed.bench import page, pixels
+from lakefeed.bench import page, pixels, verdict
 from lakefeed.bench.models import CLASSES, SIDES, trainer
 from lakefeed.bench.real import RealOptions, train_really
 from lakefeed.bench.training import Limits, TrainOptions
@@ -49,7 +49,9 @@ def test_three_phases_split_a_samples_time(
         assert 0 < run["utilisation"] <= 1
         assert run["read_bytes"] > 0
     assert facts["passed"] is None
-    assert "Where the time goes" in page.render(facts)
+    # On a machine that others keep busy the ceiling may be slow, and is no ceiling then.
+    split = not all(map(verdict.is_ceiling_slow, facts["runs"]))
+    assert ("Where the time goes" in page.render(facts)) == split
 
 
 @pytest.mark.slow
