@@ -257,7 +257,8 @@ def test_impossible_sizes_end_an_archive_at_once(
     good = archive(*GOOD, form=tarfile.GNU_FORMAT)
     for dry_run in (True, False):
         report = take(lake, tmp_path, good[:1536] + liar + good[1536:], dry_run=dry_run)
-        assert report.errors == 1 or kind == tarfile.DIRTYPE
+        # Of a file the archive is told, and the file as well where the volume has no room for it.
+        assert report.errors in (1, 2) or kind == tarfile.DIRTYPE
     assert contents(lake.snapshot())["a"] == b"1" * 700
 
 
