@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import threading
 
 import pytest
@@ -11,16 +10,15 @@ import pytest
 from lakefeed.errors import SnapshotExpired, VolumeFailed
 from lakefeed.format.commit import Changes
 from lakefeed.lake import garbage, layout, pins
-from lakefeed.lake.garbage import Facts, Retention, collect
+from lakefeed.lake.garbage import Facts, collect
 from lakefeed.lake.lake import Lake
 from lakefeed.lake.log import Draft
 from lakefeed.lake.refs import Pin
 from lakefeed.volume.memory import MemoryVolume
 from lakefeed.volume.metered import Meter, MeteredVolume
+from tests.lake.test_garbage import AT_ONCE, timed_lake
 from tests.lake.tools import contents, new_lake, write
 from tests.support.threads import Threads
-
-AT_ONCE = Retention(keep_seconds=0, grace_seconds=0)
 
 
 def drop(lake: Lake, seq: int) -> None:
@@ -165,17 +163,15 @@ def test_a_pin_that_could_not_be_confirmed_while_collection_began_leaves_nothing
 def test_i3_a_pin_counts_where_the_clock_was_ahead_as_collection_began(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = itertools.count(1_700_000_000 * 10**9, 1000)
-    ahead_ns = 6 * 3600 * 10**9
-    with new_lake(MemoryVolume(clock_ns=lambda: next(clock) + ahead_ns)) as lake:
+    lake, clock = timed_lake()
+    with lake:
         write(lake, {"a": b"1"})
         drop(lake, 1)
         gather = garbage._gather
 
         def gather_then_pin(*args: object) -> Facts:
-            nonlocal ahead_ns
             facts = gather(*args)  # type: ignore[arg-type]
-            ahead_ns = 0  # the server's clock is set right
+            clock.pass_days(-0.25)  # the server's clock is set right
             lake.pin(1, holder="in time", lifetime_seconds=3600)
             return facts
 
@@ -187,9 +183,8 @@ def test_i3_a_pin_counts_where_the_clock_was_ahead_as_collection_began(
 def test_i3_a_pin_counts_that_is_renewed_just_after_the_clock_was_set_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = itertools.count(1_700_000_000 * 10**9, 1000)
-    ahead_ns = 6 * 3600 * 10**9
-    with new_lake(MemoryVolume(clock_ns=lambda: next(clock) + ahead_ns)) as lake:
+    lake, clock = timed_lake()
+    with lake:
         write(lake, {"a": b"1"})
         drop(lake, 1)
         gather, needed, pins = garbage._gather, garbage._needed, list[Pin]()
@@ -200,8 +195,7 @@ def test_i3_a_pin_counts_that_is_renewed_just_after_the_clock_was_set_right(
             return facts
 
         def renew_and_look(*args: object) -> set[str]:
-            nonlocal ahead_ns
-            ahead_ns = 0
+            clock.pass_days(-0.25)
             lake.renew(pins[0], 3600)
             return needed(*args)  # type: ignore[arg-type]
 

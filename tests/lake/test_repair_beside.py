@@ -66,6 +66,23 @@ def working(work: str, lake: Lake, shown: list[dict[str, bytes]]) -> None:
     shown.append(contents(lake.snapshot()))
 
 
+def repaired_at_each_call(tmp_path: Path, work: Callable[[Lake, Beside], object]) -> int:
+    """Let the log be written anew before each call of some work, which may be refused then: what it
+    leaves is whole. Return the first number that no call had."""
+    for at in range(1, 1000):
+        volume = PosixVolume(tmp_path / f"{at}")
+        beside = Beside(volume, partial(rebuild_log, volume), 0, *VERBS, "link")
+        with damaged(beside) as lake:
+            beside.at = beside.seen + at
+            with suppress(LakefeedError):
+                work(lake, beside)
+        if not beside.is_done:
+            break
+        with Lake.open(volume) as lake:
+            assert check(lake, deep=True).clean, at
+    return at
+
+
 @pytest.mark.parametrize("work", WORK)
 def test_what_is_committed_while_the_log_is_written_anew_is_taken_in(
     work: str, tmp_path: Path
@@ -92,18 +109,7 @@ def test_who_gives_up_while_the_log_is_written_anew_leaves_what_it_names(
     work: str, tmp_path: Path
 ) -> None:
     # The new log takes in packs that are complete, also those of whoever is refused then.
-    for at in range(1, 1000):
-        volume = PosixVolume(tmp_path / f"{at}")
-        beside = Beside(volume, partial(rebuild_log, volume), 0, *VERBS, "link")
-        with damaged(beside) as lake:
-            beside.at = beside.seen + at
-            with suppress(LakefeedError):
-                WORK[work](lake)
-        if not beside.is_done:
-            break
-        with Lake.open(volume) as lake:
-            assert check(lake, deep=True).clean, at
-    assert at > 5
+    assert repaired_at_each_call(tmp_path, lambda lake, _: WORK[work](lake)) > 5
 
 
 def test_a_pack_that_is_given_up_while_the_log_is_written_anew_is_not_in_it(
@@ -132,18 +138,12 @@ def test_who_is_about_to_commit_while_the_log_is_written_anew_leaves_it_whole(
     tmp_path: Path,
 ) -> None:
     done = set()
-    for at in range(1, 1000):
-        volume = PosixVolume(tmp_path / f"{at}")
-        beside = Beside(volume, partial(rebuild_log, volume), 0, *VERBS, "link")
-        with damaged(beside) as lake:
-            beside.at = beside.seen + at
-            with suppress(LakefeedError):
-                lake.log.commit(Draft("late"), lambda state: Changes())
-                done.add(beside.is_done)
-        if not beside.is_done:
-            break
-        with Lake.open(volume) as lake:
-            assert check(lake).clean, at
+
+    def commit(lake: Lake, beside: Beside) -> None:
+        lake.log.commit(Draft("late"), lambda state: Changes())
+        done.add(beside.is_done)
+
+    repaired_at_each_call(tmp_path, commit)
     assert done == {True, False}
 
 
